@@ -1,0 +1,337 @@
+//! How the ring comes to life and how it ends: threads, arbiters, actors.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use tokio::sync::oneshot;
+
+use super::main_loop::MainActor;
+use super::messages::{AddMain, Close, MainPort, StartWorkers, StorePort};
+use super::store::StoreActor;
+use super::worker::{Attempt, WorkerHost};
+use crate::committer::{Committer, PoolOpened, Request};
+use crate::config::PoolConfig;
+use crate::error::{PoolError, StartError};
+use crate::model::Name;
+use crate::shared::{PoolShared, Shared};
+use crate::storage::Storage;
+
+/// The running ring, as its runtime holds it. Dropped, it ends at once.
+pub(crate) struct Actors {
+    shared: Arc<Shared>,
+    store: Addr<StoreActor>,
+    conductor: Addr<Conductor>,
+    control: ArbiterHandle,
+    /// Whether `control` is ours to stop.
+    owns_control: bool,
+    /// Set when the ring has a system of its own.
+    system: Option<System>,
+}
+
+/// Builds the ring. With no worker arbiters, everything lives on the caller's own thread.
+pub(crate) async fn start(
+    shared: Arc<Shared>,
+    storage: Box<dyn Storage>,
+    worker_arbiters: usize,
+) -> Result<Actors, StartError> {
+    let may_block = storage.may_block();
+    let committer = {
+        let shared = shared.clone();
+        let open = move || Committer::open(storage, shared);
+        match may_block {
+            true => match shared_blocking(open).await {
+                Some(opened) => opened?,
+                None => return Err(StartError::Closed),
+            },
+            false => open()?,
+        }
+    };
+    let (origin, system) = match Arbiter::try_current() {
+        Some(here) if System::is_registered() => (here, None),
+        _ => {
+            let system = start_system().await?;
+            (system.arbiter().clone(), Some(system))
+        }
+    };
+    let (control, owns_control) = match worker_arbiters {
+        0 => (origin.clone(), false),
+        _ => (on(&origin, Arbiter::try_new).await??.handle(), true),
+    };
+    let parts = {
+        let shared = shared.clone();
+        on(&control, move || build(shared, committer, may_block, worker_arbiters)).await??
+    };
+    let (store, conductor) = parts;
+    let port = StorePort::new(store.clone().recipient());
+    if shared.store.set(port).is_err() {
+        return Err(StartError::Closed);
+    }
+    Ok(Actors { shared, store, conductor, control, owns_control, system })
+}
+
+async fn shared_blocking<T: Send + 'static>(
+    code: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let (reply, receiver) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("workpool-open".into())
+        .spawn(move || drop(reply.send(code())))
+        .ok()?;
+    receiver.await.ok()
+}
+
+/// Runs code on an arbiter's thread.
+async fn on<T: Send + 'static>(
+    arbiter: &ArbiterHandle,
+    code: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, StartError> {
+    let (reply, receiver) = oneshot::channel();
+    arbiter.spawn_fn(move || drop(reply.send(code())));
+    receiver.await.map_err(|_| StartError::Closed)
+}
+
+/// A system on a thread of its own, for programs that have none.
+async fn start_system() -> Result<System, StartError> {
+    let (reply, receiver) = oneshot::channel();
+    std::thread::Builder::new().name("workpool-system".into()).spawn(move || {
+        let runner = System::new();
+        let _ = reply.send(System::current());
+        // Ends when the runtime stops the system; there is nobody to hand an exit code to.
+        let _ = runner.run();
+    })?;
+    receiver.await.map_err(|_| StartError::Closed)
+}
+
+fn build(
+    shared: Arc<Shared>,
+    committer: Committer,
+    may_block: bool,
+    worker_arbiters: usize,
+) -> std::io::Result<(Addr<StoreActor>, Addr<Conductor>)> {
+    let store = StoreActor::start(shared.clone(), committer, may_block)?;
+    let hosts = Hosts::new(shared.clone(), worker_arbiters)?;
+    let conductor = Conductor { shared, store: store.clone(), hosts: Rc::new(RefCell::new(hosts)) };
+    Ok((store, conductor.start()))
+}
+
+impl Actors {
+    /// Opens a pool, creating it if the store has none of that name, and starts its loop.
+    pub async fn add_pool(
+        &self,
+        name: Name,
+        config: PoolConfig,
+    ) -> Result<Arc<PoolShared>, PoolError> {
+        let (reply, opened) = oneshot::channel();
+        self.store.do_send(Request::OpenPool { name, config, reply });
+        let opened = opened.await.map_err(|_| PoolError::Closed)??;
+        let (reply, started) = oneshot::channel();
+        self.conductor.do_send(StartMain { name, opened, reply });
+        let pool = started.await.map_err(|_| PoolError::Closed)?;
+        self.shared.add_pool(pool.clone());
+        Ok(pool)
+    }
+
+    /// Writes everything that is under way, and ends the ring.
+    pub async fn close(&self) {
+        for pool in self.shared.pools() {
+            if let Some(main) = pool.main.get() {
+                main.stop();
+            }
+        }
+        let (reply, closed) = oneshot::channel();
+        self.store.do_send(Close(reply));
+        let _ = closed.await;
+    }
+}
+
+impl Drop for Actors {
+    fn drop(&mut self) {
+        for pool in self.shared.pools() {
+            if let Some(main) = pool.main.get() {
+                main.stop();
+            }
+        }
+        let (reply, _) = oneshot::channel();
+        self.store.do_send(Close(reply));
+        self.conductor.do_send(End);
+        if let Some(system) = &self.system {
+            // Behind everything that was just sent.
+            let system = system.clone();
+            self.control.spawn(async move {
+                tokio::task::yield_now().await;
+                system.stop();
+            });
+        } else if self.owns_control {
+            let control = self.control.clone();
+            self.control.spawn(async move {
+                tokio::task::yield_now().await;
+                control.stop();
+            });
+        }
+    }
+}
+
+/// Starts loops on the control arbiter.
+///
+/// It knows store and loops, so that these need not know each other: each gets a recipient of the other's messages.
+struct Conductor {
+    shared: Arc<Shared>,
+    store: Addr<StoreActor>,
+    hosts: Rc<RefCell<Hosts>>,
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct StartMain {
+    name: Name,
+    opened: PoolOpened,
+    reply: oneshot::Sender<Arc<PoolShared>>,
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct End;
+
+impl Actor for Conductor {
+    type Context = Context<Self>;
+}
+
+impl Handler<StartMain> for Conductor {
+    type Result = ();
+
+    fn handle(&mut self, start: StartMain, _: &mut Self::Context) {
+        let StartMain { name, opened, reply } = start;
+        let PoolOpened { pool, config, pending, claimed } = opened;
+        let settings = config.settings();
+        let pool = Arc::new(PoolShared::new(pool, name, pending, settings));
+        let spawner = Spawner { hosts: self.hosts.clone() };
+        let main =
+            MainActor::new(self.shared.clone(), pool.clone(), config, spawner, claimed).start();
+        self.store.do_send(AddMain {
+            pool: pool.id,
+            kick: main.clone().recipient(),
+            batch: main.clone().recipient(),
+        });
+        let port = MainPort {
+            configure: main.clone().recipient(),
+            abort: main.clone().recipient(),
+            inspect: main.clone().recipient(),
+            drain: main.clone().recipient(),
+            hand_back: main.clone().recipient(),
+            stop: main.recipient(),
+        };
+        let fresh = pool.main.set(port).is_ok();
+        debug_assert!(fresh, "a pool has one loop");
+        let _ = reply.send(pool);
+    }
+}
+
+impl Handler<End> for Conductor {
+    type Result = ();
+
+    fn handle(&mut self, _: End, ctx: &mut Self::Context) {
+        self.hosts.borrow_mut().end();
+        ctx.stop();
+    }
+}
+
+/// Where attempts are started. All loops share the hosts; they live on one thread.
+pub(super) struct Spawner {
+    hosts: Rc<RefCell<Hosts>>,
+}
+
+impl Spawner {
+    /// Hands each host its share, in one message.
+    pub fn start(&self, attempts: Vec<Attempt>) {
+        self.hosts.borrow_mut().start(attempts);
+    }
+
+    /// Puts a new host in the place of one whose thread does not come back. The old one goes on with what it has.
+    pub fn replace_stuck(&self, host: usize) {
+        self.hosts.borrow_mut().replace(host);
+    }
+}
+
+struct Hosts {
+    shared: Arc<Shared>,
+    hosts: Vec<Host>,
+    /// Hosts that were replaced: to be stopped in the end.
+    retired: Vec<ArbiterHandle>,
+    next: usize,
+}
+
+struct Host {
+    addr: Addr<WorkerHost>,
+    /// `None` for the one on the caller's own thread.
+    arbiter: Option<ArbiterHandle>,
+    since: std::time::Instant,
+}
+
+/// A host that was just put in is not replaced again for this long: the loops notice one after the other.
+const REPLACE_PAUSE: Duration = Duration::from_secs(1);
+
+impl Hosts {
+    fn new(shared: Arc<Shared>, arbiters: usize) -> std::io::Result<Hosts> {
+        let mut hosts = Hosts { shared, hosts: Vec::new(), retired: Vec::new(), next: 0 };
+        for _ in 0..arbiters {
+            let host = hosts.new_host()?;
+            hosts.hosts.push(host);
+        }
+        if arbiters == 0 {
+            let addr = WorkerHost::new(hosts.shared.clone()).start();
+            hosts.hosts.push(Host { addr, arbiter: None, since: std::time::Instant::now() });
+        }
+        Ok(hosts)
+    }
+
+    fn new_host(&self) -> std::io::Result<Host> {
+        let arbiter = Arbiter::try_new()?.handle();
+        let shared = self.shared.clone();
+        let addr = WorkerHost::start_in_arbiter(&arbiter, |_| WorkerHost::new(shared));
+        Ok(Host { addr, arbiter: Some(arbiter), since: std::time::Instant::now() })
+    }
+
+    fn start(&mut self, attempts: Vec<Attempt>) {
+        let count = self.hosts.len();
+        let share = attempts.len().div_ceil(count);
+        let mut attempts = attempts.into_iter();
+        while attempts.len() > 0 {
+            let host = self.next % count;
+            self.next = self.next.wrapping_add(1);
+            if !self.hosts[host].addr.connected() {
+                self.replace(host);
+            }
+            let part: Vec<_> = attempts.by_ref().take(share).collect();
+            for attempt in &part {
+                attempt.set_host(host);
+            }
+            // To a host that is gone this drops the attempts, and they report themselves as lost.
+            self.hosts[host].addr.do_send(StartWorkers(part));
+        }
+    }
+
+    fn replace(&mut self, host: usize) {
+        if self.hosts[host].arbiter.is_none() || self.hosts[host].since.elapsed() < REPLACE_PAUSE {
+            return;
+        }
+        match self.new_host() {
+            Ok(new) => {
+                let old = std::mem::replace(&mut self.hosts[host], new);
+                crate::telemetry::host_replaced(host, old.addr.connected());
+                self.retired.extend(old.arbiter);
+            }
+            Err(error) => crate::telemetry::host_not_replaced(host, &error),
+        }
+    }
+
+    fn end(&mut self) {
+        for arbiter in
+            self.hosts.drain(..).filter_map(|host| host.arbiter).chain(self.retired.drain(..))
+        {
+            arbiter.stop();
+        }
+    }
+}

@@ -1,0 +1,580 @@
+//! The MainActor: one pool's loop.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use hashbrown::HashMap;
+use tokio::sync::oneshot;
+
+use super::boot::Spawner;
+use super::messages::{
+    Abort, Configure, Drain, HandBack, Inspect, Inspection, Kick, RunningAttempt, Stop,
+};
+use super::worker::{Attempt, timed_out};
+use crate::committer::{Advance, BatchReady, Request};
+use crate::config::PoolConfig;
+use crate::context::{Control, Stage};
+use crate::engine::arrivals::AttemptReport;
+use crate::engine::run_status::{KickSource, rest};
+use crate::engine::{Launch, Lost, Step, TurnCx, demand, step};
+use crate::error::PoolError;
+use crate::model::{
+    Batch, Change, Claimed, InternalState, RunNumber, RunResult, RunStatus, RunningRow, Segment,
+    StateRow, Turn, WorkId,
+};
+use crate::shared::{PoolShared, Shared};
+use crate::telemetry;
+
+/// How often a loop looks whether it is making progress.
+const WATCHDOG_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A turn that the store has not answered in this time is given up, and the pool claimed anew.
+const TURN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long an aborted attempt has to report before its slot is taken back without it.
+const ABANDON_AFTER: Duration = Duration::from_secs(2);
+
+/// The wait before a loop claims its pool anew after a failed turn.
+const CLAIM_BACKOFF: Duration = Duration::from_millis(50);
+
+/// Owns a pool's `internal_state` and `run_status`.
+///
+/// Promises: one turn in flight; a launch follows its commit; what runs never exceeds the limit that was in force
+/// when it started. It decides nothing itself (that is the engine's), writes nothing itself (that is the store's), and
+/// never awaits.
+pub(super) struct MainActor {
+    shared: Arc<Shared>,
+    pool: Arc<PoolShared>,
+    config: PoolConfig,
+    spawner: Spawner,
+    rng: fastrand::Rng,
+
+    state: InternalState,
+    status: RunStatus,
+    /// What follows the commit that is in flight.
+    flight: Option<Flight>,
+    /// Attempts that were launched here and whose completion no turn has handled yet.
+    live: HashMap<WorkId, Arc<Control>>,
+    /// Rows of `running` without a worker, for the next turn.
+    lost: Vec<Lost>,
+    /// Changes of the configuration that wait for the next turn.
+    configures: Vec<Configure>,
+    /// A kick that came while a turn was in flight.
+    kicked: bool,
+    /// The next look is the watchdog's.
+    probing: bool,
+    /// Set from a failed turn until the pool is claimed anew.
+    claiming: bool,
+
+    /// When which attempts are to be told to end, and how.
+    deadlines: BTreeMap<(Segment, WorkId), Deadline>,
+    tick: Option<(Segment, SpawnHandle)>,
+    draining: Option<oneshot::Sender<()>>,
+    /// Set by shutdown: nothing is started any more.
+    stopping: bool,
+}
+
+struct Flight {
+    since: Segment,
+    /// Whether the watchdog sent it.
+    probe: bool,
+    launches: Vec<Launch>,
+    signals: Vec<WorkId>,
+    configures: Vec<oneshot::Sender<Result<(), PoolError>>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Deadline {
+    run: RunNumber,
+    /// What is due.
+    stage: Stage,
+    /// Whether the abort was sent before: then the slot is taken back.
+    abandon: bool,
+}
+
+impl MainActor {
+    pub fn new(
+        shared: Arc<Shared>,
+        pool: Arc<PoolShared>,
+        config: PoolConfig,
+        spawner: Spawner,
+        claimed: Claimed,
+    ) -> MainActor {
+        let rng = shared.seams.rng();
+        let generation = claimed.state.generation;
+        let mut main = MainActor {
+            shared,
+            pool,
+            config,
+            spawner,
+            rng,
+            state: InternalState::default(),
+            status: RunStatus::Idle { generation },
+            flight: None,
+            live: HashMap::new(),
+            lost: Vec::new(),
+            configures: Vec::new(),
+            kicked: false,
+            probing: false,
+            claiming: false,
+            deadlines: BTreeMap::new(),
+            tick: None,
+            draining: None,
+            stopping: false,
+        };
+        main.take_over(claimed);
+        main
+    }
+
+    /// Goes on from the tables. Rows of `running` that no worker of ours stands behind are lost.
+    fn take_over(&mut self, claimed: Claimed) {
+        let Claimed { state, running, epoch } = claimed;
+        debug_assert!(
+            state.generation > self.state.generation,
+            "each reign is later than the last"
+        );
+        debug_assert_eq!(epoch, self.shared.epoch);
+        // Whether this loop has reigned before: then it knows what it has launched.
+        let renewed = self.state.generation.0 > 0;
+        self.state = state;
+        self.claiming = false;
+        self.lost.clear();
+        for row in running {
+            let RunningRow { running, ref work } = row;
+            let work_id = work.spec.work_id;
+            match self.live.get(&work_id).filter(|live| live.run == running.run) {
+                // The receipt that was to be followed by the signal may have been lost.
+                Some(control) if work.canceled => control.raise(Stage::Canceled),
+                Some(_) => {}
+                None if work.pending_completion.is_some() => {}
+                // In a reign of this loop that was renewed: committed by a turn whose receipt never came.
+                None => self.lost.push(Lost { row, launched: !renewed, chance: self.rng.f64() }),
+            }
+        }
+        let state = &self.state;
+        self.live.retain(|work_id, control| {
+            state.running.get(work_id).is_some_and(|running| running.run == control.run)
+        });
+        if !self.lost.is_empty() {
+            telemetry::recovered(&self.pool, self.lost.len());
+        }
+    }
+
+    fn slots(&self) -> usize {
+        if self.stopping { 0 } else { self.config.settings().slots() }
+    }
+
+    fn now(&self) -> Segment {
+        self.shared.seams.segment()
+    }
+
+    fn send(&self, request: Request) {
+        if let Some(store) = self.shared.store() {
+            store.send(request);
+        }
+    }
+
+    /// Starts a turn by asking for its input, unless one is under way.
+    fn look_again(&mut self) {
+        if self.flight.is_some() || self.claiming {
+            self.kicked = true;
+            return;
+        }
+        self.advance(Vec::new(), Vec::new(), Vec::new());
+    }
+
+    /// Sends a turn's decisions to the store and asks for the next batch.
+    fn advance(&mut self, mut changes: Vec<Change>, launches: Vec<Launch>, signals: Vec<WorkId>) {
+        let configures = self.configure(&mut changes);
+        let slots = self.slots();
+        self.kicked = false;
+        let probe = std::mem::take(&mut self.probing);
+        self.status = RunStatus::Running;
+        self.flight = Some(Flight { since: self.now(), probe, launches, signals, configures });
+        let advance = Advance {
+            pool: self.pool.id,
+            turn: Turn { generation: self.state.generation, number: self.state.turn },
+            changes,
+            demand: demand(&self.state, slots),
+            saturated: self.state.running.len() >= slots,
+        };
+        self.send(Request::Advance(advance));
+    }
+
+    /// Adds the changes of the configuration that came meanwhile.
+    fn configure(
+        &mut self,
+        changes: &mut Vec<Change>,
+    ) -> Vec<oneshot::Sender<Result<(), PoolError>>> {
+        if self.configures.is_empty() {
+            return Vec::new();
+        }
+        let mut replies = Vec::new();
+        for Configure { config, reply } in self.configures.drain(..) {
+            self.config = config.over(&self.config);
+            replies.push(reply);
+        }
+        if changes.is_empty() {
+            self.state.turn += 1;
+            let state = StateRow::from(&self.state);
+            changes.push(Change::PutState { pool: self.pool.id, state });
+        }
+        let (pool, name, config) = (self.pool.id, self.pool.name, self.config.clone());
+        changes.push(Change::PutGlobals { pool, name, config });
+        replies
+    }
+
+    /// The receipt of a commit: what waited for it happens now.
+    fn follow_commit(&mut self, flight: Flight) {
+        let Flight { launches, signals, configures, .. } = flight;
+        if !configures.is_empty() {
+            self.pool.set_settings(self.config.settings());
+        }
+        for reply in configures {
+            let _ = reply.send(Ok(()));
+        }
+        self.launch(launches);
+        for work_id in signals {
+            if let Some(control) = self.live.get(&work_id) {
+                control.raise(Stage::Canceled);
+            }
+        }
+    }
+
+    fn launch(&mut self, launches: Vec<Launch>) {
+        if launches.is_empty() {
+            return;
+        }
+        let now = self.now();
+        let max_result_bytes = self.config.settings().max_payload_bytes;
+        let log_level = self.pool.settings().log_level;
+        let mut attempts = Vec::with_capacity(launches.len());
+        for launch in launches {
+            let work_id = launch.spec.work_id;
+            let (run, attempt) = (launch.run, launch.attempt);
+            self.shared.board.set_running(work_id, run, attempt - 1, now);
+            telemetry::started(&self.pool, log_level, &launch, now);
+            if let Some(timeout) = launch.spec.timeout() {
+                let deadline = Deadline { run, stage: Stage::AbortTimeout, abandon: false };
+                self.deadlines.insert((now.after(timeout), work_id), deadline);
+            }
+            let control = Arc::new(Control::new(launch, max_result_bytes, self.shared.clone()));
+            self.live.insert(work_id, control.clone());
+            attempts.push(Attempt::new(control));
+        }
+        self.spawner.start(attempts);
+    }
+
+    /// Takes one turn on a batch.
+    fn turn(&mut self, batch: Batch, ctx: &mut Context<Self>) {
+        for row in &batch.completions {
+            self.live.remove(&row.work.spec.work_id);
+        }
+        let next_due = batch.next_due;
+        let slots = self.slots();
+        let registry = &self.shared.registry;
+        let cx = TurnCx {
+            max_parallelism: slots,
+            can_run: &|spec| registry.can_run(spec),
+            lost: std::mem::take(&mut self.lost),
+        };
+        let before = std::mem::take(&mut self.state);
+        let Step { state, changes, launches, signals, report } =
+            step(before, batch, self.pool.id, cx);
+        self.state = state;
+        if let Some(report) = report {
+            telemetry::report(&self.pool, &report, self.state.running.len());
+        }
+        if !changes.is_empty() || !self.configures.is_empty() || self.kicked {
+            self.advance(changes, launches, signals);
+        } else {
+            self.status = rest(&self.state, next_due, slots);
+        }
+        self.set_tick(ctx);
+        self.answer_drain();
+    }
+
+    fn answer_drain(&mut self) {
+        if self.state.running.is_empty()
+            && self.flight.is_none()
+            && let Some(reply) = self.draining.take()
+        {
+            let _ = reply.send(());
+        }
+    }
+
+    /// One timer, for whatever comes first: a work that is due or an attempt whose time is up.
+    fn set_tick(&mut self, ctx: &mut Context<Self>) {
+        let due = match self.status {
+            RunStatus::Scheduled { segment, saturated: false, .. } => Some(segment),
+            _ => None,
+        };
+        let deadline = self.deadlines.keys().next().map(|(segment, _)| *segment);
+        let Some(next) = due.into_iter().chain(deadline).min() else { return };
+        if let Some((set, handle)) = self.tick {
+            if set == next {
+                return;
+            }
+            ctx.cancel_future(handle);
+        }
+        let wait = Duration::from_millis(next.0).saturating_sub(self.shared.seams.now());
+        let handle = ctx.run_later(wait, |main, ctx| {
+            main.tick = None;
+            main.on_tick(ctx);
+        });
+        self.tick = Some((next, handle));
+    }
+
+    fn on_tick(&mut self, ctx: &mut Context<Self>) {
+        let now = self.now();
+        while let Some(((segment, work_id), deadline)) = self.deadlines.first_key_value() {
+            if *segment > now {
+                break;
+            }
+            let (work_id, deadline) = (*work_id, *deadline);
+            self.deadlines.pop_first();
+            self.end(work_id, deadline, now);
+        }
+        if let RunStatus::Scheduled { segment, saturated: false, .. } = self.status
+            && segment <= now
+        {
+            self.look_again();
+        }
+        self.set_tick(ctx);
+    }
+
+    /// Tells an attempt to end; one that was told before and is still there loses its slot.
+    fn end(&mut self, work_id: WorkId, deadline: Deadline, now: Segment) {
+        let Some(control) = self.live.get(&work_id).filter(|live| live.run == deadline.run) else {
+            return;
+        };
+        control.raise(deadline.stage);
+        if !deadline.abandon {
+            let again = Deadline {
+                abandon: deadline.stage.is_abort(),
+                stage: match deadline.stage {
+                    Stage::ShuttingDown => Stage::AbortHandBack,
+                    stage => stage,
+                },
+                ..deadline
+            };
+            self.deadlines.insert((now.after(ABANDON_AFTER), work_id), again);
+            return;
+        }
+        telemetry::abandoned(&self.pool, control);
+        let host = control.host();
+        let result = match deadline.stage {
+            Stage::AbortCanceled => RunResult::Canceled,
+            Stage::AbortHandBack => RunResult::HandedBack,
+            _ => RunResult::Failed(timed_out(control)),
+        };
+        self.send(Request::AttemptsFinished(vec![AttemptReport {
+            work_id,
+            run: deadline.run,
+            result,
+        }]));
+        self.spawner.replace_stuck(host);
+    }
+
+    /// Begins a new reign, from what the tables say.
+    fn claim_soon(&mut self, wait: Duration, ctx: &mut Context<Self>) {
+        self.claiming = true;
+        self.flight = None;
+        ctx.run_later(wait, |main, ctx| main.claim(ctx));
+    }
+
+    fn claim(&mut self, ctx: &mut Context<Self>) {
+        let (reply, claimed) = oneshot::channel();
+        self.send(Request::Claim { pool: self.pool.id, reply });
+        let claimed = claimed.into_actor(self).map(|claimed, main, ctx| match claimed {
+            Ok(Ok(claimed)) => {
+                main.take_over(claimed);
+                main.look_again();
+            }
+            Ok(Err(error)) => {
+                telemetry::claim_failed(&main.pool, &error);
+                main.claim_soon(Duration::from_secs(1), ctx);
+            }
+            // The store is gone, and so will this actor be.
+            Err(_) => ctx.stop(),
+        });
+        ctx.spawn(claimed);
+    }
+
+    /// Looks whether the loop moves: a turn that is never answered, or a wake-up that never came.
+    fn watch(&mut self, ctx: &mut Context<Self>) {
+        let now = self.now();
+        if let Some(flight) = &self.flight {
+            let stalled = now.since(flight.since);
+            if stalled >= TURN_TIMEOUT {
+                telemetry::stalled(&self.pool, stalled);
+                self.claim_soon(Duration::ZERO, ctx);
+            }
+            return;
+        }
+        if self.claiming {
+            return;
+        }
+        // A look costs one message to the store, and finds what a lost wake-up has left.
+        let has_work = self.pool.pending() > 0;
+        let report_due = !self.state.running.is_empty();
+        if has_work || report_due {
+            self.probing = true;
+            self.look_again();
+        }
+    }
+}
+
+impl MainActor {
+    /// What the watchdog's look finds should have been found without it, if it is old.
+    fn judge_probe(&self, batch: &Batch) {
+        let starts = batch.starts.first().map(|row| row.key.segment);
+        let completions = batch.completions.first().map(|row| row.key.segment);
+        let Some(oldest) = starts.into_iter().chain(completions).min() else { return };
+        let waited = batch.read_at.since(oldest);
+        if waited >= WATCHDOG_INTERVAL / 2 {
+            telemetry::wakeup_lost(&self.pool, waited);
+        }
+    }
+}
+
+impl Actor for MainActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.look_again();
+        ctx.run_interval(WATCHDOG_INTERVAL, Self::watch);
+    }
+}
+
+impl Handler<Kick> for MainActor {
+    type Result = ();
+
+    fn handle(&mut self, Kick(source): Kick, _: &mut Self::Context) {
+        telemetry::kicked(&self.pool, source);
+        self.look_again();
+    }
+}
+
+impl Handler<BatchReady> for MainActor {
+    type Result = ();
+
+    fn handle(&mut self, BatchReady { turn, batch }: BatchReady, ctx: &mut Self::Context) {
+        let expected = Turn { generation: self.state.generation, number: self.state.turn };
+        if turn != expected || self.claiming {
+            telemetry::stale_batch(&self.pool, turn);
+            return;
+        }
+        let Some(flight) = self.flight.take() else { return };
+        match batch {
+            Ok(batch) => {
+                if flight.probe {
+                    self.judge_probe(&batch);
+                }
+                self.follow_commit(flight);
+                self.turn(batch, ctx);
+            }
+            Err(error) => {
+                telemetry::turn_failed(&self.pool, &error);
+                for reply in flight.configures {
+                    let _ = reply.send(Err(error.clone().into()));
+                }
+                self.claim_soon(CLAIM_BACKOFF, ctx);
+            }
+        }
+    }
+}
+
+impl From<crate::committer::AdvanceError> for PoolError {
+    fn from(error: crate::committer::AdvanceError) -> Self {
+        match error {
+            crate::committer::AdvanceError::Fenced => {
+                PoolError::Storage(crate::storage::StorageError::Conflict)
+            }
+            crate::committer::AdvanceError::Storage(error) => PoolError::Storage(error),
+        }
+    }
+}
+
+impl Handler<Configure> for MainActor {
+    type Result = ();
+
+    fn handle(&mut self, configure: Configure, _: &mut Self::Context) {
+        self.configures.push(configure);
+        telemetry::kicked(&self.pool, KickSource::Configure);
+        self.look_again();
+    }
+}
+
+impl Handler<Abort> for MainActor {
+    type Result = ();
+
+    fn handle(&mut self, Abort { work_id, after }: Abort, ctx: &mut Self::Context) {
+        let Some(control) = self.live.get(&work_id) else { return };
+        let deadline = Deadline { run: control.run, stage: Stage::AbortCanceled, abandon: false };
+        self.deadlines.insert((self.now().after(after), work_id), deadline);
+        self.set_tick(ctx);
+    }
+}
+
+impl Handler<Inspect> for MainActor {
+    type Result = ();
+
+    fn handle(&mut self, Inspect(reply): Inspect, _: &mut Self::Context) {
+        let mut running: Vec<_> = self
+            .live
+            .iter()
+            .filter_map(|(work_id, control)| {
+                Some(RunningAttempt {
+                    work_id: *work_id,
+                    function: control.spec.function,
+                    attempt: control.attempt,
+                    started: self.state.running.get(work_id)?.started,
+                })
+            })
+            .collect();
+        running.sort_by_key(|attempt| (attempt.started, attempt.work_id));
+        let _ = reply.send(Inspection {
+            status: self.status,
+            slots: self.slots(),
+            turn: self.state.turn,
+            report: self.state.report,
+            running,
+        });
+    }
+}
+
+impl Handler<Drain> for MainActor {
+    type Result = ();
+
+    fn handle(&mut self, Drain(reply): Drain, _: &mut Self::Context) {
+        self.stopping = true;
+        self.draining = Some(reply);
+        self.look_again();
+    }
+}
+
+impl Handler<HandBack> for MainActor {
+    type Result = ();
+
+    fn handle(&mut self, HandBack { notice }: HandBack, ctx: &mut Self::Context) {
+        let now = self.now();
+        for (work_id, control) in &self.live {
+            control.raise(Stage::ShuttingDown);
+            let deadline =
+                Deadline { run: control.run, stage: Stage::AbortHandBack, abandon: false };
+            self.deadlines.insert((now.after(notice), *work_id), deadline);
+        }
+        self.set_tick(ctx);
+    }
+}
+
+impl Handler<Stop> for MainActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
+        ctx.stop();
+    }
+}

@@ -1,0 +1,22 @@
+//! Carriers: the ring of actors, and the only modules that name actix.
+//!
+//! ```text
+//!   handle ── Request ─────────► StoreActor ── Kick · BatchReady ──► MainActor
+//!                                    ▲  ▲                             │    │
+//!                                    │  └───────── Advance ───────────┘    │ StartWorkers
+//!                                    │                                     ▼
+//!                                    └── AttemptsFinished ── WorkerActor ◄─ WorkerHost
+//! ```
+//!
+//! The StoreActor and all MainActors live on the control arbiter; WorkerActors live on the worker arbiters, where a
+//! WorkerHost starts them in batches and gathers their reports.
+
+mod boot;
+mod main_loop;
+mod messages;
+mod store;
+mod worker;
+
+pub use actix::Recipient;
+pub(crate) use boot::{Actors, start};
+pub(crate) use messages::{MainPort, RunningAttempt, StorePort, notifier};

@@ -1,0 +1,296 @@
+//! The StoreActor: everything that is written goes through here, in groups.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use hashbrown::HashMap;
+use tokio::sync::oneshot;
+
+use super::messages::{AddMain, Close, Flush, GroupSettled, Kick};
+use crate::board::FinishedOrder;
+use crate::committer::{BatchReady, Committer, OnFinish, Request, Settled};
+use crate::model::{PoolId, WorkId};
+use crate::shared::Shared;
+use crate::storage::StorageError;
+use crate::telemetry;
+
+/// The wait after a failed commit, doubled each time up to the second.
+const RETRY_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
+
+/// Holds the work and pending tables.
+///
+/// Promises: what it answers is committed; later messages see earlier ones; a loop that rests is woken; a report that
+/// a failed commit could not take is tried again. Its handlers only gather; one [`Flush`] decides everything that has
+/// gathered. It never waits for a storage: one that may block has a thread of its own.
+pub(super) struct StoreActor {
+    shared: Arc<Shared>,
+    driver: Driver,
+    inbox: Vec<Request>,
+    /// Whether a flush is on its way or under way.
+    flushing: bool,
+    mains: HashMap<PoolId, Main>,
+    /// Who is told of a completion, once. Written by enqueue and join, deleted by the completion.
+    listeners: HashMap<WorkId, Vec<OnFinish>>,
+    order: FinishedOrder,
+    /// Failed commits in a row.
+    failures: u32,
+    closing: Option<oneshot::Sender<()>>,
+}
+
+struct Main {
+    kick: Recipient<Kick>,
+    batch: Recipient<BatchReady>,
+}
+
+/// Where groups are decided.
+enum Driver {
+    /// Here, at once.
+    Inline(Committer),
+    /// On the storage's own thread, which answers with [`GroupSettled`].
+    Thread(std::sync::mpsc::Sender<Job>),
+    /// Nowhere any more.
+    Closed,
+}
+
+enum Job {
+    Run(Vec<Request>),
+    Close(oneshot::Sender<()>),
+}
+
+impl StoreActor {
+    /// `committer` runs on a thread of its own if `may_block`.
+    pub fn start(
+        shared: Arc<Shared>,
+        committer: Committer,
+        may_block: bool,
+    ) -> std::io::Result<Addr<Self>> {
+        let context = Context::<Self>::new();
+        let driver = match may_block {
+            false => Driver::Inline(committer),
+            true => Driver::Thread(spawn_thread(committer, context.address().recipient())?),
+        };
+        Ok(context.run(StoreActor {
+            shared,
+            driver,
+            inbox: Vec::new(),
+            flushing: false,
+            mains: HashMap::new(),
+            listeners: HashMap::new(),
+            order: FinishedOrder::default(),
+            failures: 0,
+            closing: None,
+        }))
+    }
+
+    fn flush_soon(&mut self, ctx: &mut Context<Self>) {
+        if !self.flushing {
+            self.flushing = true;
+            ctx.address().do_send(Flush);
+        }
+    }
+
+    fn settle(&mut self, settled: Settled, ctx: &mut Context<Self>) {
+        self.flushing = false;
+        self.tell(&settled);
+        let Settled { events, listeners, batches, kicks, answers, observed, again, failed } =
+            settled;
+        for (work_id, listener) in listeners {
+            self.listeners.entry(work_id).or_default().push(listener);
+        }
+        for event in events {
+            telemetry::store_event(&self.shared, &event);
+            let crate::committer::Event::Completed { finished } = event else { continue };
+            if self.listeners.is_empty() {
+                continue;
+            }
+            for listener in self.listeners.remove(&finished.work_id).into_iter().flatten() {
+                listener(&finished);
+            }
+        }
+        for (work_id, status) in observed {
+            self.shared.board.tell(work_id, || status);
+        }
+        for (pool, batch) in batches {
+            if let Some(main) = self.mains.get(&pool) {
+                main.batch.do_send(batch);
+            }
+        }
+        for (pool, source) in kicks {
+            if let Some(main) = self.mains.get(&pool) {
+                main.kick.do_send(Kick(source));
+            }
+        }
+        for answer in answers {
+            answer();
+        }
+        self.go_on(again, failed, ctx);
+    }
+
+    /// Writes on the board what the group has done.
+    fn tell(&mut self, settled: &Settled) {
+        use crate::committer::Event;
+        let board = &self.shared.board;
+        for event in &settled.events {
+            match event {
+                Event::Completed { finished } => board.set_finished(finished, &mut self.order),
+                Event::Retrying { work_id, due, attempts, .. } => {
+                    board.set_pending(*work_id, *attempts, Some(*due));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Takes up what is left over, after a pause if the storage failed.
+    fn go_on(
+        &mut self,
+        again: Vec<Request>,
+        failed: Option<StorageError>,
+        ctx: &mut Context<Self>,
+    ) {
+        let Some(error) = failed else {
+            self.failures = 0;
+            self.inbox.extend(again);
+            if !self.inbox.is_empty() {
+                self.flush_soon(ctx);
+            }
+            return;
+        };
+        telemetry::storage_failed(&error, again.len());
+        if again.is_empty() {
+            if !self.inbox.is_empty() {
+                self.flush_soon(ctx);
+            }
+            return;
+        }
+        let (first, longest) = RETRY_BACKOFF;
+        let pause = (first * 2u32.saturating_pow(self.failures)).min(longest);
+        self.failures = (self.failures + 1).min(16);
+        ctx.run_later(pause, |store, ctx| {
+            store.inbox.extend(again);
+            store.flush_soon(ctx);
+        });
+    }
+
+    fn close(&mut self, ctx: &mut Context<Self>) {
+        let Some(reply) = self.closing.take() else { return };
+        match std::mem::replace(&mut self.driver, Driver::Closed) {
+            Driver::Inline(mut committer) => {
+                committer.close();
+                let _ = reply.send(());
+            }
+            Driver::Thread(jobs) => {
+                let _ = jobs.send(Job::Close(reply));
+            }
+            Driver::Closed => drop(reply),
+        }
+        // What nobody will hear any more ends here: joins see that the runtime is gone.
+        self.listeners.clear();
+        self.shared.board.close();
+        ctx.stop();
+    }
+}
+
+fn spawn_thread(
+    mut committer: Committer,
+    store: Recipient<GroupSettled>,
+) -> std::io::Result<std::sync::mpsc::Sender<Job>> {
+    let (jobs, queue) = std::sync::mpsc::channel();
+    std::thread::Builder::new().name("workpool-storage".into()).spawn(move || {
+        for job in queue {
+            match job {
+                Job::Run(requests) => store.do_send(GroupSettled(committer.run(requests))),
+                Job::Close(reply) => {
+                    committer.close();
+                    let _ = reply.send(());
+                    return;
+                }
+            }
+        }
+        // The runtime went away without a shutdown.
+        committer.close();
+    })?;
+    Ok(jobs)
+}
+
+impl Actor for StoreActor {
+    type Context = Context<Self>;
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        if let Driver::Inline(committer) = &mut self.driver {
+            committer.close();
+        }
+        self.shared.board.close();
+    }
+}
+
+impl Drop for StoreActor {
+    /// Also when the arbiter ends without stopping its actors.
+    fn drop(&mut self) {
+        if let Driver::Inline(committer) = &mut self.driver {
+            committer.close();
+        }
+    }
+}
+
+impl Handler<Request> for StoreActor {
+    type Result = ();
+
+    fn handle(&mut self, request: Request, ctx: &mut Self::Context) {
+        self.inbox.push(request);
+        self.flush_soon(ctx);
+    }
+}
+
+impl Handler<Flush> for StoreActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Flush, ctx: &mut Self::Context) {
+        let group = std::mem::take(&mut self.inbox);
+        match &mut self.driver {
+            Driver::Inline(committer) => {
+                let settled = committer.run(group);
+                self.settle(settled, ctx);
+            }
+            Driver::Thread(jobs) => {
+                if jobs.send(Job::Run(group)).is_err() {
+                    telemetry::storage_thread_gone();
+                    ctx.stop();
+                }
+            }
+            Driver::Closed => {}
+        }
+        if self.closing.is_some() && !self.flushing {
+            self.close(ctx);
+        }
+    }
+}
+
+impl Handler<GroupSettled> for StoreActor {
+    type Result = ();
+
+    fn handle(&mut self, GroupSettled(settled): GroupSettled, ctx: &mut Self::Context) {
+        self.settle(settled, ctx);
+        if self.closing.is_some() && !self.flushing {
+            self.close(ctx);
+        }
+    }
+}
+
+impl Handler<AddMain> for StoreActor {
+    type Result = ();
+
+    fn handle(&mut self, AddMain { pool, kick, batch }: AddMain, _: &mut Self::Context) {
+        self.mains.insert(pool, Main { kick, batch });
+    }
+}
+
+impl Handler<Close> for StoreActor {
+    type Result = ();
+
+    fn handle(&mut self, Close(reply): Close, ctx: &mut Self::Context) {
+        self.closing = Some(reply);
+        self.flush_soon(ctx);
+    }
+}

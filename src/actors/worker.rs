@@ -1,0 +1,275 @@
+//! The WorkerActor: one attempt, from its start to its report.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{self, Poll};
+
+use actix::prelude::*;
+
+use super::messages::StartWorkers;
+use crate::committer::{Request, RunInStore, guarded};
+use crate::context::{ActionContext, Control, Stage};
+use crate::engine::arrivals::AttemptReport;
+use crate::error::panic_message;
+use crate::model::{Failure, FailureKind, RunResult};
+use crate::registry::{AttemptFuture, Code, limit_result};
+use crate::shared::Shared;
+use crate::telemetry;
+
+/// The duty to report one attempt. Dropped without a report it reports the attempt as lost, so that a panic, an
+/// arbiter that ends or a forgotten future cannot leave a slot occupied.
+pub(super) struct Attempt {
+    control: Arc<Control>,
+    reported: bool,
+}
+
+impl Attempt {
+    pub fn new(control: Arc<Control>) -> Attempt {
+        Attempt { control, reported: false }
+    }
+
+    pub fn set_host(&self, host: usize) {
+        self.control.set_host(host);
+    }
+
+    fn report(&mut self, result: RunResult) -> AttemptReport {
+        self.reported = true;
+        AttemptReport { work_id: self.control.spec.work_id, run: self.control.run, result }
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if !self.reported {
+            let message = "the worker went away without a report";
+            let report =
+                self.report(RunResult::Failed(Failure::retryable(FailureKind::Lost, message)));
+            if let Some(store) = self.control.shared.store() {
+                store.send(Request::AttemptsFinished(vec![report]));
+            }
+        }
+    }
+}
+
+/// Reports of one arbiter that wait to be sent together.
+struct Outbox {
+    shared: Arc<Shared>,
+    reports: RefCell<Vec<AttemptReport>>,
+}
+
+impl Outbox {
+    /// Sends the report with those of the workers that are ready to run now: the task that sends them stands
+    /// behind these.
+    fn put(self: &Rc<Self>, report: AttemptReport) {
+        let mut reports = self.reports.borrow_mut();
+        reports.push(report);
+        if reports.len() == 1 {
+            let outbox = self.clone();
+            actix::spawn(async move { outbox.send() });
+        }
+    }
+
+    fn send(&self) {
+        let reports = self.reports.take();
+        if let (false, Some(store)) = (reports.is_empty(), self.shared.store()) {
+            store.send(Request::AttemptsFinished(reports));
+        }
+    }
+}
+
+impl Drop for Outbox {
+    /// The arbiter ended before the task that sends could run.
+    fn drop(&mut self) {
+        self.send();
+    }
+}
+
+/// Starts the workers of one arbiter.
+pub(super) struct WorkerHost {
+    outbox: Rc<Outbox>,
+}
+
+impl WorkerHost {
+    pub fn new(shared: Arc<Shared>) -> WorkerHost {
+        WorkerHost { outbox: Rc::new(Outbox { shared, reports: RefCell::default() }) }
+    }
+}
+
+impl Actor for WorkerHost {
+    type Context = Context<Self>;
+}
+
+impl Handler<StartWorkers> for WorkerHost {
+    type Result = ();
+
+    fn handle(&mut self, StartWorkers(attempts): StartWorkers, _: &mut Self::Context) {
+        for attempt in attempts {
+            WorkerActor { attempt, outbox: self.outbox.clone() }.start();
+        }
+    }
+}
+
+/// Runs one attempt and ends.
+///
+/// Promises: exactly one report, whatever the function does; the function's future is dropped here, on the thread
+/// where it was made. It never waits for the store.
+struct WorkerActor {
+    attempt: Attempt,
+    outbox: Rc<Outbox>,
+}
+
+impl Actor for WorkerActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let control = &self.attempt.control;
+        match begin(control) {
+            Begun::Running(future) => {
+                let span = telemetry::attempt_span(control);
+                ctx.spawn(RunAttempt { future: Some(future), aborted: None, span });
+            }
+            Begun::InStore(run) => {
+                // From here on the store has the duty to report.
+                self.attempt.reported = true;
+                if let Some(store) = control.shared.store() {
+                    store.send(Request::RunInStore(run));
+                }
+                ctx.stop();
+            }
+            Begun::Finished(result) => self.finish(result, ctx),
+        }
+    }
+}
+
+impl WorkerActor {
+    fn finish(&mut self, result: RunResult, ctx: &mut Context<Self>) {
+        let control = &self.attempt.control;
+        let result = match (result, control.stage()) {
+            // It stopped because the runtime does: the work goes on elsewhere.
+            (RunResult::Canceled, Stage::ShuttingDown) => RunResult::HandedBack,
+            (result, _) => limit_result(result, control.max_result_bytes),
+        };
+        let report = self.attempt.report(result);
+        self.outbox.put(report);
+        ctx.stop();
+    }
+}
+
+/// How an attempt begins.
+enum Begun {
+    Running(AttemptFuture),
+    InStore(RunInStore),
+    Finished(RunResult),
+}
+
+fn begin(control: &Arc<Control>) -> Begun {
+    let spec = &control.spec;
+    let Some(registered) = control.shared.registry.get(spec.function) else {
+        // The loop starts only what is registered.
+        let message = format!("function {} is not registered", spec.function);
+        return Begun::Finished(RunResult::Failed(Failure::permanent(FailureKind::Error, message)));
+    };
+    let cx = || ActionContext { control: control.clone() };
+    match &registered.code {
+        Code::Action(run) => {
+            // An action may do things before its first await, and panic there.
+            match catch_unwind(AssertUnwindSafe(|| run(&spec.args.0, cx()))) {
+                Ok(Ok(future)) => Begun::Running(future),
+                Ok(Err(failure)) => Begun::Finished(RunResult::Failed(failure)),
+                Err(panic) => Begun::Finished(panicked(&*panic)),
+            }
+        }
+        Code::Blocking(run) => {
+            let (run, cx) = (*run, cx());
+            let thread = control.shared.blocking.spawn_blocking(move || {
+                let span = telemetry::attempt_span(&cx.control);
+                let _entered = span.enter();
+                guarded(|| run(&cx.control.spec.args.0, &cx))
+            });
+            Begun::Running(Box::pin(async move {
+                match thread.await {
+                    Ok(result) => result,
+                    Err(_) => RunResult::Failed(Failure::retryable(
+                        FailureKind::Lost,
+                        "the thread of a blocking action went away",
+                    )),
+                }
+            }))
+        }
+        Code::Mutation(_) | Code::Query(_) | Code::OnComplete(_) => {
+            Begun::InStore(RunInStore { spec: spec.clone(), run: control.run })
+        }
+    }
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> RunResult {
+    RunResult::Failed(Failure::retryable(FailureKind::Panic, panic_message(panic)))
+}
+
+/// Polls the function's future until it ends or is to be dropped.
+struct RunAttempt {
+    future: Option<AttemptFuture>,
+    /// Made when the function does not finish at once: wakes the worker when it is to abort.
+    aborted: Option<Pin<Box<dyn Future<Output = Stage>>>>,
+    span: tracing::Span,
+}
+
+impl RunAttempt {
+    fn poll_result(
+        &mut self,
+        control: &Arc<Control>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<RunResult> {
+        let Some(future) = &mut self.future else { return Poll::Pending };
+        let _entered = self.span.enter();
+        if !control.stage().is_abort() {
+            match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+                Ok(Poll::Ready(result)) => return Poll::Ready(result),
+                Ok(Poll::Pending) => {}
+                Err(panic) => return Poll::Ready(panicked(&*panic)),
+            }
+        }
+        let aborted = self.aborted.get_or_insert_with(|| {
+            let control = control.clone();
+            Box::pin(async move { control.until(Stage::is_abort).await })
+        });
+        let stage = task::ready!(aborted.as_mut().poll(cx));
+        // A destructor that panics must not take the report with it.
+        let future = self.future.take();
+        let dropped = catch_unwind(AssertUnwindSafe(|| drop(future)));
+        Poll::Ready(match (stage, dropped) {
+            (Stage::AbortTimeout, _) => RunResult::Failed(timed_out(control)),
+            (Stage::AbortHandBack, _) => RunResult::HandedBack,
+            _ => RunResult::Canceled,
+        })
+    }
+}
+
+/// The failure of an attempt that took too long.
+pub(super) fn timed_out(control: &Control) -> Failure {
+    let limit = control.spec.timeout().unwrap_or_default();
+    Failure::retryable(FailureKind::Timeout, format!("attempt took longer than {limit:?}"))
+}
+
+impl ActorFuture<WorkerActor> for RunAttempt {
+    type Output = ();
+
+    fn poll(
+        self: Pin<&mut Self>,
+        worker: &mut WorkerActor,
+        ctx: &mut Context<WorkerActor>,
+        task: &mut task::Context<'_>,
+    ) -> Poll<()> {
+        let this = self.get_mut();
+        let result = task::ready!(this.poll_result(&worker.attempt.control, task));
+        // Dropped before the report, so that what it held is free when the work completes.
+        let future = this.future.take();
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(future)));
+        worker.finish(result, ctx);
+        Poll::Ready(())
+    }
+}

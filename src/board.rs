@@ -1,0 +1,213 @@
+//! Who runs and who has finished lately, for everybody to read without asking the store.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry as MapEntry;
+use hashbrown::DefaultHashBuilder;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use crate::model::{Finished, RunNumber, Segment, WorkId};
+
+/// How far an attempt is, as it says itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Progress {
+    /// How much is done, in units of the function's choice.
+    pub done: u64,
+    /// How much there is, if that is known.
+    pub total: Option<u64>,
+    /// What it is at.
+    pub note: Option<String>,
+}
+
+/// Where a work is in its life.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum WorkStatus {
+    /// It waits for its time or for a slot.
+    Pending {
+        /// How many attempts were charged before.
+        previous_attempts: u32,
+        /// Before when it is not started; `None` for one whose function is not registered here.
+        due: Option<Segment>,
+    },
+    /// An attempt is running.
+    Running {
+        /// How many attempts were charged before this one.
+        previous_attempts: u32,
+        /// When it started.
+        started: Segment,
+        /// What it last said.
+        progress: Option<Arc<Progress>>,
+    },
+    /// It has an outcome.
+    Finished(#[serde(serialize_with = "finished_fields")] Arc<Finished>),
+    /// No work of this id was ever enqueued here, or its outcome is forgotten.
+    Unknown,
+}
+
+fn finished_fields<S: serde::Serializer>(row: &Finished, serializer: S) -> Result<S::Ok, S::Error> {
+    row.serialize(serializer)
+}
+
+impl WorkStatus {
+    /// Whether nothing will change any more.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        matches!(self, WorkStatus::Finished(_) | WorkStatus::Unknown)
+    }
+}
+
+/// How many finished works the board holds; older ones are in `finished`.
+const FINISHED_ON_BOARD: usize = 16_384;
+
+/// Written by the store after each commit and by workers' progress; read by handles.
+pub(crate) struct Board {
+    entries: DashMap<WorkId, Entry, DefaultHashBuilder>,
+    /// Written and read by `watch`, which also deletes; filled by the store and by progress.
+    watchers: DashMap<WorkId, watch::Sender<Option<WorkStatus>>, DefaultHashBuilder>,
+    /// The number of `watchers`, so that nobody looks when there are none.
+    watching: AtomicUsize,
+}
+
+enum Entry {
+    Running {
+        run: RunNumber,
+        previous_attempts: u32,
+        started: Segment,
+        progress: Option<Arc<Progress>>,
+    },
+    Finished(Arc<Finished>),
+}
+
+impl Entry {
+    fn status(&self) -> WorkStatus {
+        match self {
+            Entry::Running { previous_attempts, started, progress, .. } => WorkStatus::Running {
+                previous_attempts: *previous_attempts,
+                started: *started,
+                progress: progress.clone(),
+            },
+            Entry::Finished(row) => WorkStatus::Finished(row.clone()),
+        }
+    }
+}
+
+/// The ids of the finished works on the board, oldest first. The store's own, so that only it evicts.
+#[derive(Default)]
+pub(crate) struct FinishedOrder(std::collections::VecDeque<WorkId>);
+
+impl Board {
+    pub fn new() -> Board {
+        Board {
+            entries: DashMap::default(),
+            watchers: DashMap::default(),
+            watching: AtomicUsize::new(0),
+        }
+    }
+
+    pub fn status(&self, work_id: WorkId) -> Option<WorkStatus> {
+        self.entries.get(&work_id).map(|entry| entry.status())
+    }
+
+    pub fn finished(&self, work_id: WorkId) -> Option<Arc<Finished>> {
+        match &*self.entries.get(&work_id)? {
+            Entry::Finished(row) => Some(row.clone()),
+            Entry::Running { .. } => None,
+        }
+    }
+
+    pub fn progress_of(&self, work_id: WorkId) -> Option<Arc<Progress>> {
+        match &*self.entries.get(&work_id)? {
+            Entry::Running { progress, .. } => progress.clone(),
+            Entry::Finished(_) => None,
+        }
+    }
+
+    pub fn set_running(
+        &self,
+        work_id: WorkId,
+        run: RunNumber,
+        previous_attempts: u32,
+        started: Segment,
+    ) {
+        let entry = Entry::Running { run, previous_attempts, started, progress: None };
+        self.entries.insert(work_id, entry);
+        self.tell(work_id, || WorkStatus::Running { previous_attempts, started, progress: None });
+    }
+
+    pub fn set_pending(&self, work_id: WorkId, previous_attempts: u32, due: Option<Segment>) {
+        self.entries.remove(&work_id);
+        self.tell(work_id, || WorkStatus::Pending { previous_attempts, due });
+    }
+
+    pub fn set_finished(&self, row: &Arc<Finished>, order: &mut FinishedOrder) {
+        self.entries.insert(row.work_id, Entry::Finished(row.clone()));
+        order.0.push_back(row.work_id);
+        if order.0.len() > FINISHED_ON_BOARD
+            && let Some(oldest) = order.0.pop_front()
+        {
+            self.entries.remove(&oldest);
+        }
+        self.tell(row.work_id, || WorkStatus::Finished(row.clone()));
+    }
+
+    /// Takes what a running attempt says of itself; from any other run it is ignored.
+    pub fn set_progress(&self, work_id: WorkId, from: RunNumber, said: Progress) {
+        let said = Arc::new(said);
+        let status = match self.entries.entry(work_id) {
+            MapEntry::Occupied(mut entry) => match entry.get_mut() {
+                Entry::Running { run, progress, .. } if *run == from => {
+                    *progress = Some(said);
+                    entry.get().status()
+                }
+                _ => return,
+            },
+            MapEntry::Vacant(_) => return,
+        };
+        self.tell(work_id, || status);
+    }
+
+    /// Begins to collect what becomes of a work. The first value comes when the store has looked.
+    pub fn watch(&self, work_id: WorkId) -> watch::Receiver<Option<WorkStatus>> {
+        match self.watchers.entry(work_id) {
+            MapEntry::Occupied(sender) => sender.get().subscribe(),
+            MapEntry::Vacant(place) => {
+                let (sender, receiver) = watch::channel(None);
+                place.insert(sender);
+                self.watching.fetch_add(1, Ordering::SeqCst);
+                receiver
+            }
+        }
+    }
+
+    /// Forgets a watch that nobody reads any more.
+    pub fn unwatch(&self, work_id: WorkId) {
+        if self.watchers.remove_if(&work_id, |_, sender| sender.receiver_count() == 0).is_some() {
+            self.watching.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Passes a status on to those who watch the work. A final one ends the watch.
+    pub fn tell(&self, work_id: WorkId, status: impl FnOnce() -> WorkStatus) {
+        if self.watching.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let Some(sender) = self.watchers.get(&work_id) else { return };
+        let status = status();
+        let last = status.is_final();
+        sender.send_replace(Some(status));
+        drop(sender);
+        if last && self.watchers.remove(&work_id).is_some() {
+            self.watching.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Ends every watch: nothing more will be heard.
+    pub fn close(&self) {
+        self.watchers.clear();
+        self.watching.store(0, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,38 @@
+//! What the examples in the documentation leave out.
+
+use std::future::Future;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Action, ActionContext, PoolConfig, Runtime, WorkError};
+
+/// Runs an example in a plain tokio program.
+pub fn run(example: impl Future<Output = Result<(), Box<dyn std::error::Error>>>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a tokio runtime can be made");
+    runtime.block_on(example).expect("the example succeeds");
+}
+
+/// Doubles a number.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Double(pub u64);
+
+impl Action for Double {
+    const NAME: &'static str = "double";
+    type Output = u64;
+
+    async fn run(self, _: ActionContext) -> Result<u64, WorkError> {
+        Ok(self.0 * 2)
+    }
+}
+
+/// A runtime with [`Double`] and a pool named `default`.
+///
+/// # Errors
+/// When it does not start.
+pub async fn runtime() -> Result<Runtime, Box<dyn std::error::Error>> {
+    let builder = Runtime::builder().action::<Double>().pool("default", PoolConfig::default());
+    Ok(builder.start().await?)
+}

@@ -1,0 +1,154 @@
+//! What one message means: an enqueue, a cancel, a finished attempt.
+//!
+//! Each function takes the facts of the one work it is about and answers with at most one [`Change`].
+
+use std::sync::Arc;
+
+use super::backoff::backoff;
+use crate::model::{Change, Key, Retry, RunNumber, RunResult, Segment, Spec, WorkFact, WorkId};
+
+/// A decision: the write to make, if any, and what to tell whoever sent the message.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Arrival<A> {
+    /// The write.
+    pub change: Option<Change>,
+    /// The answer.
+    pub answer: A,
+}
+
+/// What became of an enqueue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EnqueueAnswer {
+    /// The work is in the tables.
+    Enqueued,
+    /// A work of that id is or was there already; nothing was written.
+    Duplicate,
+}
+
+/// What became of a cancel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CancelAnswer {
+    /// The work will not be started again; if it is running it is told.
+    Requested,
+    /// It had been canceled before.
+    AlreadyRequested,
+    /// It has an outcome already, or is not known.
+    AlreadyFinished,
+}
+
+/// What became of a worker's report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishAnswer {
+    /// The report counts.
+    Accepted,
+    /// Another run of the work is or was the one that counts; nothing was written.
+    Stale,
+}
+
+/// A worker's report.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttemptReport {
+    /// Which work.
+    pub work_id: WorkId,
+    /// Which run of it.
+    pub run: RunNumber,
+    /// What came of it.
+    pub result: RunResult,
+}
+
+/// What a decision on a finished attempt needs besides the facts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ArrivalCx {
+    /// The store's clock.
+    pub now: Segment,
+    /// A number drawn uniformly from `[0, 1)`.
+    pub chance: f64,
+}
+
+/// `known` says whether a work of this id is in `work` or in `finished`.
+#[must_use]
+pub fn enqueue(spec: Arc<Spec>, due: Segment, known: bool) -> Arrival<EnqueueAnswer> {
+    if known {
+        return Arrival { change: None, answer: EnqueueAnswer::Duplicate };
+    }
+    let key = Key { segment: due, seq: 0 };
+    Arrival { change: Some(Change::InsertWork { spec, key }), answer: EnqueueAnswer::Enqueued }
+}
+
+/// A work that has its outcome, even one that no turn has handled yet, is not canceled any more.
+#[must_use]
+pub fn cancel(fact: Option<&WorkFact>, now: Segment) -> Arrival<CancelAnswer> {
+    let refuse = |answer| Arrival { change: None, answer };
+    let Some(work) = fact else { return refuse(CancelAnswer::AlreadyFinished) };
+    if let Some((_, false)) = work.pending_completion {
+        return refuse(CancelAnswer::AlreadyFinished);
+    }
+    if work.canceled || work.pending_cancelation.is_some() {
+        return refuse(CancelAnswer::AlreadyRequested);
+    }
+    let change = Change::InsertPendingCancelation {
+        work_id: work.spec.work_id,
+        pool: work.spec.pool,
+        key: Key { segment: now, seq: 0 },
+    };
+    Arrival { change: Some(change), answer: CancelAnswer::Requested }
+}
+
+/// A report counts once, and only for the run that occupies the slot.
+#[must_use]
+pub fn attempt_finished(
+    fact: Option<&WorkFact>,
+    report: AttemptReport,
+    cx: ArrivalCx,
+) -> Arrival<FinishAnswer> {
+    let counts = fact.filter(|work| {
+        work.running.is_some() && work.runs == report.run && work.pending_completion.is_none()
+    });
+    let Some(work) = counts else {
+        return Arrival { change: None, answer: FinishAnswer::Stale };
+    };
+    let Verdict { result, retry, attempts } = judge(work, report.result, cx);
+    let change = Change::InsertPendingCompletion {
+        work_id: report.work_id,
+        pool: work.spec.pool,
+        key: Key { segment: cx.now, seq: 0 },
+        run: report.run,
+        result,
+        retry,
+        attempts,
+    };
+    Arrival { change: Some(change), answer: FinishAnswer::Accepted }
+}
+
+/// What a finished attempt means for its work.
+pub(super) struct Verdict {
+    pub result: RunResult,
+    pub retry: Retry,
+    /// Charged attempts, this one included if it is charged.
+    pub attempts: u32,
+}
+
+/// The branches of the state table's row S2 (and of S8, S12, where the work is or is being canceled).
+pub(super) fn judge(work: &WorkFact, result: RunResult, cx: ArrivalCx) -> Verdict {
+    let charged = work.attempts.saturating_add(1);
+    let again = |result, wait, attempts| match work.canceled {
+        false => Verdict { result, retry: Retry::At(cx.now.after(wait)), attempts },
+        true => Verdict { result: RunResult::Canceled, retry: Retry::No, attempts },
+    };
+    match result {
+        RunResult::Snoozed(wait) => again(result, wait, work.attempts),
+        RunResult::HandedBack => again(result, std::time::Duration::ZERO, work.attempts),
+        RunResult::Success(_) | RunResult::Canceled => {
+            Verdict { result, retry: Retry::No, attempts: charged }
+        }
+        RunResult::Failed(ref failure) => match work.spec.retry() {
+            Some(behavior) if failure.retryable && charged < behavior.max_attempts => {
+                let wait =
+                    failure.retry_after.unwrap_or_else(|| backoff(behavior, charged, cx.chance));
+                again(result, wait, charged)
+            }
+            _ => Verdict { result, retry: Retry::No, attempts: charged },
+        },
+    }
+}

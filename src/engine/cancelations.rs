@@ -1,0 +1,25 @@
+//! Cancelations: S7 → canceled, S8 → S12, a work that is gone → nothing.
+
+use super::step::Draft;
+use crate::model::{CancelationRow, Change, Outcome};
+
+pub(super) fn handle(draft: &mut Draft, rows: Vec<CancelationRow>) {
+    for row in rows {
+        let known = row.work.filter(|_| !draft.settled.contains(&row.work_id));
+        let Some(work) = known else {
+            // Completed in an earlier turn, or just now by this one.
+            draft.changes.push(Change::DeletePendingCancelation { pool: row.pool, key: row.key });
+            continue;
+        };
+        if work.pending_start.is_some() {
+            draft.settled.insert(row.work_id);
+            draft.complete(work.spec, Outcome::Canceled, work.attempts);
+            continue;
+        }
+        let change = Change::MarkCanceled { work_id: row.work_id, pool: row.pool, key: row.key };
+        draft.changes.push(change);
+        if work.pending_completion.is_none() {
+            draft.signals.push(row.work_id);
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Attempts that finished: S3 → gone, S5 → S10, S9 → canceled.
+
+use super::step::Draft;
+use crate::model::{Change, CompletionRow, Key, Outcome, Retry, RunResult, WorkFact};
+
+/// Handles the rows in order. `remember` keeps the ids of completed works for the rest of the turn.
+pub(super) fn handle(draft: &mut Draft, rows: Vec<CompletionRow>, remember: bool) {
+    for row in rows {
+        let work_id = row.work.spec.work_id;
+        let attempts = row.work.attempts;
+        let completed = settle(draft, row.work, row.result, row.retry, attempts, Some(row.key));
+        if completed && remember {
+            draft.settled.insert(work_id);
+        }
+    }
+}
+
+/// Frees the slot and either completes the work or enqueues it again. Says whether it completed.
+pub(super) fn settle(
+    draft: &mut Draft,
+    work: WorkFact,
+    result: RunResult,
+    retry: Retry,
+    attempts: u32,
+    completion: Option<Key>,
+) -> bool {
+    draft.state.running.remove(&work.spec.work_id);
+    let charged = !matches!(result, RunResult::Snoozed(_) | RunResult::HandedBack);
+    draft.state.report.completed += u64::from(charged);
+
+    // A cancel that races a retry wins, whether its row was handled already (S9) or is still on its way.
+    let canceled = work.canceled || work.pending_cancelation.is_some();
+    let outcome = match (retry, result) {
+        (Retry::At(segment), result) if !canceled => {
+            draft.state.report.retries += u64::from(matches!(result, RunResult::Failed(_)));
+            draft.changes.push(Change::RetryWork {
+                work_id: work.spec.work_id,
+                pool: work.spec.pool,
+                completion,
+                key: Key { segment, seq: 0 },
+                attempts,
+            });
+            return false;
+        }
+        (Retry::At(_), _) => Outcome::Canceled,
+        (Retry::No, RunResult::Success(output)) => Outcome::Success(output),
+        (Retry::No, RunResult::Failed(failure)) => Outcome::Failed(failure),
+        (Retry::No, _) => Outcome::Canceled,
+    };
+    draft.complete(work.spec, outcome, attempts);
+    true
+}

@@ -1,0 +1,44 @@
+//! Attempts that occupy a slot but have no worker.
+
+use super::arrivals::{ArrivalCx, judge};
+use super::completions::settle;
+use super::step::Draft;
+use crate::model::{Failure, FailureKind, RunResult, RunningRow};
+
+/// A row of `running` whose attempt will never report.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lost {
+    /// The row and its work.
+    pub row: RunningRow,
+    /// Whether the attempt may have begun. One that certainly did not is not charged.
+    pub launched: bool,
+    /// A number drawn uniformly from `[0, 1)`, for the backoff.
+    pub chance: f64,
+}
+
+pub(super) fn handle(draft: &mut Draft, lost: Vec<Lost>) {
+    if lost.is_empty() {
+        return;
+    }
+    draft.state.last_recovery = draft.now;
+    for Lost { row, launched, chance } in lost {
+        let work_id = row.work.spec.work_id;
+        let still_running = draft.state.running.get(&work_id) == Some(&row.running);
+        if !still_running || row.work.pending_completion.is_some() {
+            continue;
+        }
+        let result = match launched {
+            true => RunResult::Failed(Failure::retryable(
+                FailureKind::Lost,
+                "the worker went away without a report",
+            )),
+            false => RunResult::HandedBack,
+        };
+        let verdict = judge(&row.work, result, ArrivalCx { now: draft.now, chance });
+        let completed =
+            settle(draft, row.work, verdict.result, verdict.retry, verdict.attempts, None);
+        if completed {
+            draft.settled.insert(work_id);
+        }
+    }
+}

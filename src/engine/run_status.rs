@@ -1,0 +1,50 @@
+//! When the loop rests, and what wakes it.
+//!
+//! ```text
+//!              a turn had nothing to decide
+//!   Running ─────────────────────────────────► Scheduled   something is due later, or all slots are taken
+//!      ▲  └──────────────────────────────────► Idle        nothing is pending
+//!      └── kick · timer · configure · watchdog ◄┘
+//! ```
+
+use crate::model::{InternalState, RunStatus, Segment};
+
+/// Why the loop is to look again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KickSource {
+    /// Works were enqueued.
+    Enqueue,
+    /// Attempts finished.
+    Completion,
+    /// Works were canceled.
+    Cancelation,
+    /// The time has come that was waited for.
+    Timer,
+    /// The configuration changed.
+    Configure,
+    /// Nothing moved for too long.
+    Watchdog,
+}
+
+impl KickSource {
+    /// Whether a loop that rests with all slots taken needs to hear of it: new works cannot start anyway.
+    #[must_use]
+    pub fn wakes(self, saturated: bool) -> bool {
+        !(saturated && matches!(self, KickSource::Enqueue | KickSource::Timer))
+    }
+}
+
+/// How the loop rests after a turn that had nothing to decide.
+#[must_use]
+pub fn rest(state: &InternalState, next_due: Option<Segment>, max_parallelism: usize) -> RunStatus {
+    let generation = state.generation;
+    let saturated = state.running.len() >= max_parallelism;
+    match next_due {
+        Some(segment) => RunStatus::Scheduled { segment, saturated, generation },
+        None if saturated && !state.running.is_empty() => {
+            RunStatus::Scheduled { segment: Segment::UNREGISTERED, saturated, generation }
+        }
+        None => RunStatus::Idle { generation },
+    }
+}

@@ -1,0 +1,155 @@
+//! One turn of a pool's loop.
+
+use std::sync::Arc;
+
+use hashbrown::HashSet;
+
+use super::{Launch, Lost, cancelations, completions, recovery, starts};
+use crate::model::{
+    Batch, Change, Cursors, Demand, InternalState, Report, Segment, Spec, StateRow, WorkId,
+};
+
+/// How often a report is due.
+pub const REPORT_INTERVAL_MS: u64 = 60_000;
+
+/// At most this many rows of each pending table are handled in one turn, so that a flood in one pool does not
+/// keep the others waiting for longer than a millisecond or two.
+const MAX_BATCH: usize = 1_000;
+
+/// What a turn needs besides the state and the batch.
+pub struct TurnCx<'a> {
+    /// How many attempts may run at once; 0 while the pool is paused or shuts down.
+    pub max_parallelism: usize,
+    /// Whether the function of a work can be run here.
+    pub can_run: &'a dyn Fn(&Spec) -> bool,
+    /// Attempts in `running` that have no worker.
+    pub lost: Vec<Lost>,
+}
+
+/// What a turn decided.
+#[derive(Debug, PartialEq)]
+pub struct Step {
+    /// The state after the turn. Valid once the changes are committed.
+    pub state: InternalState,
+    /// What to commit: all of it or nothing. Empty when there was nothing to decide.
+    pub changes: Vec<Change>,
+    /// What to start, after the commit.
+    pub launches: Vec<Launch>,
+    /// Which running attempts to tell that they are canceled, after the commit.
+    pub signals: Vec<WorkId>,
+    /// The counters, when a report is due.
+    pub report: Option<Report>,
+}
+
+/// The turn under way: what the leaves read and write.
+pub(super) struct Draft {
+    pub state: InternalState,
+    pub changes: Vec<Change>,
+    pub launches: Vec<Launch>,
+    pub signals: Vec<WorkId>,
+    /// Works that this turn has completed: later rows of the same batch do not touch them.
+    pub settled: HashSet<WorkId>,
+    pub now: Segment,
+}
+
+/// Takes one turn. Consumes the state and returns the next; touches nothing else.
+#[must_use]
+pub fn step(
+    state: InternalState,
+    batch: Batch,
+    pool: crate::model::PoolId,
+    cx: TurnCx<'_>,
+) -> Step {
+    let rows = batch.completions.len() + batch.cancelations.len() + batch.starts.len();
+    let mut draft = Draft {
+        state,
+        changes: Vec::with_capacity(rows + cx.lost.len() + 1),
+        launches: Vec::new(),
+        signals: Vec::new(),
+        settled: HashSet::new(),
+        now: batch.read_at,
+    };
+    let cursors = drained(&draft.state.cursors, &batch);
+
+    // A cancelation in this batch needs to know which works the completions before it have ended.
+    let remember = !batch.cancelations.is_empty();
+    completions::handle(&mut draft, batch.completions, remember);
+    cancelations::handle(&mut draft, batch.cancelations);
+    recovery::handle(&mut draft, cx.lost);
+    let left = starts::handle(&mut draft, batch.starts, cx.max_parallelism, cx.can_run);
+    let report = report_if_due(&mut draft);
+
+    if !draft.changes.is_empty() || report.is_some() {
+        draft.state.turn += 1;
+        draft.state.cursors = Cursors {
+            // A row that found no slot is still to be drained.
+            incoming: left.map_or(cursors.incoming, |row| row.min(cursors.incoming)),
+            ..cursors
+        };
+        draft.changes.push(Change::PutState { pool, state: StateRow::from(&draft.state) });
+    }
+    Step {
+        state: draft.state,
+        changes: draft.changes,
+        launches: draft.launches,
+        signals: draft.signals,
+        report,
+    }
+}
+
+/// What the loop wants to see after a turn.
+#[must_use]
+pub fn demand(state: &InternalState, max_parallelism: usize) -> Demand {
+    let free_slots = max_parallelism as i64 - state.running.len() as i64;
+    Demand { cursors: state.cursors, free_slots, batch_size: MAX_BATCH }
+}
+
+/// Where the cursors stand when every row of the batch has been handled. They take only values that came
+/// from the store, and never go back.
+fn drained(before: &Cursors, batch: &Batch) -> Cursors {
+    let next_start = batch.next_due.map_or(batch.read_at, |due| due.min(batch.read_at));
+    let last_completion = batch.completions.last().map(|row| row.key.segment);
+    let last_cancelation = batch.cancelations.last().map(|row| row.key.segment);
+    Cursors {
+        incoming: before.incoming.max(next_start),
+        completion: last_completion.map_or(before.completion, |last| last.max(before.completion)),
+        cancelation: last_cancelation
+            .map_or(before.cancelation, |last| last.max(before.cancelation)),
+    }
+}
+
+/// A report is due once a minute, and only when something happened since the last one.
+fn report_if_due(draft: &mut Draft) -> Option<Report> {
+    let report = &mut draft.state.report;
+    if report.last_report_ts == Segment::default() {
+        report.last_report_ts = draft.now;
+    }
+    if draft.now.0.saturating_sub(report.last_report_ts.0) < REPORT_INTERVAL_MS {
+        return None;
+    }
+    report.last_report_ts = draft.now;
+    Some(*report)
+}
+
+impl Draft {
+    /// Ends a work: frees its slot, counts it, writes what is kept of it.
+    pub fn complete(&mut self, spec: Arc<Spec>, outcome: crate::model::Outcome, attempts: u32) {
+        use crate::model::{Finished, Outcome};
+        let report = &mut self.state.report;
+        match outcome {
+            Outcome::Success(_) => report.succeeded += 1,
+            Outcome::Failed(_) => report.failed += 1,
+            Outcome::Canceled => report.canceled += 1,
+        }
+        let finished = Arc::new(Finished {
+            work_id: spec.work_id,
+            pool: spec.pool,
+            function: spec.function,
+            outcome,
+            attempts,
+            enqueued_at: spec.enqueued_at,
+            finished_at: self.now,
+        });
+        self.changes.push(Change::CompleteWork { finished, spec });
+    }
+}

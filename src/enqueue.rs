@@ -1,0 +1,286 @@
+//! How a work is described before it is enqueued.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::committer::OnFinish;
+use crate::config::{MAX_DELAY, Settings};
+use crate::error::{ConfigError, EnqueueError};
+use crate::function::{Function, OnComplete, RetryPolicy};
+use crate::model::{
+    ArgBytes, FunctionKind, Name, OnCompleteCall, Payload, RetryBehavior, Segment, SpanLink, Spec,
+    SpecOptions, WorkId,
+};
+use crate::registry::encode;
+use crate::shared::{PoolShared, Shared};
+
+/// A work, or a batch of works of one function, that is about to be enqueued.
+///
+/// `T` is where to: a pool ([`Workpool::enqueue`](crate::Workpool::enqueue)), a pool in one go
+/// ([`Workpool::enqueue_batch`](crate::Workpool::enqueue_batch)) or a transaction's pool
+/// ([`TransactionPool::enqueue`](crate::TransactionPool::enqueue)).
+#[must_use = "a work is enqueued when this is awaited, or by `do_enqueue` or `submit`"]
+pub struct Enqueue<T, F, K> {
+    pub(crate) target: T,
+    pub(crate) functions: Vec<F>,
+    pub(crate) options: Options,
+    kind: PhantomData<fn() -> K>,
+}
+
+/// Targets that take one work at a time, so that its id can be chosen.
+pub trait OneWork {}
+
+impl OneWork for &crate::Workpool {}
+impl OneWork for crate::TransactionPool<'_, '_> {}
+
+/// Many works for one pool. See [`Workpool::enqueue_batch`](crate::Workpool::enqueue_batch).
+#[derive(Debug)]
+pub struct Batch<'p>(pub(crate) &'p crate::Workpool);
+
+/// What can be said about how a work is run.
+#[derive(Default)]
+pub(crate) struct Options {
+    work_id: Option<WorkId>,
+    due: Due,
+    retry: RetryPolicy,
+    timeout: Option<Duration>,
+    on_complete: Option<Result<OnCompleteCall, serde_json::Error>>,
+    on_finish: Option<OnFinish>,
+}
+
+#[derive(Default)]
+enum Due {
+    #[default]
+    Now,
+    After(Duration),
+    At(SystemTime),
+}
+
+/// Works as they go to the store.
+pub(crate) struct Prepared {
+    /// Each with the time before which it is not started.
+    pub works: Vec<(Arc<Spec>, Segment)>,
+    /// Whether the ids were just made, so that no other work can have them.
+    pub fresh: bool,
+    pub on_finish: Option<OnFinish>,
+}
+
+impl<T, F: Function<K>, K> Enqueue<T, F, K> {
+    pub(crate) fn new(target: T, functions: Vec<F>) -> Self {
+        Enqueue { target, functions, options: Options::default(), kind: PhantomData }
+    }
+
+    /// Chooses the id. If a work of this id is there or was there (as long as its outcome is remembered), nothing is
+    /// enqueued and the handle is on that one.
+    pub fn id(mut self, work_id: WorkId) -> Self
+    where
+        T: OneWork,
+    {
+        self.options.work_id = Some(work_id);
+        self
+    }
+
+    /// Starts it no earlier than after `delay`; at most [`MAX_DELAY`].
+    pub fn run_after(mut self, delay: Duration) -> Self {
+        self.options.due = Due::After(delay);
+        self
+    }
+
+    /// Starts it no earlier than at `time`; a time that has passed is now.
+    pub fn run_at(mut self, time: SystemTime) -> Self {
+        self.options.due = Due::At(time);
+        self
+    }
+
+    /// Retries failed attempts like this, whatever the function and the pool say.
+    pub fn retry(mut self, behavior: RetryBehavior) -> Self {
+        self.options.retry = RetryPolicy::With(behavior);
+        self
+    }
+
+    /// Makes one attempt only, whatever the function and the pool say.
+    pub fn no_retry(mut self) -> Self {
+        self.options.retry = RetryPolicy::Never;
+        self
+    }
+
+    /// Limits each attempt to `timeout`, whatever the function and the pool say.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.options.timeout = Some(timeout);
+        self
+    }
+
+    /// Runs `C` in the commit that completes the work, with this context.
+    pub fn on_complete<C: OnComplete<Output = F::Output>>(mut self, context: C::Context) -> Self {
+        let call = encode(&context)
+            .map(|context| OnCompleteCall { name: Name::from_static(C::NAME), context });
+        self.options.on_complete = Some(call);
+        self
+    }
+
+    pub(crate) fn on_finish(mut self, on_finish: OnFinish) -> Self {
+        self.options.on_finish = Some(on_finish);
+        self
+    }
+}
+
+impl<T, F, K> std::fmt::Debug for Enqueue<T, F, K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Enqueue").field("works", &self.functions.len()).finish_non_exhaustive()
+    }
+}
+
+/// Checks everything that can be checked here, and encodes. The works come in order.
+pub(crate) fn prepare<F: Function<K>, K>(
+    functions: &[F],
+    options: Options,
+    shared: &Shared,
+    pool: &PoolShared,
+) -> Result<Prepared, EnqueueError> {
+    if shared.is_closed() {
+        return Err(EnqueueError::Closed);
+    }
+    let mut prepared = Prepared { works: Vec::new(), fresh: true, on_finish: None };
+    let Some(first) = functions.first() else { return Ok(prepared) };
+    let mut common = Common::new(first, options, shared, pool)?;
+    prepared.fresh = common.work_id.is_none();
+    prepared.on_finish = common.on_finish.take();
+    prepared.works.reserve_exact(functions.len());
+    let mut json = Vec::new();
+    for function in functions {
+        let spec = common.spec(function, &mut json, shared)?;
+        prepared.works.push((Arc::new(spec), common.due));
+    }
+    Ok(prepared)
+}
+
+/// What the works of one enqueue have in common, checked once.
+struct Common {
+    pool: crate::model::PoolId,
+    kind: FunctionKind,
+    function: Name,
+    work_id: Option<WorkId>,
+    options: Option<SpecOptions>,
+    on_finish: Option<OnFinish>,
+    now: Segment,
+    due: Segment,
+    max_payload_bytes: usize,
+}
+
+impl Common {
+    fn new<F: Function<K>, K>(
+        function: &F,
+        options: Options,
+        shared: &Shared,
+        pool: &PoolShared,
+    ) -> Result<Common, EnqueueError> {
+        let name = function.name();
+        let registered = shared.registry.get(name).ok_or(EnqueueError::UnknownFunction(name))?;
+        let settings = pool.settings();
+        let due = due_segment(options.due, shared)?;
+
+        let retry = resolve_retry(options.retry, registered.retry, &settings)?;
+        let timeout = options.timeout.or(registered.timeout).or(settings.attempt_timeout);
+        if timeout == Some(Duration::ZERO) {
+            return Err(ConfigError::NoTimeToRun.into());
+        }
+        let on_complete = options.on_complete.transpose()?;
+        if let Some(call) = &on_complete {
+            shared.registry.get(call.name).ok_or(EnqueueError::UnknownFunction(call.name))?;
+        }
+        let span = match tracing::Span::current() {
+            span if span.is_none() => SpanLink(None),
+            span => SpanLink(Some(span)),
+        };
+        let plain =
+            retry.is_none() && timeout.is_none() && on_complete.is_none() && span.0.is_none();
+        Ok(Common {
+            pool: pool.id,
+            kind: F::KIND,
+            function: name,
+            work_id: options.work_id,
+            options: (!plain).then_some(SpecOptions { on_complete, retry, timeout, span }),
+            on_finish: options.on_finish,
+            now: shared.seams.segment(),
+            due,
+            max_payload_bytes: settings.max_payload_bytes,
+        })
+    }
+
+    /// Encodes one work. `json` is scratch space.
+    fn spec<F: Function<K>, K>(
+        &self,
+        function: &F,
+        json: &mut Vec<u8>,
+        shared: &Shared,
+    ) -> Result<Spec, EnqueueError> {
+        json.clear();
+        function.encode(json)?;
+        let context = self.options.as_ref().and_then(|options| options.on_complete.as_ref());
+        let size = json.len() + context.map_or(0, |call| call.context.len());
+        if size > self.max_payload_bytes {
+            return Err(EnqueueError::TooLarge { size, max: self.max_payload_bytes });
+        }
+        Ok(Spec {
+            work_id: self.work_id.unwrap_or_else(|| shared.seams.work_id()),
+            pool: self.pool,
+            kind: self.kind,
+            function: self.function,
+            args: ArgBytes(json.as_slice().into()),
+            enqueued_at: self.now,
+            options: self.options.clone().map(Box::new),
+        })
+    }
+}
+
+/// The enqueue's word goes before the function's, and that before the pool's.
+fn resolve_retry(
+    enqueue: RetryPolicy,
+    function: RetryPolicy,
+    settings: &Settings,
+) -> Result<Option<RetryBehavior>, ConfigError> {
+    let decided = match (enqueue, function) {
+        (RetryPolicy::Inherit, function) => function,
+        (enqueue, _) => enqueue,
+    };
+    match decided {
+        RetryPolicy::Inherit => Ok(settings.default_retry),
+        RetryPolicy::Never => Ok(None),
+        RetryPolicy::With(behavior) => behavior.validate().map(|()| Some(behavior)),
+    }
+}
+
+fn due_segment(due: Due, shared: &Shared) -> Result<Segment, EnqueueError> {
+    let delay = match due {
+        // At once, that is in the slice of time under way.
+        Due::Now => return Ok(shared.seams.segment()),
+        Due::After(delay) => delay,
+        // By the wall clock of this moment; the pool's own need not agree with it.
+        Due::At(time) => shared.seams.until_wall(time),
+    };
+    if delay > MAX_DELAY {
+        return Err(EnqueueError::TooFarAhead { given: delay, max: MAX_DELAY });
+    }
+    Ok(Segment(0).after(shared.seams.now() + delay))
+}
+
+/// The payload of a follow-up work of a failed `on_complete`.
+pub(crate) fn follow_up(
+    shared: &Shared,
+    failed: &Spec,
+    call: Name,
+    args: &Payload,
+    now: Segment,
+) -> Arc<Spec> {
+    let options = SpecOptions { retry: Some(RetryBehavior::default()), ..SpecOptions::default() };
+    Arc::new(Spec {
+        work_id: shared.seams.work_id(),
+        pool: failed.pool,
+        kind: FunctionKind::Mutation,
+        function: call,
+        args: ArgBytes(args.as_bytes().into()),
+        enqueued_at: now,
+        options: Some(Box::new(options)),
+    })
+}

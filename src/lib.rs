@@ -1,0 +1,82 @@
+//! An actor-based work pool that lives inside your program.
+//!
+//! Other code enqueues *work*; the pool runs it with bounded parallelism, retries it, cancels it, tells someone when it
+//! is done, and forgets nothing that it acknowledged.
+//!
+//! ```
+//! # actix_workpool::doctest::run(async {
+//! use actix_workpool::{Action, ActionContext, PoolConfig, Runtime, WorkError};
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct Greet { name: String }
+//!
+//! impl Action for Greet {
+//!     const NAME: &'static str = "greet";
+//!     type Output = String;
+//!     async fn run(self, _: ActionContext) -> Result<String, WorkError> {
+//!         Ok(format!("hello {}", self.name))
+//!     }
+//! }
+//!
+//! let runtime = Runtime::builder()
+//!     .action::<Greet>()
+//!     .pool("default", PoolConfig::default().max_parallelism(4))
+//!     .start()
+//!     .await?;
+//! let work = runtime.pool("default")?.enqueue(Greet { name: "Ada".into() }).await?;
+//! assert_eq!(work.join().await?, "hello Ada");
+//! runtime.shutdown(std::time::Duration::from_secs(5)).await;
+//! # Ok(()) });
+//! ```
+//!
+//! Begin with [`Runtime::builder`], [`Action`] and [`Workpool::enqueue`].
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod actors;
+mod board;
+mod clock;
+mod committer;
+mod config;
+mod context;
+#[doc(hidden)]
+pub mod doctest;
+#[doc(hidden)]
+pub mod engine;
+mod enqueue;
+mod error;
+mod function;
+mod handle;
+#[doc(hidden)]
+pub mod model;
+mod pool;
+mod registry;
+mod runtime;
+mod shared;
+pub mod storage;
+pub mod telemetry;
+mod transaction;
+
+pub use actors::Recipient;
+pub use board::{Progress, WorkStatus};
+pub use clock::{Clock, SystemClock};
+pub use config::{LogLevel, MAX_DELAY, MAX_PARALLELISM, PoolConfig, Retention, Settings};
+pub use context::ActionContext;
+pub use engine::arrivals::CancelAnswer;
+pub use enqueue::{Batch, Enqueue, OneWork};
+pub use error::{
+    ConfigError, EnqueueError, JoinError, PoolError, QueryError, StartError, WorkError,
+};
+pub use function::{
+    Action, ActionKey, BlockingAction, Call, Completed, Completion, CompletionResult, Function,
+    Mutation, OnComplete, Query, RetryPolicy, kind,
+};
+pub use handle::{Watch, WorkBatch, WorkHandle};
+pub use model::{
+    Failure, FailureKind, Finished, FunctionKind, Name, Outcome, Payload, PoolId, Report,
+    RetryBehavior, RunStatus, Segment, TableKey, WorkId,
+};
+pub use pool::{Diagnostics, RunningWork, Workpool};
+pub use runtime::{Runtime, RuntimeBuilder, ShutdownReport};
+pub use transaction::{Reader, Transaction, TransactionError, TransactionPool};

@@ -1,0 +1,114 @@
+//! What the store shows the main loop: the input of one turn.
+
+use std::sync::Arc;
+
+use super::outcome::RunResult;
+use super::{
+    Cursors, Epoch, Generation, InternalState, Key, PoolId, Retry, RunNumber, Running, Segment,
+    Spec, WorkFact, WorkId,
+};
+
+/// The number of a turn together with who takes it: the fence of every commit of a main loop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// Who takes it.
+    pub generation: Generation,
+    /// Counts up by one with each commit.
+    pub number: u64,
+}
+
+/// What the main loop wants to see next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Demand {
+    /// Where to begin reading.
+    pub cursors: Cursors,
+    /// How many slots are free now; below zero when the limit was lowered under what is running.
+    /// Each completion that is read frees one more.
+    pub free_slots: i64,
+    /// At most this many rows of each pending table.
+    pub batch_size: usize,
+}
+
+/// Rows that are due, with all the facts a decision needs, and the time at which they were read.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Batch {
+    /// The store's clock.
+    pub read_at: Segment,
+    /// In order, from `pending_completion`.
+    pub completions: Vec<CompletionRow>,
+    /// In order, from `pending_cancelation`.
+    pub cancelations: Vec<CancelationRow>,
+    /// In order, from `pending_start`; only rows that are due.
+    pub starts: Vec<StartRow>,
+    /// When the first row of `pending_start` behind these is due, if there is one outside the unregistered lane.
+    pub next_due: Option<Segment>,
+}
+
+impl Batch {
+    /// Whether there is nothing to decide.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.completions.is_empty() && self.cancelations.is_empty() && self.starts.is_empty()
+    }
+}
+
+/// A row of `pending_completion`. Written when an attempt finished, deleted by the turn that handles it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CompletionRow {
+    /// Its place.
+    pub key: Key,
+    /// Which run finished.
+    pub run: RunNumber,
+    /// What the worker reported.
+    pub result: RunResult,
+    /// What was decided on arrival.
+    pub retry: Retry,
+    /// The work as it is now.
+    pub work: WorkFact,
+}
+
+/// A row of `pending_cancelation`. Written by cancel, deleted by the turn that handles it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CancelationRow {
+    /// Its place.
+    pub key: Key,
+    /// In which pool.
+    pub pool: PoolId,
+    /// Which work.
+    pub work_id: WorkId,
+    /// The work as it is now; `None` when it has completed meanwhile.
+    pub work: Option<WorkFact>,
+}
+
+/// A row of `pending_start` with what is needed to launch it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StartRow {
+    /// Its place.
+    pub key: Key,
+    /// What to run.
+    pub spec: Arc<Spec>,
+    /// How many attempts were charged before.
+    pub attempts: u32,
+    /// How many launches there were before.
+    pub runs: RunNumber,
+}
+
+/// An attempt that was running when its pool was claimed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunningRow {
+    /// The row itself.
+    pub running: Running,
+    /// Its work.
+    pub work: WorkFact,
+}
+
+/// What a main loop is given when it takes over a pool.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Claimed {
+    /// The state it goes on from, with its own new generation.
+    pub state: InternalState,
+    /// The facts of every running row.
+    pub running: Vec<RunningRow>,
+    /// Which start of the runtime this is.
+    pub epoch: Epoch,
+}

@@ -1,0 +1,249 @@
+//! Every write there is.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Finished, Generation, InternalState, Key, Name, Payload, PoolId, RunNumber, RunResult, Segment,
+    Spec, TableKey, WorkId,
+};
+use crate::config::PoolConfig;
+
+/// Whether and when a finished attempt is followed by another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Retry {
+    /// The work completes.
+    No,
+    /// The work is enqueued again, for this segment.
+    At(Segment),
+}
+
+/// One write, named for what it does to the tables. A commit applies a list of them, all or none.
+///
+/// Each change stands for one transition of the state table in ARCHITECTURE.md, and says which rows it touches.
+/// The engine chooses the segment of a new row's key; the store clamps it to the table's cursor and assigns `seq`
+/// just before the commit.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// Inserts into `work` and `pending_start` (→ S1).
+    InsertWork {
+        /// The work.
+        spec: Arc<Spec>,
+        /// Its place in `pending_start`.
+        key: Key,
+    },
+    /// Inserts into `pending_completion`, sets `work.attempts` (S2 → S3 or S5).
+    InsertPendingCompletion {
+        /// Which work.
+        work_id: WorkId,
+        /// Its pool.
+        pool: PoolId,
+        /// The place of the new row.
+        key: Key,
+        /// Which run finished.
+        run: RunNumber,
+        /// What it reported.
+        result: RunResult,
+        /// Whether it will be tried again.
+        retry: Retry,
+        /// The new `work.attempts`.
+        attempts: u32,
+    },
+    /// Inserts into `pending_cancelation` (→ S7 or S8).
+    InsertPendingCancelation {
+        /// Which work.
+        work_id: WorkId,
+        /// Its pool.
+        pool: PoolId,
+        /// The place of the new row.
+        key: Key,
+    },
+    /// Moves the work from `pending_start` to `running`, sets `work.runs` (S1, S10 → S2).
+    StartWork {
+        /// Which work.
+        work_id: WorkId,
+        /// Its pool.
+        pool: PoolId,
+        /// The row in `pending_start`.
+        key: Key,
+        /// The new `work.runs`.
+        run: RunNumber,
+        /// When it was decided.
+        started: Segment,
+        /// Who decided it.
+        generation: Generation,
+    },
+    /// Moves the work within `pending_start`, into or out of the unregistered lane.
+    MovePendingStart {
+        /// Which work.
+        work_id: WorkId,
+        /// Its pool.
+        pool: PoolId,
+        /// Where it was.
+        from: Key,
+        /// Where it goes.
+        to: Key,
+    },
+    /// Deletes from `running` and `pending_completion`, inserts into `pending_start` (S5 → S10).
+    RetryWork {
+        /// Which work.
+        work_id: WorkId,
+        /// Its pool.
+        pool: PoolId,
+        /// The row in `pending_completion`; `None` when the attempt was recovered without one.
+        completion: Option<Key>,
+        /// Its new place in `pending_start`.
+        key: Key,
+        /// The new `work.attempts`.
+        attempts: u32,
+    },
+    /// Deletes the work from every table and inserts into `finished` (S3, S7, S9 → gone).
+    CompleteWork {
+        /// What is kept of it.
+        finished: Arc<Finished>,
+        /// What was enqueued: the store runs its `on_complete` in the same commit.
+        spec: Arc<Spec>,
+    },
+    /// Sets `work.canceled`, deletes from `pending_cancelation` (S8 → S12, and S5 → S9).
+    MarkCanceled {
+        /// Which work.
+        work_id: WorkId,
+        /// Its pool.
+        pool: PoolId,
+        /// The row in `pending_cancelation`.
+        key: Key,
+    },
+    /// Deletes from `pending_cancelation` only: there was nothing left to cancel.
+    DeletePendingCancelation {
+        /// Its pool.
+        pool: PoolId,
+        /// The row.
+        key: Key,
+    },
+    /// Writes `internal_state`, but for `running`, which has rows of its own.
+    PutState {
+        /// Of which pool.
+        pool: PoolId,
+        /// The new state.
+        state: StateRow,
+    },
+    /// Writes `globals`.
+    PutGlobals {
+        /// Of which pool.
+        pool: PoolId,
+        /// The pool's name.
+        name: Name,
+        /// The new configuration.
+        config: PoolConfig,
+    },
+    /// Deletes from `finished`.
+    DeleteFinished {
+        /// Which row.
+        work_id: WorkId,
+    },
+    /// Writes a row of a user table.
+    PutRow {
+        /// Which table.
+        table: Name,
+        /// Which row.
+        key: TableKey,
+        /// Its value, encoded.
+        value: Payload,
+    },
+    /// Deletes a row of a user table; one that is not there is no error.
+    DeleteRow {
+        /// Which table.
+        table: Name,
+        /// Which row.
+        key: TableKey,
+    },
+}
+
+/// The stored part of [`InternalState`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateRow {
+    /// See [`InternalState::generation`].
+    pub generation: Generation,
+    /// See [`InternalState::turn`].
+    pub turn: u64,
+    /// See [`InternalState::cursors`].
+    pub cursors: super::Cursors,
+    /// See [`InternalState::last_recovery`].
+    pub last_recovery: Segment,
+    /// See [`InternalState::report`].
+    pub report: super::Report,
+}
+
+impl From<&InternalState> for StateRow {
+    fn from(state: &InternalState) -> Self {
+        StateRow {
+            generation: state.generation,
+            turn: state.turn,
+            cursors: state.cursors,
+            last_recovery: state.last_recovery,
+            report: state.report,
+        }
+    }
+}
+
+impl From<StateRow> for InternalState {
+    fn from(row: StateRow) -> Self {
+        InternalState {
+            generation: row.generation,
+            turn: row.turn,
+            cursors: row.cursors,
+            last_recovery: row.last_recovery,
+            report: row.report,
+            running: hashbrown::HashMap::new(),
+        }
+    }
+}
+
+/// How many rows a pool has in each table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Works that are due or will be: the rows of `pending_start` outside the unregistered lane.
+    pub waiting: u64,
+    /// Attempts that occupy a slot.
+    pub running: u64,
+    /// Attempts that finished and were not handled yet.
+    pub completing: u64,
+    /// Cancelations that were not handled yet.
+    pub canceling: u64,
+    /// Works whose function nobody registered here.
+    pub unregistered: u64,
+    /// When the oldest waiting work was or will be due.
+    pub oldest_due: Option<Segment>,
+}
+
+impl Change {
+    /// The key of the row that this change inserts into a pending table, with its pool, for the store to stamp.
+    pub(crate) fn new_key(&mut self) -> Option<(PoolId, PendingTable, &mut Key)> {
+        match self {
+            Change::InsertWork { spec, key } => Some((spec.pool, PendingTable::Start, key)),
+            Change::RetryWork { pool, key, .. }
+            | Change::MovePendingStart { pool, to: key, .. } => {
+                Some((*pool, PendingTable::Start, key))
+            }
+            Change::InsertPendingCompletion { pool, key, .. } => {
+                Some((*pool, PendingTable::Completion, key))
+            }
+            Change::InsertPendingCancelation { pool, key, .. } => {
+                Some((*pool, PendingTable::Cancelation, key))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// One of the three tables that the main loop drains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PendingTable {
+    /// `pending_start`.
+    Start,
+    /// `pending_completion`.
+    Completion,
+    /// `pending_cancelation`.
+    Cancelation,
+}

@@ -1,0 +1,55 @@
+//! Time as the pool sees it.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A slice of time, 1 ms long, counted from the Unix epoch.
+///
+/// One millisecond is the resolution of tokio's timer; a finer grain could not be waited for.
+/// A work whose segment is `s` is started when the store's clock has reached `s`, never before.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Segment(pub u64);
+
+impl Segment {
+    /// The lane for works whose function nobody registered: they sort behind everything that can ever be due,
+    /// so that a page of them hides no work that could run.
+    pub const UNREGISTERED: Segment = Segment(u64::MAX);
+
+    /// The segment that lies `delay` later, rounded up so that nothing runs early.
+    #[must_use]
+    pub fn after(self, delay: Duration) -> Segment {
+        let millis = delay.as_nanos().div_ceil(1_000_000);
+        let millis = u64::try_from(millis).unwrap_or(u64::MAX);
+        // The lane itself is never reached by waiting.
+        Segment(self.0.saturating_add(millis).min(u64::MAX - 1))
+    }
+
+    /// How long it is from `earlier` to `self`; zero when `earlier` is later.
+    #[must_use]
+    pub fn since(self, earlier: Segment) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl fmt::Display for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Where a pending row stands in its pool's table: first by time, then by the order of commits.
+///
+/// The store assigns `seq`; it never repeats, so a key names one row for ever.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Key {
+    /// When the row is due.
+    pub segment: Segment,
+    /// The row's place among those of its segment.
+    pub seq: u64,
+}

@@ -1,0 +1,102 @@
+//! What a MainActor owns: `internal_state` and `run_status`.
+
+use std::fmt;
+
+use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
+
+use super::{RunNumber, Segment, WorkId};
+
+/// One reign over a pool. Higher is later; a write by an earlier one is refused.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Generation(pub u64);
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A random number drawn at each start of a runtime, so that two starts are never taken for one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Epoch(pub u64);
+
+/// Up to which segment each pending table is drained. They only ever advance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursors {
+    /// Of `pending_start`.
+    pub incoming: Segment,
+    /// Of `pending_completion`.
+    pub completion: Segment,
+    /// Of `pending_cancelation`.
+    pub cancelation: Segment,
+}
+
+/// What a pool has done since it was first created.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Attempts that finished running, retries and failures included.
+    pub completed: u64,
+    /// Works that succeeded, however many attempts that took.
+    pub succeeded: u64,
+    /// Works that failed for good.
+    pub failed: u64,
+    /// Failures that turned into a retry.
+    pub retries: u64,
+    /// Works that ended canceled.
+    pub canceled: u64,
+    /// When the last report was logged.
+    pub last_report_ts: Segment,
+}
+
+/// A row of `running`. Written when a work starts, deleted when its attempt's completion is handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Running {
+    /// Which run of the work it is.
+    pub run: RunNumber,
+    /// When it was decided to start.
+    pub started: Segment,
+    /// Who started it.
+    pub generation: Generation,
+}
+
+/// The state that the engine steps. Only the pool's MainActor has it; the store keeps it across restarts.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct InternalState {
+    /// Which reign this is.
+    pub generation: Generation,
+    /// The number of the last turn that was committed.
+    pub turn: u64,
+    /// How far each table is drained.
+    pub cursors: Cursors,
+    /// When running attempts were last checked against live workers.
+    pub last_recovery: Segment,
+    /// Counters.
+    pub report: Report,
+    /// Every attempt that occupies a slot.
+    pub running: HashMap<WorkId, Running>,
+}
+
+/// Whether the loop is running, and if not, what it waits for. Main's own, in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum RunStatus {
+    /// A turn is on its way through the store.
+    Running,
+    /// Nothing can be done before `segment`, or before a slot is free.
+    Scheduled {
+        /// When something will be due; the far future when only a free slot is awaited.
+        segment: Segment,
+        /// Whether all slots are taken: then an enqueue is no reason to look again.
+        saturated: bool,
+        /// Who waits.
+        generation: Generation,
+    },
+    /// There is nothing to do and nothing scheduled.
+    Idle {
+        /// Who waits.
+        generation: Generation,
+    },
+}

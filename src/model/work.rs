@@ -1,0 +1,291 @@
+//! The row of a work and everything known about it.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{Generation, Key, Name, Payload, PoolId, Segment};
+use crate::error::ConfigError;
+use std::sync::Arc;
+
+/// The identity of a work: a UUID, version 7 when the handle makes it.
+///
+/// Enqueueing the same id twice enqueues once, so an id chosen by the caller makes a repeated request harmless.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct WorkId(Uuid);
+
+impl WorkId {
+    /// The id with these bits. Any UUID will do.
+    #[must_use]
+    pub const fn from_uuid(uuid: Uuid) -> WorkId {
+        WorkId(uuid)
+    }
+
+    /// The id as a UUID.
+    #[must_use]
+    pub const fn as_uuid(&self) -> Uuid {
+        self.0
+    }
+
+    /// The id as a number, for hashing and for rows.
+    #[must_use]
+    pub const fn as_u128(&self) -> u128 {
+        self.0.as_u128()
+    }
+}
+
+impl fmt::Debug for WorkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for WorkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for WorkId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(WorkId)
+    }
+}
+
+impl From<Uuid> for WorkId {
+    fn from(uuid: Uuid) -> Self {
+        WorkId(uuid)
+    }
+}
+
+/// What kind of function a work runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FunctionKind {
+    /// Runs on a worker, may reach outside, may be retried.
+    Action,
+    /// Runs inside the store's transaction, exactly once.
+    Mutation,
+    /// Reads the store and writes nothing.
+    Query,
+}
+
+impl FunctionKind {
+    /// The word used in logs and rows.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FunctionKind::Action => "action",
+            FunctionKind::Mutation => "mutation",
+            FunctionKind::Query => "query",
+        }
+    }
+}
+
+/// When and how often a failed attempt is tried again.
+///
+/// Retry *n* waits `initial_backoff · base^(n-1) · U[0.5, 1.5)`, at most [`RetryBehavior::MAX_BACKOFF`].
+/// The defaults are 5 attempts, 250 ms and base 2.
+///
+/// ```
+/// # use actix_workpool::RetryBehavior;
+/// # use std::time::Duration;
+/// let patient = RetryBehavior::default().max_attempts(10).initial_backoff(Duration::from_secs(1));
+/// assert!(patient.validate().is_ok());
+/// assert!(patient.base(f64::NAN).validate().is_err());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RetryBehavior {
+    /// How many attempts are made in all, the first included. At least 1.
+    pub max_attempts: u32,
+    /// The wait before the first retry, before jitter. Whole milliseconds.
+    pub initial_backoff_ms: u64,
+    /// What each further wait is multiplied by. Finite, at least 1.
+    pub base: f64,
+}
+
+impl RetryBehavior {
+    /// No wait is longer than a day: a longer one is a schedule, not a retry.
+    pub const MAX_BACKOFF: Duration = Duration::from_secs(24 * 60 * 60);
+
+    /// Sets how many attempts are made in all, the first included.
+    #[must_use]
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.max_attempts = attempts;
+        self
+    }
+
+    /// Sets the wait before the first retry, rounded up to whole milliseconds.
+    #[must_use]
+    pub fn initial_backoff(mut self, backoff: Duration) -> Self {
+        self.initial_backoff_ms =
+            u64::try_from(backoff.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+        self
+    }
+
+    /// Sets what each further wait is multiplied by.
+    #[must_use]
+    pub fn base(mut self, base: f64) -> Self {
+        self.base = base;
+        self
+    }
+
+    /// Checks the values; the pool does so wherever it is given one.
+    ///
+    /// # Errors
+    /// When no attempt would be made, or `base` is not a finite number of at least 1.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if self.max_attempts == 0 {
+            return Err(ConfigError::NoAttempts);
+        }
+        if !self.base.is_finite() || self.base < 1.0 {
+            return Err(ConfigError::Base { given: self.base });
+        }
+        Ok(())
+    }
+}
+
+impl Default for RetryBehavior {
+    fn default() -> Self {
+        RetryBehavior { max_attempts: 5, initial_backoff_ms: 250, base: 2.0 }
+    }
+}
+
+/// The `on_complete` that a work was enqueued with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OnCompleteCall {
+    /// The registered name.
+    pub name: Name,
+    /// What the caller gave along, encoded.
+    pub context: Payload,
+}
+
+/// The rarely used parts of a [`Spec`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SpecOptions {
+    /// What runs in the completing commit.
+    pub on_complete: Option<OnCompleteCall>,
+    /// The retry policy, already resolved: enqueue before function before pool.
+    pub retry: Option<RetryBehavior>,
+    /// How long an attempt may take, already resolved.
+    pub timeout: Option<Duration>,
+    /// The span in which the work was enqueued. Not stored.
+    #[serde(skip)]
+    pub span: SpanLink,
+}
+
+/// The span that an attempt follows from, if somebody records spans.
+#[derive(Clone, Debug, Default)]
+pub struct SpanLink(pub Option<tracing::Span>);
+
+impl PartialEq for SpanLink {
+    /// A link says where a work came from, not what it is.
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+/// The part of a `work` row that never changes after enqueue. Written by the handle, shared by everybody.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Spec {
+    /// Which work.
+    pub work_id: WorkId,
+    /// In which pool.
+    pub pool: PoolId,
+    /// What kind of function.
+    pub kind: FunctionKind,
+    /// The function's registered name.
+    pub function: Name,
+    /// Its arguments, encoded.
+    pub args: ArgBytes,
+    /// When it was enqueued.
+    pub enqueued_at: Segment,
+    /// What most works do without.
+    pub options: Option<Box<SpecOptions>>,
+}
+
+impl Spec {
+    /// The retry policy, if there is one.
+    #[must_use]
+    pub fn retry(&self) -> Option<&RetryBehavior> {
+        self.options.as_ref()?.retry.as_ref()
+    }
+
+    /// What runs in the completing commit, if anything does.
+    #[must_use]
+    pub fn on_complete(&self) -> Option<&OnCompleteCall> {
+        self.options.as_ref()?.on_complete.as_ref()
+    }
+
+    /// How long an attempt may take, if that is limited.
+    #[must_use]
+    pub fn timeout(&self) -> Option<Duration> {
+        self.options.as_ref()?.timeout
+    }
+
+    /// How many attempts may be charged in all.
+    #[must_use]
+    pub fn max_attempts(&self) -> u32 {
+        self.retry().map_or(1, |retry| retry.max_attempts)
+    }
+}
+
+/// Encoded arguments; shown by their size only, so that they stay out of logs.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ArgBytes(pub Box<[u8]>);
+
+impl fmt::Debug for ArgBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ArgBytes({} bytes)", self.0.len())
+    }
+}
+
+/// The number of a run: counts every launch of a work, charged or not, and is never reset.
+///
+/// It is the fence of an attempt: a report that carries another number than the running row is stale.
+pub type RunNumber = u32;
+
+/// Everything the tables say of one work, read together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WorkFact {
+    /// What was enqueued.
+    pub spec: Arc<Spec>,
+    /// `work.attempts`: how many finished attempts were charged.
+    pub attempts: u32,
+    /// `work.runs`: how many launches there were.
+    pub runs: RunNumber,
+    /// `work.canceled`.
+    pub canceled: bool,
+    /// The row in `pending_start`, if there is one.
+    pub pending_start: Option<Key>,
+    /// The generation that started the running attempt, if one is running. Its number is `runs`.
+    pub running: Option<Generation>,
+    /// The row in `pending_completion`, if there is one, and whether it is a retry.
+    pub pending_completion: Option<(Key, bool)>,
+    /// The row in `pending_cancelation`, if there is one.
+    pub pending_cancelation: Option<Key>,
+}
+
+impl WorkFact {
+    /// A work that is in no table but `work`.
+    #[must_use]
+    pub fn new(spec: Arc<Spec>) -> WorkFact {
+        WorkFact {
+            spec,
+            attempts: 0,
+            runs: 0,
+            canceled: false,
+            pending_start: None,
+            running: None,
+            pending_completion: None,
+            pending_cancelation: None,
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! The handle on a pool.
+
+use std::future::{Future, IntoFuture};
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::oneshot;
+
+use crate::actors::Recipient;
+use crate::board::{Progress, WorkStatus};
+use crate::committer::{CancelAll, Enqueue as EnqueueRequest, Reply, Request};
+use crate::config::{PoolConfig, Settings};
+use crate::engine::arrivals::{CancelAnswer, EnqueueAnswer};
+use crate::enqueue::{Batch, Enqueue, Prepared, prepare};
+use crate::error::{EnqueueError, PoolError};
+use crate::function::{Completed, Function};
+use crate::handle::{WorkBatch, WorkHandle};
+use crate::model::{Counts, Name, Report, RunStatus, Segment, WorkId};
+use crate::shared::{PoolShared, Shared};
+
+/// A handle on one pool: enqueue, cancel, look.
+///
+/// Cheap to clone, usable from any thread and any actor. It does not keep the runtime alive: when that is gone, every
+/// call answers that it is closed.
+#[derive(Clone)]
+pub struct Workpool {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) pool: Arc<PoolShared>,
+}
+
+impl std::fmt::Debug for Workpool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Workpool").field("name", &self.pool.name).finish_non_exhaustive()
+    }
+}
+
+impl Workpool {
+    pub(crate) fn find(shared: &Arc<Shared>, name: &str) -> Result<Workpool, PoolError> {
+        match shared.pool(name) {
+            Some(pool) => Ok(Workpool { shared: shared.clone(), pool }),
+            None => Err(PoolError::Unknown(name.to_owned())),
+        }
+    }
+
+    /// The pool's name.
+    #[must_use]
+    pub fn name(&self) -> Name {
+        self.pool.name
+    }
+
+    /// The settings in force.
+    #[must_use]
+    pub fn settings(&self) -> Arc<Settings> {
+        self.pool.settings()
+    }
+
+    /// How many works have no outcome yet, those on their way to the store included.
+    #[must_use]
+    pub fn pending(&self) -> u64 {
+        self.pool.pending()
+    }
+
+    /// Describes a work; awaiting it enqueues it, and when that returns it is acknowledged: it will have exactly one
+    /// outcome.
+    ///
+    /// A future that is dropped before it returned may or may not have enqueued. Choose the id to be able to tell.
+    ///
+    /// ```
+    /// # actix_workpool::doctest::run(async {
+    /// # let runtime = actix_workpool::doctest::runtime().await?;
+    /// # use actix_workpool::doctest::Double;
+    /// # use std::time::Duration;
+    /// let pool = runtime.pool("default")?;
+    /// let work = pool.enqueue(Double(21)).run_after(Duration::from_millis(5)).await?;
+    /// assert_eq!(work.join().await?, 42);
+    /// # runtime.shutdown(Duration::ZERO).await;
+    /// # Ok(()) });
+    /// ```
+    pub fn enqueue<F: Function<K>, K>(&self, function: F) -> Enqueue<&Workpool, F, K> {
+        Enqueue::new(self, vec![function])
+    }
+
+    /// Enqueues without waiting for the acknowledgement, for use where nothing can be awaited, as in a `Handler`.
+    ///
+    /// # Errors
+    /// What is wrong with the work itself or with the pool. An error of the storage is not seen here; ask the handle.
+    pub fn do_enqueue<F: Function<K>, K>(
+        &self,
+        function: F,
+    ) -> Result<WorkHandle<F::Output>, EnqueueError> {
+        self.enqueue(function).do_enqueue()
+    }
+
+    /// Describes many works of one function; awaiting it enqueues all of them or none, in one commit and in order.
+    pub fn enqueue_batch<F: Function<K>, K>(
+        &self,
+        functions: impl IntoIterator<Item = F>,
+    ) -> Enqueue<Batch<'_>, F, K> {
+        Enqueue::new(Batch(self), functions.into_iter().collect())
+    }
+
+    /// The handle on a work of this pool with that id, whether or not there is one.
+    #[must_use]
+    pub fn work<O>(&self, work_id: WorkId) -> WorkHandle<O> {
+        WorkHandle { pool: self.clone(), work_id, output: PhantomData }
+    }
+
+    /// Where a work is in its life. A work that runs or has finished lately is answered without asking the store.
+    ///
+    /// # Errors
+    /// When the runtime is gone or the storage failed.
+    pub async fn status(&self, work_id: WorkId) -> Result<WorkStatus, PoolError> {
+        match self.shared.board.status(work_id) {
+            Some(status) => Ok(status),
+            None => {
+                let mut statuses = self.statuses(vec![work_id]).await?;
+                Ok(statuses.pop().unwrap_or(WorkStatus::Unknown))
+            }
+        }
+    }
+
+    /// As [`status`](Self::status) for many works, in the order asked.
+    ///
+    /// # Errors
+    /// When the runtime is gone or the storage failed.
+    pub async fn status_batch(&self, work_ids: &[WorkId]) -> Result<Vec<WorkStatus>, PoolError> {
+        let mut statuses: Vec<_> =
+            work_ids.iter().map(|work_id| self.shared.board.status(*work_id)).collect();
+        let missing: Vec<_> = work_ids
+            .iter()
+            .zip(&statuses)
+            .filter(|(_, status)| status.is_none())
+            .map(|(work_id, _)| *work_id)
+            .collect();
+        if !missing.is_empty() {
+            let mut found = self.statuses(missing).await?.into_iter();
+            for status in statuses.iter_mut().filter(|status| status.is_none()) {
+                *status = found.next();
+            }
+        }
+        Ok(statuses.into_iter().map(|status| status.unwrap_or(WorkStatus::Unknown)).collect())
+    }
+
+    async fn statuses(&self, work_ids: Vec<WorkId>) -> Result<Vec<WorkStatus>, PoolError> {
+        self.ask(|reply| Request::Statuses { work_ids, reply }).await
+    }
+
+    /// Cancels a work; when this returns, it will not be started again. One that is running is told and may go on to
+    /// its end; a result that it still has counts.
+    ///
+    /// # Errors
+    /// When the runtime is gone or the storage failed.
+    pub async fn cancel(&self, work_id: WorkId) -> Result<CancelAnswer, PoolError> {
+        let mut answers = self.cancel_batch(vec![work_id]).await?;
+        Ok(answers.pop().unwrap_or(CancelAnswer::AlreadyFinished))
+    }
+
+    /// Cancels many works, of any pool, in one commit.
+    ///
+    /// # Errors
+    /// When the runtime is gone or the storage failed.
+    pub async fn cancel_batch(
+        &self,
+        work_ids: Vec<WorkId>,
+    ) -> Result<Vec<CancelAnswer>, PoolError> {
+        self.ask(|reply| Request::Cancel { work_ids, reply }).await
+    }
+
+    /// Cancels every work of this pool that was enqueued before now. Answers how many there were.
+    ///
+    /// It goes through them page by page, so that other requests get their turn.
+    ///
+    /// # Errors
+    /// When the runtime is gone or the storage failed; a part may be canceled then.
+    pub async fn cancel_all(&self) -> Result<u64, PoolError> {
+        let until = self.shared.seams.segment();
+        let pool = self.pool.id;
+        self.ask(|reply| {
+            Request::CancelAll(CancelAll { pool, until, after: None, requested: 0, reply })
+        })
+        .await
+    }
+
+    /// Cancels a work, and if it is running drops its attempt when it has not ended after `grace`.
+    ///
+    /// # Errors
+    /// When the runtime is gone or the storage failed.
+    pub async fn abort(&self, work_id: WorkId, grace: Duration) -> Result<CancelAnswer, PoolError> {
+        let answer = self.cancel(work_id).await?;
+        if answer != CancelAnswer::AlreadyFinished
+            && let Some(main) = self.pool.main.get()
+        {
+            main.abort(work_id, grace);
+        }
+        Ok(answer)
+    }
+
+    /// Changes what is set in `config`, from the next start on, and keeps it in the store.
+    ///
+    /// # Errors
+    /// When a value is out of its range, the runtime is gone, or the storage failed; then nothing has changed.
+    pub async fn update(&self, config: PoolConfig) -> Result<(), PoolError> {
+        config.validate()?;
+        if self.shared.is_closed() {
+            return Err(PoolError::Closed);
+        }
+        let main = self.pool.main.get().ok_or(PoolError::Closed)?;
+        main.configure(config).await.map_err(|_| PoolError::Closed)?
+    }
+
+    /// Starts nothing more until [`resume`](Self::resume). What is running goes on, and works are still taken.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    pub async fn pause(&self) -> Result<(), PoolError> {
+        self.update(PoolConfig::default().paused(true)).await
+    }
+
+    /// Starts works again.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    pub async fn resume(&self) -> Result<(), PoolError> {
+        self.update(PoolConfig::default().paused(false)).await
+    }
+
+    /// What the pool is doing, in numbers.
+    ///
+    /// # Errors
+    /// When the runtime is gone or the storage failed.
+    pub async fn diagnostics(&self) -> Result<Diagnostics, PoolError> {
+        let main = self.pool.main.get().ok_or(PoolError::Closed)?;
+        let inspection = main.inspect().await.map_err(|_| PoolError::Closed)?;
+        let pool = self.pool.id;
+        let (counts, unregistered_names) =
+            self.ask(|reply| Request::Counts { pool, reply }).await?;
+        let Counts { waiting, running, completing, canceling, unregistered, oldest_due } = counts;
+        Ok(Diagnostics {
+            pool: self.pool.name,
+            waiting,
+            running,
+            completing,
+            canceling,
+            unregistered,
+            unregistered_names,
+            oldest_due,
+            spare_capacity: (inspection.slots as u64).saturating_sub(running),
+            run_status: inspection.status,
+            turn: inspection.turn,
+            report: inspection.report,
+        })
+    }
+
+    /// The attempts that are running, those that started first in front.
+    ///
+    /// # Errors
+    /// When the runtime is gone.
+    pub async fn running(&self) -> Result<Vec<RunningWork>, PoolError> {
+        let main = self.pool.main.get().ok_or(PoolError::Closed)?;
+        let inspection = main.inspect().await.map_err(|_| PoolError::Closed)?;
+        let work = |attempt: crate::actors::RunningAttempt| RunningWork {
+            work_id: attempt.work_id,
+            function: attempt.function,
+            attempt: attempt.attempt,
+            started: attempt.started,
+            progress: self.shared.board.progress_of(attempt.work_id),
+        };
+        Ok(inspection.running.into_iter().map(work).collect())
+    }
+
+    /// Sends a request to the store and waits for its answer.
+    pub(crate) async fn ask<T>(
+        &self,
+        request: impl FnOnce(Reply<T>) -> Request,
+    ) -> Result<T, PoolError> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.store().ok_or(PoolError::Closed)?.send(request(reply));
+        Ok(answer.await.map_err(|_| PoolError::Closed)??)
+    }
+
+    fn send(
+        &self,
+        prepared: Prepared,
+        reply: Option<Reply<Vec<EnqueueAnswer>>>,
+    ) -> Result<(), EnqueueError> {
+        let Prepared { works, fresh, on_finish } = prepared;
+        let store = self.shared.store().ok_or(EnqueueError::Closed)?;
+        self.pool.admit(works.len() as u64)?;
+        let pool = self.pool.id;
+        store.send(Request::Enqueue(EnqueueRequest { pool, works, fresh, on_finish, reply }));
+        Ok(())
+    }
+
+    async fn send_and_wait(&self, prepared: Prepared) -> Result<Vec<EnqueueAnswer>, EnqueueError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(prepared, Some(reply))?;
+        Ok(answer.await.map_err(|_| EnqueueError::Closed)??)
+    }
+}
+
+/// What a pool is doing. Made by [`Workpool::diagnostics`].
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Diagnostics {
+    /// Which pool.
+    pub pool: Name,
+    /// Works that wait for their time or for a slot.
+    pub waiting: u64,
+    /// Attempts that occupy a slot.
+    pub running: u64,
+    /// Attempts that finished and were not handled yet.
+    pub completing: u64,
+    /// Cancelations that were not handled yet.
+    pub canceling: u64,
+    /// Works whose function is not registered in this process.
+    pub unregistered: u64,
+    /// The names of those functions.
+    pub unregistered_names: Vec<Name>,
+    /// When the oldest waiting work was or will be due.
+    pub oldest_due: Option<Segment>,
+    /// How many more attempts could run at once.
+    pub spare_capacity: u64,
+    /// Whether the loop runs, and what it waits for.
+    pub run_status: RunStatus,
+    /// The number of the last turn.
+    pub turn: u64,
+    /// What the pool has done since it was created.
+    pub report: Report,
+}
+
+/// An attempt that is running. Made by [`Workpool::running`].
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RunningWork {
+    /// Which work.
+    pub work_id: WorkId,
+    /// Its function.
+    pub function: Name,
+    /// Which attempt it is; the first is 1.
+    pub attempt: u32,
+    /// When it started.
+    pub started: Segment,
+    /// What it last said.
+    pub progress: Option<Arc<Progress>>,
+}
+
+type EnqueueFuture<T> = Pin<Box<dyn Future<Output = Result<T, EnqueueError>> + Send>>;
+
+impl<F: Function<K>, K> Enqueue<&Workpool, F, K> {
+    /// Sends the actor a [`Completed`] message when the work completes. By this process only: after a restart nobody
+    /// is told.
+    pub fn notify(self, recipient: impl Into<Recipient<Completed<F, F::Output>>>) -> Self
+    where
+        F: 'static,
+        F::Output: Send,
+    {
+        self.on_finish(crate::actors::notifier::<F, K>(recipient.into()))
+    }
+
+    /// As [`Workpool::do_enqueue`], with everything that was said about the work.
+    ///
+    /// # Errors
+    /// See [`Workpool::do_enqueue`].
+    pub fn do_enqueue(self) -> Result<WorkHandle<F::Output>, EnqueueError> {
+        let pool = self.target;
+        let prepared = prepare(&self.functions, self.options, &pool.shared, &pool.pool)?;
+        let work_id = prepared.works[0].0.work_id;
+        pool.send(prepared, None)?;
+        Ok(pool.work(work_id))
+    }
+}
+
+impl<F: Function<K>, K> IntoFuture for Enqueue<&Workpool, F, K> {
+    type Output = Result<WorkHandle<F::Output>, EnqueueError>;
+    type IntoFuture = EnqueueFuture<WorkHandle<F::Output>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let pool = self.target.clone();
+        let prepared = prepare(&self.functions, self.options, &pool.shared, &pool.pool);
+        Box::pin(async move {
+            let prepared = prepared?;
+            let work_id = prepared.works[0].0.work_id;
+            pool.send_and_wait(prepared).await?;
+            Ok(pool.work(work_id))
+        })
+    }
+}
+
+impl<F: Function<K>, K> IntoFuture for Enqueue<Batch<'_>, F, K> {
+    type Output = Result<WorkBatch<F::Output>, EnqueueError>;
+    type IntoFuture = EnqueueFuture<WorkBatch<F::Output>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let pool = self.target.0.clone();
+        let prepared = prepare(&self.functions, self.options, &pool.shared, &pool.pool);
+        Box::pin(async move {
+            let prepared = prepared?;
+            let ids: Vec<_> = prepared.works.iter().map(|(spec, _)| spec.work_id).collect();
+            if !ids.is_empty() {
+                pool.send_and_wait(prepared).await?;
+            }
+            Ok(WorkBatch::new(pool, ids))
+        })
+    }
+}

@@ -1,0 +1,149 @@
+//! Rows: where works are kept. A backend is an implementation of [`Storage`].
+//!
+//! The trait knows tables and nothing of what they are for. It is called by one thread at a time, for one group of
+//! messages after another: read the facts of all works that the group is about, decide elsewhere, commit once.
+
+mod memory;
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+pub use memory::Memory;
+pub(crate) use memory::range_is_empty;
+
+use crate::config::PoolConfig;
+use crate::model::{
+    Batch, Change, Counts, Cursors, Demand, Finished, Key, Name, Payload, PoolId, RunningRow,
+    Segment, Spec, StateRow, TableKey, WorkFact, WorkId,
+};
+
+/// A storage that failed, and whether it can be asked again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StorageError {
+    /// Another runtime is using it. Shut that one down first.
+    #[error("storage is in use by another runtime")]
+    InUse,
+    /// The operation failed and left no trace; the same may work later.
+    #[error("storage failed, will be tried again: {0}")]
+    Unavailable(String),
+    /// A concurrent writer was faster; decide again.
+    #[error("storage was changed by another writer")]
+    Conflict,
+    /// The storage cannot be trusted any more and must be opened anew.
+    #[error("storage must be reopened: {0}")]
+    Poisoned(String),
+}
+
+/// What a store holds about its pools when it is opened.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Opened {
+    /// Every pool that was ever created here.
+    pub pools: Vec<PoolRow>,
+    /// The highest `seq` in use.
+    pub last_seq: u64,
+    /// A time that the store's clock has reached before. It goes on from there.
+    pub clock: Segment,
+}
+
+/// A row of `globals` together with the pool's `internal_state`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PoolRow {
+    /// Its number here.
+    pub pool: PoolId,
+    /// Its name.
+    pub name: Name,
+    /// Its stored configuration.
+    pub config: PoolConfig,
+    /// Its state.
+    pub state: StateRow,
+    /// Works of this pool that have no outcome yet.
+    pub pending: u64,
+}
+
+/// The rows of a user table that a scan may return.
+pub type KeyRange = (Bound<TableKey>, Bound<TableKey>);
+
+/// Where works are kept.
+///
+/// All calls come from one thread at a time. Reads see the last commit. Implementations hold rows and decide nothing:
+/// each [`Change`] says exactly which rows it touches.
+///
+/// # Errors
+/// Every method answers with a [`StorageError`] when the storage cannot be read or written; after an error of
+/// [`Storage::commit`] none of the changes is there, unless the answer was lost on the way, which the fences of the
+/// changes make harmless.
+pub trait Storage: Send + 'static {
+    /// Whether calls may wait for a disk or a network: then they are made on a thread of their own.
+    fn may_block(&self) -> bool;
+
+    /// Takes the storage for one runtime.
+    fn open(&mut self) -> Result<Opened, StorageError>;
+
+    /// Gives it back. Called once, after the last commit.
+    fn close(&mut self);
+
+    /// Everything the tables say of these works, in the order asked.
+    fn facts(&mut self, work_ids: &[WorkId]) -> Result<Vec<Option<WorkFact>>, StorageError>;
+
+    /// Rows of `finished`, in the order asked.
+    fn finished(&mut self, work_ids: &[WorkId])
+    -> Result<Vec<Option<Arc<Finished>>>, StorageError>;
+
+    /// What a pool's loop is to decide on: rows from the demand's cursors up to `now`, in order.
+    ///
+    /// At most `batch_size` rows of each table; of `pending_start` at most as many as there will be slots:
+    /// `free_slots` and one for each completion returned.
+    fn read_batch(
+        &mut self,
+        pool: PoolId,
+        demand: Demand,
+        now: Segment,
+    ) -> Result<Batch, StorageError>;
+
+    /// A pool's `internal_state`; the default when there is none.
+    fn state(&mut self, pool: PoolId) -> Result<StateRow, StorageError>;
+
+    /// The rows of `running` of a pool, with their works.
+    fn running(&mut self, pool: PoolId) -> Result<Vec<RunningRow>, StorageError>;
+
+    /// The works of a pool that have no outcome, in the order of their ids, behind `after`.
+    fn works(
+        &mut self,
+        pool: PoolId,
+        after: Option<WorkId>,
+        limit: usize,
+    ) -> Result<Vec<WorkId>, StorageError>;
+
+    /// Rows of the unregistered lane, in order, behind `after`.
+    fn unregistered(
+        &mut self,
+        pool: PoolId,
+        after: Option<Key>,
+        limit: usize,
+    ) -> Result<Vec<(Key, Arc<Spec>)>, StorageError>;
+
+    /// How many rows a pool has in each table.
+    fn counts(&mut self, pool: PoolId, cursors: &Cursors) -> Result<Counts, StorageError>;
+
+    /// Up to `limit` rows of `finished` that are older than `before`, or more than `keep` back; the oldest first.
+    fn expired(
+        &mut self,
+        before: Segment,
+        keep: u64,
+        limit: usize,
+    ) -> Result<Vec<WorkId>, StorageError>;
+
+    /// A row of a user table.
+    fn get(&mut self, table: Name, key: &TableKey) -> Result<Option<Payload>, StorageError>;
+
+    /// Rows of a user table, in order of their keys.
+    fn scan(
+        &mut self,
+        table: Name,
+        range: &KeyRange,
+        limit: usize,
+    ) -> Result<Vec<(TableKey, Payload)>, StorageError>;
+
+    /// Applies all changes in order, or none, and empties the list when it did. `now` is the store's clock.
+    fn commit(&mut self, changes: &mut Vec<Change>, now: Segment) -> Result<(), StorageError>;
+}
