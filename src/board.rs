@@ -60,8 +60,8 @@ impl WorkStatus {
     }
 }
 
-/// How many finished works the board holds; older ones are in `finished`.
-const FINISHED_ON_BOARD: usize = 16_384;
+/// How many finished works the board holds; older ones are in `finished`. Few enough to stay in a core's cache.
+const FINISHED_ON_BOARD: usize = 4_096;
 
 /// Written by the store after each commit and by workers' progress; read by handles.
 pub(crate) struct Board {

@@ -169,6 +169,8 @@ pub(crate) struct Settled {
     pub listeners: Vec<(WorkId, OnFinish)>,
     pub batches: Vec<(PoolId, BatchReady)>,
     pub kicks: Vec<(PoolId, KickSource)>,
+    /// By how much each pool's count of works without an outcome falls; negative where transactions have enqueued.
+    pub left: HashMap<PoolId, i64>,
     /// Run last: an answered caller finds board and tables as it was told.
     pub answers: Vec<Box<dyn FnOnce() + Send>>,
     /// Watchers of these works are told these statuses.
@@ -187,6 +189,9 @@ const CANCEL_PAGE: usize = 1_000;
 
 /// Rows forgotten at a time by retention.
 const RETENTION_STEP: usize = 2_000;
+
+/// A group about more works than this gives its memory back.
+const MOST_FACTS_KEPT: usize = 16_384;
 
 /// What the committer keeps of a pool, so that not every message asks the storage.
 struct Pool {
@@ -225,6 +230,8 @@ pub(crate) struct Committer {
     clock: Segment,
     /// Completions since retention last looked.
     completions: usize,
+    /// Empty; its memory serves one group after the other.
+    facts: HashMap<WorkId, Option<WorkFact>>,
 }
 
 /// The group under way.
@@ -243,8 +250,7 @@ struct Group {
     in_store: Vec<RunInStore>,
     /// Answers that tell of the commit.
     receipts: Vec<Receipt>,
-    /// By how much each pool's count of pending works falls (completions) or rises (transactions' enqueues), and
-    /// what handles have counted that was not enqueued.
+    /// See [`Settled::left`].
     left: HashMap<PoolId, i64>,
 }
 
@@ -287,7 +293,16 @@ impl Committer {
         }
         let rng = shared.seams.rng();
         let (last_seq, clock) = (opened.last_seq, opened.clock);
-        Ok(Committer { storage, shared, pools, last_seq, rng, clock, completions: 0 })
+        Ok(Committer {
+            storage,
+            shared,
+            pools,
+            last_seq,
+            rng,
+            clock,
+            completions: 0,
+            facts: HashMap::new(),
+        })
     }
 
     pub fn close(&mut self) {
@@ -340,7 +355,11 @@ impl Committer {
         ids.extend(&ask_finished);
         let facts = match ids.is_empty() {
             true => HashMap::new(),
-            false => ids.iter().copied().zip(self.storage.facts(&ids)?).collect(),
+            false => {
+                let mut facts = std::mem::take(&mut self.facts);
+                facts.extend(ids.iter().copied().zip(self.storage.facts(&ids)?));
+                facts
+            }
         };
         let known_finished = match ask_finished.is_empty() {
             true => HashSet::new(),
@@ -451,14 +470,11 @@ impl Committer {
         for receipt in std::mem::take(&mut group.receipts) {
             self.give_receipt(&mut group.settled, receipt);
         }
-        for (pool, left) in group.left.drain() {
-            if let Some(pool) = self.shared.pool_by_id(pool) {
-                match u64::try_from(left) {
-                    Ok(left) => pool.leave(left),
-                    Err(_) => pool.enter(left.unsigned_abs()),
-                }
-            }
+        group.facts.clear();
+        if group.facts.capacity() <= MOST_FACTS_KEPT {
+            self.facts = group.facts;
         }
+        group.settled.left = std::mem::take(&mut group.left);
         for (pool, turn, demand, saturated) in std::mem::take(&mut group.advances) {
             let batch = self.read_batch(pool, demand, saturated);
             group.settled.batches.push((pool, BatchReady { turn, batch }));
@@ -667,7 +683,7 @@ impl Committer {
 
     /// Calls a mutation, a query, or the `on_complete` of a follow-up work. Its effects join the group if it succeeds.
     fn call(&mut self, group: &mut Group, spec: &Spec) -> Result<RunResult, StorageError> {
-        let (function, args) = (spec.function, &*spec.args.0);
+        let (function, args) = (spec.function, spec.args.as_bytes());
         let shared = self.shared.clone();
         let max = self.pools[spec.pool.0 as usize].config.settings().max_payload_bytes;
         let Some(registered) = shared.registry.get(function) else {

@@ -10,6 +10,9 @@ use crate::model::RetryBehavior;
 /// No pool runs more attempts at once: each is an actor and a row of `running`.
 pub const MAX_PARALLELISM: usize = 65_536;
 
+/// No arguments and no result are larger, whatever a pool allows: a block of memory that size is a file.
+pub const MAX_PAYLOAD_BYTES: usize = 1 << 30;
+
 /// No work is scheduled further ahead: what is meant for later belongs in a calendar, not in a queue.
 pub const MAX_DELAY: Duration = Duration::from_secs(4 * 366 * 24 * 60 * 60);
 
@@ -163,6 +166,11 @@ impl PoolConfig {
         }
         if let Some(OnOff::On(Duration::ZERO)) = self.attempt_timeout {
             return Err(ConfigError::NoTimeToRun);
+        }
+        if let Some(given) = self.max_payload_bytes
+            && given > MAX_PAYLOAD_BYTES
+        {
+            return Err(ConfigError::MaxPayloadBytes { given, max: MAX_PAYLOAD_BYTES });
         }
         if self.max_pending == Some(0) {
             return Err(ConfigError::NothingMayBePending);

@@ -147,10 +147,21 @@ pub(crate) fn prepare<F: Function<K>, K>(
     prepared.fresh = common.work_id.is_none();
     prepared.on_finish = common.on_finish.take();
     prepared.works.reserve_exact(functions.len());
-    let mut json = Vec::new();
-    for function in functions {
-        let spec = common.spec(function, &mut json, shared)?;
-        prepared.works.push((Arc::new(spec), common.due));
+    let mut block = Vec::new();
+    let mut parts = Vec::new();
+    for (number, function) in functions.iter().enumerate() {
+        let from = block.len();
+        function.encode(&mut block)?;
+        common.check_size(block.len() - from)?;
+        parts.push((from, block.len() - from));
+        if block.len() >= ArgBytes::BLOCK || number + 1 == functions.len() {
+            let shared_block = Arc::from(block.as_slice());
+            for (from, len) in parts.drain(..) {
+                let spec = common.spec(ArgBytes::part(&shared_block, from, len), shared);
+                prepared.works.push((Arc::new(spec), common.due));
+            }
+            block.clear();
+        }
     }
     Ok(prepared)
 }
@@ -208,29 +219,23 @@ impl Common {
         })
     }
 
-    /// Encodes one work. `json` is scratch space.
-    fn spec<F: Function<K>, K>(
-        &self,
-        function: &F,
-        json: &mut Vec<u8>,
-        shared: &Shared,
-    ) -> Result<Spec, EnqueueError> {
-        json.clear();
-        function.encode(json)?;
-        let context = self.options.as_ref().and_then(|options| options.on_complete.as_ref());
-        let size = json.len() + context.map_or(0, |call| call.context.len());
-        if size > self.max_payload_bytes {
-            return Err(EnqueueError::TooLarge { size, max: self.max_payload_bytes });
-        }
-        Ok(Spec {
+    fn check_size(&self, args: usize) -> Result<(), EnqueueError> {
+        let call = self.options.as_ref().and_then(|options| options.on_complete.as_ref());
+        let (size, max) =
+            (args + call.map_or(0, |call| call.context.len()), self.max_payload_bytes);
+        if size > max { Err(EnqueueError::TooLarge { size, max }) } else { Ok(()) }
+    }
+
+    fn spec(&self, args: ArgBytes, shared: &Shared) -> Spec {
+        Spec {
             work_id: self.work_id.unwrap_or_else(|| shared.seams.work_id()),
             pool: self.pool,
             kind: self.kind,
             function: self.function,
-            args: ArgBytes(json.as_slice().into()),
+            args,
             enqueued_at: self.now,
             options: self.options.clone().map(Box::new),
-        })
+        }
     }
 }
 
@@ -279,7 +284,7 @@ pub(crate) fn follow_up(
         pool: failed.pool,
         kind: FunctionKind::Mutation,
         function: call,
-        args: ArgBytes(args.as_bytes().into()),
+        args: ArgBytes::new(args.as_bytes()),
         enqueued_at: now,
         options: Some(Box::new(options)),
     })

@@ -28,6 +28,14 @@ pub enum ConfigError {
     /// A timeout of zero.
     #[error("attempt_timeout is zero, no attempt could finish; leave it unset for no timeout")]
     NoTimeToRun,
+    /// Larger arguments than can be kept.
+    #[error("max_payload_bytes is {given}, at most {max} can be kept")]
+    MaxPayloadBytes {
+        /// What was asked for.
+        given: usize,
+        /// What can be had.
+        max: usize,
+    },
     /// A pool that takes no work.
     #[error("max_pending is 0, nothing could be enqueued; pause the pool to start nothing")]
     NothingMayBePending,

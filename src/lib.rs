@@ -61,7 +61,9 @@ mod transaction;
 pub use actors::Recipient;
 pub use board::{Progress, WorkStatus};
 pub use clock::{Clock, SystemClock};
-pub use config::{LogLevel, MAX_DELAY, MAX_PARALLELISM, PoolConfig, Retention, Settings};
+pub use config::{
+    LogLevel, MAX_DELAY, MAX_PARALLELISM, MAX_PAYLOAD_BYTES, PoolConfig, Retention, Settings,
+};
 pub use context::ActionContext;
 pub use engine::arrivals::CancelAnswer;
 pub use enqueue::{Batch, Enqueue, OneWork};

@@ -63,6 +63,15 @@ impl Workpool {
         self.pool.pending()
     }
 
+    /// Waits until every work has an outcome, delayed ones included. Cancel-safe.
+    ///
+    /// # Errors
+    /// When the runtime shuts down before that.
+    pub async fn idle(&self) -> Result<(), PoolError> {
+        self.pool.idle(&self.shared).await;
+        if self.pool.pending() == 0 { Ok(()) } else { Err(PoolError::Closed) }
+    }
+
     /// Describes a work; awaiting it enqueues it, and when that returns it is acknowledged: it will have exactly one
     /// outcome.
     ///

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use hashbrown::HashMap;
+use tokio::sync::Notify;
 
 use crate::actors::{MainPort, StorePort};
 use crate::board::Board;
@@ -71,6 +72,9 @@ impl Shared {
 
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
+        for pool in self.pools() {
+            pool.wake_idle();
+        }
     }
 
     pub fn pool(&self, name: &str) -> Option<Arc<PoolShared>> {
@@ -105,6 +109,8 @@ pub(crate) struct PoolShared {
     /// Works without an outcome, those on their way to the store included. Added to by handles and transactions,
     /// taken from by the store.
     pending: AtomicU64,
+    /// Told when `pending` has become zero.
+    idle: Notify,
     settings: RwLock<Arc<Settings>>,
     /// Where messages to the pool's loop go. Set once, when its actor is there.
     pub main: OnceLock<MainPort>,
@@ -122,6 +128,7 @@ impl PoolShared {
             id,
             name,
             pending: AtomicU64::new(pending),
+            idle: Notify::new(),
             settings: RwLock::new(Arc::new(settings)),
             main: OnceLock::new(),
         }
@@ -166,6 +173,27 @@ impl PoolShared {
 
     /// Works have completed, or were not enqueued after all.
     pub fn leave(&self, works: u64) {
-        self.pending.fetch_sub(works, Ordering::Relaxed);
+        if self.pending.fetch_sub(works, Ordering::SeqCst) == works {
+            self.idle.notify_waiters();
+        }
+    }
+
+    /// Waits until there is no work without an outcome, or the runtime shuts down.
+    pub async fn idle(&self, shared: &Shared) {
+        loop {
+            let idle = self.idle.notified();
+            tokio::pin!(idle);
+            // Registered before the look, so that the last completion cannot fall between the two.
+            idle.as_mut().enable();
+            if self.pending.load(Ordering::SeqCst) == 0 || shared.is_closed() {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    /// Ends every wait for an idle pool.
+    pub fn wake_idle(&self) {
+        self.idle.notify_waiters();
     }
 }

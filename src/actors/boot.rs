@@ -8,6 +8,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use tokio::sync::oneshot;
 
+use super::linger::Linger;
 use super::main_loop::MainActor;
 use super::messages::{AddMain, Close, MainPort, StartWorkers, StorePort};
 use super::store::StoreActor;
@@ -58,7 +59,7 @@ pub(crate) async fn start(
     };
     let (control, owns_control) = match worker_arbiters {
         0 => (origin.clone(), false),
-        _ => (on(&origin, Arbiter::try_new).await??.handle(), true),
+        _ => (on(&origin, control_arbiter).await??.handle(), true),
     };
     let parts = {
         let shared = shared.clone();
@@ -70,6 +71,13 @@ pub(crate) async fn start(
         return Err(StartError::Closed);
     }
     Ok(Actors { shared, store, conductor, control, owns_control, system })
+}
+
+/// The arbiter of store and loops. They do no I/O, and without an I/O driver the thread is cheaper to wake.
+fn control_arbiter() -> std::io::Result<Arbiter> {
+    Arbiter::try_with_tokio_rt(|| {
+        tokio::runtime::Builder::new_current_thread().enable_time().build()
+    })
 }
 
 async fn shared_blocking<T: Send + 'static>(
@@ -111,7 +119,8 @@ fn build(
     may_block: bool,
     worker_arbiters: usize,
 ) -> std::io::Result<(Addr<StoreActor>, Addr<Conductor>)> {
-    let store = StoreActor::start(shared.clone(), committer, may_block)?;
+    let store =
+        StoreActor::start(shared.clone(), committer, may_block, Linger::new(worker_arbiters > 0))?;
     let hosts = Hosts::new(shared.clone(), worker_arbiters)?;
     let conductor = Conductor { shared, store: store.clone(), hosts: Rc::new(RefCell::new(hosts)) };
     Ok((store, conductor.start()))
@@ -281,7 +290,7 @@ impl Hosts {
             hosts.hosts.push(host);
         }
         if arbiters == 0 {
-            let addr = WorkerHost::new(hosts.shared.clone()).start();
+            let addr = WorkerHost::new(hosts.shared.clone(), Linger::new(false)).start();
             hosts.hosts.push(Host { addr, arbiter: None, since: std::time::Instant::now() });
         }
         Ok(hosts)
@@ -290,7 +299,8 @@ impl Hosts {
     fn new_host(&self) -> std::io::Result<Host> {
         let arbiter = Arbiter::try_new()?.handle();
         let shared = self.shared.clone();
-        let addr = WorkerHost::start_in_arbiter(&arbiter, |_| WorkerHost::new(shared));
+        let addr =
+            WorkerHost::start_in_arbiter(&arbiter, |_| WorkerHost::new(shared, Linger::new(true)));
         Ok(Host { addr, arbiter: Some(arbiter), since: std::time::Instant::now() })
     }
 

@@ -7,6 +7,7 @@ use actix::prelude::*;
 use hashbrown::HashMap;
 use tokio::sync::oneshot;
 
+use super::linger::Linger;
 use super::messages::{AddMain, Close, Flush, GroupSettled, Kick};
 use crate::board::FinishedOrder;
 use crate::committer::{BatchReady, Committer, OnFinish, Request, Settled};
@@ -36,6 +37,7 @@ pub(super) struct StoreActor {
     /// Failed commits in a row.
     failures: u32,
     closing: Option<oneshot::Sender<()>>,
+    linger: Linger,
 }
 
 struct Main {
@@ -64,6 +66,7 @@ impl StoreActor {
         shared: Arc<Shared>,
         committer: Committer,
         may_block: bool,
+        linger: Linger,
     ) -> std::io::Result<Addr<Self>> {
         let context = Context::<Self>::new();
         let driver = match may_block {
@@ -80,6 +83,7 @@ impl StoreActor {
             order: FinishedOrder::default(),
             failures: 0,
             closing: None,
+            linger,
         }))
     }
 
@@ -93,7 +97,7 @@ impl StoreActor {
     fn settle(&mut self, settled: Settled, ctx: &mut Context<Self>) {
         self.flushing = false;
         self.tell(&settled);
-        let Settled { events, listeners, batches, kicks, answers, observed, again, failed } =
+        let Settled { events, listeners, batches, kicks, left, answers, observed, again, failed } =
             settled;
         for (work_id, listener) in listeners {
             self.listeners.entry(work_id).or_default().push(listener);
@@ -106,6 +110,13 @@ impl StoreActor {
             }
             for listener in self.listeners.remove(&finished.work_id).into_iter().flatten() {
                 listener(&finished);
+            }
+        }
+        for (pool, left) in left {
+            let Some(pool) = self.shared.pool_by_id(pool) else { continue };
+            match u64::try_from(left) {
+                Ok(left) => pool.leave(left),
+                Err(_) => pool.enter(left.unsigned_abs()),
             }
         }
         for (work_id, status) in observed {
@@ -247,6 +258,7 @@ impl Handler<Flush> for StoreActor {
     type Result = ();
 
     fn handle(&mut self, _: Flush, ctx: &mut Self::Context) {
+        self.linger.touch();
         let group = std::mem::take(&mut self.inbox);
         match &mut self.driver {
             Driver::Inline(committer) => {

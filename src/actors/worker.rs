@@ -10,6 +10,7 @@ use std::task::{self, Poll};
 
 use actix::prelude::*;
 
+use super::linger::Linger;
 use super::messages::StartWorkers;
 use crate::committer::{Request, RunInStore, guarded};
 use crate::context::{ActionContext, Control, Stage};
@@ -59,6 +60,7 @@ impl Drop for Attempt {
 struct Outbox {
     shared: Arc<Shared>,
     reports: RefCell<Vec<AttemptReport>>,
+    linger: Linger,
 }
 
 impl Outbox {
@@ -69,7 +71,10 @@ impl Outbox {
         reports.push(report);
         if reports.len() == 1 {
             let outbox = self.clone();
-            actix::spawn(async move { outbox.send() });
+            actix::spawn(async move {
+                outbox.send();
+                outbox.linger.touch();
+            });
         }
     }
 
@@ -91,11 +96,13 @@ impl Drop for Outbox {
 /// Starts the workers of one arbiter.
 pub(super) struct WorkerHost {
     outbox: Rc<Outbox>,
+    linger: Linger,
 }
 
 impl WorkerHost {
-    pub fn new(shared: Arc<Shared>) -> WorkerHost {
-        WorkerHost { outbox: Rc::new(Outbox { shared, reports: RefCell::default() }) }
+    pub fn new(shared: Arc<Shared>, linger: Linger) -> WorkerHost {
+        let reports = RefCell::default();
+        WorkerHost { outbox: Rc::new(Outbox { shared, reports, linger: linger.clone() }), linger }
     }
 }
 
@@ -107,6 +114,7 @@ impl Handler<StartWorkers> for WorkerHost {
     type Result = ();
 
     fn handle(&mut self, StartWorkers(attempts): StartWorkers, _: &mut Self::Context) {
+        self.linger.touch();
         for attempt in attempts {
             WorkerActor { attempt, outbox: self.outbox.clone() }.start();
         }
@@ -177,7 +185,7 @@ fn begin(control: &Arc<Control>) -> Begun {
     match &registered.code {
         Code::Action(run) => {
             // An action may do things before its first await, and panic there.
-            match catch_unwind(AssertUnwindSafe(|| run(&spec.args.0, cx()))) {
+            match catch_unwind(AssertUnwindSafe(|| run(spec.args.as_bytes(), cx()))) {
                 Ok(Ok(future)) => Begun::Running(future),
                 Ok(Err(failure)) => Begun::Finished(RunResult::Failed(failure)),
                 Err(panic) => Begun::Finished(panicked(&*panic)),
@@ -188,7 +196,7 @@ fn begin(control: &Arc<Control>) -> Begun {
             let thread = control.shared.blocking.spawn_blocking(move || {
                 let span = telemetry::attempt_span(&cx.control);
                 let _entered = span.enter();
-                guarded(|| run(&cx.control.spec.args.0, &cx))
+                guarded(|| run(cx.control.spec.args.as_bytes(), &cx))
             });
             Begun::Running(Box::pin(async move {
                 match thread.await {

@@ -192,7 +192,7 @@ impl PartialEq for SpanLink {
 }
 
 /// The part of a `work` row that never changes after enqueue. Written by the handle, shared by everybody.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Spec {
     /// Which work.
     pub work_id: WorkId,
@@ -237,13 +237,50 @@ impl Spec {
 }
 
 /// Encoded arguments; shown by their size only, so that they stay out of logs.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct ArgBytes(pub Box<[u8]>);
+///
+/// Works that are enqueued together share blocks of memory: one allocation for many, and one to free, which matters
+/// since they are freed by another thread than the one that made them. A block is at most [`ArgBytes::BLOCK`] bytes, or
+/// one work's arguments if those are larger, so that one work that stays keeps little else.
+#[derive(Clone, Default)]
+pub struct ArgBytes {
+    block: Arc<[u8]>,
+    from: u32,
+    len: u32,
+}
+
+impl ArgBytes {
+    /// How large a block that several works share may be.
+    pub const BLOCK: usize = 8 * 1024;
+
+    /// Arguments with a block of their own.
+    #[must_use]
+    pub fn new(json: &[u8]) -> ArgBytes {
+        ArgBytes { block: json.into(), from: 0, len: json.len() as u32 }
+    }
+
+    /// The part of `block` that begins at `from` and has `len` bytes.
+    #[must_use]
+    pub(crate) fn part(block: &Arc<[u8]>, from: usize, len: usize) -> ArgBytes {
+        debug_assert!(from + len <= block.len());
+        ArgBytes { block: block.clone(), from: from as u32, len: len as u32 }
+    }
+
+    /// The encoded JSON.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.block[self.from as usize..][..self.len as usize]
+    }
+}
+
+impl PartialEq for ArgBytes {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
 
 impl fmt::Debug for ArgBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ArgBytes({} bytes)", self.0.len())
+        write!(f, "ArgBytes({} bytes)", self.len)
     }
 }
 

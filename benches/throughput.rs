@@ -1,0 +1,390 @@
+//! What the pool costs, each case against a baseline in the same run.
+//!
+//! ```text
+//! $ cargo bench --bench throughput -- --json            # one JSON line per case
+//! $ cargo bench --bench throughput -- --json --quick    # in less than a minute
+//! $ cargo bench --bench throughput -- --case noop       # one case
+//! ```
+//!
+//! Where two sides are compared they run in turn, several times, and the medians are shown.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use actix_workpool::{Action, ActionContext, PoolConfig, Runtime, WorkError, WorkStatus, Workpool};
+use clap::Parser;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+const PARALLELISM: usize = 64;
+const BATCH: u64 = 1_000;
+
+#[derive(Parser)]
+struct Options {
+    /// Print one JSON line per case.
+    #[arg(long)]
+    json: bool,
+    /// Smaller numbers, for a look.
+    #[arg(long)]
+    quick: bool,
+    /// Only cases whose name contains this.
+    #[arg(long)]
+    case: Option<String>,
+    /// Given by cargo.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() {
+    let options = Options::parse();
+    type Case = (&'static str, fn(bool) -> Value);
+    let cases: [Case; 6] = [
+        ("memory/noop", noop),
+        ("memory/backlog", backlog),
+        ("memory/latency", latency),
+        ("memory/pending_bytes", pending_bytes),
+        ("memory/delayed", delayed),
+        ("memory/pools", pools),
+    ];
+    for (name, case) in cases {
+        if options.case.as_ref().is_some_and(|wanted| !name.contains(wanted.as_str())) {
+            continue;
+        }
+        let Value::Object(figures) = case(options.quick) else { unreachable!("a case is a row") };
+        let mut row = json!({ "case": name });
+        row.as_object_mut().expect("an object").extend(figures);
+        if options.json {
+            println!("{row}");
+        } else {
+            println!("{name:22} {}", row.to_string().trim_start_matches('{').trim_end_matches('}'));
+        }
+    }
+}
+
+/// 100 bytes of payload.
+#[derive(Clone, Serialize, Deserialize)]
+struct Noop {
+    number: u64,
+    text: String,
+}
+
+impl Noop {
+    fn new(number: u64) -> Noop {
+        Noop { number, text: "x".repeat(100) }
+    }
+}
+
+impl Action for Noop {
+    const NAME: &'static str = "noop";
+    type Output = ();
+
+    async fn run(self, _: ActionContext) -> Result<(), WorkError> {
+        std::hint::black_box(self.number);
+        Ok(())
+    }
+}
+
+/// Runs on a thread that is neither the pool's nor the baseline's.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime can be made").block_on(future)
+}
+
+async fn start(config: PoolConfig) -> (Runtime, Workpool) {
+    let runtime = Runtime::builder()
+        .action::<Noop>()
+        .action::<Stamp>()
+        .data(Stamps::default())
+        .pool("bench", config)
+        .start()
+        .await
+        .expect("the runtime starts");
+    let pool = runtime.pool("bench").expect("the pool is there");
+    (runtime, pool)
+}
+
+fn config() -> PoolConfig {
+    PoolConfig::default().max_parallelism(PARALLELISM)
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+fn ratios(pairs: &[(f64, f64)]) -> f64 {
+    median(pairs.iter().map(|(ours, theirs)| ours / theirs).collect())
+}
+
+fn medians(pairs: &[(f64, f64)]) -> (f64, f64) {
+    let side = |pick: fn(&(f64, f64)) -> f64| median(pairs.iter().map(pick).collect());
+    (side(|pair| pair.0), side(|pair| pair.1))
+}
+
+/// The whole life of `works` works; works per second.
+async fn whole_life(pool: &Workpool, works: u64) -> f64 {
+    let before = pool.diagnostics().await.expect("diagnostics").report.succeeded;
+    let begun = Instant::now();
+    let mut last = None;
+    for batch in 0..works / BATCH {
+        let works = (0..BATCH).map(|number| Noop::new(batch * BATCH + number));
+        let batch = pool.enqueue_batch(works).await.expect("enqueued");
+        last = batch.ids().last().copied();
+    }
+    pool.idle().await.expect("idle");
+    let rate = works as f64 / begun.elapsed().as_secs_f64();
+    let status = pool.status(last.expect("a work")).await.expect("status");
+    assert!(matches!(status, WorkStatus::Finished(_)), "the last work has finished");
+    let after = pool.diagnostics().await.expect("diagnostics").report.succeeded;
+    assert_eq!(after - before, works, "every work has succeeded");
+    rate
+}
+
+/// What one would write by hand: encode, spawn, wait for a permit, decode, run.
+fn by_hand(works: u64) -> f64 {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build();
+    let runtime = runtime.expect("a runtime can be made");
+    let permits = Arc::new(Semaphore::new(PARALLELISM));
+    let left = Arc::new(AtomicU64::new(works));
+    let done = Arc::new(tokio::sync::Notify::new());
+    let begun = Instant::now();
+    for number in 0..works {
+        let args = serde_json::to_vec(&Noop::new(number)).expect("encodes");
+        let (permits, left, done) = (permits.clone(), left.clone(), done.clone());
+        runtime.spawn(async move {
+            let _permit = permits.acquire().await.expect("open");
+            let action: Noop = serde_json::from_slice(&args).expect("decodes");
+            std::hint::black_box(action.number);
+            let output = serde_json::to_vec(&()).expect("encodes");
+            std::hint::black_box(output);
+            if left.fetch_sub(1, Ordering::AcqRel) == 1 {
+                done.notify_one();
+            }
+        });
+    }
+    runtime.block_on(done.notified());
+    works as f64 / begun.elapsed().as_secs_f64()
+}
+
+fn noop(quick: bool) -> Value {
+    let (works, rounds) = if quick { (100_000, 3) } else { (400_000, 7) };
+    let mut pairs = Vec::new();
+    for _ in 0..rounds {
+        let ours = block_on(async {
+            let (runtime, pool) = start(config()).await;
+            whole_life(&pool, works / 4).await;
+            let rate = whole_life(&pool, works).await;
+            runtime.shutdown(Duration::ZERO).await;
+            rate
+        });
+        by_hand(works / 4);
+        pairs.push((ours, by_hand(works)));
+    }
+    let (ours, theirs) = medians(&pairs);
+    json!({
+        "ratio": round(ratios(&pairs), 3),
+        "works_per_s": ours.round(),
+        "baseline_per_s": theirs.round(),
+    })
+}
+
+fn backlog(quick: bool) -> Value {
+    let (works, rounds) = if quick { (100_000, 3) } else { (300_000, 5) };
+    let pairs: Vec<_> = (0..rounds)
+        .map(|_| (block_on(at_backlog(1_000_000, works)), block_on(at_backlog(1_000, works))))
+        .collect();
+    let (ours, theirs) = medians(&pairs);
+    json!({
+        "ratio": round(ratios(&pairs), 3),
+        "works_per_s": ours.round(),
+        "baseline_per_s": theirs.round(),
+    })
+}
+
+/// Works per second while a producer keeps `pending` works pending.
+async fn at_backlog(pending: u64, works: u64) -> f64 {
+    let (runtime, pool) = start(config().paused(true)).await;
+    let batch = || (0..BATCH).map(Noop::new);
+    while pool.pending() < pending {
+        pool.enqueue_batch(batch()).await.expect("enqueued");
+    }
+    pool.resume().await.expect("resumed");
+    let begun = Instant::now();
+    let mut produced = 0;
+    while produced < works {
+        if pool.pending() <= pending {
+            pool.enqueue_batch(batch()).await.expect("enqueued");
+            produced += BATCH;
+        } else {
+            tokio::task::yield_now().await;
+        }
+    }
+    let rate = works as f64 / begun.elapsed().as_secs_f64();
+    pool.pause().await.expect("paused");
+    runtime.shutdown(Duration::from_secs(5)).await;
+    rate
+}
+
+/// Says when it started.
+#[derive(Serialize, Deserialize)]
+struct Stamp {
+    number: usize,
+}
+
+#[derive(Default)]
+struct Stamps(Mutex<Vec<(usize, Instant)>>);
+
+impl Action for Stamp {
+    const NAME: &'static str = "stamp";
+    type Output = ();
+
+    async fn run(self, cx: ActionContext) -> Result<(), WorkError> {
+        let now = Instant::now();
+        cx.data::<Stamps>().0.lock().expect("lock").push((self.number, now));
+        if let Some(started) = cx.try_data::<tokio::sync::mpsc::UnboundedSender<Instant>>() {
+            let _ = started.send(now);
+        }
+        Ok(())
+    }
+}
+
+fn latency(quick: bool) -> Value {
+    let samples = if quick { 500 } else { 3_000 };
+    let (started, mut starts) = tokio::sync::mpsc::unbounded_channel::<Instant>();
+    let theirs_runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let theirs_runtime = theirs_runtime.expect("a runtime can be made");
+    let (ours, theirs) = block_on(async {
+        let runtime = Runtime::builder()
+            .action::<Stamp>()
+            .data(Stamps::default())
+            .data(started.clone())
+            .pool("bench", config())
+            .start()
+            .await
+            .expect("the runtime starts");
+        let pool = runtime.pool("bench").expect("the pool is there");
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for number in 0..samples {
+            // Long enough for every thread to go to sleep.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let begun = Instant::now();
+            pool.do_enqueue(Stamp { number }).expect("enqueued");
+            let at = starts.recv().await.expect("started");
+            ours.push(at.duration_since(begun).as_secs_f64() * 1e6);
+
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let sender = started.clone();
+            let begun = Instant::now();
+            theirs_runtime.spawn(async move { sender.send(Instant::now()) });
+            let at = starts.recv().await.expect("started");
+            theirs.push(at.duration_since(begun).as_secs_f64() * 1e6);
+        }
+        runtime.shutdown(Duration::ZERO).await;
+        (median(ours), median(theirs))
+    });
+    theirs_runtime.shutdown_background();
+    json!({
+        "ratio": round(ours / theirs, 2),
+        "p50_us": round(ours, 1),
+        "baseline_p50_us": round(theirs, 1),
+    })
+}
+
+fn pending_bytes(_: bool) -> Value {
+    const WORKS: u64 = 1_000_000;
+    let args = serde_json::to_vec(&Noop::new(500_000)).expect("encodes").len() as f64;
+    let bytes = block_on(async {
+        let (runtime, pool) = start(config().paused(true)).await;
+        let before = resident_bytes();
+        for batch in 0..WORKS / BATCH {
+            let works = (0..BATCH).map(|number| Noop::new(batch * BATCH + number));
+            pool.enqueue_batch(works).await.expect("enqueued");
+        }
+        let after = resident_bytes();
+        assert_eq!(pool.pending(), WORKS);
+        runtime.shutdown(Duration::ZERO).await;
+        (after - before) as f64 / WORKS as f64
+    });
+    json!({ "bytes": round(bytes - args, 1), "args_bytes": args, "works": WORKS })
+}
+
+/// The memory that the process occupies.
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("statm");
+    let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("pages");
+    pages * 4096
+}
+
+fn delayed(quick: bool) -> Value {
+    let (works, within) =
+        if quick { (5_000, Duration::from_secs(5)) } else { (10_000, Duration::from_secs(10)) };
+    let stamps = Arc::new(Stamps::default());
+    let mut due = Vec::with_capacity(works);
+    block_on(async {
+        let runtime = Runtime::builder()
+            .action_fn(DELAYED, |number, cx| async move {
+                cx.data::<Arc<Stamps>>().0.lock().expect("lock").push((number, Instant::now()));
+                Ok(())
+            })
+            .data(stamps.clone())
+            .pool("bench", config())
+            .start()
+            .await
+            .expect("the runtime starts");
+        let pool = runtime.pool("bench").expect("the pool is there");
+        let mut rng = fastrand::Rng::with_seed(7);
+        for number in 0..works {
+            let delay = within.mul_f64(rng.f64()) + Duration::from_millis(200);
+            // From before the call: a start that is early by any clock is seen.
+            due.push(Instant::now() + delay);
+            pool.enqueue(DELAYED.call(number)).run_after(delay).do_enqueue().expect("enqueued");
+        }
+        pool.idle().await.expect("idle");
+        runtime.shutdown(Duration::ZERO).await;
+    });
+    let stamps = stamps.0.lock().expect("lock");
+    assert_eq!(stamps.len(), works);
+    let early = stamps.iter().filter(|(number, at)| *at < due[*number]).count();
+    let mut late: Vec<_> = stamps
+        .iter()
+        .map(|(number, at)| at.saturating_duration_since(due[*number]).as_secs_f64() * 1e3)
+        .collect();
+    late.sort_by(f64::total_cmp);
+    let at = |part: f64| round(late[((late.len() - 1) as f64 * part) as usize], 3);
+    json!({ "p99_ms": at(0.99), "p50_ms": at(0.5), "max_ms": at(1.0), "early": early, "works": works })
+}
+
+const DELAYED: actix_workpool::ActionKey<usize, ()> = actix_workpool::ActionKey::new("delayed");
+
+fn pools(quick: bool) -> Value {
+    let (works, rounds) = if quick { (100_000, 3) } else { (300_000, 7) };
+    let run = |idle_pools: usize| {
+        block_on(async {
+            let (runtime, pool) = start(config()).await;
+            for number in 0..idle_pools {
+                let name = format!("idle-{number}");
+                runtime.create_pool(&name, PoolConfig::default()).await.expect("created");
+            }
+            whole_life(&pool, works / 4).await;
+            let rate = whole_life(&pool, works).await;
+            runtime.shutdown(Duration::ZERO).await;
+            rate
+        })
+    };
+    let pairs: Vec<_> = (0..rounds).map(|_| (run(0), run(1_000))).collect();
+    let (alone, beside) = medians(&pairs);
+    json!({
+        "ratio": round(ratios(&pairs), 3),
+        "works_per_s": beside.round(),
+        "baseline_per_s": alone.round(),
+    })
+}
+
+fn round(figure: f64, digits: i32) -> f64 {
+    let unit = 10f64.powi(digits);
+    (figure * unit).round() / unit
+}
