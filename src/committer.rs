@@ -127,10 +127,13 @@ pub(crate) struct Advance {
     pub saturated: bool,
 }
 
-/// The answer to an [`Advance`]: receipt of the commit and input of the next turn.
+/// The answer to an [`Advance`]: receipt of the commit and input of the next turn. A loop that was left with an empty
+/// batch rests, and gets another when there is news for it.
 #[derive(Debug)]
 pub(crate) struct BatchReady {
     pub turn: Turn,
+    /// Set when nobody asked: the loop rests, and this is why it should look again.
+    pub kick: Option<KickSource>,
     pub batch: Result<Batch, AdvanceError>,
 }
 
@@ -168,7 +171,6 @@ pub(crate) struct Settled {
     pub events: Vec<Event>,
     pub listeners: Vec<(WorkId, OnFinish)>,
     pub batches: Vec<(PoolId, BatchReady)>,
-    pub kicks: Vec<(PoolId, KickSource)>,
     /// By how much each pool's count of works without an outcome falls; negative where transactions have enqueued.
     pub left: HashMap<PoolId, i64>,
     /// Run last: an answered caller finds board and tables as it was told.
@@ -210,6 +212,8 @@ struct Pool {
 
 #[derive(Clone, Copy)]
 struct Parked {
+    /// What the loop would like to see.
+    demand: Demand,
     saturated: bool,
     next_due: Option<Segment>,
 }
@@ -477,11 +481,15 @@ impl Committer {
         group.settled.left = std::mem::take(&mut group.left);
         for (pool, turn, demand, saturated) in std::mem::take(&mut group.advances) {
             let batch = self.read_batch(pool, demand, saturated);
-            group.settled.batches.push((pool, BatchReady { turn, batch }));
+            group.settled.batches.push((pool, BatchReady { turn, kick: None, batch }));
         }
         for pool in group.touched {
-            if let Some(source) = self.pools[pool.0 as usize].wake() {
-                group.settled.kicks.push((pool, source));
+            let entry = &mut self.pools[pool.0 as usize];
+            if let Some((source, parked)) = entry.wake() {
+                let turn = entry.fence;
+                let batch = self.read_batch(pool, parked.demand, parked.saturated);
+                let ready = BatchReady { turn, kick: Some(source), batch };
+                group.settled.batches.push((pool, ready));
             }
         }
         let completed = |event: &&Event| matches!(event, Event::Completed { .. });
@@ -515,7 +523,7 @@ impl Committer {
         for (pool, turn, ..) in group.advances {
             // The fence kept here may have moved with the turn; the claim that follows reads the stored one.
             let batch = Err(AdvanceError::Storage(error.clone()));
-            settled.batches.push((pool, BatchReady { turn, batch }));
+            settled.batches.push((pool, BatchReady { turn, kick: None, batch }));
         }
         settled.batches.extend(group.settled.batches);
         if !group.reports.is_empty() {
@@ -549,7 +557,7 @@ impl Committer {
                 Request::Counts { reply, .. } => Box::new(move || drop(reply.send(Err(error)))),
                 Request::Advance(Advance { pool, turn, .. }) => {
                     let batch = Err(AdvanceError::Storage(error));
-                    settled.batches.push((pool, BatchReady { turn, batch }));
+                    settled.batches.push((pool, BatchReady { turn, kick: None, batch }));
                     continue;
                 }
                 // What must not be lost is tried again.
@@ -760,7 +768,7 @@ impl Committer {
             false => Turn { number: fence.number + 1, ..fence },
         };
         if turn != expected {
-            let refused = BatchReady { turn, batch: Err(AdvanceError::Fenced) };
+            let refused = BatchReady { turn, kick: None, batch: Err(AdvanceError::Fenced) };
             group.settled.batches.push((pool, refused));
             return Ok(());
         }
@@ -885,7 +893,7 @@ impl Committer {
         let entry = &mut self.pools[pool.0 as usize];
         entry.news = News::default();
         entry.parked = match batch.is_empty() {
-            true => Some(Parked { saturated, next_due: batch.next_due }),
+            true => Some(Parked { demand, saturated, next_due: batch.next_due }),
             false => None,
         };
         Ok(batch)
@@ -1097,7 +1105,7 @@ impl Pool {
     }
 
     /// Why a resting loop should look again, if it should. It is told once and then runs.
-    fn wake(&mut self) -> Option<KickSource> {
+    fn wake(&mut self) -> Option<(KickSource, Parked)> {
         let news = std::mem::take(&mut self.news);
         let parked = self.parked?;
         let sooner = |start| parked.next_due.is_none_or(|due| start < due);
@@ -1112,7 +1120,7 @@ impl Pool {
             _ => return None,
         };
         self.parked = None;
-        Some(source)
+        Some((source, parked))
     }
 }
 

@@ -219,11 +219,7 @@ impl Handler<StartMain> for Conductor {
         let spawner = Spawner { hosts: self.hosts.clone() };
         let main =
             MainActor::new(self.shared.clone(), pool.clone(), config, spawner, claimed).start();
-        self.store.do_send(AddMain {
-            pool: pool.id,
-            kick: main.clone().recipient(),
-            batch: main.clone().recipient(),
-        });
+        self.store.do_send(AddMain { pool: pool.id, main: main.clone().recipient() });
         let port = MainPort {
             configure: main.clone().recipient(),
             abort: main.clone().recipient(),

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::boot::Spawner;
 use super::messages::{
-    Abort, Configure, Drain, HandBack, Inspect, Inspection, Kick, RunningAttempt, Stop,
+    Abort, Configure, Drain, HandBack, Inspect, Inspection, RunningAttempt, Stop,
 };
 use super::worker::{Attempt, timed_out};
 use crate::committer::{Advance, BatchReady, Request};
@@ -76,6 +76,7 @@ pub(super) struct MainActor {
     stopping: bool,
 }
 
+#[derive(Default)]
 struct Flight {
     since: Segment,
     /// Whether the watchdog sent it.
@@ -449,25 +450,22 @@ impl Actor for MainActor {
     }
 }
 
-impl Handler<Kick> for MainActor {
-    type Result = ();
-
-    fn handle(&mut self, Kick(source): Kick, _: &mut Self::Context) {
-        telemetry::kicked(&self.pool, source);
-        self.look_again();
-    }
-}
-
 impl Handler<BatchReady> for MainActor {
     type Result = ();
 
-    fn handle(&mut self, BatchReady { turn, batch }: BatchReady, ctx: &mut Self::Context) {
+    fn handle(&mut self, ready: BatchReady, ctx: &mut Self::Context) {
+        let BatchReady { turn, kick, batch } = ready;
         let expected = Turn { generation: self.state.generation, number: self.state.turn };
         if turn != expected || self.claiming {
             telemetry::stale_batch(&self.pool, turn);
             return;
         }
-        let Some(flight) = self.flight.take() else { return };
+        if let Some(source) = kick {
+            telemetry::kicked(&self.pool, source);
+        }
+        // A kick that crosses a question to the store answers it: both see what there is at this turn. The answer
+        // that comes after it finds the loop resting, or a turn further on.
+        let flight = self.flight.take().unwrap_or_default();
         match batch {
             Ok(batch) => {
                 if flight.probe {

@@ -9,7 +9,6 @@ use tokio::sync::oneshot;
 use super::worker::Attempt;
 use crate::committer::{BatchReady, Request, Settled};
 use crate::config::PoolConfig;
-use crate::engine::run_status::KickSource;
 use crate::error::PoolError;
 use crate::function::Completed;
 use crate::model::{RunStatus, WorkId};
@@ -46,14 +45,8 @@ pub(super) struct Close(pub oneshot::Sender<()>);
 #[rtype(result = "()")]
 pub(super) struct AddMain {
     pub pool: crate::model::PoolId,
-    pub kick: Recipient<Kick>,
-    pub batch: Recipient<BatchReady>,
+    pub main: Recipient<BatchReady>,
 }
-
-/// Store → main: look again.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(super) struct Kick(pub KickSource);
 
 /// Handle → main: change the configuration.
 #[derive(Message)]

@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use tokio::sync::oneshot;
 
 use super::linger::Linger;
-use super::messages::{AddMain, Close, Flush, GroupSettled, Kick};
+use super::messages::{AddMain, Close, Flush, GroupSettled};
 use crate::board::FinishedOrder;
 use crate::committer::{BatchReady, Committer, OnFinish, Request, Settled};
 use crate::model::{PoolId, WorkId};
@@ -30,7 +30,7 @@ pub(super) struct StoreActor {
     inbox: Vec<Request>,
     /// Whether a flush is on its way or under way.
     flushing: bool,
-    mains: HashMap<PoolId, Main>,
+    mains: HashMap<PoolId, Recipient<BatchReady>>,
     /// Who is told of a completion, once. Written by enqueue and join, deleted by the completion.
     listeners: HashMap<WorkId, Vec<OnFinish>>,
     order: FinishedOrder,
@@ -38,11 +38,6 @@ pub(super) struct StoreActor {
     failures: u32,
     closing: Option<oneshot::Sender<()>>,
     linger: Linger,
-}
-
-struct Main {
-    kick: Recipient<Kick>,
-    batch: Recipient<BatchReady>,
 }
 
 /// Where groups are decided.
@@ -97,7 +92,7 @@ impl StoreActor {
     fn settle(&mut self, settled: Settled, ctx: &mut Context<Self>) {
         self.flushing = false;
         self.tell(&settled);
-        let Settled { events, listeners, batches, kicks, left, answers, observed, again, failed } =
+        let Settled { events, listeners, batches, left, answers, observed, again, failed } =
             settled;
         for (work_id, listener) in listeners {
             self.listeners.entry(work_id).or_default().push(listener);
@@ -124,12 +119,7 @@ impl StoreActor {
         }
         for (pool, batch) in batches {
             if let Some(main) = self.mains.get(&pool) {
-                main.batch.do_send(batch);
-            }
-        }
-        for (pool, source) in kicks {
-            if let Some(main) = self.mains.get(&pool) {
-                main.kick.do_send(Kick(source));
+                main.do_send(batch);
             }
         }
         for answer in answers {
@@ -293,8 +283,8 @@ impl Handler<GroupSettled> for StoreActor {
 impl Handler<AddMain> for StoreActor {
     type Result = ();
 
-    fn handle(&mut self, AddMain { pool, kick, batch }: AddMain, _: &mut Self::Context) {
-        self.mains.insert(pool, Main { kick, batch });
+    fn handle(&mut self, AddMain { pool, main }: AddMain, _: &mut Self::Context) {
+        self.mains.insert(pool, main);
     }
 }
 
