@@ -83,6 +83,7 @@ impl Storage for Memory {
 
     fn facts(&mut self, work_ids: &[WorkId]) -> Result<Vec<Option<WorkFact>>, StorageError> {
         let tables = self.tables();
+        tables.works.warm(work_ids.iter().copied());
         Ok(work_ids.iter().map(|id| tables.fact(*id)).collect())
     }
 
@@ -206,6 +207,10 @@ impl Storage for Memory {
     fn commit(&mut self, changes: &mut Vec<Change>, now: Segment) -> Result<(), StorageError> {
         let mut tables = self.tables();
         tables.clock = tables.clock.max(now);
+        tables.works.warm(changes.iter().filter_map(|change| match change {
+            Change::InsertWork { spec, .. } => Some(spec.work_id),
+            _ => None,
+        }));
         for change in changes.drain(..) {
             tables.apply(change);
         }
@@ -364,7 +369,9 @@ impl Tables {
         let slots = usize::try_from(slots).unwrap_or(usize::MAX).min(demand.batch_size);
         let mut starts = Vec::with_capacity(slots.min(pool.pending_start.len()));
         let mut next_due = None;
-        for (key, slot) in pool.pending_start.range(from(demand.cursors.incoming)..) {
+        let waiting = pool.pending_start.range(from(demand.cursors.incoming)..);
+        self.works.warm_slots(waiting.clone().take(slots).map(|(_, slot)| *slot));
+        for (key, slot) in waiting {
             if key.segment > now || starts.len() == slots {
                 next_due = Some(key.segment).filter(|due| *due != Segment::UNREGISTERED);
                 break;
@@ -563,6 +570,30 @@ impl Works {
 
     fn at_mut(&mut self, slot: Slot) -> &mut Row {
         self.slab[slot as usize].as_mut().expect("the index names occupied slots")
+    }
+
+    /// Reads a little of each of these rows, so that they are in the cache when they are needed.
+    ///
+    /// Far-apart rows of a large table cost a memory access each. Asked for one after the other with nothing to do in
+    /// between, these overlap; spread among everything else that happens to a work, they do not.
+    fn warm(&self, work_ids: impl Iterator<Item = WorkId>) {
+        let mut read = 0;
+        for work_id in work_ids {
+            let _ = self.index.find(self.hash(work_id), |slot| {
+                read ^= self.slab[*slot as usize].as_ref().map_or(0, |row| row.attempts);
+                false
+            });
+        }
+        std::hint::black_box(read);
+    }
+
+    /// As [`Works::warm`], for rows whose place is known, with what was enqueued.
+    fn warm_slots(&self, slots: impl Iterator<Item = Slot>) {
+        let read = slots.fold(0, |read, slot| {
+            let row = self.slab[slot as usize].as_ref();
+            read ^ row.map_or(0, |row| row.spec.enqueued_at.0)
+        });
+        std::hint::black_box(read);
     }
 
     fn get(&self, work_id: WorkId) -> Option<&Row> {
