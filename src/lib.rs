@@ -31,8 +31,14 @@
 //! ```
 //!
 //! Begin with [`Runtime::builder`], [`Action`] and [`Workpool::enqueue`].
+//!
+//! How it is built is told in `ARCHITECTURE.md`.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod actors;
 mod board;

@@ -1,7 +1,7 @@
 //! Carriers: the ring of actors, and the only modules that name actix.
 //!
 //! ```text
-//!   handle ── Request ─────────► StoreActor ── Kick · BatchReady ──► MainActor
+//!   handle ── Request ─────────► StoreActor ────── BatchReady ─────► MainActor
 //!                                    ▲  ▲                             │    │
 //!                                    │  └───────── Advance ───────────┘    │ StartWorkers
 //!                                    │                                     ▼
@@ -20,4 +20,4 @@ mod worker;
 
 pub use actix::Recipient;
 pub(crate) use boot::{Actors, start};
-pub(crate) use messages::{MainPort, RunningAttempt, StorePort, notifier};
+pub(crate) use messages::{HostPorts, MainPort, RunningAttempt, StorePort, notifier};

@@ -1,0 +1,382 @@
+//! What the integration tests share: paused time, gates, and a storage that fails when it is told to.
+#![allow(dead_code)] // Each test binary uses a part of it.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use actix_workpool::model::{
+    Batch, Change, Counts, Cursors, Demand, Finished, Key, Name, Payload, PoolId, RunningRow,
+    Segment, Spec, StateRow, TableKey, WorkFact, WorkId,
+};
+use actix_workpool::storage::{KeyRange, Memory, Opened, Storage, StorageError};
+use actix_workpool::{ActionKey, PoolConfig, Runtime, RuntimeBuilder, StartError, Workpool};
+use tokio::sync::watch;
+
+/// Runs a test in an actix system whose time stands still unless everybody waits. A test that waits for a virtual
+/// week has hung.
+pub fn run_paused(test: impl Future<Output = ()>) {
+    let system = actix::System::with_tokio_rt(|| {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap()
+    });
+    let week = Duration::from_secs(7 * 24 * 60 * 60);
+    system.block_on(async { tokio::time::timeout(week, test).await.expect("the test hangs") });
+}
+
+/// Runs a test in an actix system in real time, for at most a minute.
+pub fn run_real(test: impl Future<Output = ()>) {
+    actix::System::new().block_on(soon(test));
+}
+
+/// Awaits something that happens soon, in real or in paused time.
+pub async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), future).await.expect("it happens soon")
+}
+
+/// A builder whose runtime lives on the test's own thread.
+pub fn builder() -> RuntimeBuilder {
+    Runtime::builder().worker_arbiters(0)
+}
+
+/// Starts a runtime with one pool of the name `p`.
+pub async fn start(builder: RuntimeBuilder, config: PoolConfig) -> (Runtime, Workpool) {
+    let runtime = builder.pool("p", config).start().await.unwrap();
+    let pool = runtime.pool("p").unwrap();
+    (runtime, pool)
+}
+
+/// Starts over a storage that an earlier, dropped runtime is about to give back.
+pub async fn start_again(builder: impl Fn() -> RuntimeBuilder) -> Runtime {
+    let attempt = async {
+        loop {
+            match builder().start().await {
+                Err(StartError::Storage(StorageError::InUse)) => tokio::task::yield_now().await,
+                started => return started.unwrap(),
+            }
+        }
+    };
+    soon(attempt).await
+}
+
+/// Answers its argument.
+pub const ECHO: ActionKey<u64, u64> = ActionKey::new("echo");
+
+pub trait WithEcho {
+    fn echo(self) -> Self;
+}
+
+impl WithEcho for RuntimeBuilder {
+    fn echo(self) -> Self {
+        self.action_fn(ECHO, |n, _| async move { Ok(n) })
+    }
+}
+
+pub const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+pub const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+/// Lets everything happen that can without time passing by more than a millisecond. For paused time.
+pub async fn settle() {
+    tokio::time::sleep(ms(1)).await;
+}
+
+/// A door in a function's way: the test sees who has come to it, and opens it.
+#[derive(Clone)]
+pub struct Gate {
+    open: watch::Sender<bool>,
+    entered: watch::Sender<usize>,
+}
+
+impl Gate {
+    pub fn new() -> Gate {
+        Gate { open: watch::Sender::new(false), entered: watch::Sender::new(0) }
+    }
+
+    pub async fn pass(&self) {
+        self.entered.send_modify(|entered| *entered += 1);
+        self.open.subscribe().wait_for(|open| *open).await.unwrap();
+    }
+
+    /// For a function that does not wait at the gate itself.
+    pub fn enter(&self) {
+        self.entered.send_modify(|entered| *entered += 1);
+    }
+
+    pub async fn entered(&self, count: usize) {
+        soon(async { drop(self.entered.subscribe().wait_for(|entered| *entered >= count).await) })
+            .await;
+    }
+
+    pub fn count(&self) -> usize {
+        *self.entered.borrow()
+    }
+
+    pub fn open(&self) {
+        self.open.send_replace(true);
+    }
+}
+
+/// How many are inside at once, and how many there were at most.
+#[derive(Clone, Default)]
+pub struct Crowd(Arc<(AtomicUsize, AtomicUsize)>);
+
+impl Crowd {
+    pub fn enter(&self) -> impl Drop + use<> {
+        let inside = self.0.0.fetch_add(1, Ordering::SeqCst) + 1;
+        self.0.1.fetch_max(inside, Ordering::SeqCst);
+        let crowd = self.clone();
+        on_drop(move || {
+            crowd.0.0.fetch_sub(1, Ordering::SeqCst);
+        })
+    }
+
+    pub fn inside(&self) -> usize {
+        self.0.0.load(Ordering::SeqCst)
+    }
+
+    pub fn most(&self) -> usize {
+        self.0.1.load(Ordering::SeqCst)
+    }
+}
+
+/// Calls `action` when it is dropped.
+pub fn on_drop<F: FnMut()>(action: F) -> OnDrop<F> {
+    OnDrop(action)
+}
+
+pub struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+/// What happened, in order.
+#[derive(Clone, Default)]
+pub struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    pub fn say(&self, line: impl Into<String>) {
+        self.0.lock().unwrap().push(line.into());
+    }
+
+    pub fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+/// How a commit fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing is written.
+    Refused,
+    /// Everything is written, and the storage says that it failed.
+    AnswerLost,
+}
+
+type Trigger = Box<dyn Fn(&Change) -> bool + Send>;
+
+/// Tables in memory that fail when they are told to. Clones share tables and faults.
+#[derive(Clone)]
+pub struct Faulty {
+    memory: Memory,
+    may_block: bool,
+    faults: Arc<Faults>,
+}
+
+#[derive(Default)]
+struct Faults {
+    commits: AtomicU64,
+    by_number: Mutex<HashMap<u64, Fault>>,
+    by_change: Mutex<Option<(Fault, Trigger)>>,
+    /// Commits that have failed.
+    hits: AtomicU64,
+    failing_reads: AtomicBool,
+    failed_reads: AtomicU64,
+}
+
+impl Faulty {
+    pub fn new() -> Faulty {
+        Faulty { memory: Memory::new(), may_block: false, faults: Arc::default() }
+    }
+
+    /// With a thread of its own, as a disk would have.
+    pub fn on_a_thread(mut self) -> Faulty {
+        self.may_block = true;
+        self
+    }
+
+    /// Fails the commit of that number; the first one ever is 1.
+    pub fn fail_commit(&self, number: u64, fault: Fault) {
+        self.faults.by_number.lock().unwrap().insert(number, fault);
+    }
+
+    /// Fails the next commit that has a change like this, once.
+    pub fn fail_next(&self, fault: Fault, has: impl Fn(&Change) -> bool + Send + 'static) {
+        *self.faults.by_change.lock().unwrap() = Some((fault, Box::new(has)));
+    }
+
+    pub fn fail_reads(&self, failing: bool) {
+        self.faults.failing_reads.store(failing, Ordering::SeqCst);
+    }
+
+    pub fn failed_reads(&self) -> u64 {
+        self.faults.failed_reads.load(Ordering::SeqCst)
+    }
+
+    pub fn commits(&self) -> u64 {
+        self.faults.commits.load(Ordering::SeqCst)
+    }
+
+    /// How many commits have failed.
+    pub fn hits(&self) -> u64 {
+        self.faults.hits.load(Ordering::SeqCst)
+    }
+
+    fn fault_of(&self, changes: &[Change]) -> Option<Fault> {
+        let number = self.faults.commits.fetch_add(1, Ordering::SeqCst) + 1;
+        if let Some(fault) = self.faults.by_number.lock().unwrap().remove(&number) {
+            return Some(fault);
+        }
+        let mut next = self.faults.by_change.lock().unwrap();
+        match &*next {
+            Some((_, has)) if changes.iter().any(has) => next.take().map(|(fault, _)| fault),
+            _ => None,
+        }
+    }
+
+    fn read(&self) -> Result<(), StorageError> {
+        if !self.faults.failing_reads.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let failed = self.faults.failed_reads.fetch_add(1, Ordering::SeqCst);
+        if failed > 100_000 {
+            // Somebody asks in a loop that lets nobody else run: let the test end, and see the count.
+            self.fail_reads(false);
+        }
+        Err(StorageError::Unavailable("read fault".into()))
+    }
+}
+
+impl Storage for Faulty {
+    fn may_block(&self) -> bool {
+        self.may_block
+    }
+
+    fn open(&mut self) -> Result<Opened, StorageError> {
+        self.memory.open()
+    }
+
+    fn close(&mut self) {
+        self.memory.close();
+    }
+
+    fn facts(&mut self, work_ids: &[WorkId]) -> Result<Vec<Option<WorkFact>>, StorageError> {
+        self.read()?;
+        self.memory.facts(work_ids)
+    }
+
+    fn finished(
+        &mut self,
+        work_ids: &[WorkId],
+    ) -> Result<Vec<Option<Arc<Finished>>>, StorageError> {
+        self.read()?;
+        self.memory.finished(work_ids)
+    }
+
+    fn read_batch(
+        &mut self,
+        pool: PoolId,
+        demand: Demand,
+        now: Segment,
+    ) -> Result<Batch, StorageError> {
+        self.read()?;
+        self.memory.read_batch(pool, demand, now)
+    }
+
+    fn state(&mut self, pool: PoolId) -> Result<StateRow, StorageError> {
+        self.read()?;
+        self.memory.state(pool)
+    }
+
+    fn running(&mut self, pool: PoolId) -> Result<Vec<RunningRow>, StorageError> {
+        self.read()?;
+        self.memory.running(pool)
+    }
+
+    fn works(
+        &mut self,
+        pool: PoolId,
+        after: Option<WorkId>,
+        limit: usize,
+    ) -> Result<Vec<WorkId>, StorageError> {
+        self.read()?;
+        self.memory.works(pool, after, limit)
+    }
+
+    fn unregistered(
+        &mut self,
+        pool: PoolId,
+        after: Option<Key>,
+        limit: usize,
+    ) -> Result<Vec<(Key, Arc<Spec>)>, StorageError> {
+        self.read()?;
+        self.memory.unregistered(pool, after, limit)
+    }
+
+    fn counts(&mut self, pool: PoolId, cursors: &Cursors) -> Result<Counts, StorageError> {
+        self.read()?;
+        self.memory.counts(pool, cursors)
+    }
+
+    fn expired(
+        &mut self,
+        before: Segment,
+        keep: u64,
+        limit: usize,
+    ) -> Result<Vec<WorkId>, StorageError> {
+        self.read()?;
+        self.memory.expired(before, keep, limit)
+    }
+
+    fn get(&mut self, table: Name, key: &TableKey) -> Result<Option<Payload>, StorageError> {
+        self.read()?;
+        self.memory.get(table, key)
+    }
+
+    fn scan(
+        &mut self,
+        table: Name,
+        range: &KeyRange,
+        limit: usize,
+    ) -> Result<Vec<(TableKey, Payload)>, StorageError> {
+        self.read()?;
+        self.memory.scan(table, range, limit)
+    }
+
+    fn commit(&mut self, changes: &mut Vec<Change>, now: Segment) -> Result<(), StorageError> {
+        let fault = self.fault_of(changes);
+        if fault.is_some() {
+            self.faults.hits.fetch_add(1, Ordering::SeqCst);
+        }
+        match fault {
+            None => self.memory.commit(changes, now),
+            Some(Fault::Refused) => Err(StorageError::Unavailable("commit refused".into())),
+            Some(Fault::AnswerLost) => {
+                self.memory.commit(changes, now)?;
+                Err(StorageError::Unavailable("answer lost".into()))
+            }
+        }
+    }
+}
