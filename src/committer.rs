@@ -525,6 +525,10 @@ impl Committer {
             let batch = Err(AdvanceError::Storage(error.clone()));
             settled.batches.push((pool, BatchReady { turn, kick: None, batch }));
         }
+        for pool in group.touched {
+            // What did not happen is no news; what is tried again will be.
+            self.pools[pool.0 as usize].news = News::default();
+        }
         settled.batches.extend(group.settled.batches);
         if !group.reports.is_empty() {
             settled.again.push(Request::AttemptsFinished(group.reports));
@@ -596,8 +600,20 @@ impl Committer {
                 self.push(group, change);
             }
         }
-        if let (Some(work_id), Some(on_finish)) = (first, on_finish) {
-            group.settled.listeners.push((work_id, on_finish));
+        match (first, on_finish) {
+            (Some(work_id), Some(on_finish)) if answers[0] == EnqueueAnswer::Enqueued => {
+                group.settled.listeners.push((work_id, on_finish));
+            }
+            (Some(work_id), Some(on_finish)) => {
+                // The work was there before, and may have its outcome already.
+                let listener: Listener = Box::new(|row| {
+                    if let Some(row) = row {
+                        on_finish(row);
+                    }
+                });
+                group.settled.again.push(Request::Listen { work_id, listener });
+            }
+            _ => {}
         }
         group.receipts.push(Receipt::Enqueue { pool, counted, answers, reply });
     }

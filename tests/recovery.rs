@@ -1118,7 +1118,7 @@ impl Action for Chaos {
             1 => std::future::pending().await,
             2 => Err(WorkError::retryable("chaos")),
             3 => Err(WorkError::non_retryable("chaos")),
-            4 if cx.attempt() == 1 => Err(WorkError::snooze(ms(7))),
+            4 if cx.attempt() == 1 => Err(WorkError::snooze(secs(100))),
             5 => Err(WorkError::canceled()),
             _ => Ok(self.0),
         }

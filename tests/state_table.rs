@@ -1064,7 +1064,7 @@ fn a_snooze_is_not_charged() {
 fn a_snooze_and_an_asked_wait_never_end_early() {
     for end in [End::Snooze(5), End::RetryAfter(5)] {
         run_paused(async move {
-            let clock = Ticking::starting_now(0);
+            let clock = Ticking::since(Instant::now(), 0);
             let bench = Bench::build(limit(1), |builder| builder.clock(clock)).await;
             tokio::time::advance(Duration::from_micros(900)).await;
             let _work = bench.enqueue_retried(1, &[Run(Wait::Nothing, end), RETURN]).await;
@@ -1217,21 +1217,25 @@ fn an_attempt_that_is_handed_back_at_shutdown_runs_again_uncharged() {
 #[test]
 fn a_retry_wait_goes_on_in_the_next_runtime() {
     run_paused(async {
-        let tables = Memory::new();
-        let bench = Bench::build(limit(1), |builder| builder.storage(tables.clone())).await;
+        let (tables, begun) = (Memory::new(), Instant::now());
+        // One clock for both: that of the wall goes on while time is paused.
+        let clock = || Ticking::since(begun, 0);
+        let bench =
+            Bench::build(limit(1), |builder| builder.clock(clock()).storage(tables.clone())).await;
         let busy = Run(Wait::Nothing, End::RetryAfter(60_000));
         let work = bench.enqueue_retried(1, &[busy]).await;
         until_pending(&work, 1).await;
         let failed = bench.lab.starts()[0].at;
         bench.runtime.shutdown(Duration::ZERO).await;
 
-        let later = Bench::build(limit(1), |builder| builder.storage(tables)).await;
+        let later = Bench::build(limit(1), |builder| builder.clock(clock()).storage(tables)).await;
         let work = later.pool.work::<u64>(work.id());
         assert_pending(&work, 1).await;
         later.lab.until_started(1).await;
         let start = later.lab.starts()[0];
         assert_eq!(start.attempt, 2);
-        assert!(start.at - failed >= ms(59_990), "{:?}", start.at - failed);
+        let waited = start.at - failed;
+        assert!((ms(59_999)..ms(60_004)).contains(&waited), "{waited:?}");
     });
 }
 
@@ -1286,8 +1290,8 @@ struct Ticking {
 }
 
 impl Ticking {
-    fn starting_now(tick: u64) -> Ticking {
-        Ticking { started: Instant::now(), looks: AtomicU64::new(0), tick }
+    fn since(started: Instant, tick: u64) -> Ticking {
+        Ticking { started, looks: AtomicU64::new(0), tick }
     }
 }
 
@@ -1302,7 +1306,7 @@ impl Clock for Ticking {
 fn a_retry_that_is_due_at_once_is_not_left_behind_the_cursor() {
     for end in [End::Fail, End::Snooze(0), End::RetryAfter(0)] {
         run_paused(async move {
-            let clock = Ticking::starting_now(1);
+            let clock = Ticking::since(Instant::now(), 1);
             let bench = Bench::build(limit(1), |builder| builder.clock(clock)).await;
             let retry = RetryBehavior::default().initial_backoff(Duration::ZERO);
             let work = script(1, &[Run(Wait::Nothing, end), RETURN]);

@@ -56,7 +56,7 @@ pub(super) struct MainActor {
     /// What follows the commit that is in flight.
     flight: Option<Flight>,
     /// Attempts that were launched here and whose completion no turn has handled yet.
-    live: HashMap<WorkId, Arc<Control>>,
+    live: HashMap<WorkId, Live>,
     /// Rows of `running` without a worker, for the next turn.
     lost: Vec<Lost>,
     /// Changes of the configuration that wait for the next turn.
@@ -71,9 +71,17 @@ pub(super) struct MainActor {
     /// When which attempts are to be told to end, and how.
     deadlines: BTreeMap<(Segment, WorkId), Deadline>,
     tick: Option<(Segment, SpawnHandle)>,
+    /// Aborts of attempts that wait for the commit of their start.
+    aborts: HashMap<WorkId, Duration>,
     draining: Option<oneshot::Sender<()>>,
     /// Set by shutdown: nothing is started any more.
     stopping: bool,
+}
+
+struct Live {
+    control: Arc<Control>,
+    /// Its row in `deadlines`.
+    deadline: Option<Segment>,
 }
 
 #[derive(Default)]
@@ -122,6 +130,7 @@ impl MainActor {
             claiming: false,
             deadlines: BTreeMap::new(),
             tick: None,
+            aborts: HashMap::new(),
             draining: None,
             stopping: false,
         };
@@ -142,12 +151,13 @@ impl MainActor {
         self.state = state;
         self.claiming = false;
         self.lost.clear();
+        self.aborts.clear();
         for row in running {
             let RunningRow { running, ref work } = row;
             let work_id = work.spec.work_id;
-            match self.live.get(&work_id).filter(|live| live.run == running.run) {
+            match self.live.get(&work_id).filter(|live| live.control.run == running.run) {
                 // The receipt that was to be followed by the signal may have been lost.
-                Some(control) if work.canceled => control.raise(Stage::Canceled),
+                Some(live) if work.canceled => live.control.raise(Stage::Canceled),
                 Some(_) => {}
                 None if work.pending_completion.is_some() => {}
                 // In a reign of this loop that was renewed: committed by a turn whose receipt never came.
@@ -155,8 +165,8 @@ impl MainActor {
             }
         }
         let state = &self.state;
-        self.live.retain(|work_id, control| {
-            state.running.get(work_id).is_some_and(|running| running.run == control.run)
+        self.live.retain(|work_id, live| {
+            state.running.get(work_id).is_some_and(|running| running.run == live.control.run)
         });
         if !self.lost.is_empty() {
             telemetry::recovered(&self.pool, self.lost.len());
@@ -238,8 +248,8 @@ impl MainActor {
         }
         self.launch(launches);
         for work_id in signals {
-            if let Some(control) = self.live.get(&work_id) {
-                control.raise(Stage::Canceled);
+            if let Some(live) = self.live.get(&work_id) {
+                live.control.raise(Stage::Canceled);
             }
         }
     }
@@ -257,12 +267,17 @@ impl MainActor {
             let (run, attempt) = (launch.run, launch.attempt);
             self.shared.board.set_running(work_id, run, attempt - 1, now);
             telemetry::started(&self.pool, log_level, &launch, now);
-            if let Some(timeout) = launch.spec.timeout() {
-                let deadline = Deadline { run, stage: Stage::AbortTimeout, abandon: false };
-                self.deadlines.insert((now.after(timeout), work_id), deadline);
-            }
+            let timeout = launch.spec.timeout();
             let control = Arc::new(Control::new(launch, max_result_bytes, self.shared.clone()));
-            self.live.insert(work_id, control.clone());
+            self.live.insert(work_id, Live { control: control.clone(), deadline: None });
+            if let Some(timeout) = timeout {
+                let deadline = Deadline { run, stage: Stage::AbortTimeout, abandon: false };
+                self.set_deadline(work_id, now.after(timeout), deadline);
+            }
+            if let Some(after) = self.aborts.remove(&work_id) {
+                let deadline = Deadline { run, stage: Stage::AbortCanceled, abandon: false };
+                self.set_deadline(work_id, now.after(after), deadline);
+            }
             attempts.push(Attempt::new(control));
         }
         self.spawner.start(attempts);
@@ -271,7 +286,10 @@ impl MainActor {
     /// Takes one turn on a batch.
     fn turn(&mut self, batch: Batch, ctx: &mut Context<Self>) {
         for row in &batch.completions {
-            self.live.remove(&row.work.spec.work_id);
+            let work_id = row.work.spec.work_id;
+            if let Some(Live { deadline: Some(segment), .. }) = self.live.remove(&work_id) {
+                self.deadlines.remove(&(segment, work_id));
+            }
         }
         let next_due = batch.next_due;
         let slots = self.slots();
@@ -315,7 +333,8 @@ impl MainActor {
         let deadline = self.deadlines.keys().next().map(|(segment, _)| *segment);
         let Some(next) = due.into_iter().chain(deadline).min() else { return };
         if let Some((set, handle)) = self.tick {
-            if set == next {
+            // A timer that comes too early finds nothing due and is set again.
+            if set <= next {
                 return;
             }
             ctx.cancel_future(handle);
@@ -346,30 +365,39 @@ impl MainActor {
         self.set_tick(ctx);
     }
 
+    /// An attempt has one deadline: the earlier one counts.
+    fn set_deadline(&mut self, work_id: WorkId, segment: Segment, deadline: Deadline) {
+        let Some(live) = self.live.get_mut(&work_id) else { return };
+        if let Some(set) = live.deadline {
+            if set <= segment {
+                return;
+            }
+            self.deadlines.remove(&(set, work_id));
+        }
+        live.deadline = Some(segment);
+        self.deadlines.insert((segment, work_id), deadline);
+    }
+
     /// Tells an attempt to end; one that was told before and is still there loses its slot.
     fn end(&mut self, work_id: WorkId, deadline: Deadline, now: Segment) {
-        let Some(control) = self.live.get(&work_id).filter(|live| live.run == deadline.run) else {
-            return;
-        };
-        control.raise(deadline.stage);
-        if !deadline.abandon {
-            let again = Deadline {
-                abandon: deadline.stage.is_abort(),
-                stage: match deadline.stage {
-                    Stage::ShuttingDown => Stage::AbortHandBack,
-                    stage => stage,
-                },
-                ..deadline
-            };
-            self.deadlines.insert((now.after(ABANDON_AFTER), work_id), again);
+        let Some(live) = self.live.get_mut(&work_id) else { return };
+        if live.control.run != deadline.run {
             return;
         }
-        telemetry::abandoned(&self.pool, control);
+        live.deadline = None;
+        let control = live.control.clone();
+        control.raise(deadline.stage);
+        if !deadline.abandon {
+            let last = Deadline { abandon: true, ..deadline };
+            self.set_deadline(work_id, now.after(ABANDON_AFTER), last);
+            return;
+        }
+        telemetry::abandoned(&self.pool, &control);
         let host = control.host();
         let result = match deadline.stage {
             Stage::AbortCanceled => RunResult::Canceled,
             Stage::AbortHandBack => RunResult::HandedBack,
-            _ => RunResult::Failed(timed_out(control)),
+            _ => RunResult::Failed(timed_out(&control)),
         };
         self.send(Request::AttemptsFinished(vec![AttemptReport {
             work_id,
@@ -510,9 +538,16 @@ impl Handler<Abort> for MainActor {
     type Result = ();
 
     fn handle(&mut self, Abort { work_id, after }: Abort, ctx: &mut Self::Context) {
-        let Some(control) = self.live.get(&work_id) else { return };
-        let deadline = Deadline { run: control.run, stage: Stage::AbortCanceled, abandon: false };
-        self.deadlines.insert((self.now().after(after), work_id), deadline);
+        let Some(live) = self.live.get(&work_id) else {
+            if self.state.running.contains_key(&work_id) {
+                // Decided but not launched: its commit is in flight.
+                self.aborts.insert(work_id, after);
+            }
+            return;
+        };
+        let run = live.control.run;
+        let deadline = Deadline { run, stage: Stage::AbortCanceled, abandon: false };
+        self.set_deadline(work_id, self.now().after(after), deadline);
         self.set_tick(ctx);
     }
 }
@@ -524,7 +559,8 @@ impl Handler<Inspect> for MainActor {
         let mut running: Vec<_> = self
             .live
             .iter()
-            .filter_map(|(work_id, control)| {
+            .filter_map(|(work_id, live)| {
+                let control = &live.control;
                 Some(RunningAttempt {
                     work_id: *work_id,
                     function: control.spec.function,
@@ -559,11 +595,13 @@ impl Handler<HandBack> for MainActor {
 
     fn handle(&mut self, HandBack { notice }: HandBack, ctx: &mut Self::Context) {
         let now = self.now();
-        for (work_id, control) in &self.live {
+        let running: Vec<_> = self.live.keys().copied().collect();
+        for work_id in running {
+            let control = &self.live[&work_id].control;
             control.raise(Stage::ShuttingDown);
-            let deadline =
-                Deadline { run: control.run, stage: Stage::AbortHandBack, abandon: false };
-            self.deadlines.insert((now.after(notice), *work_id), deadline);
+            let run = control.run;
+            let deadline = Deadline { run, stage: Stage::AbortHandBack, abandon: false };
+            self.set_deadline(work_id, now.after(notice), deadline);
         }
         self.set_tick(ctx);
     }
