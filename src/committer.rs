@@ -202,6 +202,8 @@ struct Pool {
     /// Who may write for the pool, and the last turn that did.
     fence: Turn,
     cursors: Cursors,
+    /// Up to when starts have been read. The turn that was shown them may move the cursor there.
+    read_until: Segment,
     pending: u64,
     log_level: LogLevel,
     /// Set while the loop rests.
@@ -290,6 +292,7 @@ impl Committer {
                 config: row.config,
                 fence: Turn { generation: row.state.generation, number: row.state.turn },
                 cursors: row.state.cursors,
+                read_until: Segment::default(),
                 pending: row.pending,
                 parked: None,
                 news: News::default(),
@@ -675,7 +678,8 @@ impl Committer {
     fn attempt_finished(&mut self, group: &mut Group, report: AttemptReport) {
         let (work_id, run) = (report.work_id, report.run);
         let fact = group.facts.get(&work_id).and_then(Option::as_ref);
-        let cx = ArrivalCx { now: group.now, chance: self.rng.f64() };
+        let waits_from = Segment(0).after(self.shared.seams.now());
+        let cx = ArrivalCx { now: group.now, waits_from, chance: self.rng.f64() };
         let arrival = arrivals::attempt_finished(fact, report, cx);
         debug_assert_eq!(arrival.change.is_some(), arrival.answer == FinishAnswer::Accepted);
         match arrival.change {
@@ -883,12 +887,12 @@ impl Committer {
         if let Some((pool, table, key)) = change.new_key() {
             let entry = &mut self.pools[pool.0 as usize];
             let cursor = match table {
-                PendingTable::Start => entry.cursors.incoming,
+                PendingTable::Start => entry.cursors.incoming.max(entry.read_until),
                 PendingTable::Completion => entry.cursors.completion,
                 PendingTable::Cancelation => entry.cursors.cancelation,
             };
             self.last_seq += 1;
-            // Never behind the cursor, or no turn would ever find the row.
+            // Never behind the cursor, nor where a turn under way may put it: no turn would ever find the row.
             *key = Key { segment: key.segment.max(cursor), seq: self.last_seq };
             if entry.note(table, key.segment) {
                 group.touched.push(pool);
@@ -907,6 +911,7 @@ impl Committer {
         let batch =
             self.storage.read_batch(pool, demand, self.clock).map_err(AdvanceError::Storage)?;
         let entry = &mut self.pools[pool.0 as usize];
+        entry.read_until = self.clock;
         entry.news = News::default();
         entry.parked = match batch.is_empty() {
             true => Some(Parked { demand, saturated, next_due: batch.next_due }),
@@ -945,6 +950,7 @@ impl Committer {
                     config: PoolConfig::default(),
                     fence: Turn::default(),
                     cursors: Cursors::default(),
+                    read_until: Segment::default(),
                     pending: 0,
                     parked: None,
                     news: News::default(),

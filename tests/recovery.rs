@@ -1007,7 +1007,10 @@ async fn mixed_workload(number: u64, fault: Fault) -> Result<bool, String> {
         let times = || runs.lock().unwrap().get(n).copied().unwrap_or(0);
         let Ok(work) = acknowledged else { continue };
         let joined = tokio::time::timeout(secs(600), work.join()).await;
-        let joined = joined.map_err(|_| format!("task {n} is never joined"))?;
+        let Ok(joined) = joined else {
+            let (status, counts) = (work.status().await, pool.diagnostics().await);
+            return Err(format!("task {n} is never joined: {status:?}, {counts:?}"));
+        };
         if joined != Ok(*n) {
             return Err(format!("task {n}: {joined:?}"));
         }
@@ -1047,7 +1050,7 @@ async fn mixed_workload(number: u64, fault: Fault) -> Result<bool, String> {
     let counts = pool.diagnostics().await.map_err(|error| error.to_string())?;
     let left = counts.waiting + counts.running + counts.completing + counts.canceling;
     if left != 0 || pool.pending() != 0 {
-        return Err(format!("{left} rows and {} pending works are left", pool.pending()));
+        return Err(format!("{} pending works are left: {counts:?}", pool.pending()));
     }
     let report = runtime.shutdown(secs(1)).await;
     if report != ShutdownReport::default() {

@@ -47,7 +47,9 @@ const CLAIM_BACKOFF: Duration = Duration::from_millis(50);
 pub(super) struct MainActor {
     shared: Arc<Shared>,
     pool: Arc<PoolShared>,
+    /// What turns are decided by; ahead of `committed` while a change is on its way.
     config: PoolConfig,
+    committed: PoolConfig,
     spawner: Spawner,
     rng: fastrand::Rng,
 
@@ -59,8 +61,8 @@ pub(super) struct MainActor {
     live: HashMap<WorkId, Live>,
     /// Rows of `running` without a worker, for the next turn.
     lost: Vec<Lost>,
-    /// Changes of the configuration that wait for the next turn.
-    configures: Vec<Configure>,
+    /// Who waits for the change of the configuration that the next turn commits.
+    configures: Vec<oneshot::Sender<Result<(), PoolError>>>,
     /// A kick that came while a turn was in flight.
     kicked: bool,
     /// The next look is the watchdog's.
@@ -92,6 +94,8 @@ struct Flight {
     launches: Vec<Launch>,
     signals: Vec<WorkId>,
     configures: Vec<oneshot::Sender<Result<(), PoolError>>>,
+    /// The configuration that is committed with it, if it changes.
+    config: Option<PoolConfig>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -116,6 +120,7 @@ impl MainActor {
         let mut main = MainActor {
             shared,
             pool,
+            committed: config.clone(),
             config,
             spawner,
             rng,
@@ -181,6 +186,11 @@ impl MainActor {
         self.shared.seams.segment()
     }
 
+    /// The first segment that is no earlier than `wait` from now.
+    fn after(&self, wait: Duration) -> Segment {
+        Segment(0).after(self.shared.seams.now() + wait)
+    }
+
     fn send(&self, request: Request) {
         if let Some(store) = self.shared.store() {
             store.send(request);
@@ -203,7 +213,9 @@ impl MainActor {
         self.kicked = false;
         let probe = std::mem::take(&mut self.probing);
         self.status = RunStatus::Running;
-        self.flight = Some(Flight { since: self.now(), probe, launches, signals, configures });
+        let config = (!configures.is_empty()).then(|| self.config.clone());
+        let since = self.now();
+        self.flight = Some(Flight { since, probe, launches, signals, configures, config });
         let advance = Advance {
             pool: self.pool.id,
             turn: Turn { generation: self.state.generation, number: self.state.turn },
@@ -214,18 +226,14 @@ impl MainActor {
         self.send(Request::Advance(advance));
     }
 
-    /// Adds the changes of the configuration that came meanwhile.
+    /// Adds the changes of the configuration that came meanwhile; the turn was decided by them already.
     fn configure(
         &mut self,
         changes: &mut Vec<Change>,
     ) -> Vec<oneshot::Sender<Result<(), PoolError>>> {
-        if self.configures.is_empty() {
-            return Vec::new();
-        }
-        let mut replies = Vec::new();
-        for Configure { config, reply } in self.configures.drain(..) {
-            self.config = config.over(&self.config);
-            replies.push(reply);
+        let replies = std::mem::take(&mut self.configures);
+        if replies.is_empty() {
+            return replies;
         }
         if changes.is_empty() {
             self.state.turn += 1;
@@ -239,9 +247,10 @@ impl MainActor {
 
     /// The receipt of a commit: what waited for it happens now.
     fn follow_commit(&mut self, flight: Flight) {
-        let Flight { launches, signals, configures, .. } = flight;
-        if !configures.is_empty() {
-            self.pool.set_settings(self.config.settings());
+        let Flight { launches, signals, configures, config: committed, .. } = flight;
+        if let Some(committed) = committed {
+            self.pool.set_settings(committed.settings());
+            self.committed = committed;
         }
         for reply in configures {
             let _ = reply.send(Ok(()));
@@ -272,11 +281,11 @@ impl MainActor {
             self.live.insert(work_id, Live { control: control.clone(), deadline: None });
             if let Some(timeout) = timeout {
                 let deadline = Deadline { run, stage: Stage::AbortTimeout, abandon: false };
-                self.set_deadline(work_id, now.after(timeout), deadline);
+                self.set_deadline(work_id, self.after(timeout), deadline);
             }
             if let Some(after) = self.aborts.remove(&work_id) {
                 let deadline = Deadline { run, stage: Stage::AbortCanceled, abandon: false };
-                self.set_deadline(work_id, now.after(after), deadline);
+                self.set_deadline(work_id, self.after(after), deadline);
             }
             attempts.push(Attempt::new(control));
         }
@@ -355,7 +364,7 @@ impl MainActor {
             }
             let (work_id, deadline) = (*work_id, *deadline);
             self.deadlines.pop_first();
-            self.end(work_id, deadline, now);
+            self.end(work_id, deadline);
         }
         if let RunStatus::Scheduled { segment, saturated: false, .. } = self.status
             && segment <= now
@@ -379,7 +388,7 @@ impl MainActor {
     }
 
     /// Tells an attempt to end; one that was told before and is still there loses its slot.
-    fn end(&mut self, work_id: WorkId, deadline: Deadline, now: Segment) {
+    fn end(&mut self, work_id: WorkId, deadline: Deadline) {
         let Some(live) = self.live.get_mut(&work_id) else { return };
         if live.control.run != deadline.run {
             return;
@@ -389,7 +398,7 @@ impl MainActor {
         control.raise(deadline.stage);
         if !deadline.abandon {
             let last = Deadline { abandon: true, ..deadline };
-            self.set_deadline(work_id, now.after(ABANDON_AFTER), last);
+            self.set_deadline(work_id, self.after(ABANDON_AFTER), last);
             return;
         }
         telemetry::abandoned(&self.pool, &control);
@@ -504,7 +513,8 @@ impl Handler<BatchReady> for MainActor {
             }
             Err(error) => {
                 telemetry::turn_failed(&self.pool, &error);
-                for reply in flight.configures {
+                self.config = self.committed.clone();
+                for reply in flight.configures.into_iter().chain(self.configures.drain(..)) {
                     let _ = reply.send(Err(error.clone().into()));
                 }
                 self.claim_soon(CLAIM_BACKOFF, ctx);
@@ -527,8 +537,10 @@ impl From<crate::committer::AdvanceError> for PoolError {
 impl Handler<Configure> for MainActor {
     type Result = ();
 
-    fn handle(&mut self, configure: Configure, _: &mut Self::Context) {
-        self.configures.push(configure);
+    fn handle(&mut self, Configure { config, reply }: Configure, _: &mut Self::Context) {
+        // From now on, so that nothing starts against it once it is acknowledged.
+        self.config = config.over(&self.config);
+        self.configures.push(reply);
         telemetry::kicked(&self.pool, KickSource::Configure);
         self.look_again();
     }
@@ -547,7 +559,7 @@ impl Handler<Abort> for MainActor {
         };
         let run = live.control.run;
         let deadline = Deadline { run, stage: Stage::AbortCanceled, abandon: false };
-        self.set_deadline(work_id, self.now().after(after), deadline);
+        self.set_deadline(work_id, self.after(after), deadline);
         self.set_tick(ctx);
     }
 }
@@ -594,14 +606,13 @@ impl Handler<HandBack> for MainActor {
     type Result = ();
 
     fn handle(&mut self, HandBack { notice }: HandBack, ctx: &mut Self::Context) {
-        let now = self.now();
         let running: Vec<_> = self.live.keys().copied().collect();
         for work_id in running {
             let control = &self.live[&work_id].control;
             control.raise(Stage::ShuttingDown);
             let run = control.run;
             let deadline = Deadline { run, stage: Stage::AbortHandBack, abandon: false };
-            self.set_deadline(work_id, now.after(notice), deadline);
+            self.set_deadline(work_id, self.after(notice), deadline);
         }
         self.set_tick(ctx);
     }
@@ -611,6 +622,10 @@ impl Handler<Stop> for MainActor {
     type Result = ();
 
     fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
+        // After a shutdown there are none. Without one they end here, also where their thread goes on.
+        for live in self.live.values() {
+            live.control.raise(Stage::AbortHandBack);
+        }
         ctx.stop();
     }
 }

@@ -62,6 +62,8 @@ pub struct AttemptReport {
 pub struct ArrivalCx {
     /// The store's clock.
     pub now: Segment,
+    /// The same moment rounded up: what waits from then on is not early.
+    pub waits_from: Segment,
     /// A number drawn uniformly from `[0, 1)`.
     pub chance: f64,
 }
@@ -132,9 +134,15 @@ pub(super) struct Verdict {
 /// The branches of the state table's row S2 (and of S8, S12, where the work is or is being canceled).
 pub(super) fn judge(work: &WorkFact, result: RunResult, cx: ArrivalCx) -> Verdict {
     let charged = work.attempts.saturating_add(1);
-    let again = |result, wait, attempts| match work.canceled {
-        false => Verdict { result, retry: Retry::At(cx.now.after(wait)), attempts },
-        true => Verdict { result: RunResult::Canceled, retry: Retry::No, attempts },
+    let again = |result, wait: std::time::Duration, attempts| match (work.canceled, result) {
+        (false, result) => {
+            Verdict { result, retry: Retry::At(cx.waits_from.after(wait)), attempts }
+        }
+        (true, RunResult::Failed(_)) => {
+            Verdict { result: RunResult::Canceled, retry: Retry::No, attempts }
+        }
+        // Not charged, which the turn can still see.
+        (true, result) => Verdict { result, retry: Retry::No, attempts },
     };
     match result {
         RunResult::Snoozed(wait) => again(result, wait, work.attempts),

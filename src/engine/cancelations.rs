@@ -18,6 +18,7 @@ pub(super) fn handle(draft: &mut Draft, rows: Vec<CancelationRow>) {
         }
         let change = Change::MarkCanceled { work_id: row.work_id, pool: row.pool, key: row.key };
         draft.changes.push(change);
+        draft.marked.insert(row.work_id);
         if work.pending_completion.is_none() {
             draft.signals.push(row.work_id);
         }

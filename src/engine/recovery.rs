@@ -21,8 +21,10 @@ pub(super) fn handle(draft: &mut Draft, lost: Vec<Lost>) {
         return;
     }
     draft.state.last_recovery = draft.now;
-    for Lost { row, launched, chance } in lost {
+    for Lost { mut row, launched, chance } in lost {
         let work_id = row.work.spec.work_id;
+        // The facts are from before this turn.
+        row.work.canceled |= draft.marked.contains(&work_id);
         let still_running = draft.state.running.get(&work_id) == Some(&row.running);
         if !still_running || row.work.pending_completion.is_some() {
             continue;
@@ -34,7 +36,9 @@ pub(super) fn handle(draft: &mut Draft, lost: Vec<Lost>) {
             )),
             false => RunResult::HandedBack,
         };
-        let verdict = judge(&row.work, result, ArrivalCx { now: draft.now, chance });
+        let waits_from = draft.now;
+        let cx = ArrivalCx { now: draft.now, waits_from, chance };
+        let verdict = judge(&row.work, result, cx);
         let completed =
             settle(draft, row.work, verdict.result, verdict.retry, verdict.attempts, None);
         if completed {

@@ -49,6 +49,8 @@ pub(super) struct Draft {
     pub signals: Vec<WorkId>,
     /// Works that this turn has completed: later rows of the same batch do not touch them.
     pub settled: HashSet<WorkId>,
+    /// Works that this turn has marked as canceled.
+    pub marked: HashSet<WorkId>,
     pub now: Segment,
 }
 
@@ -67,6 +69,7 @@ pub fn step(
         launches: Vec::new(),
         signals: Vec::new(),
         settled: HashSet::new(),
+        marked: HashSet::new(),
         now: batch.read_at,
     };
     let cursors = drained(&draft.state.cursors, &batch);
@@ -118,7 +121,7 @@ fn drained(before: &Cursors, batch: &Batch) -> Cursors {
     }
 }
 
-/// A report is due once a minute, and only when something happened since the last one.
+/// A report is due once a minute, in the first turn after it. A pool with nothing to do takes no turns.
 fn report_if_due(draft: &mut Draft) -> Option<Report> {
     let report = &mut draft.state.report;
     if report.last_report_ts == Segment::default() {

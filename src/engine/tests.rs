@@ -249,7 +249,7 @@ fn failed() -> RunResult {
 
 // An attempt that finishes.
 
-const AT: ArrivalCx = ArrivalCx { now: NOW, chance: EVEN };
+const AT: ArrivalCx = ArrivalCx { now: NOW, waits_from: NOW, chance: EVEN };
 
 fn report(work: &WorkFact, result: RunResult) -> AttemptReport {
     AttemptReport { work_id: work.spec.work_id, run: work.runs, result }
@@ -944,7 +944,7 @@ mod arrivals {
     fn s12_snoozed_or_handed_back_is_not_started_again() {
         let work = s12(1);
         for result in [RunResult::Snoozed(Duration::from_secs(1)), RunResult::HandedBack] {
-            let expected = pending_completion(&work, RunResult::Canceled, Retry::No, 0);
+            let expected = pending_completion(&work, result.clone(), Retry::No, 0);
             assert_eq!(arrived(&work, result), expected);
         }
     }
@@ -984,7 +984,7 @@ mod arrivals {
     fn chance_moves_a_retry_between_half_and_one_and_a_half() {
         let work = s2(1);
         let at = |chance| {
-            let cx = ArrivalCx { now: NOW, chance };
+            let cx = ArrivalCx { now: NOW, waits_from: NOW, chance };
             match attempt_finished(Some(&work), report(&work, failed()), cx).change {
                 Some(Change::InsertPendingCompletion { retry: Retry::At(at), .. }) => at.0 - NOW.0,
                 other => panic!("{other:?} is no retry"),
