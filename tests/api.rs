@@ -260,7 +260,7 @@ fn a_work_spawns_more_work_in_any_pool() {
         let builder = builder().echo().action_fn(TASK, |n, cx| async move {
             assert!(matches!(cx.pool("nowhere"), Err(PoolError::Unknown(_))));
             let child = cx.pool("children")?.enqueue(ECHO.call(n + 1)).await?;
-            Ok(child.join().await.map_err(|error| WorkError::retryable(error.to_string()))?)
+            child.join().await.map_err(|error| WorkError::retryable(error.to_string()))
         });
         let (runtime, pool) = start(builder.pool("children", config()), config()).await;
         assert_eq!(pool.enqueue(TASK.call(1)).await.unwrap().join().await, Ok(2));
@@ -675,7 +675,9 @@ fn each_attempt_has_its_own_time() {
         let builder = builder().action_fn(TASK, move |n, cx| {
             let counted = counted.clone();
             async move {
-                let _guard = on_drop(move || drop(counted.fetch_add(1, Ordering::SeqCst)));
+                let _guard = on_drop(move || {
+                    counted.fetch_add(1, Ordering::SeqCst);
+                });
                 if cx.attempt() < 3 {
                     std::future::pending::<()>().await;
                 }
@@ -1507,7 +1509,7 @@ fn a_shutdown_waits_for_what_runs_and_starts_nothing_more() {
         assert_eq!(report, ShutdownReport { finished: 2, handed_back: 0, pending: 3 });
         assert!(begun.elapsed() < secs(3), "it does not wait for the grace to pass");
         assert_eq!(runtime.shutdown(secs(10)).await, report, "a second one answers the same");
-        assert_eq!(pool.status(works.ids()[0]).await.unwrap().is_final(), true);
+        assert!(pool.status(works.ids()[0]).await.unwrap().is_final());
     });
 }
 

@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime};
 use actix_workpool::storage::{Memory, StorageError};
 use actix_workpool::{
     Action, ActionContext, ActionKey, Completion, ConfigError, EnqueueError, FailureKind,
-    JoinError, MAX_DELAY, MAX_PARALLELISM, Mutation, OnComplete, PoolConfig, PoolError, Query,
-    QueryError, Reader, Retention, RetryBehavior, RetryPolicy, Runtime, RuntimeBuilder, StartError,
-    Transaction, WorkError, WorkId, WorkStatus, Workpool,
+    JoinError, MAX_DELAY, MAX_PARALLELISM, MAX_PAYLOAD_BYTES, Mutation, OnComplete, PoolConfig,
+    PoolError, Query, QueryError, Reader, Retention, RetryBehavior, RetryPolicy, Runtime,
+    RuntimeBuilder, StartError, Transaction, WorkError, WorkId, WorkStatus, Workpool,
 };
 use common::*;
 use serde::{Deserialize, Serialize};
@@ -119,6 +119,19 @@ fn a_full_pool_is_overloaded_until_something_completes() {
         pool.update(config().max_pending(4)).await.unwrap();
         pool.enqueue(ECHO.call(4)).await.unwrap();
         pool.enqueue(ECHO.call(5)).await.unwrap_err();
+        runtime.shutdown(secs(1)).await;
+    });
+}
+
+#[test]
+fn there_is_room_again_as_soon_as_a_join_has_returned() {
+    run_real(async {
+        let builder = functions(Runtime::builder().worker_arbiters(1));
+        let (runtime, pool) = start(builder, config().max_pending(1)).await;
+        for n in 0..2_000 {
+            assert_eq!(pool.enqueue(ECHO.call(n)).await.unwrap().join().await, Ok(n));
+            assert_eq!(pool.pending(), 0, "after {n}");
+        }
         runtime.shutdown(secs(1)).await;
     });
 }
@@ -295,6 +308,19 @@ fn more_than_the_cap_cannot_run_at_once() {
         );
         let error = builder().pool("x", config().max_parallelism(usize::MAX)).start().await;
         assert!(error.unwrap_err().to_string().starts_with("pool x: max_parallelism is "));
+        runtime.shutdown(secs(1)).await;
+    });
+}
+
+#[test]
+fn no_payload_may_have_more_than_a_gibibyte() {
+    run_paused(async {
+        let (runtime, pool) = pool(config()).await;
+        let update = pool.update(config().max_payload_bytes(MAX_PAYLOAD_BYTES + 1)).await;
+        let error = update.unwrap_err();
+        assert!(matches!(error, PoolError::Config(ConfigError::MaxPayloadBytes { .. })));
+        assert!(error.to_string().contains("1073741825"), "{error}");
+        pool.update(config().max_payload_bytes(MAX_PAYLOAD_BYTES)).await.unwrap();
         runtime.shutdown(secs(1)).await;
     });
 }
@@ -479,7 +505,7 @@ fn nothing_overflows_at_the_ends_of_the_ranges() {
             .action_fn(AFTER, |_, _| async { Err(WorkError::retry_after(Duration::MAX, "no")) });
         let huge = config()
             .max_pending(u64::MAX)
-            .max_payload_bytes(usize::MAX)
+            .max_payload_bytes(MAX_PAYLOAD_BYTES)
             .attempt_timeout(Duration::MAX);
         let (runtime, pool) = start(builder, huge).await;
         assert_eq!(pool.enqueue(ECHO.call(u64::MAX)).await.unwrap().join().await, Ok(u64::MAX));
@@ -661,10 +687,10 @@ fn an_id_that_is_forgotten_can_be_used_again() {
         assert_eq!(pool.enqueue(ECHO.call(1)).id(id).await.unwrap().join().await, Ok(1));
         let others = pool.enqueue_batch((0..3_000).map(|n| ECHO.call(n))).await.unwrap();
         others.join().await;
-        let again = pool.enqueue(ECHO.call(2)).id(id).await.unwrap();
+        let again = pool.enqueue(ECHO.call(2)).id(id).run_after(secs(5)).await.unwrap();
         // Either it is still known, everywhere, or it is a new work.
         let ran = again.join().await;
-        settle().await;
+        tokio::time::sleep(secs(10)).await;
         let succeeded = pool.diagnostics().await.unwrap().report.succeeded;
         match succeeded {
             3_001 => assert_eq!(ran, Ok(1)),
