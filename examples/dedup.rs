@@ -46,6 +46,9 @@ const BATCH: usize = 1_000;
 /// The walk is far faster than the hashing and waits here, so that memory does not grow with the tree.
 const MAX_WAITING: u64 = 20_000;
 
+/// Hashing threads: more than cores, because files that are not in memory are waited for.
+const THREADS_PER_CORE: usize = 4;
+
 /// Works given to each hashing thread: enough that none waits for the pool to hand it the next file.
 const WORKS_PER_THREAD: usize = 16;
 
@@ -69,7 +72,7 @@ struct Args {
     /// Folders or files to look at
     #[arg(value_name = "PATH", required = true)]
     paths: Vec<PathBuf>,
-    /// How many files are hashed at once [default: two per core]
+    /// How many files are hashed at once [default: four per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     parallelism: Option<u16>,
     /// Print the totals as one line of JSON
@@ -98,7 +101,7 @@ async fn main() -> ExitCode {
 
 async fn run(args: &Args, roots: Vec<Root>) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    let threads = args.parallelism.map_or(2 * cores, usize::from);
+    let threads = args.parallelism.map_or(THREADS_PER_CORE * cores, usize::from);
     let runtime = Runtime::builder()
         .blocking_action::<HashFile>()
         .on_complete::<Record>()
@@ -158,7 +161,7 @@ async fn interrupted(runtime: &Runtime) -> ExitCode {
     eprintln!("dedup: interrupted, shutting down");
     tokio::select! {
         left = runtime.shutdown(GRACE) => {
-            eprintln!("dedup: shut down with {} files not hashed", left.pending);
+            eprintln!("dedup: shut down, files found but not hashed: {}", left.pending);
         }
         _ = tokio::signal::ctrl_c() => eprintln!("dedup: interrupted again, not waiting"),
     }

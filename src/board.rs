@@ -1,7 +1,7 @@
 //! Who runs and who has finished lately, for everybody to read without asking the store.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as MapEntry;
@@ -70,6 +70,8 @@ pub(crate) struct Board {
     watchers: DashMap<WorkId, watch::Sender<Option<WorkStatus>>, DefaultHashBuilder>,
     /// The number of `watchers`, so that nobody looks when there are none.
     watching: AtomicUsize,
+    /// Set when nothing more will be heard.
+    closed: AtomicBool,
 }
 
 enum Entry {
@@ -105,6 +107,7 @@ impl Board {
             entries: DashMap::default(),
             watchers: DashMap::default(),
             watching: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
         }
     }
 
@@ -154,6 +157,11 @@ impl Board {
         self.tell(row.work_id, || WorkStatus::Finished(row.clone()));
     }
 
+    /// A work of this id begins anew.
+    pub fn forget(&self, work_id: WorkId) {
+        self.entries.remove(&work_id);
+    }
+
     /// Takes what a running attempt says of itself; from any other run it is ignored.
     pub fn set_progress(&self, work_id: WorkId, from: RunNumber, said: Progress) {
         let said = Arc::new(said);
@@ -172,7 +180,9 @@ impl Board {
 
     /// Begins to collect what becomes of a work. The first value comes when the store has looked.
     pub fn watch(&self, work_id: WorkId) -> watch::Receiver<Option<WorkStatus>> {
+        // Looked at under the lock that `close` takes to clear the entry.
         match self.watchers.entry(work_id) {
+            _ if self.closed.load(Ordering::SeqCst) => watch::channel(None).1,
             MapEntry::Occupied(sender) => sender.get().subscribe(),
             MapEntry::Vacant(place) => {
                 let (sender, receiver) = watch::channel(None);
@@ -207,6 +217,7 @@ impl Board {
 
     /// Ends every watch: nothing more will be heard.
     pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
         self.watchers.clear();
         self.watching.store(0, Ordering::SeqCst);
     }

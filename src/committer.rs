@@ -87,8 +87,31 @@ pub(crate) enum Request {
     },
 }
 
-/// See [`Request::Listen`].
-pub(crate) type Listener = Box<dyn FnOnce(Option<&Arc<Finished>>) + Send>;
+/// Who waits for the outcome of a work.
+pub(crate) enum Listener {
+    /// A join: told the outcome, or that the work is not known.
+    Join(oneshot::Sender<Option<Arc<Finished>>>),
+    /// A notification: told the outcome.
+    Notify(OnFinish),
+}
+
+impl Listener {
+    /// Tells the outcome. What a listener does on hearing it is user code, whose panic is its own affair.
+    pub fn tell(self, row: Option<&Arc<Finished>>) {
+        match (self, row) {
+            (Listener::Join(reply), row) => drop(reply.send(row.cloned())),
+            (Listener::Notify(on_finish), Some(row)) => {
+                let _ = catch_unwind(AssertUnwindSafe(|| on_finish(row)));
+            }
+            (Listener::Notify(_), None) => {}
+        }
+    }
+
+    /// Whether nobody waits any more.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Listener::Join(reply) if reply.is_closed())
+    }
+}
 
 pub(crate) struct Enqueue {
     pub pool: PoolId,
@@ -157,7 +180,7 @@ pub(crate) struct PoolOpened {
 /// What happened, for the board, the listeners and the log.
 pub(crate) enum Event {
     Enqueued { spec: Arc<Spec>, due: Segment },
-    Retrying { work_id: WorkId, pool: PoolId, due: Segment, attempts: u32 },
+    Retrying { work_id: WorkId, pool: PoolId, function: Option<Name>, due: Segment, attempts: u32 },
     Completed { finished: Arc<Finished> },
     Stale { work_id: WorkId, run: RunNumber },
     OnCompleteFailed { work_id: WorkId, pool: PoolId, name: Name, follow_up: WorkId },
@@ -169,10 +192,12 @@ pub(crate) enum Event {
 #[derive(Default)]
 pub(crate) struct Settled {
     pub events: Vec<Event>,
-    pub listeners: Vec<(WorkId, OnFinish)>,
+    pub listeners: Vec<(WorkId, Listener)>,
     pub batches: Vec<(PoolId, BatchReady)>,
     /// By how much each pool's count of works without an outcome falls; negative where transactions have enqueued.
     pub left: HashMap<PoolId, i64>,
+    /// Works that were enqueued under an id that was in use before and forgotten.
+    pub revived: Vec<WorkId>,
     /// Run last: an answered caller finds board and tables as it was told.
     pub answers: Vec<Box<dyn FnOnce() + Send>>,
     /// Watchers of these works are told these statuses.
@@ -181,6 +206,8 @@ pub(crate) struct Settled {
     pub again: Vec<Request>,
     /// Why nothing was committed.
     pub failed: Option<StorageError>,
+    /// Whether the committer needs another call, also if there is no message: a group is in limbo.
+    pub unfinished: bool,
 }
 
 /// A mutation that takes longer holds everything else up.
@@ -238,6 +265,30 @@ pub(crate) struct Committer {
     completions: usize,
     /// Empty; its memory serves one group after the other.
     facts: HashMap<WorkId, Option<WorkFact>>,
+    /// A group whose commit failed and could not be looked for since.
+    limbo: Option<Limbo>,
+    closed: bool,
+}
+
+/// A group that may have been committed: the answer to its commit was an error, which may have come after the fact.
+struct Limbo {
+    group: Group,
+    witness: Witness,
+    error: StorageError,
+}
+
+/// What is there if, and only if, a group was committed. One trace is enough, for a commit is all or nothing.
+enum Witness {
+    /// The pool's state is that of this turn.
+    Turn(PoolId, Turn),
+    /// The work is or was there.
+    Work(WorkId),
+    /// The work has this row in `pending_completion`, or is past it.
+    Completion(WorkId, RunNumber),
+    /// The work has a row in `pending_cancelation`, or is past it.
+    Cancelation(WorkId),
+    /// There is nothing to look for.
+    Nothing,
 }
 
 /// The group under way.
@@ -254,6 +305,8 @@ struct Group {
     /// Kept to be decided again if the commit fails.
     reports: Vec<AttemptReport>,
     in_store: Vec<RunInStore>,
+    /// The configurations that the group replaces.
+    configs: Vec<(PoolId, PoolConfig)>,
     /// Answers that tell of the commit.
     receipts: Vec<Receipt>,
     /// See [`Settled::left`].
@@ -309,15 +362,30 @@ impl Committer {
             clock,
             completions: 0,
             facts: HashMap::new(),
+            limbo: None,
+            closed: false,
         })
     }
 
+    /// Gives the storage back. Dropping the committer does so too.
     pub fn close(&mut self) {
-        self.storage.close();
+        if !std::mem::replace(&mut self.closed, true) {
+            self.storage.close();
+        }
     }
 
     /// Decides and commits one group.
     pub fn run(&mut self, requests: Vec<Request>) -> Settled {
+        if let Some(limbo) = self.limbo.take() {
+            let mut settled = self.resolve(limbo);
+            if settled.unfinished {
+                let error = settled.failed.take().unwrap_or(StorageError::Conflict);
+                let refused = self.refuse(requests, error);
+                return Settled { unfinished: true, ..refused };
+            }
+            settled.again.extend(requests);
+            return settled;
+        }
         let mut group = match self.begin(&requests) {
             Ok(group) => group,
             Err(error) => return self.refuse(requests, error),
@@ -387,6 +455,7 @@ impl Committer {
             advances: Vec::new(),
             reports: Vec::new(),
             in_store: Vec::new(),
+            configs: Vec::new(),
             receipts: Vec::new(),
             left: HashMap::new(),
         })
@@ -437,18 +506,24 @@ impl Committer {
                 Ok(statuses) => {
                     settled.observed.extend(statuses.into_iter().map(|status| (work_id, status)))
                 }
-                Err(_) => settled.again.push(Request::Observe { work_id }),
+                Err(error) => {
+                    settled.failed = Some(error);
+                    settled.again.push(Request::Observe { work_id });
+                }
             },
             Request::Listen { work_id, listener } => match self
                 .statuses(&[work_id])
                 .map(|mut all| all.pop())
             {
-                Ok(Some(WorkStatus::Finished(row))) => settled.answer(move || listener(Some(&row))),
-                Ok(Some(WorkStatus::Unknown) | None) => settled.answer(move || listener(None)),
-                Ok(Some(_)) => {
-                    settled.listeners.push((work_id, Box::new(|row| listener(Some(row)))));
+                Ok(Some(WorkStatus::Finished(row))) => {
+                    settled.answer(move || listener.tell(Some(&row)))
                 }
-                Err(_) => settled.again.push(Request::Listen { work_id, listener }),
+                Ok(Some(WorkStatus::Unknown) | None) => settled.answer(move || listener.tell(None)),
+                Ok(Some(_)) => settled.listeners.push((work_id, listener)),
+                Err(error) => {
+                    settled.failed = Some(error);
+                    settled.again.push(Request::Listen { work_id, listener });
+                }
             },
             Request::Query { function, args, reply } => {
                 let answer = self.query(function, &args);
@@ -462,18 +537,68 @@ impl Committer {
         }
     }
 
-    /// Commits, then reads the batches of the loops that asked, so that they see everything the group did.
+    /// Commits, and settles what that has brought about.
     fn commit(&mut self, mut group: Group) -> Settled {
         group.changes.extend(std::mem::take(&mut group.writes).into_changes());
-        let committed = match group.changes.is_empty() {
-            true => Ok(()),
-            false => self.storage.commit(&mut group.changes, group.now),
-        };
-        if let Err(error) = committed {
-            let mut settled = Settled { failed: Some(error.clone()), ..Settled::default() };
-            self.fail(&mut settled, group, error);
-            return settled;
+        if group.changes.is_empty() {
+            return self.committed(group);
         }
+        let witness = Witness::of(&group.changes);
+        match self.storage.commit(&mut group.changes, group.now) {
+            Ok(()) => self.committed(group),
+            // These say for certain that nothing was written, or that nothing more can be found out.
+            Err(error @ (StorageError::Conflict | StorageError::Poisoned(_))) => {
+                self.refused(group, error)
+            }
+            Err(error) => self.resolve(Limbo { group, witness, error }),
+        }
+    }
+
+    /// Finds out whether a group was committed after all, and goes on accordingly.
+    fn resolve(&mut self, limbo: Limbo) -> Settled {
+        match self.happened(&limbo.witness) {
+            Ok(true) => self.committed(limbo.group),
+            Ok(false) => self.refused(limbo.group, limbo.error),
+            Err(StorageError::Poisoned(error)) => {
+                self.refused(limbo.group, StorageError::Poisoned(error))
+            }
+            Err(error) => {
+                self.limbo = Some(limbo);
+                Settled { failed: Some(error), unfinished: true, ..Settled::default() }
+            }
+        }
+    }
+
+    fn happened(&mut self, witness: &Witness) -> Result<bool, StorageError> {
+        let work_id = match witness {
+            Witness::Nothing => return Ok(false),
+            Witness::Turn(pool, turn) => {
+                let state = self.storage.state(*pool)?;
+                return Ok((state.generation, state.turn) == (turn.generation, turn.number));
+            }
+            Witness::Work(work_id)
+            | Witness::Completion(work_id, _)
+            | Witness::Cancelation(work_id) => *work_id,
+        };
+        let Some(work) = self.storage.facts(&[work_id])?.pop().flatten() else {
+            return Ok(self.storage.finished(&[work_id])?.pop().flatten().is_some());
+        };
+        Ok(match witness {
+            Witness::Completion(_, run) => work.runs == *run && work.pending_completion.is_some(),
+            Witness::Cancelation(_) => work.canceled || work.pending_cancelation.is_some(),
+            _ => true,
+        })
+    }
+
+    fn refused(&mut self, group: Group, error: StorageError) -> Settled {
+        let mut settled = Settled { failed: Some(error.clone()), ..Settled::default() };
+        self.fail(&mut settled, group, error);
+        settled
+    }
+
+    /// Reads the batches of the loops that asked, so that they see everything the group did, and gathers what is to be
+    /// sent.
+    fn committed(&mut self, mut group: Group) -> Settled {
         for receipt in std::mem::take(&mut group.receipts) {
             self.give_receipt(&mut group.settled, receipt);
         }
@@ -537,7 +662,19 @@ impl Committer {
             settled.again.push(Request::AttemptsFinished(group.reports));
         }
         settled.again.extend(group.in_store.into_iter().map(Request::RunInStore));
-        settled.again.extend(group.settled.again);
+        for request in group.settled.again {
+            match request {
+                // The page before this one was not canceled.
+                Request::CancelAll(CancelAll { reply, .. }) => {
+                    let error = error.clone();
+                    settled.answer(move || drop(reply.send(Err(error))));
+                }
+                request => settled.again.push(request),
+            }
+        }
+        for (pool, config) in group.configs {
+            self.pools[pool.0 as usize].set_config(config);
+        }
     }
 
     /// Answers a group that could not even be read.
@@ -600,20 +737,19 @@ impl Committer {
             answers.push(arrival.answer);
             if let Some(change) = arrival.change {
                 self.note_enqueued(group, &change, due);
+                if !fresh && let Change::InsertWork { spec, .. } = &change {
+                    group.settled.revived.push(spec.work_id);
+                }
                 self.push(group, change);
             }
         }
         match (first, on_finish) {
             (Some(work_id), Some(on_finish)) if answers[0] == EnqueueAnswer::Enqueued => {
-                group.settled.listeners.push((work_id, on_finish));
+                group.settled.listeners.push((work_id, Listener::Notify(on_finish)));
             }
             (Some(work_id), Some(on_finish)) => {
                 // The work was there before, and may have its outcome already.
-                let listener: Listener = Box::new(|row| {
-                    if let Some(row) = row {
-                        on_finish(row);
-                    }
-                });
+                let listener = Listener::Notify(on_finish);
                 group.settled.again.push(Request::Listen { work_id, listener });
             }
             _ => {}
@@ -745,7 +881,7 @@ impl Committer {
         let shared = self.shared.clone();
         let begun = Instant::now();
         let reader = Reader::new(&mut *self.storage, &group.writes);
-        let mut transaction = Transaction::new(reader, &shared);
+        let mut transaction = Transaction::new(reader, &shared, &group.left);
         let result = guarded(|| code(&mut transaction));
         if let Some(error) = transaction.failure() {
             return Err(error);
@@ -773,6 +909,7 @@ impl Committer {
             let arrival = arrivals::enqueue(spec.clone(), due, group.knows(work_id));
             if let Some(change) = arrival.change {
                 *group.left.entry(spec.pool).or_default() -= 1;
+                group.settled.revived.push(work_id);
                 self.note_enqueued(group, &change, due);
                 self.push(group, change);
             }
@@ -811,10 +948,12 @@ impl Committer {
     ) -> Result<(), StorageError> {
         match change {
             Change::RetryWork { work_id, key, attempts, .. } => {
-                let (due, attempts) = (key.segment, *attempts);
+                let function = self.function_of(pool, *work_id)?;
+                let (work_id, due, attempts) = (*work_id, key.segment, *attempts);
                 group.settled.events.push(Event::Retrying {
-                    work_id: *work_id,
+                    work_id,
                     pool,
+                    function,
                     due,
                     attempts,
                 });
@@ -836,11 +975,22 @@ impl Committer {
                 entry.cursors = state.cursors;
             }
             Change::PutGlobals { config, .. } => {
-                self.pools[pool.0 as usize].set_config(config.clone());
+                let entry = &mut self.pools[pool.0 as usize];
+                group.configs.push((pool, entry.config.clone()));
+                entry.set_config(config.clone());
             }
             _ => {}
         }
         Ok(())
+    }
+
+    /// The function of a work, where every work is logged.
+    fn function_of(&mut self, pool: PoolId, work_id: WorkId) -> Result<Option<Name>, StorageError> {
+        if self.pools[pool.0 as usize].log_level > LogLevel::Info {
+            return Ok(None);
+        }
+        let fact = self.storage.facts(&[work_id])?.pop().flatten();
+        Ok(fact.map(|work| work.spec.function))
     }
 
     /// Runs the `on_complete` of a work in the commit that completes it. One that fails becomes a work of its own.
@@ -1103,6 +1253,34 @@ impl Request {
                 | Request::RunInStore(_)
                 | Request::Advance(_)
         )
+    }
+}
+
+impl Drop for Committer {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Witness {
+    fn of(changes: &[Change]) -> Witness {
+        let trace = |change: &Change| match change {
+            Change::PutState { pool, state } => {
+                let turn = Turn { generation: state.generation, number: state.turn };
+                Some(Witness::Turn(*pool, turn))
+            }
+            Change::InsertWork { spec, .. } => Some(Witness::Work(spec.work_id)),
+            Change::InsertPendingCompletion { work_id, run, .. } => {
+                Some(Witness::Completion(*work_id, *run))
+            }
+            Change::InsertPendingCancelation { work_id, .. } => {
+                Some(Witness::Cancelation(*work_id))
+            }
+            _ => None,
+        };
+        // A turn is the surest trace, and stands last among its changes.
+        let last = changes.last().and_then(trace);
+        last.or_else(|| changes.iter().find_map(trace)).unwrap_or(Witness::Nothing)
     }
 }
 

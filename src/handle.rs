@@ -11,7 +11,7 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::WatchStream;
 
 use crate::board::WorkStatus;
-use crate::committer::Request;
+use crate::committer::{Listener, Request};
 use crate::engine::arrivals::CancelAnswer;
 use crate::error::{JoinError, PoolError};
 use crate::model::{Finished, Outcome, WorkId};
@@ -109,9 +109,7 @@ impl<O: DeserializeOwned> WorkHandle<O> {
 
     async fn outcome(&self) -> Result<std::sync::Arc<Finished>, JoinError> {
         let (reply, outcome) = oneshot::channel();
-        let listener = Box::new(move |row: Option<&std::sync::Arc<Finished>>| {
-            let _ = reply.send(row.cloned());
-        });
+        let listener = Listener::Join(reply);
         let request = Request::Listen { work_id: self.work_id, listener };
         self.pool.shared.store().ok_or(JoinError::Closed)?.send(request);
         outcome.await.map_err(|_| JoinError::Closed)?.ok_or(JoinError::Unknown(self.work_id))

@@ -69,7 +69,12 @@ impl Workpool {
     /// When the runtime shuts down before that.
     pub async fn idle(&self) -> Result<(), PoolError> {
         self.pool.idle(&self.shared).await;
-        if self.pool.pending() == 0 { Ok(()) } else { Err(PoolError::Closed) }
+        // The count falls before everybody is told; behind this question they have been.
+        self.statuses(Vec::new()).await?;
+        match self.shared.is_closed() && self.pool.pending() > 0 {
+            true => Err(PoolError::Closed),
+            false => Ok(()),
+        }
     }
 
     /// Describes a work; awaiting it enqueues it, and when that returns it is acknowledged: it will have exactly one

@@ -37,7 +37,7 @@ pub struct Runtime {
 struct Inner {
     shared: Arc<Shared>,
     actors: Actors,
-    blocking: Option<tokio::runtime::Runtime>,
+    _blocking: BlockingThreads,
     /// Taken by the first shutdown; a second one waits for it.
     shutdown: tokio::sync::Mutex<Option<ShutdownReport>>,
     /// Serializes the creation of pools.
@@ -110,8 +110,8 @@ impl Runtime {
         if shared.pool(name.as_str()).is_some() {
             return Err(PoolError::Duplicate(name));
         }
-        let pool = self.inner.actors.add_pool(name, config).await?;
-        Ok(Workpool { shared: shared.clone(), pool })
+        self.inner.actors.add_pools(vec![(name, config)]).await?;
+        Workpool::find(shared, name.as_str())
     }
 
     /// Runs a query now, on what is committed.
@@ -153,20 +153,25 @@ impl Runtime {
             }
             drained.push((main, main.drain()));
         }
-        let deadline = tokio::time::Instant::now() + grace;
+        // A grace that never ends has no deadline.
+        let deadline = tokio::time::Instant::now().checked_add(grace);
         let mut handed_back = 0;
         let mut late = Vec::new();
         for (main, mut drained) in drained {
-            if tokio::time::timeout_at(deadline, &mut drained).await.is_err() {
-                if let Ok(inspection) = main.inspect().await {
-                    handed_back += inspection.running.len() as u64;
+            let in_time = match deadline {
+                Some(deadline) => tokio::time::timeout_at(deadline, &mut drained).await.ok(),
+                None => Some((&mut drained).await),
+            };
+            match in_time {
+                Some(in_time) => handed_back += in_time.unwrap_or(0),
+                None => {
+                    main.hand_back(NOTICE);
+                    late.push(drained);
                 }
-                main.hand_back(NOTICE);
-                late.push(drained);
             }
         }
         for drained in late {
-            let _ = drained.await;
+            handed_back += drained.await.unwrap_or(0);
         }
         self.inner.actors.close().await;
         let pending = pools.iter().map(|pool| pool.pending()).sum();
@@ -180,9 +185,30 @@ impl Runtime {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.shared.close();
-        if let Some(blocking) = self.blocking.take() {
-            // Its threads end with what they are at.
-            blocking.shutdown_background();
+    }
+}
+
+/// The threads of blocking actions. Dropped, they end with what they are at, and nobody waits for them.
+struct BlockingThreads(Option<tokio::runtime::Runtime>);
+
+impl BlockingThreads {
+    fn new(threads: usize) -> std::io::Result<BlockingThreads> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .thread_name("workpool-blocking")
+            .max_blocking_threads(threads)
+            .build()?;
+        Ok(BlockingThreads(Some(runtime)))
+    }
+
+    fn handle(&self) -> Option<tokio::runtime::Handle> {
+        self.0.as_ref().map(|runtime| runtime.handle().clone())
+    }
+}
+
+impl Drop for BlockingThreads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
         }
     }
 }
@@ -334,10 +360,7 @@ impl RuntimeBuilder {
                 return Err(StartError::DuplicatePool(*pool));
             }
         }
-        let blocking = tokio::runtime::Builder::new_current_thread()
-            .thread_name("workpool-blocking")
-            .max_blocking_threads(self.blocking_threads)
-            .build()?;
+        let blocking = BlockingThreads::new(self.blocking_threads)?;
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
         let seams = Seams::new(clock, self.seed);
         let shared = Arc::new(Shared::new(
@@ -345,35 +368,23 @@ impl RuntimeBuilder {
             self.data,
             seams,
             self.retention,
-            blocking.handle().clone(),
+            blocking.handle().ok_or(StartError::Closed)?,
         ));
         let worker_arbiters = self.worker_arbiters.unwrap_or_else(|| {
             std::thread::available_parallelism().map_or(2, std::num::NonZero::get)
         });
-        let blocking = Some(blocking);
-        let started = actors::start(shared.clone(), self.storage, worker_arbiters).await;
-        let actors = match started {
-            Ok(actors) => actors,
-            Err(error) => {
-                blocking.into_iter().for_each(tokio::runtime::Runtime::shutdown_background);
-                return Err(error);
-            }
-        };
+        let actors = actors::start(shared.clone(), self.storage, worker_arbiters).await?;
+        actors.add_pools(self.pools).await.map_err(|error| match error {
+            PoolError::Storage(error) => StartError::Storage(error),
+            _ => StartError::Closed,
+        })?;
         let inner = Inner {
             shared,
             actors,
-            blocking,
+            _blocking: blocking,
             shutdown: tokio::sync::Mutex::new(None),
             creating: tokio::sync::Mutex::new(()),
         };
-        let runtime = Runtime { inner: Arc::new(inner) };
-        for (name, config) in self.pools {
-            let added = runtime.inner.actors.add_pool(name, config).await;
-            added.map_err(|error| match error {
-                PoolError::Storage(error) => StartError::Storage(error),
-                _ => StartError::Closed,
-            })?;
-        }
-        Ok(runtime)
+        Ok(Runtime { inner: Arc::new(inner) })
     }
 }

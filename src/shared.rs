@@ -176,9 +176,7 @@ impl PoolShared {
 
     /// Works have completed, or were not enqueued after all.
     pub fn leave(&self, works: u64) {
-        if self.pending.fetch_sub(works, Ordering::SeqCst) == works {
-            self.idle.notify_waiters();
-        }
+        self.pending.fetch_sub(works, Ordering::SeqCst);
     }
 
     /// Waits until there is no work without an outcome, or the runtime shuts down.
@@ -195,7 +193,7 @@ impl PoolShared {
         }
     }
 
-    /// Ends every wait for an idle pool.
+    /// Lets whoever waits for an idle pool look again.
     pub fn wake_idle(&self) {
         self.idle.notify_waiters();
     }

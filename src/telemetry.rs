@@ -100,10 +100,11 @@ pub(crate) fn store_event(shared: &Arc<Shared>, event: &Event) {
                 );
             }
         }
-        Event::Retrying { work_id, pool, attempts, .. } => {
+        Event::Retrying { work_id, pool, function, attempts, .. } => {
             if let Some(pool) = allowed(*pool, LogLevel::Info) {
                 info!(
-                    target: TARGET, pool = %pool.name, %work_id, status = "retrying", attempts,
+                    target: TARGET, pool = %pool.name, %work_id,
+                    function = function.map(tracing::field::display), status = "retrying", attempts,
                     "completed"
                 );
             }

@@ -10,7 +10,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::enqueue::{Enqueue, prepare};
 use crate::error::EnqueueError;
 use crate::function::Function;
-use crate::model::{Failure, Name, Payload, Segment, Spec, TableKey, WorkId};
+use crate::model::{Failure, Name, Payload, PoolId, Segment, Spec, TableKey, WorkId};
 use crate::registry::{decode, encode};
 use crate::shared::{PoolShared, Shared};
 use crate::storage::{KeyRange, Storage, StorageError};
@@ -214,12 +214,18 @@ fn decode_row<T: DeserializeOwned>(table: Name, value: &Payload) -> Result<T, Tr
 pub struct Transaction<'a> {
     reader: Reader<'a>,
     shared: &'a Arc<Shared>,
+    /// By how much the pools' counts of pending works fall with the group; negative where it enqueues.
+    group_left: &'a HashMap<PoolId, i64>,
     enqueued: Vec<(Arc<Spec>, Segment)>,
 }
 
 impl<'a> Transaction<'a> {
-    pub(crate) fn new(reader: Reader<'a>, shared: &'a Arc<Shared>) -> Self {
-        Transaction { reader, shared, enqueued: Vec::new() }
+    pub(crate) fn new(
+        reader: Reader<'a>,
+        shared: &'a Arc<Shared>,
+        group_left: &'a HashMap<PoolId, i64>,
+    ) -> Self {
+        Transaction { reader, shared, group_left, enqueued: Vec::new() }
     }
 
     /// What was written and enqueued, to be kept.
@@ -304,8 +310,10 @@ impl<'t, 'a, F: Function<K>, K> Enqueue<TransactionPool<'t, 'a>, F, K> {
     pub fn submit(self) -> Result<WorkId, TransactionError> {
         let TransactionPool { transaction, pool } = self.target;
         let prepared = prepare(&self.functions, self.options, transaction.shared, &pool)?;
-        // Counted when the commit is, but a pool that is full already takes nothing more.
-        pool.check_room(1)?;
+        // Counted with the commit, so what is under way is added here.
+        let own = transaction.enqueued.iter().filter(|(spec, _)| spec.pool == pool.id).count();
+        let group = transaction.group_left.get(&pool.id).map_or(0, |left| (-left).max(0));
+        pool.check_room(1 + own as u64 + group.unsigned_abs())?;
         let work_id = prepared.works[0].0.work_id;
         transaction.enqueued.extend(prepared.works);
         Ok(work_id)

@@ -16,7 +16,7 @@ use super::worker::{Attempt, WorkerHost};
 use crate::committer::{Committer, PoolOpened, Request};
 use crate::config::PoolConfig;
 use crate::error::{PoolError, StartError};
-use crate::model::Name;
+use crate::model::{Claimed, Name};
 use crate::shared::{PoolShared, Shared};
 use crate::storage::Storage;
 
@@ -25,14 +25,41 @@ pub(crate) struct Actors {
     shared: Arc<Shared>,
     store: Addr<StoreActor>,
     conductor: Addr<Conductor>,
-    control: ArbiterHandle,
-    /// Whether `control` is ours to stop.
-    owns_control: bool,
+    // Last: it ends the threads on which the messages sent by `drop` are handled.
+    _threads: Threads,
+}
+
+/// The threads that are the ring's own. Dropped, they end, behind everything that was sent before.
+#[derive(Default)]
+struct Threads {
+    control: Option<ArbiterHandle>,
     /// Set when the ring has a system of its own.
     system: Option<System>,
 }
 
+impl Drop for Threads {
+    fn drop(&mut self) {
+        let (control, system) = (self.control.take(), self.system.take());
+        let Some(last) =
+            control.clone().or_else(|| system.as_ref().map(|own| own.arbiter().clone()))
+        else {
+            return;
+        };
+        last.spawn(async move {
+            tokio::task::yield_now().await;
+            if let Some(control) = control {
+                control.stop();
+            }
+            if let Some(system) = system {
+                system.stop();
+            }
+        });
+    }
+}
+
 /// Builds the ring. With no worker arbiters, everything lives on the caller's own thread.
+///
+/// When this is abandoned midway, everything that was built is taken down again.
 pub(crate) async fn start(
     shared: Arc<Shared>,
     storage: Box<dyn Storage>,
@@ -43,34 +70,31 @@ pub(crate) async fn start(
         let shared = shared.clone();
         let open = move || Committer::open(storage, shared);
         match may_block {
-            true => match shared_blocking(open).await {
-                Some(opened) => opened?,
-                None => return Err(StartError::Closed),
-            },
+            true => on_a_thread(open).await??,
             false => open()?,
         }
     };
-    let (origin, system) = match Arbiter::try_current() {
-        Some(here) if System::is_registered() => (here, None),
+    let mut threads = Threads::default();
+    let origin = match Arbiter::try_current() {
+        Some(here) if System::is_registered() => here,
         _ => {
-            let system = start_system().await?;
-            (system.arbiter().clone(), Some(system))
+            let system = threads.system.insert(start_system().await?);
+            system.arbiter().clone()
         }
     };
-    let (control, owns_control) = match worker_arbiters {
-        0 => (origin.clone(), false),
-        _ => (on(&origin, control_arbiter).await??.handle(), true),
+    let control = match worker_arbiters {
+        0 => origin,
+        _ => threads.control.insert(on(&origin, control_arbiter).await??.handle()).clone(),
     };
-    let parts = {
+    let (store, conductor) = {
         let shared = shared.clone();
         on(&control, move || build(shared, committer, may_block, worker_arbiters)).await??
     };
-    let (store, conductor) = parts;
     let port = StorePort::new(store.clone().recipient());
     if shared.store.set(port).is_err() {
         return Err(StartError::Closed);
     }
-    Ok(Actors { shared, store, conductor, control, owns_control, system })
+    Ok(Actors { shared, store, conductor, _threads: threads })
 }
 
 /// The arbiter of store and loops. They do no I/O, and without an I/O driver the thread is cheaper to wake.
@@ -80,15 +104,15 @@ fn control_arbiter() -> std::io::Result<Arbiter> {
     })
 }
 
-async fn shared_blocking<T: Send + 'static>(
+/// Runs code that may block on a thread of its own.
+async fn on_a_thread<T: Send + 'static>(
     code: impl FnOnce() -> T + Send + 'static,
-) -> Option<T> {
+) -> Result<T, StartError> {
     let (reply, receiver) = oneshot::channel();
     std::thread::Builder::new()
         .name("workpool-open".into())
-        .spawn(move || drop(reply.send(code())))
-        .ok()?;
-    receiver.await.ok()
+        .spawn(move || drop(reply.send(code())))?;
+    receiver.await.map_err(|_| StartError::Closed)
 }
 
 /// Runs code on an arbiter's thread.
@@ -127,20 +151,25 @@ fn build(
 }
 
 impl Actors {
-    /// Opens a pool, creating it if the store has none of that name, and starts its loop.
-    pub async fn add_pool(
-        &self,
-        name: Name,
-        config: PoolConfig,
-    ) -> Result<Arc<PoolShared>, PoolError> {
-        let (reply, opened) = oneshot::channel();
-        self.store.do_send(Request::OpenPool { name, config, reply });
-        let opened = opened.await.map_err(|_| PoolError::Closed)??;
-        let (reply, started) = oneshot::channel();
-        self.conductor.do_send(StartMain { name, opened, reply });
-        let pool = started.await.map_err(|_| PoolError::Closed)?;
-        self.shared.add_pool(pool.clone());
-        Ok(pool)
+    /// Opens pools, creating those that the store does not have, and then starts their loops: a work that one of them
+    /// runs at once may enqueue into any other.
+    pub async fn add_pools(&self, pools: Vec<(Name, PoolConfig)>) -> Result<(), PoolError> {
+        let mut opened = Vec::with_capacity(pools.len());
+        for (name, config) in pools {
+            let (reply, answer) = oneshot::channel();
+            self.store.do_send(Request::OpenPool { name, config, reply });
+            let PoolOpened { pool, config, pending, claimed } =
+                answer.await.map_err(|_| PoolError::Closed)??;
+            let pool = Arc::new(PoolShared::new(pool, name, pending, config.settings()));
+            self.shared.add_pool(pool.clone());
+            opened.push((pool, config, claimed));
+        }
+        for (pool, config, claimed) in opened {
+            let (reply, started) = oneshot::channel();
+            self.conductor.do_send(StartMain { pool, config, claimed, reply });
+            started.await.map_err(|_| PoolError::Closed)?;
+        }
+        Ok(())
     }
 
     /// Writes everything that is under way, and ends the ring.
@@ -166,20 +195,6 @@ impl Drop for Actors {
         let (reply, _) = oneshot::channel();
         self.store.do_send(Close(reply));
         self.conductor.do_send(End);
-        if let Some(system) = &self.system {
-            // Behind everything that was just sent.
-            let system = system.clone();
-            self.control.spawn(async move {
-                tokio::task::yield_now().await;
-                system.stop();
-            });
-        } else if self.owns_control {
-            let control = self.control.clone();
-            self.control.spawn(async move {
-                tokio::task::yield_now().await;
-                control.stop();
-            });
-        }
     }
 }
 
@@ -195,9 +210,10 @@ struct Conductor {
 #[derive(Message)]
 #[rtype(result = "()")]
 struct StartMain {
-    name: Name,
-    opened: PoolOpened,
-    reply: oneshot::Sender<Arc<PoolShared>>,
+    pool: Arc<PoolShared>,
+    config: PoolConfig,
+    claimed: Claimed,
+    reply: oneshot::Sender<()>,
 }
 
 #[derive(Message)]
@@ -212,10 +228,7 @@ impl Handler<StartMain> for Conductor {
     type Result = ();
 
     fn handle(&mut self, start: StartMain, _: &mut Self::Context) {
-        let StartMain { name, opened, reply } = start;
-        let PoolOpened { pool, config, pending, claimed } = opened;
-        let settings = config.settings();
-        let pool = Arc::new(PoolShared::new(pool, name, pending, settings));
+        let StartMain { pool, config, claimed, reply } = start;
         let spawner = Spawner { hosts: self.hosts.clone() };
         let main =
             MainActor::new(self.shared.clone(), pool.clone(), config, spawner, claimed).start();
@@ -230,7 +243,7 @@ impl Handler<StartMain> for Conductor {
         };
         let fresh = pool.main.set(port).is_ok();
         debug_assert!(fresh, "a pool has one loop");
-        let _ = reply.send(pool);
+        let _ = reply.send(());
     }
 }
 
@@ -274,7 +287,7 @@ struct Host {
     since: std::time::Instant,
 }
 
-/// A host that was just put in is not replaced again for this long: the loops notice one after the other.
+/// A stuck host that was just replaced is not replaced again for this long: its attempts are given up one by one.
 const REPLACE_PAUSE: Duration = Duration::from_secs(1);
 
 impl Hosts {
@@ -319,7 +332,9 @@ impl Hosts {
     }
 
     fn replace(&mut self, host: usize) {
-        if self.hosts[host].arbiter.is_none() || self.hosts[host].since.elapsed() < REPLACE_PAUSE {
+        let Host { addr, arbiter, since } = &self.hosts[host];
+        let just_replaced = addr.connected() && since.elapsed() < REPLACE_PAUSE;
+        if arbiter.is_none() || just_replaced {
             return;
         }
         match self.new_host() {
@@ -333,11 +348,18 @@ impl Hosts {
         }
     }
 
+    /// Stops every thread. The host on the caller's own thread ends with its last address.
     fn end(&mut self) {
         for arbiter in
             self.hosts.drain(..).filter_map(|host| host.arbiter).chain(self.retired.drain(..))
         {
             arbiter.stop();
         }
+    }
+}
+
+impl Drop for Hosts {
+    fn drop(&mut self) {
+        self.end();
     }
 }

@@ -75,7 +75,9 @@ pub(super) struct MainActor {
     tick: Option<(Segment, SpawnHandle)>,
     /// Aborts of attempts that wait for the commit of their start.
     aborts: HashMap<WorkId, Duration>,
-    draining: Option<oneshot::Sender<()>>,
+    /// Who waits for the last attempt, and how many were handed back since then.
+    draining: Option<oneshot::Sender<u64>>,
+    handed_back: u64,
     /// Set by shutdown: nothing is started any more.
     stopping: bool,
 }
@@ -137,6 +139,7 @@ impl MainActor {
             tick: None,
             aborts: HashMap::new(),
             draining: None,
+            handed_back: 0,
             stopping: false,
         };
         main.take_over(claimed);
@@ -188,7 +191,7 @@ impl MainActor {
 
     /// The first segment that is no earlier than `wait` from now.
     fn after(&self, wait: Duration) -> Segment {
-        Segment(0).after(self.shared.seams.now() + wait)
+        Segment(0).after(self.shared.seams.now().saturating_add(wait))
     }
 
     fn send(&self, request: Request) {
@@ -295,6 +298,7 @@ impl MainActor {
     /// Takes one turn on a batch.
     fn turn(&mut self, batch: Batch, ctx: &mut Context<Self>) {
         for row in &batch.completions {
+            self.handed_back += u64::from(row.result == RunResult::HandedBack);
             let work_id = row.work.spec.work_id;
             if let Some(Live { deadline: Some(segment), .. }) = self.live.remove(&work_id) {
                 self.deadlines.remove(&(segment, work_id));
@@ -329,7 +333,7 @@ impl MainActor {
             && self.flight.is_none()
             && let Some(reply) = self.draining.take()
         {
-            let _ = reply.send(());
+            let _ = reply.send(self.handed_back);
         }
     }
 
@@ -597,6 +601,7 @@ impl Handler<Drain> for MainActor {
 
     fn handle(&mut self, Drain(reply): Drain, _: &mut Self::Context) {
         self.stopping = true;
+        self.handed_back = 0;
         self.draining = Some(reply);
         self.look_again();
     }

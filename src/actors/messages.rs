@@ -70,10 +70,10 @@ pub(crate) struct Abort {
 #[rtype(result = "()")]
 pub(crate) struct Inspect(pub oneshot::Sender<Inspection>);
 
-/// Runtime → main: start nothing more; answer when nothing runs.
+/// Runtime → main: start nothing more; when nothing runs, answer how many attempts were handed back.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Drain(pub oneshot::Sender<()>);
+pub(crate) struct Drain(pub oneshot::Sender<u64>);
 
 /// Runtime → main: the grace is over. Hand back what runs.
 #[derive(Message)]
@@ -194,7 +194,7 @@ impl MainPort {
         receiver
     }
 
-    pub fn drain(&self) -> oneshot::Receiver<()> {
+    pub fn drain(&self) -> oneshot::Receiver<u64> {
         let (reply, receiver) = oneshot::channel();
         self.drain.do_send(Drain(reply));
         receiver

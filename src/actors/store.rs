@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::linger::Linger;
 use super::messages::{AddMain, Close, Flush, GroupSettled};
 use crate::board::FinishedOrder;
-use crate::committer::{BatchReady, Committer, OnFinish, Request, Settled};
+use crate::committer::{BatchReady, Committer, Event, Listener, Request, Settled};
 use crate::model::{PoolId, WorkId};
 use crate::shared::Shared;
 use crate::storage::StorageError;
@@ -32,7 +32,7 @@ pub(super) struct StoreActor {
     flushing: bool,
     mains: HashMap<PoolId, Recipient<BatchReady>>,
     /// Who is told of a completion, once. Written by enqueue and join, deleted by the completion.
-    listeners: HashMap<WorkId, Vec<OnFinish>>,
+    listeners: HashMap<WorkId, Vec<Listener>>,
     order: FinishedOrder,
     /// Failed commits in a row.
     failures: u32,
@@ -91,30 +91,48 @@ impl StoreActor {
 
     fn settle(&mut self, settled: Settled, ctx: &mut Context<Self>) {
         self.flushing = false;
-        self.tell(&settled);
-        let Settled { events, listeners, batches, left, answers, observed, again, failed } =
-            settled;
-        for (work_id, listener) in listeners {
-            self.listeners.entry(work_id).or_default().push(listener);
-        }
-        for event in events {
-            telemetry::store_event(&self.shared, &event);
-            let crate::committer::Event::Completed { finished } = event else { continue };
-            if self.listeners.is_empty() {
-                continue;
-            }
-            for listener in self.listeners.remove(&finished.work_id).into_iter().flatten() {
-                listener(&finished);
-            }
-        }
-        for (pool, left) in left {
-            let Some(pool) = self.shared.pool_by_id(pool) else { continue };
-            match u64::try_from(left) {
+        // Counts first, then the board, then everybody: one who is told finds room, and the board as it was told.
+        for (pool, left) in &settled.left {
+            let Some(pool) = self.shared.pool_by_id(*pool) else { continue };
+            match u64::try_from(*left) {
                 Ok(left) => pool.leave(left),
                 Err(_) => pool.enter(left.unsigned_abs()),
             }
         }
+        self.write_board(&settled);
+        let Settled {
+            events,
+            listeners,
+            batches,
+            left,
+            answers,
+            observed,
+            again,
+            failed,
+            unfinished,
+            ..
+        } = settled;
+        for (work_id, listener) in listeners {
+            let waiting = self.listeners.entry(work_id).or_default();
+            waiting.retain(|listener| !listener.is_gone());
+            waiting.push(listener);
+        }
+        for event in events {
+            telemetry::store_event(&self.shared, &event);
+            if let Event::Completed { finished } = event
+                && !self.listeners.is_empty()
+            {
+                for listener in self.listeners.remove(&finished.work_id).into_iter().flatten() {
+                    listener.tell(Some(&finished));
+                }
+            }
+        }
+        for pool in left.into_keys().filter_map(|pool| self.shared.pool_by_id(pool)) {
+            pool.wake_idle();
+        }
         for (work_id, status) in observed {
+            // The board knows more of a running work than its row does.
+            let status = self.shared.board.status(work_id).unwrap_or(status);
             self.shared.board.tell(work_id, || status);
         }
         for (pool, batch) in batches {
@@ -125,13 +143,15 @@ impl StoreActor {
         for answer in answers {
             answer();
         }
-        self.go_on(again, failed, ctx);
+        self.go_on(again, failed, unfinished, ctx);
     }
 
     /// Writes on the board what the group has done.
-    fn tell(&mut self, settled: &Settled) {
-        use crate::committer::Event;
+    fn write_board(&mut self, settled: &Settled) {
         let board = &self.shared.board;
+        for work_id in &settled.revived {
+            board.forget(*work_id);
+        }
         for event in &settled.events {
             match event {
                 Event::Completed { finished } => board.set_finished(finished, &mut self.order),
@@ -148,6 +168,7 @@ impl StoreActor {
         &mut self,
         again: Vec<Request>,
         failed: Option<StorageError>,
+        unfinished: bool,
         ctx: &mut Context<Self>,
     ) {
         let Some(error) = failed else {
@@ -159,7 +180,7 @@ impl StoreActor {
             return;
         };
         telemetry::storage_failed(&error, again.len());
-        if again.is_empty() {
+        if again.is_empty() && !unfinished {
             if !self.inbox.is_empty() {
                 self.flush_soon(ctx);
             }
@@ -209,29 +230,19 @@ fn spawn_thread(
                 }
             }
         }
-        // The runtime went away without a shutdown.
-        committer.close();
+        // Here the runtime went away without a shutdown.
     })?;
     Ok(jobs)
 }
 
 impl Actor for StoreActor {
     type Context = Context<Self>;
-
-    fn stopped(&mut self, _: &mut Self::Context) {
-        if let Driver::Inline(committer) = &mut self.driver {
-            committer.close();
-        }
-        self.shared.board.close();
-    }
 }
 
 impl Drop for StoreActor {
-    /// Also when the arbiter ends without stopping its actors.
+    /// However it ends: nothing more will be heard.
     fn drop(&mut self) {
-        if let Driver::Inline(committer) = &mut self.driver {
-            committer.close();
-        }
+        self.shared.board.close();
     }
 }
 
