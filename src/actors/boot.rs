@@ -76,7 +76,8 @@ pub(crate) async fn start(
     };
     let mut threads = Threads::default();
     let origin = match Arbiter::try_current() {
-        Some(here) if System::is_registered() => here,
+        // A thread remembers the arbiter of a system that has ended.
+        Some(here) if System::is_registered() && here.alive() => here,
         _ => {
             let system = threads.system.insert(start_system().await?);
             system.arbiter().clone()
