@@ -63,7 +63,6 @@ impl std::fmt::Debug for Runtime {
 
 impl Runtime {
     /// Describes a runtime; see [`RuntimeBuilder`].
-    #[must_use]
     pub fn builder() -> RuntimeBuilder {
         RuntimeBuilder {
             registry: Registry::default(),

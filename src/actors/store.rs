@@ -43,7 +43,7 @@ pub(super) struct StoreActor {
 /// Where groups are decided.
 enum Driver {
     /// Here, at once.
-    Inline(Committer),
+    Inline(Box<Committer>),
     /// On the storage's own thread, which answers with [`GroupSettled`].
     Thread(std::sync::mpsc::Sender<Job>),
     /// Nowhere any more.
@@ -65,7 +65,7 @@ impl StoreActor {
     ) -> std::io::Result<Addr<Self>> {
         let context = Context::<Self>::new();
         let driver = match may_block {
-            false => Driver::Inline(committer),
+            false => Driver::Inline(Box::new(committer)),
             true => Driver::Thread(spawn_thread(committer, context.address().recipient())?),
         };
         Ok(context.run(StoreActor {
