@@ -302,12 +302,9 @@ impl Workpool {
     ) -> Result<(), EnqueueError> {
         let Prepared { works, fresh, on_finish } = prepared;
         let store = self.shared.store().ok_or(EnqueueError::Closed)?;
-        let before = self.pool.admit(works.len() as u64)?;
+        self.pool.admit(works.len() as u64)?;
         let pool = self.pool.id;
         store.send(Request::Enqueue(EnqueueRequest { pool, works, fresh, on_finish, reply }));
-        if before == 0 {
-            self.shared.hosts.wake_next();
-        }
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use hashbrown::HashMap;
 use tokio::sync::Notify;
 
-use crate::actors::{HostPorts, MainPort, StorePort};
+use crate::actors::{MainPort, StorePort};
 use crate::board::Board;
 use crate::clock::Seams;
 use crate::config::{Retention, Settings};
@@ -25,7 +25,6 @@ pub(crate) struct Shared {
     pub board: Board,
     /// Runs blocking actions.
     pub blocking: tokio::runtime::Handle,
-    pub hosts: HostPorts,
     /// Where messages to the store go. Set once, when its actor is there.
     pub store: OnceLock<StorePort>,
     /// Set by shutdown: nothing is enqueued any more.
@@ -56,7 +55,6 @@ impl Shared {
             retention,
             board: Board::new(),
             blocking,
-            hosts: HostPorts::default(),
             store: OnceLock::new(),
             closed: AtomicBool::new(false),
             pools: RwLock::default(),
@@ -157,16 +155,15 @@ impl PoolShared {
         }
     }
 
-    /// Counts `works` more, if they may come, and says how many there were. What is not enqueued after all is given
-    /// back with `leave`.
-    pub fn admit(&self, works: u64) -> Result<u64, EnqueueError> {
+    /// Counts `works` more, if they may come. What is not enqueued after all is given back with `leave`.
+    pub fn admit(&self, works: u64) -> Result<(), EnqueueError> {
         let max = self.settings().max_pending;
         let pending = self.pending.fetch_add(works, Ordering::Relaxed);
         if pending.saturating_add(works) > max {
             self.leave(works);
             return Err(EnqueueError::Overloaded { pending, max });
         }
-        Ok(pending)
+        Ok(())
     }
 
     /// Counts works that a transaction has enqueued: they are there already.

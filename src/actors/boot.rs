@@ -279,6 +279,8 @@ struct Hosts {
     hosts: Vec<Host>,
     /// Hosts that were replaced: to be stopped in the end.
     retired: Vec<ArbiterHandle>,
+    /// Whose turn it is.
+    next: usize,
 }
 
 struct Host {
@@ -293,10 +295,9 @@ const REPLACE_PAUSE: Duration = Duration::from_secs(1);
 
 impl Hosts {
     fn new(shared: Arc<Shared>, arbiters: usize) -> std::io::Result<Hosts> {
-        let mut hosts = Hosts { shared, hosts: Vec::new(), retired: Vec::new() };
-        for number in 0..arbiters {
+        let mut hosts = Hosts { shared, hosts: Vec::new(), retired: Vec::new(), next: 0 };
+        for _ in 0..arbiters {
             let host = hosts.new_host()?;
-            hosts.shared.hosts.set(number, host.addr.clone().recipient());
             hosts.hosts.push(host);
         }
         if arbiters == 0 {
@@ -319,7 +320,8 @@ impl Hosts {
         let share = attempts.len().div_ceil(count);
         let mut attempts = attempts.into_iter();
         while attempts.len() > 0 {
-            let host = self.shared.hosts.take_next(count);
+            let host = self.next % count;
+            self.next = self.next.wrapping_add(1);
             if !self.hosts[host].addr.connected() {
                 self.replace(host);
             }
@@ -340,7 +342,6 @@ impl Hosts {
         }
         match self.new_host() {
             Ok(new) => {
-                self.shared.hosts.set(host, new.addr.clone().recipient());
                 let old = std::mem::replace(&mut self.hosts[host], new);
                 crate::telemetry::host_replaced(host, old.addr.connected());
                 self.retired.extend(old.arbiter);

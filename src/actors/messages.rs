@@ -1,7 +1,6 @@
 //! Everything that the actors of the ring say to each other.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
@@ -111,47 +110,6 @@ pub(crate) struct RunningAttempt {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct StartWorkers(pub Vec<Attempt>);
-
-/// Handle → worker host: something is coming.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(super) struct WakeUp;
-
-/// The way to the worker hosts, from any thread.
-///
-/// A work that is enqueued into an idle pool has two sleeping threads to wake, the store's and a worker's. The handle
-/// wakes both at once, so that the second is awake when the first has decided.
-#[derive(Default)]
-pub(crate) struct HostPorts {
-    /// Written by the control arbiter when a host is started or replaced, read by handles.
-    wake: RwLock<Vec<Recipient<WakeUp>>>,
-    /// Which host gets the next attempt. Written by the control arbiter, read by handles.
-    next: AtomicUsize,
-}
-
-impl HostPorts {
-    /// Wakes the host that the next attempt will go to.
-    pub fn wake_next(&self) {
-        let wake = self.wake.read().unwrap_or_else(PoisonError::into_inner);
-        if !wake.is_empty() {
-            wake[self.next.load(Ordering::Relaxed) % wake.len()].do_send(WakeUp);
-        }
-    }
-
-    /// Takes the number of the host whose turn it is.
-    pub(super) fn take_next(&self, hosts: usize) -> usize {
-        self.next.fetch_add(1, Ordering::Relaxed) % hosts
-    }
-
-    pub(super) fn set(&self, host: usize, wake: Recipient<WakeUp>) {
-        let mut ports = self.wake.write().unwrap_or_else(PoisonError::into_inner);
-        if host < ports.len() {
-            ports[host] = wake;
-        } else {
-            ports.push(wake);
-        }
-    }
-}
 
 /// The way to the store, from any thread.
 pub(crate) struct StorePort(Recipient<Request>);

@@ -11,7 +11,7 @@ use std::task::{self, Poll};
 use actix::prelude::*;
 
 use super::linger::Linger;
-use super::messages::{StartWorkers, WakeUp};
+use super::messages::StartWorkers;
 use crate::committer::{Request, RunInStore, guarded};
 use crate::context::{ActionContext, Control, Stage};
 use crate::engine::arrivals::AttemptReport;
@@ -118,14 +118,6 @@ impl Handler<StartWorkers> for WorkerHost {
         for attempt in attempts {
             WorkerActor { attempt, outbox: self.outbox.clone() }.start();
         }
-    }
-}
-
-impl Handler<WakeUp> for WorkerHost {
-    type Result = ();
-
-    fn handle(&mut self, _: WakeUp, _: &mut Self::Context) {
-        self.linger.touch();
     }
 }
 
