@@ -219,8 +219,8 @@ const CANCEL_PAGE: usize = 1_000;
 /// Rows forgotten at a time by retention.
 const RETENTION_STEP: usize = 2_000;
 
-/// A group about more works than this gives its memory back.
-const MOST_FACTS_KEPT: usize = 16_384;
+/// A group that is about more works than this gives its memory back.
+const MOST_KEPT: usize = 4_096;
 
 /// What the committer keeps of a pool, so that not every message asks the storage.
 struct Pool {
@@ -263,8 +263,9 @@ pub(crate) struct Committer {
     clock: Segment,
     /// Completions since retention last looked.
     completions: usize,
-    /// Empty; its memory serves one group after the other.
+    /// Empty; their memory serves one group after the other. Large pieces of memory are dear to allocate.
     facts: HashMap<WorkId, Option<WorkFact>>,
+    changes: Vec<Change>,
     /// A group whose commit failed and could not be looked for since.
     limbo: Option<Limbo>,
     closed: bool,
@@ -362,6 +363,7 @@ impl Committer {
             clock,
             completions: 0,
             facts: HashMap::new(),
+            changes: Vec::new(),
             limbo: None,
             closed: false,
         })
@@ -448,7 +450,7 @@ impl Committer {
             now: self.clock,
             facts,
             known_finished,
-            changes: Vec::new(),
+            changes: std::mem::take(&mut self.changes),
             writes: Writes::default(),
             settled: Settled::default(),
             touched: Vec::new(),
@@ -472,6 +474,7 @@ impl Committer {
             }
             Request::CancelAll(page) => self.cancel_page(group, page)?,
             Request::AttemptsFinished(reports) => {
+                group.reports.reserve(reports.len());
                 for report in reports {
                     group.reports.push(report.clone());
                     self.attempt_finished(group, report);
@@ -603,8 +606,12 @@ impl Committer {
             self.give_receipt(&mut group.settled, receipt);
         }
         group.facts.clear();
-        if group.facts.capacity() <= MOST_FACTS_KEPT {
+        if group.facts.capacity() <= MOST_KEPT {
             self.facts = group.facts;
+        }
+        group.changes.clear();
+        if group.changes.capacity() <= MOST_KEPT {
+            self.changes = group.changes;
         }
         group.settled.left = std::mem::take(&mut group.left);
         for (pool, turn, demand, saturated) in std::mem::take(&mut group.advances) {
@@ -918,7 +925,7 @@ impl Committer {
     }
 
     fn advance(&mut self, group: &mut Group, advance: Advance) -> Result<(), StorageError> {
-        let Advance { pool, turn, changes, demand, saturated } = advance;
+        let Advance { pool, turn, mut changes, demand, saturated } = advance;
         let fence = self.pools[pool.0 as usize].fence;
         let expected = match changes.is_empty() {
             true => fence,
@@ -931,10 +938,14 @@ impl Committer {
         }
         // From here on the group answers this turn, whether it commits or fails.
         group.advances.push((pool, turn, demand, saturated));
-        group.changes.reserve(changes.len());
-        for change in changes {
-            self.observe(group, pool, &change)?;
-            self.push(group, change);
+        group.settled.events.reserve(changes.len());
+        for change in &mut changes {
+            self.observe(group, pool, change)?;
+            self.stamp(group, change);
+        }
+        match group.changes.is_empty() {
+            true => group.changes = changes,
+            false => group.changes.append(&mut changes),
         }
         Ok(())
     }
@@ -1032,8 +1043,14 @@ impl Committer {
         Ok(())
     }
 
-    /// Adds a change to the group: gives a new row its place, and shows later messages what it does.
+    /// Adds a change to the group.
     fn push(&mut self, group: &mut Group, mut change: Change) {
+        self.stamp(group, &mut change);
+        group.changes.push(change);
+    }
+
+    /// Gives a new row its place, and shows later messages what the change does.
+    fn stamp(&mut self, group: &mut Group, change: &mut Change) {
         if let Some((pool, table, key)) = change.new_key() {
             let entry = &mut self.pools[pool.0 as usize];
             let cursor = match table {
@@ -1048,8 +1065,7 @@ impl Committer {
                 group.touched.push(pool);
             }
         }
-        group.show(&change);
-        group.changes.push(change);
+        group.show(change);
     }
 
     fn read_batch(

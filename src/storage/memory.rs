@@ -342,7 +342,8 @@ impl Tables {
         let until = Key { segment: now, seq: u64::MAX };
         let from = |segment| Key { segment, seq: 0 };
 
-        let mut completions = Vec::new();
+        let waiting = pool.pending_completion.len().min(demand.batch_size);
+        let mut completions = Vec::with_capacity(waiting);
         let rows = pool.pending_completion.range(from(demand.cursors.completion)..=until);
         for (key, row) in rows.take(demand.batch_size) {
             let Some(work) = self.fact(row.work_id) else { continue };
