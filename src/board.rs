@@ -30,7 +30,7 @@ pub enum WorkStatus {
     Pending {
         /// How many attempts were charged before.
         previous_attempts: u32,
-        /// Before when it is not started; `None` for one whose function is not registered here.
+        /// Before when it is not started; `None` while that is not settled, or if its function is not registered here.
         due: Option<Segment>,
     },
     /// An attempt is running.
@@ -152,7 +152,8 @@ impl Board {
         if order.0.len() > FINISHED_ON_BOARD
             && let Some(oldest) = order.0.pop_front()
         {
-            self.entries.remove(&oldest);
+            // Under an id that was forgotten and used again, another work may be running.
+            self.entries.remove_if(&oldest, |_, entry| matches!(entry, Entry::Finished(_)));
         }
         self.tell(row.work_id, || WorkStatus::Finished(row.clone()));
     }

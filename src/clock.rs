@@ -98,6 +98,10 @@ impl Seams {
         }
     }
 
+    pub fn is_seeded(&self) -> bool {
+        self.seed.is_some()
+    }
+
     /// A new id: a UUID v7.
     pub fn work_id(&self) -> WorkId {
         WorkId::from_uuid(match &self.seed {

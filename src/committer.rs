@@ -85,12 +85,14 @@ pub(crate) enum Request {
         pool: PoolId,
         reply: Reply<(Counts, Vec<Name>)>,
     },
+    /// Forgets finished works that are old enough.
+    Forget,
 }
 
 /// Who waits for the outcome of a work.
 pub(crate) enum Listener {
     /// A join: told the outcome, or that the work is not known.
-    Join(oneshot::Sender<Option<Arc<Finished>>>),
+    Join(Reply<Option<Arc<Finished>>>),
     /// A notification: told the outcome.
     Notify(OnFinish),
 }
@@ -99,11 +101,18 @@ impl Listener {
     /// Tells the outcome. What a listener does on hearing it is user code, whose panic is its own affair.
     pub fn tell(self, row: Option<&Arc<Finished>>) {
         match (self, row) {
-            (Listener::Join(reply), row) => drop(reply.send(row.cloned())),
+            (Listener::Join(reply), row) => drop(reply.send(Ok(row.cloned()))),
             (Listener::Notify(on_finish), Some(row)) => {
                 let _ = catch_unwind(AssertUnwindSafe(|| on_finish(row)));
             }
             (Listener::Notify(_), None) => {}
+        }
+    }
+
+    /// Tells that nothing more will be known.
+    pub fn fail(self, error: &StorageError) {
+        if let Listener::Join(reply) = self {
+            let _ = reply.send(Err(error.clone()));
         }
     }
 
@@ -127,7 +136,10 @@ pub(crate) struct CancelAll {
     pub pool: PoolId,
     /// Works enqueued later than this are left alone.
     pub until: Segment,
-    pub after: Option<WorkId>,
+    /// Works that were found and not gone through yet, the next one last.
+    pub found: Vec<WorkId>,
+    /// Where the next search begins; `None` when everything was found.
+    pub search: Option<Option<WorkId>>,
     pub requested: u64,
     pub reply: Reply<u64>,
 }
@@ -216,7 +228,10 @@ const SLOW_MUTATION: Duration = Duration::from_millis(50);
 /// Works canceled per group by one `cancel_all`.
 const CANCEL_PAGE: usize = 1_000;
 
-/// Rows forgotten at a time by retention.
+/// Works found at a time by one `cancel_all`.
+const SEARCH_PAGE: usize = 200_000;
+
+/// At least this many rows may be forgotten at a time by retention: twice as many as complete meanwhile.
 const RETENTION_STEP: usize = 2_000;
 
 /// A group that is about more works than this gives its memory back.
@@ -338,13 +353,15 @@ impl Committer {
         shared.seams.go_on_from(opened.clock);
         let mut pools = Vec::new();
         for row in opened.pools {
-            let number = row.pool.0 as usize;
-            debug_assert_eq!(number, pools.len(), "pools are numbered without gaps");
+            if row.pool.0 as usize != pools.len() {
+                storage.close();
+                return Err(StorageError::Poisoned("pools are not numbered one by one".into()));
+            }
             pools.push(Pool {
                 name: row.name,
                 log_level: row.config.settings().log_level,
                 config: row.config,
-                fence: Turn { generation: row.state.generation, number: row.state.turn },
+                fence: row.state.fence(),
                 cursors: row.state.cursors,
                 read_until: Segment::default(),
                 pending: row.pending,
@@ -532,6 +549,7 @@ impl Committer {
                 let answer = self.query(function, &args);
                 settled.answer(move || drop(reply.send(answer)));
             }
+            Request::Forget => self.forget_expired(),
             Request::Counts { pool, reply } => {
                 let counts = self.counts(pool);
                 settled.answer(move || drop(reply.send(counts)));
@@ -576,8 +594,7 @@ impl Committer {
         let work_id = match witness {
             Witness::Nothing => return Ok(false),
             Witness::Turn(pool, turn) => {
-                let state = self.storage.state(*pool)?;
-                return Ok((state.generation, state.turn) == (turn.generation, turn.number));
+                return Ok(self.storage.state(*pool)?.fence() == *turn);
             }
             Witness::Work(work_id)
             | Witness::Completion(work_id, _)
@@ -630,7 +647,6 @@ impl Committer {
         let completed = |event: &&Event| matches!(event, Event::Completed { .. });
         self.completions += group.settled.events.iter().filter(completed).count();
         if self.completions >= RETENTION_STEP / 2 {
-            self.completions = 0;
             self.forget_expired();
         }
         group.settled
@@ -696,7 +712,7 @@ impl Committer {
                 Request::Enqueue(Enqueue { reply: Some(reply), .. }) => {
                     Box::new(move || drop(reply.send(Err(error))))
                 }
-                Request::Enqueue(_) => continue,
+                Request::Enqueue(_) | Request::Forget => continue,
                 Request::Cancel { reply, .. } => Box::new(move || drop(reply.send(Err(error)))),
                 Request::CancelAll(CancelAll { reply, .. }) => {
                     Box::new(move || drop(reply.send(Err(error))))
@@ -783,22 +799,19 @@ impl Committer {
     }
 
     fn cancel_page(&mut self, group: &mut Group, mut page: CancelAll) -> Result<(), StorageError> {
-        let read = self.storage.works(page.pool, page.after, CANCEL_PAGE).and_then(|ids| {
+        let read = self.find_works(&mut page).and_then(|ids| {
             let facts = self.storage.facts(&ids)?;
             Ok(ids.into_iter().zip(facts).collect::<Vec<_>>())
         });
         let rows = match read {
             Ok(rows) => rows,
             Err(error) => {
-                group
-                    .receipts
-                    .push(Receipt::CancelAll { total: page.requested, reply: page.reply });
+                let receipt = Receipt::CancelAll { total: page.requested, reply: page.reply };
+                group.receipts.push(receipt);
                 return Err(error);
             }
         };
-        let is_last = rows.len() < CANCEL_PAGE;
         for (work_id, fact) in rows {
-            page.after = Some(work_id);
             // What the group has changed already goes before what the storage says.
             let fact = group.facts.entry(work_id).or_insert(fact);
             if fact.as_ref().is_some_and(|work| work.spec.enqueued_at > page.until) {
@@ -808,6 +821,7 @@ impl Committer {
                 page.requested += 1;
             }
         }
+        let is_last = page.found.is_empty() && page.search.is_none();
         match is_last {
             true => {
                 let receipt = Receipt::CancelAll { total: page.requested, reply: page.reply };
@@ -816,6 +830,24 @@ impl Committer {
             false => group.settled.again.push(Request::CancelAll(page)),
         }
         Ok(())
+    }
+
+    /// The next works to cancel. They are searched for many at a time, since a search may go through all there are.
+    fn find_works(&mut self, page: &mut CancelAll) -> Result<Vec<WorkId>, StorageError> {
+        if page.found.is_empty()
+            && let Some(after) = page.search.take()
+        {
+            page.found = self.storage.works(page.pool, after, SEARCH_PAGE)?;
+            page.search = match page.found.len() < SEARCH_PAGE {
+                true => None,
+                false => Some(page.found.last().copied()),
+            };
+            page.found.reverse();
+        }
+        let rest = page.found.len().saturating_sub(CANCEL_PAGE);
+        let mut next = page.found.split_off(rest);
+        next.reverse();
+        Ok(next)
     }
 
     fn attempt_finished(&mut self, group: &mut Group, report: AttemptReport) {
@@ -909,9 +941,10 @@ impl Committer {
             if !group.facts.contains_key(&work_id) {
                 let fact = self.storage.facts(&[work_id])?.pop().flatten();
                 group.facts.insert(work_id, fact);
-                if self.storage.finished(&[work_id])?.pop().flatten().is_some() {
-                    group.known_finished.insert(work_id);
-                }
+            }
+            if !group.knows(work_id) && self.storage.finished(&[work_id])?.pop().flatten().is_some()
+            {
+                group.known_finished.insert(work_id);
             }
             let arrival = arrivals::enqueue(spec.clone(), due, group.knows(work_id));
             if let Some(change) = arrival.change {
@@ -982,7 +1015,7 @@ impl Committer {
             }
             Change::PutState { state, .. } => {
                 let entry = &mut self.pools[pool.0 as usize];
-                entry.fence = Turn { generation: state.generation, number: state.turn };
+                entry.fence = state.fence();
                 entry.cursors = state.cursors;
             }
             Change::PutGlobals { config, .. } => {
@@ -1091,22 +1124,26 @@ impl Committer {
         let running = self.storage.running(pool)?;
         // After a failed commit the fence kept here may be ahead of the stored one.
         let stored = self.storage.state(pool)?;
-        let state = StateRow { generation: Generation(stored.generation.0 + 1), ..stored };
+        let generation = Generation(stored.generation.0 + 1);
+        let state = StateRow { generation, epoch: self.shared.epoch, ..stored };
         let entry = &self.pools[pool.0 as usize];
         let (name, config) = (entry.name, entry.config.clone());
-        let mut changes =
-            vec![Change::PutGlobals { pool, name, config }, Change::PutState { pool, state }];
+        let mut changes = vec![
+            Change::PutGlobals { pool, name, config: config.clone() },
+            Change::PutState { pool, state },
+        ];
         self.storage.commit(&mut changes, self.clock)?;
         let entry = &mut self.pools[pool.0 as usize];
-        entry.fence = Turn { generation: state.generation, number: state.turn };
+        entry.fence = state.fence();
         entry.cursors = state.cursors;
         entry.parked = None;
         let mut internal = crate::model::InternalState::from(state);
         internal.running = running.iter().map(|row| (row.work.spec.work_id, row.running)).collect();
-        Ok(Claimed { state: internal, running, epoch: self.shared.epoch })
+        Ok(Claimed { state: internal, running, config })
     }
 
     fn open_pool(&mut self, name: Name, config: PoolConfig) -> Result<PoolOpened, StorageError> {
+        let stored = self.pools.len();
         let number = match self.pools.iter().position(|pool| pool.name == name) {
             Some(number) => number,
             None => {
@@ -1125,9 +1162,18 @@ impl Committer {
             }
         };
         let pool = PoolId(number as u32);
-        let config = config.over(&self.pools[number].config);
+        let before = self.pools[number].config.clone();
+        let config = config.over(&before);
         self.pools[number].set_config(config.clone());
-        let claimed = self.claim(pool)?;
+        let claimed = match self.claim(pool) {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                // Nothing was written: the number is still free, or the configuration as it was.
+                self.pools[number].set_config(before);
+                self.pools.truncate(stored);
+                return Err(error);
+            }
+        };
         self.restore_registered(pool)?;
         let pending = self.pools[number].pending;
         Ok(PoolOpened { pool, config, pending, claimed })
@@ -1219,7 +1265,8 @@ impl Committer {
         };
         let keep = retention.max_count.unwrap_or(u64::MAX);
         // What cannot be forgotten now is forgotten later.
-        let Ok(expired) = self.storage.expired(before, keep, RETENTION_STEP) else { return };
+        let limit = RETENTION_STEP.max(2 * std::mem::take(&mut self.completions));
+        let Ok(expired) = self.storage.expired(before, keep, limit) else { return };
         let mut changes: Vec<_> =
             expired.into_iter().map(|work_id| Change::DeleteFinished { work_id }).collect();
         if !changes.is_empty() {
@@ -1281,10 +1328,7 @@ impl Drop for Committer {
 impl Witness {
     fn of(changes: &[Change]) -> Witness {
         let trace = |change: &Change| match change {
-            Change::PutState { pool, state } => {
-                let turn = Turn { generation: state.generation, number: state.turn };
-                Some(Witness::Turn(*pool, turn))
-            }
+            Change::PutState { pool, state } => Some(Witness::Turn(*pool, state.fence())),
             Change::InsertWork { spec, .. } => Some(Witness::Work(spec.work_id)),
             Change::InsertPendingCompletion { work_id, run, .. } => {
                 Some(Witness::Completion(*work_id, *run))

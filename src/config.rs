@@ -24,9 +24,9 @@ pub const MAX_DELAY: Duration = Duration::from_secs(4 * 366 * 24 * 60 * 60);
 )]
 #[serde(rename_all = "snake_case")]
 pub enum LogLevel {
-    /// Every turn of the loop.
+    /// As `Debug`, for now.
     Trace,
-    /// Every kick, every stale report.
+    /// Every time a loop is woken, and why.
     Debug,
     /// Every work: enqueued, started, completed.
     Info,

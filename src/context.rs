@@ -2,7 +2,7 @@
 
 use std::any::{TypeId, type_name};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
@@ -61,6 +61,8 @@ pub(crate) struct Control {
     stage: AtomicU8,
     /// Which worker host has it; written once, when it is handed over.
     host: AtomicUsize,
+    /// Set when the duty to report is done or has gone to the store.
+    reported: AtomicBool,
     changed: Notify,
 }
 
@@ -68,7 +70,7 @@ impl Control {
     pub fn new(launch: Launch, max_result_bytes: usize, shared: Arc<Shared>) -> Control {
         let Launch { spec, attempt, run, due: _ } = launch;
         let stage = AtomicU8::new(Stage::Go as u8);
-        let host = AtomicUsize::new(0);
+        let (host, reported) = (AtomicUsize::new(0), AtomicBool::new(false));
         Control {
             spec,
             attempt,
@@ -77,12 +79,22 @@ impl Control {
             shared,
             stage,
             host,
+            reported,
             changed: Notify::new(),
         }
     }
 
     pub fn stage(&self) -> Stage {
         Stage::from_u8(self.stage.load(Ordering::SeqCst))
+    }
+
+    pub fn is_reported(&self) -> bool {
+        self.reported.load(Ordering::SeqCst)
+    }
+
+    /// Says whether it was not set before.
+    pub fn set_reported(&self) -> bool {
+        !self.reported.swap(true, Ordering::SeqCst)
     }
 
     pub fn host(&self) -> usize {

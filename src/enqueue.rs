@@ -105,7 +105,8 @@ impl<T, F: Function<K>, K> Enqueue<T, F, K> {
         self
     }
 
-    /// Limits each attempt to `timeout`, whatever the function and the pool say.
+    /// Limits each attempt to `timeout`, whatever the function and the pool say. For actions; mutations and queries run
+    /// in the store and have no timeout.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.timeout = Some(timeout);
         self
@@ -138,13 +139,11 @@ pub(crate) fn prepare<F: Function<K>, K>(
     shared: &Shared,
     pool: &PoolShared,
 ) -> Result<Prepared, EnqueueError> {
-    if shared.is_closed() {
-        return Err(EnqueueError::Closed);
-    }
     let mut prepared = Prepared { works: Vec::new(), fresh: true, on_finish: None };
     let Some(first) = functions.first() else { return Ok(prepared) };
     let mut common = Common::new(first, options, shared, pool)?;
-    prepared.fresh = common.work_id.is_none();
+    // Ids that are drawn from a seed may have been drawn before.
+    prepared.fresh = common.work_id.is_none() && !shared.seams.is_seeded();
     prepared.on_finish = common.on_finish.take();
     prepared.works.reserve_exact(functions.len());
     let mut block = Vec::new();
@@ -192,7 +191,13 @@ impl Common {
         let due = due_segment(options.due, shared)?;
 
         let retry = resolve_retry(options.retry, registered.retry, &settings)?;
-        let timeout = options.timeout.or(registered.timeout).or(settings.attempt_timeout);
+        // What runs in the store cannot be dropped midway, and waits for its turn there.
+        let timeout = match F::KIND {
+            FunctionKind::Action => {
+                options.timeout.or(registered.timeout).or(settings.attempt_timeout)
+            }
+            FunctionKind::Mutation | FunctionKind::Query => None,
+        };
         if timeout == Some(Duration::ZERO) {
             return Err(ConfigError::NoTimeToRun.into());
         }

@@ -171,7 +171,7 @@ pub enum QueryError {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum JoinError {
     /// The work failed.
-    #[error("work failed after {attempts} attempts: {failure}")]
+    #[error("work failed in attempt {attempts}: {failure}")]
     Failed {
         /// How many attempts were charged.
         attempts: u32,

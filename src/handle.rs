@@ -112,7 +112,7 @@ impl<O: DeserializeOwned> WorkHandle<O> {
         let listener = Listener::Join(reply);
         let request = Request::Listen { work_id: self.work_id, listener };
         self.pool.shared.store().ok_or(JoinError::Closed)?.send(request);
-        outcome.await.map_err(|_| JoinError::Closed)?.ok_or(JoinError::Unknown(self.work_id))
+        outcome.await.map_err(|_| JoinError::Closed)??.ok_or(JoinError::Unknown(self.work_id))
     }
 }
 

@@ -193,12 +193,13 @@ impl Workpool {
         let until = self.shared.seams.segment();
         let pool = self.pool.id;
         self.ask(|reply| {
-            Request::CancelAll(CancelAll { pool, until, after: None, requested: 0, reply })
+            let (found, search) = (Vec::new(), Some(None));
+            Request::CancelAll(CancelAll { pool, until, found, search, requested: 0, reply })
         })
         .await
     }
 
-    /// Cancels a work, and if it is running drops its attempt when it has not ended after `grace`.
+    /// Cancels a work of this pool, and if it is running drops its attempt when it has not ended after `grace`.
     ///
     /// # Errors
     /// When the runtime is gone or the storage failed.
@@ -300,6 +301,9 @@ impl Workpool {
         prepared: Prepared,
         reply: Option<Reply<Vec<EnqueueAnswer>>>,
     ) -> Result<(), EnqueueError> {
+        if self.shared.is_closed() {
+            return Err(EnqueueError::Closed);
+        }
         let Prepared { works, fresh, on_finish } = prepared;
         let store = self.shared.store().ok_or(EnqueueError::Closed)?;
         self.pool.admit(works.len() as u64)?;

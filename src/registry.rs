@@ -221,9 +221,19 @@ fn finished<O: Serialize>(returned: Result<O, WorkError>) -> RunResult {
     }
 }
 
-/// A result that is too large to keep fails its work: another attempt would give the same.
+/// Messages of failures are cut to this: an error may carry a whole page that a server has sent.
+const MAX_MESSAGE_BYTES: usize = 16 * 1024;
+
+/// A result that is too large to keep fails its work: another attempt would give the same. A message that is too large
+/// is cut.
 pub(crate) fn limit_result(result: RunResult, max: usize) -> RunResult {
     match result {
+        RunResult::Failed(mut failure) if failure.message.len() > MAX_MESSAGE_BYTES => {
+            let end = failure.message.floor_char_boundary(MAX_MESSAGE_BYTES);
+            failure.message.truncate(end);
+            failure.message.push('…');
+            RunResult::Failed(failure)
+        }
         RunResult::Success(output) if output.len() > max => {
             let message = format!("result has {} bytes, at most {max} are kept", output.len());
             RunResult::Failed(Failure::permanent(FailureKind::Encode, message))

@@ -25,6 +25,9 @@ use crate::storage::{Memory, Storage};
 /// How long functions are given to end, once they are told at the end of a shutdown's grace, before they are dropped.
 const NOTICE: Duration = Duration::from_millis(500);
 
+/// How long handing back may take after that.
+const HAND_BACK_LIMIT: Duration = Duration::from_secs(10);
+
 /// Running pools over one store.
 ///
 /// Cheap to clone. When the last clone is dropped without [`shutdown`](Runtime::shutdown), everything ends at once:
@@ -140,7 +143,10 @@ impl Runtime {
             return report;
         }
         let shared = &self.inner.shared;
+        // A pool that is being created is either drained with the others or not created.
+        let creating = self.inner.creating.lock().await;
         shared.close();
+        drop(creating);
         let pools = shared.pools();
         let mut running = 0;
         let mut drained = Vec::new();
@@ -169,8 +175,12 @@ impl Runtime {
                 }
             }
         }
+        // A loop whose storage is broken cannot hand anything back.
+        let limit = tokio::time::Instant::now() + NOTICE + HAND_BACK_LIMIT;
         for drained in late {
-            handed_back += drained.await.unwrap_or(0);
+            if let Ok(Ok(count)) = tokio::time::timeout_at(limit, drained).await {
+                handed_back += count;
+            }
         }
         self.inner.actors.close().await;
         let pending = pools.iter().map(|pool| pool.pending()).sum();

@@ -173,7 +173,9 @@ impl PoolShared {
 
     /// Works have completed, or were not enqueued after all.
     pub fn leave(&self, works: u64) {
-        self.pending.fetch_sub(works, Ordering::SeqCst);
+        if self.pending.fetch_sub(works, Ordering::SeqCst) == works {
+            self.wake_idle();
+        }
     }
 
     /// Waits until there is no work without an outcome, or the runtime shuts down.

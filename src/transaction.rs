@@ -78,7 +78,8 @@ impl Writes {
 
 /// Reads user tables as of one moment. Given to queries; a [`Transaction`] reads in the same way.
 ///
-/// Tables need not be declared: one that was never written is empty.
+/// Tables need not be declared: one that was never written is empty. They are named by code, not by input: each distinct
+/// name is kept for the life of the process.
 pub struct Reader<'a> {
     storage: &'a mut dyn Storage,
     group: &'a Writes,

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::linger::Linger;
 use super::main_loop::MainActor;
-use super::messages::{AddMain, Close, MainPort, StartWorkers, StorePort};
+use super::messages::{AddMain, Close, MainPort, Retire, StartWorkers, StorePort};
 use super::store::StoreActor;
 use super::worker::{Attempt, WorkerHost};
 use crate::committer::{Committer, PoolOpened, Request};
@@ -163,11 +163,11 @@ impl Actors {
                 answer.await.map_err(|_| PoolError::Closed)??;
             let pool = Arc::new(PoolShared::new(pool, name, pending, config.settings()));
             self.shared.add_pool(pool.clone());
-            opened.push((pool, config, claimed));
+            opened.push((pool, claimed));
         }
-        for (pool, config, claimed) in opened {
+        for (pool, claimed) in opened {
             let (reply, started) = oneshot::channel();
-            self.conductor.do_send(StartMain { pool, config, claimed, reply });
+            self.conductor.do_send(StartMain { pool, claimed, reply });
             started.await.map_err(|_| PoolError::Closed)?;
         }
         Ok(())
@@ -212,7 +212,6 @@ struct Conductor {
 #[rtype(result = "()")]
 struct StartMain {
     pool: Arc<PoolShared>,
-    config: PoolConfig,
     claimed: Claimed,
     reply: oneshot::Sender<()>,
 }
@@ -229,10 +228,9 @@ impl Handler<StartMain> for Conductor {
     type Result = ();
 
     fn handle(&mut self, start: StartMain, _: &mut Self::Context) {
-        let StartMain { pool, config, claimed, reply } = start;
+        let StartMain { pool, claimed, reply } = start;
         let spawner = Spawner { hosts: self.hosts.clone() };
-        let main =
-            MainActor::new(self.shared.clone(), pool.clone(), config, spawner, claimed).start();
+        let main = MainActor::new(self.shared.clone(), pool.clone(), spawner, claimed).start();
         self.store.do_send(AddMain { pool: pool.id, main: main.clone().recipient() });
         let port = MainPort {
             configure: main.clone().recipient(),
@@ -344,6 +342,8 @@ impl Hosts {
             Ok(new) => {
                 let old = std::mem::replace(&mut self.hosts[host], new);
                 crate::telemetry::host_replaced(host, old.addr.connected());
+                old.addr.do_send(Retire);
+                self.retired.retain(ArbiterHandle::alive);
                 self.retired.extend(old.arbiter);
             }
             Err(error) => crate::telemetry::host_not_replaced(host, &error),

@@ -13,7 +13,7 @@ use super::messages::{
     Abort, Configure, Drain, HandBack, Inspect, Inspection, RunningAttempt, Stop,
 };
 use super::worker::{Attempt, timed_out};
-use crate::committer::{Advance, BatchReady, Request};
+use crate::committer::{Advance, AdvanceError, BatchReady, Request};
 use crate::config::PoolConfig;
 use crate::context::{Control, Stage};
 use crate::engine::arrivals::AttemptReport;
@@ -21,10 +21,11 @@ use crate::engine::run_status::{KickSource, rest};
 use crate::engine::{Launch, Lost, Step, TurnCx, demand, step};
 use crate::error::PoolError;
 use crate::model::{
-    Batch, Change, Claimed, InternalState, RunNumber, RunResult, RunStatus, RunningRow, Segment,
-    StateRow, Turn, WorkId,
+    Batch, CancelationRow, Change, Claimed, InternalState, RunNumber, RunResult, RunStatus,
+    RunningRow, Segment, StateRow, WorkId,
 };
 use crate::shared::{PoolShared, Shared};
+use crate::storage::StorageError;
 use crate::telemetry;
 
 /// How often a loop looks whether it is making progress.
@@ -54,6 +55,8 @@ pub(super) struct MainActor {
     rng: fastrand::Rng,
 
     state: InternalState,
+    /// The first reign of this loop: what a later one started, it has launched or knows that it has not.
+    first_generation: Option<crate::model::Generation>,
     status: RunStatus,
     /// What follows the commit that is in flight.
     flight: Option<Flight>,
@@ -61,8 +64,8 @@ pub(super) struct MainActor {
     live: HashMap<WorkId, Live>,
     /// Rows of `running` without a worker, for the next turn.
     lost: Vec<Lost>,
-    /// Who waits for the change of the configuration that the next turn commits.
-    configures: Vec<oneshot::Sender<Result<(), PoolError>>>,
+    /// Changes of the configuration that the next turn commits; turns are decided by them already.
+    configures: Vec<Configure>,
     /// A kick that came while a turn was in flight.
     kicked: bool,
     /// The next look is the watchdog's.
@@ -113,7 +116,6 @@ impl MainActor {
     pub fn new(
         shared: Arc<Shared>,
         pool: Arc<PoolShared>,
-        config: PoolConfig,
         spawner: Spawner,
         claimed: Claimed,
     ) -> MainActor {
@@ -122,11 +124,12 @@ impl MainActor {
         let mut main = MainActor {
             shared,
             pool,
-            committed: config.clone(),
-            config,
+            committed: PoolConfig::default(),
+            config: PoolConfig::default(),
             spawner,
             rng,
             state: InternalState::default(),
+            first_generation: None,
             status: RunStatus::Idle { generation },
             flight: None,
             live: HashMap::new(),
@@ -148,14 +151,18 @@ impl MainActor {
 
     /// Goes on from the tables. Rows of `running` that no worker of ours stands behind are lost.
     fn take_over(&mut self, claimed: Claimed) {
-        let Claimed { state, running, epoch } = claimed;
+        let Claimed { state, running, config } = claimed;
         debug_assert!(
             state.generation > self.state.generation,
             "each reign is later than the last"
         );
-        debug_assert_eq!(epoch, self.shared.epoch);
-        // Whether this loop has reigned before: then it knows what it has launched.
-        let renewed = self.state.generation.0 > 0;
+        self.first_generation.get_or_insert(state.generation);
+        self.pool.set_settings(config.settings());
+        self.committed = config.clone();
+        self.config = config;
+        for Configure { config, .. } in &self.configures {
+            self.config = config.clone().over(&self.config);
+        }
         self.state = state;
         self.claiming = false;
         self.lost.clear();
@@ -168,8 +175,12 @@ impl MainActor {
                 Some(live) if work.canceled => live.control.raise(Stage::Canceled),
                 Some(_) => {}
                 None if work.pending_completion.is_some() => {}
-                // In a reign of this loop that was renewed: committed by a turn whose receipt never came.
-                None => self.lost.push(Lost { row, launched: !renewed, chance: self.rng.f64() }),
+                // Committed by a turn of this loop whose receipt never came: not launched. Rows from before this loop
+                // were launched, for all it knows.
+                None => {
+                    let launched = Some(running.generation) < self.first_generation;
+                    self.lost.push(Lost { row, launched, chance: self.rng.f64() });
+                }
             }
         }
         let state = &self.state;
@@ -221,7 +232,7 @@ impl MainActor {
         self.flight = Some(Flight { since, probe, launches, signals, configures, config });
         let advance = Advance {
             pool: self.pool.id,
-            turn: Turn { generation: self.state.generation, number: self.state.turn },
+            turn: self.state.fence(),
             changes,
             demand: demand(&self.state, slots),
             saturated: self.state.running.len() >= slots,
@@ -234,7 +245,7 @@ impl MainActor {
         &mut self,
         changes: &mut Vec<Change>,
     ) -> Vec<oneshot::Sender<Result<(), PoolError>>> {
-        let replies = std::mem::take(&mut self.configures);
+        let replies: Vec<_> = self.configures.drain(..).map(|configure| configure.reply).collect();
         if replies.is_empty() {
             return replies;
         }
@@ -249,8 +260,9 @@ impl MainActor {
     }
 
     /// The receipt of a commit: what waited for it happens now.
-    fn follow_commit(&mut self, flight: Flight) {
-        let Flight { launches, signals, configures, config: committed, .. } = flight;
+    /// `canceled` are works whose cancelation the receipt's batch brings: they are not started any more.
+    fn follow_commit(&mut self, flight: Flight, canceled: &[CancelationRow]) {
+        let Flight { mut launches, signals, configures, config: committed, .. } = flight;
         if let Some(committed) = committed {
             self.pool.set_settings(committed.settings());
             self.committed = committed;
@@ -258,11 +270,32 @@ impl MainActor {
         for reply in configures {
             let _ = reply.send(Ok(()));
         }
+        if self.stopping || !canceled.is_empty() {
+            self.withhold(&mut launches, canceled);
+        }
         self.launch(launches);
         for work_id in signals {
             if let Some(live) = self.live.get(&work_id) {
                 live.control.raise(Stage::Canceled);
             }
+        }
+    }
+
+    /// Hands back what was decided to start but must not any more: its work was canceled, or the runtime shuts down.
+    fn withhold(&mut self, launches: &mut Vec<Launch>, canceled: &[CancelationRow]) {
+        let stopping = self.stopping;
+        let is_canceled =
+            |work_id| canceled.iter().any(|row: &CancelationRow| row.work_id == work_id);
+        let withheld = launches
+            .extract_if(.., |launch| stopping || is_canceled(launch.spec.work_id))
+            .map(|launch| AttemptReport {
+                work_id: launch.spec.work_id,
+                run: launch.run,
+                result: RunResult::HandedBack,
+            });
+        let reports: Vec<_> = withheld.collect();
+        if !reports.is_empty() {
+            self.send(Request::AttemptsFinished(reports));
         }
     }
 
@@ -373,6 +406,7 @@ impl MainActor {
         if let RunStatus::Scheduled { segment, saturated: false, .. } = self.status
             && segment <= now
         {
+            telemetry::kicked(&self.pool, KickSource::Timer);
             self.look_again();
         }
         self.set_tick(ctx);
@@ -398,6 +432,10 @@ impl MainActor {
             return;
         }
         live.deadline = None;
+        if live.control.is_reported() {
+            // It has ended, or is the store's affair now.
+            return;
+        }
         let control = live.control.clone();
         control.raise(deadline.stage);
         if !deadline.abandon {
@@ -420,10 +458,24 @@ impl MainActor {
         self.spawner.replace_stuck(host);
     }
 
+    /// Answers changes of the configuration that were not committed, and takes them back.
+    fn refuse_configures(
+        &mut self,
+        in_flight: Vec<oneshot::Sender<Result<(), PoolError>>>,
+        error: &StorageError,
+    ) {
+        let waiting = self.configures.drain(..).map(|configure| configure.reply);
+        for reply in in_flight.into_iter().chain(waiting) {
+            let _ = reply.send(Err(PoolError::Storage(error.clone())));
+        }
+        self.config = self.committed.clone();
+    }
+
     /// Begins a new reign, from what the tables say.
     fn claim_soon(&mut self, wait: Duration, ctx: &mut Context<Self>) {
         self.claiming = true;
-        self.flight = None;
+        let flight = self.flight.take().unwrap_or_default();
+        self.refuse_configures(flight.configures, &StorageError::Conflict);
         ctx.run_later(wait, |main, ctx| main.claim(ctx));
     }
 
@@ -437,6 +489,11 @@ impl MainActor {
             }
             Ok(Err(error)) => {
                 telemetry::claim_failed(&main.pool, &error);
+                main.refuse_configures(Vec::new(), &error);
+                // With a storage that stays broken there is nothing left to wait for.
+                if let Some(reply) = main.draining.take() {
+                    let _ = reply.send(main.handed_back);
+                }
                 main.claim_soon(Duration::from_secs(1), ctx);
             }
             // The store is gone, and so will this actor be.
@@ -464,6 +521,7 @@ impl MainActor {
         let report_due = !self.state.running.is_empty();
         if has_work || report_due {
             self.probing = true;
+            telemetry::kicked(&self.pool, KickSource::Watchdog);
             self.look_again();
         }
     }
@@ -472,7 +530,9 @@ impl MainActor {
 impl MainActor {
     /// What the watchdog's look finds should have been found without it, if it is old.
     fn judge_probe(&self, batch: &Batch) {
-        let starts = batch.starts.first().map(|row| row.key.segment);
+        // A start may have waited for a slot that a completion of this batch has freed.
+        let starts = batch.starts.first().filter(|_| batch.completions.is_empty());
+        let starts = starts.map(|row| row.key.segment);
         let completions = batch.completions.first().map(|row| row.key.segment);
         let Some(oldest) = starts.into_iter().chain(completions).min() else { return };
         let waited = batch.read_at.since(oldest);
@@ -496,8 +556,7 @@ impl Handler<BatchReady> for MainActor {
 
     fn handle(&mut self, ready: BatchReady, ctx: &mut Self::Context) {
         let BatchReady { turn, kick, batch } = ready;
-        let expected = Turn { generation: self.state.generation, number: self.state.turn };
-        if turn != expected || self.claiming {
+        if turn != self.state.fence() || self.claiming {
             telemetry::stale_batch(&self.pool, turn);
             return;
         }
@@ -512,28 +571,18 @@ impl Handler<BatchReady> for MainActor {
                 if flight.probe {
                     self.judge_probe(&batch);
                 }
-                self.follow_commit(flight);
+                self.follow_commit(flight, &batch.cancelations);
                 self.turn(batch, ctx);
             }
             Err(error) => {
                 telemetry::turn_failed(&self.pool, &error);
-                self.config = self.committed.clone();
-                for reply in flight.configures.into_iter().chain(self.configures.drain(..)) {
-                    let _ = reply.send(Err(error.clone().into()));
-                }
+                let error = match error {
+                    AdvanceError::Fenced => StorageError::Conflict,
+                    AdvanceError::Storage(error) => error,
+                };
+                self.refuse_configures(flight.configures, &error);
                 self.claim_soon(CLAIM_BACKOFF, ctx);
             }
-        }
-    }
-}
-
-impl From<crate::committer::AdvanceError> for PoolError {
-    fn from(error: crate::committer::AdvanceError) -> Self {
-        match error {
-            crate::committer::AdvanceError::Fenced => {
-                PoolError::Storage(crate::storage::StorageError::Conflict)
-            }
-            crate::committer::AdvanceError::Storage(error) => PoolError::Storage(error),
         }
     }
 }
@@ -541,10 +590,10 @@ impl From<crate::committer::AdvanceError> for PoolError {
 impl Handler<Configure> for MainActor {
     type Result = ();
 
-    fn handle(&mut self, Configure { config, reply }: Configure, _: &mut Self::Context) {
+    fn handle(&mut self, configure: Configure, _: &mut Self::Context) {
         // From now on, so that nothing starts against it once it is acknowledged.
-        self.config = config.over(&self.config);
-        self.configures.push(reply);
+        self.config = configure.config.clone().over(&self.config);
+        self.configures.push(configure);
         telemetry::kicked(&self.pool, KickSource::Configure);
         self.look_again();
     }

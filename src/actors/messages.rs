@@ -111,6 +111,11 @@ pub(crate) struct RunningAttempt {
 #[rtype(result = "()")]
 pub(super) struct StartWorkers(pub Vec<Attempt>);
 
+/// Conductor → worker host: another one has taken your place.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Retire;
+
 /// The way to the store, from any thread.
 pub(crate) struct StorePort(Recipient<Request>);
 

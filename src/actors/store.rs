@@ -19,6 +19,9 @@ use crate::telemetry;
 /// The wait after a failed commit, doubled each time up to the second.
 const RETRY_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
 
+/// How often finished works are looked at for their age, also when nothing completes.
+const FORGET_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Holds the work and pending tables.
 ///
 /// Promises: what it answers is committed; later messages see earlier ones; a loop that rests is woken; a report that
@@ -28,6 +31,8 @@ pub(super) struct StoreActor {
     shared: Arc<Shared>,
     driver: Driver,
     inbox: Vec<Request>,
+    /// What a group has left over: it stands before the inbox.
+    kept: Vec<Request>,
     /// Whether a flush is on its way or under way.
     flushing: bool,
     mains: HashMap<PoolId, Recipient<BatchReady>>,
@@ -72,6 +77,7 @@ impl StoreActor {
             shared,
             driver,
             inbox: Vec::new(),
+            kept: Vec::new(),
             flushing: false,
             mains: HashMap::new(),
             listeners: HashMap::new(),
@@ -163,7 +169,8 @@ impl StoreActor {
         }
     }
 
-    /// Takes up what is left over, after a pause if the storage failed.
+    /// Takes up what is left over, after a pause if the storage failed. What was kept goes before what comes later:
+    /// an attempt that ended in time must not be overtaken by its own deadline.
     fn go_on(
         &mut self,
         again: Vec<Request>,
@@ -171,28 +178,41 @@ impl StoreActor {
         unfinished: bool,
         ctx: &mut Context<Self>,
     ) {
+        let keeps = !again.is_empty() || unfinished;
+        let count = again.len();
+        self.kept = again;
         let Some(error) = failed else {
             self.failures = 0;
-            self.inbox.extend(again);
-            if !self.inbox.is_empty() {
+            if keeps || !self.inbox.is_empty() {
                 self.flush_soon(ctx);
             }
             return;
         };
-        telemetry::storage_failed(&error, again.len());
-        if again.is_empty() && !unfinished {
-            if !self.inbox.is_empty() {
-                self.flush_soon(ctx);
-            }
-            return;
+        telemetry::storage_failed(&error, count);
+        if let StorageError::Poisoned(_) = error {
+            self.give_up(&error);
         }
-        let (first, longest) = RETRY_BACKOFF;
-        let pause = (first * 2u32.saturating_pow(self.failures)).min(longest);
-        self.failures = (self.failures + 1).min(16);
-        ctx.run_later(pause, |store, ctx| {
-            store.inbox.extend(again);
-            store.flush_soon(ctx);
-        });
+        if !self.inbox.is_empty() {
+            self.flush_soon(ctx);
+        } else if keeps {
+            let (first, longest) = RETRY_BACKOFF;
+            let pause = (first * 2u32.saturating_pow(self.failures)).min(longest);
+            self.failures = (self.failures + 1).min(16);
+            ctx.run_later(pause, |store, ctx| store.flush_soon(ctx));
+        }
+    }
+
+    /// Nothing will complete any more: the storage must be opened again, by another runtime.
+    fn give_up(&mut self, error: &StorageError) {
+        for request in std::mem::take(&mut self.kept) {
+            if let Request::Listen { listener, .. } = request {
+                listener.fail(error);
+            }
+        }
+        for listener in self.listeners.drain().flat_map(|(_, waiting)| waiting) {
+            listener.fail(error);
+        }
+        self.shared.board.close();
     }
 
     fn close(&mut self, ctx: &mut Context<Self>) {
@@ -237,6 +257,13 @@ fn spawn_thread(
 
 impl Actor for StoreActor {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(FORGET_INTERVAL, |store, ctx| {
+            store.inbox.push(Request::Forget);
+            store.flush_soon(ctx);
+        });
+    }
 }
 
 impl Drop for StoreActor {
@@ -260,7 +287,8 @@ impl Handler<Flush> for StoreActor {
 
     fn handle(&mut self, _: Flush, ctx: &mut Self::Context) {
         self.linger.touch();
-        let group = std::mem::take(&mut self.inbox);
+        let mut group = std::mem::take(&mut self.kept);
+        group.append(&mut self.inbox);
         match &mut self.driver {
             Driver::Inline(committer) => {
                 let settled = committer.run(group);
@@ -274,7 +302,7 @@ impl Handler<Flush> for StoreActor {
             }
             Driver::Closed => {}
         }
-        if self.closing.is_some() && !self.flushing {
+        if self.closing.is_some() && !self.flushing && self.inbox.is_empty() {
             self.close(ctx);
         }
     }
@@ -285,7 +313,7 @@ impl Handler<GroupSettled> for StoreActor {
 
     fn handle(&mut self, GroupSettled(settled): GroupSettled, ctx: &mut Self::Context) {
         self.settle(settled, ctx);
-        if self.closing.is_some() && !self.flushing {
+        if self.closing.is_some() && !self.flushing && self.inbox.is_empty() {
             self.close(ctx);
         }
     }

@@ -1,6 +1,6 @@
 //! The WorkerActor: one attempt, from its start to its report.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use std::task::{self, Poll};
 use actix::prelude::*;
 
 use super::linger::Linger;
-use super::messages::StartWorkers;
+use super::messages::{Retire, StartWorkers};
 use crate::committer::{Request, RunInStore, guarded};
 use crate::context::{ActionContext, Control, Stage};
 use crate::engine::arrivals::AttemptReport;
@@ -25,12 +25,11 @@ use crate::telemetry;
 /// arbiter that ends or a forgotten future cannot leave a slot occupied.
 pub(super) struct Attempt {
     control: Arc<Control>,
-    reported: bool,
 }
 
 impl Attempt {
     pub fn new(control: Arc<Control>) -> Attempt {
-        Attempt { control, reported: false }
+        Attempt { control }
     }
 
     pub fn set_host(&self, host: usize) {
@@ -38,14 +37,14 @@ impl Attempt {
     }
 
     fn report(&mut self, result: RunResult) -> AttemptReport {
-        self.reported = true;
+        self.control.set_reported();
         AttemptReport { work_id: self.control.spec.work_id, run: self.control.run, result }
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        if !self.reported {
+        if !self.control.is_reported() {
             let message = "the worker went away without a report";
             let report =
                 self.report(RunResult::Failed(Failure::retryable(FailureKind::Lost, message)));
@@ -61,6 +60,10 @@ struct Outbox {
     shared: Arc<Shared>,
     reports: RefCell<Vec<AttemptReport>>,
     linger: Linger,
+    /// How many workers there are.
+    workers: Cell<usize>,
+    /// Set when another host has taken the place of this one: its thread ends with its last worker.
+    retired: Cell<bool>,
 }
 
 impl Outbox {
@@ -86,6 +89,15 @@ impl Outbox {
     }
 }
 
+impl Outbox {
+    fn end_if_retired(&self) {
+        if self.retired.get() && self.workers.get() == 0 {
+            self.send();
+            Arbiter::current().stop();
+        }
+    }
+}
+
 impl Drop for Outbox {
     /// The arbiter ended before the task that sends could run.
     fn drop(&mut self) {
@@ -101,8 +113,16 @@ pub(super) struct WorkerHost {
 
 impl WorkerHost {
     pub fn new(shared: Arc<Shared>, linger: Linger) -> WorkerHost {
-        let reports = RefCell::default();
-        WorkerHost { outbox: Rc::new(Outbox { shared, reports, linger: linger.clone() }), linger }
+        WorkerHost {
+            outbox: Rc::new(Outbox {
+                shared,
+                reports: RefCell::default(),
+                linger: linger.clone(),
+                workers: Cell::new(0),
+                retired: Cell::new(false),
+            }),
+            linger,
+        }
     }
 }
 
@@ -116,8 +136,18 @@ impl Handler<StartWorkers> for WorkerHost {
     fn handle(&mut self, StartWorkers(attempts): StartWorkers, _: &mut Self::Context) {
         self.linger.touch();
         for attempt in attempts {
+            self.outbox.workers.set(self.outbox.workers.get() + 1);
             WorkerActor { attempt, outbox: self.outbox.clone() }.start();
         }
+    }
+}
+
+impl Handler<Retire> for WorkerHost {
+    type Result = ();
+
+    fn handle(&mut self, _: Retire, _: &mut Self::Context) {
+        self.outbox.retired.set(true);
+        self.outbox.end_if_retired();
     }
 }
 
@@ -142,7 +172,7 @@ impl Actor for WorkerActor {
             }
             Begun::InStore(run) => {
                 // From here on the store has the duty to report.
-                self.attempt.reported = true;
+                control.set_reported();
                 if let Some(store) = control.shared.store() {
                     store.send(Request::RunInStore(run));
                 }
@@ -153,12 +183,21 @@ impl Actor for WorkerActor {
     }
 }
 
+impl Drop for WorkerActor {
+    fn drop(&mut self) {
+        self.outbox.workers.set(self.outbox.workers.get() - 1);
+        self.outbox.end_if_retired();
+    }
+}
+
 impl WorkerActor {
     fn finish(&mut self, result: RunResult, ctx: &mut Context<Self>) {
         let control = &self.attempt.control;
         let result = match (result, control.stage()) {
             // It stopped because the runtime does: the work goes on elsewhere.
-            (RunResult::Canceled, Stage::ShuttingDown) => RunResult::HandedBack,
+            (RunResult::Canceled, Stage::ShuttingDown | Stage::AbortHandBack) => {
+                RunResult::HandedBack
+            }
             (result, _) => limit_result(result, control.max_result_bytes),
         };
         let report = self.attempt.report(result);
@@ -196,6 +235,10 @@ fn begin(control: &Arc<Control>) -> Begun {
             let thread = control.shared.blocking.spawn_blocking(move || {
                 let span = telemetry::attempt_span(&cx.control);
                 let _entered = span.enter();
+                // It may have waited for a thread until nobody wanted it any more.
+                if cx.control.stage().is_abort() {
+                    return RunResult::Canceled;
+                }
                 guarded(|| run(cx.control.spec.args.as_bytes(), &cx))
             });
             Begun::Running(Box::pin(async move {

@@ -7,6 +7,10 @@ use crate::model::{Change, CompletionRow, Key, Outcome, Retry, RunResult, WorkFa
 pub(super) fn handle(draft: &mut Draft, rows: Vec<CompletionRow>, remember: bool) {
     for row in rows {
         let work_id = row.work.spec.work_id;
+        debug_assert_eq!(
+            row.run, row.work.runs,
+            "a completion is of the run that occupies the slot"
+        );
         let attempts = row.work.attempts;
         let completed = settle(draft, row.work, row.result, row.retry, attempts, Some(row.key));
         if completed && remember {

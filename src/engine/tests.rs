@@ -105,6 +105,7 @@ fn running_row(work: &WorkFact) -> Running {
 fn state<'a>(running: impl IntoIterator<Item = &'a WorkFact>) -> InternalState {
     let rows = running.into_iter().map(|work| (work.spec.work_id, running_row(work)));
     InternalState {
+        epoch: Default::default(),
         generation: REIGN,
         turn: TURN,
         cursors: Cursors { incoming: DRAINED, completion: DRAINED, cancelation: DRAINED },

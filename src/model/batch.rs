@@ -7,12 +7,15 @@ use super::{
     Cursors, Epoch, Generation, InternalState, Key, PoolId, Retry, RunNumber, Running, Segment,
     Spec, WorkFact, WorkId,
 };
+use crate::config::PoolConfig;
 
 /// The number of a turn together with who takes it: the fence of every commit of a main loop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Turn {
     /// Who takes it.
     pub generation: Generation,
+    /// In which start of a runtime: two that were made from one copy of a store are not taken for each other.
+    pub epoch: Epoch,
     /// Counts up by one with each commit.
     pub number: u64,
 }
@@ -109,6 +112,6 @@ pub struct Claimed {
     pub state: InternalState,
     /// The facts of every running row.
     pub running: Vec<RunningRow>,
-    /// Which start of the runtime this is.
-    pub epoch: Epoch,
+    /// The configuration that is stored.
+    pub config: PoolConfig,
 }

@@ -165,6 +165,8 @@ pub enum Change {
 pub struct StateRow {
     /// See [`InternalState::generation`].
     pub generation: Generation,
+    /// See [`InternalState::epoch`].
+    pub epoch: super::Epoch,
     /// See [`InternalState::turn`].
     pub turn: u64,
     /// See [`InternalState::cursors`].
@@ -175,10 +177,19 @@ pub struct StateRow {
     pub report: super::Report,
 }
 
+impl StateRow {
+    /// The last turn that was committed, as the fence knows it.
+    #[must_use]
+    pub fn fence(&self) -> super::Turn {
+        super::Turn { generation: self.generation, epoch: self.epoch, number: self.turn }
+    }
+}
+
 impl From<&InternalState> for StateRow {
     fn from(state: &InternalState) -> Self {
         StateRow {
             generation: state.generation,
+            epoch: state.epoch,
             turn: state.turn,
             cursors: state.cursors,
             last_recovery: state.last_recovery,
@@ -191,6 +202,7 @@ impl From<StateRow> for InternalState {
     fn from(row: StateRow) -> Self {
         InternalState {
             generation: row.generation,
+            epoch: row.epoch,
             turn: row.turn,
             cursors: row.cursors,
             last_recovery: row.last_recovery,

@@ -5,7 +5,7 @@ use std::fmt;
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
-use super::{RunNumber, Segment, WorkId};
+use super::{RunNumber, Segment, Turn, WorkId};
 
 /// One reign over a pool. Higher is later; a write by an earlier one is refused.
 #[derive(
@@ -67,6 +67,8 @@ pub struct Running {
 pub struct InternalState {
     /// Which reign this is.
     pub generation: Generation,
+    /// Which start of a runtime the reign belongs to.
+    pub epoch: Epoch,
     /// The number of the last turn that was committed.
     pub turn: u64,
     /// How far each table is drained.
@@ -77,6 +79,14 @@ pub struct InternalState {
     pub report: Report,
     /// Every attempt that occupies a slot.
     pub running: HashMap<WorkId, Running>,
+}
+
+impl InternalState {
+    /// The last turn that was committed, as the fence knows it.
+    #[must_use]
+    pub fn fence(&self) -> Turn {
+        Turn { generation: self.generation, epoch: self.epoch, number: self.turn }
+    }
 }
 
 /// Whether the loop is running, and if not, what it waits for. Main's own, in memory.

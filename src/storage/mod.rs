@@ -23,10 +23,11 @@ pub enum StorageError {
     /// Another runtime is using it. Shut that one down first.
     #[error("storage is in use by another runtime")]
     InUse,
-    /// The operation failed and left no trace; the same may work later.
+    /// The operation failed; the same may work later. A commit that fails so may have happened all the same: it is
+    /// looked for before it is given up.
     #[error("storage failed, will be tried again: {0}")]
     Unavailable(String),
-    /// A concurrent writer was faster; decide again.
+    /// A concurrent writer was faster, and nothing was written.
     #[error("storage was changed by another writer")]
     Conflict,
     /// The storage cannot be trusted any more and must be opened anew.
