@@ -118,10 +118,7 @@ fn a_closure_is_an_action() {
         let work = pool.enqueue(JOIN.call(("ab".into(), 3))).await.unwrap();
         assert_eq!(work.join().await.unwrap(), "ababab");
         let failed = pool.enqueue(JOIN.call(("ab".into(), 0))).await.unwrap().join().await;
-        assert_eq!(
-            failed.unwrap_err().to_string(),
-            "work failed in attempt 1: nothing to repeat"
-        );
+        assert_eq!(failed.unwrap_err().to_string(), "work failed in attempt 1: nothing to repeat");
         runtime.shutdown(secs(1)).await;
     });
 }

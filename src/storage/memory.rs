@@ -133,8 +133,8 @@ impl Storage for Memory {
         };
         let mut ids: Vec<_> =
             tables.works.rows().filter(in_page).map(|row| row.spec.work_id).collect();
-        if ids.len() > limit && limit > 0 {
-            ids.select_nth_unstable(limit - 1);
+        if ids.len() > limit {
+            ids.select_nth_unstable(limit);
             ids.truncate(limit);
         }
         ids.sort_unstable();

@@ -1,0 +1,28 @@
+//! Every backend passes the conformance suite.
+#![cfg(feature = "conformance")]
+
+use actix_workpool::storage::{Memory, conformance};
+
+#[test]
+fn memory_conforms() {
+    for seed in 0..20 {
+        let tables = Memory::new();
+        conformance::exercise(seed, 300, || tables.clone());
+    }
+}
+
+#[cfg(feature = "redb")]
+#[test]
+fn redb_conforms() {
+    use actix_workpool::storage::{Durability, Redb};
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("conformance");
+    std::fs::create_dir_all(&folder).unwrap();
+    for seed in 0..20 {
+        let path = folder.join(format!("{seed}.redb"));
+        let _ = std::fs::remove_file(&path);
+        conformance::exercise(seed, 300, || {
+            Redb::open(&path).unwrap().durability(Durability::Process)
+        });
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
