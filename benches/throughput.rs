@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use actix_workpool::storage::{Memory, Storage};
 use actix_workpool::{Action, ActionContext, PoolConfig, Runtime, WorkError, WorkStatus, Workpool};
 use clap::Parser;
 use serde::{Deserialize, Serialize};
@@ -41,15 +42,25 @@ struct Options {
 fn main() {
     let options = Options::parse();
     type Case = (&'static str, fn(bool) -> Value);
-    let cases: [Case; 6] = [
+    let cases: &[Case] = &[
         ("memory/noop", noop),
         ("memory/backlog", backlog),
         ("memory/latency", latency),
         ("memory/pending_bytes", pending_bytes),
         ("memory/delayed", delayed),
         ("memory/pools", pools),
+        #[cfg(feature = "redb")]
+        ("redb/noop", durable::noop),
+        #[cfg(feature = "redb")]
+        ("redb/enqueue_one", durable::enqueue_one),
+        #[cfg(feature = "redb")]
+        ("redb/enqueue_many", durable::enqueue_many),
+        #[cfg(feature = "redb")]
+        ("redb/backlog", durable::backlog),
+        #[cfg(feature = "redb")]
+        ("redb/open", durable::open),
     ];
-    for (name, case) in cases {
+    for (name, case) in cases.iter().copied() {
         if options.case.as_ref().is_some_and(|wanted| !name.contains(wanted.as_str())) {
             continue;
         }
@@ -94,7 +105,12 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 async fn start(config: PoolConfig) -> (Runtime, Workpool) {
+    start_on(Memory::new(), config).await
+}
+
+async fn start_on(storage: impl Storage, config: PoolConfig) -> (Runtime, Workpool) {
     let runtime = Runtime::builder()
+        .storage(storage)
         .action::<Noop>()
         .action::<Stamp>()
         .data(Stamps::default())
@@ -206,7 +222,11 @@ fn backlog(quick: bool) -> Value {
 
 /// Works per second while a producer keeps `pending` works pending.
 async fn at_backlog(pending: u64, works: u64) -> f64 {
-    let (runtime, pool) = start(config().paused(true)).await;
+    at_backlog_on(Memory::new(), pending, works).await
+}
+
+async fn at_backlog_on(storage: impl Storage, pending: u64, works: u64) -> f64 {
+    let (runtime, pool) = start_on(storage, config().paused(true)).await;
     let batch = || (0..BATCH).map(Noop::new);
     while pool.pending() < pending {
         pool.enqueue_batch(batch()).await.expect("enqueued");
@@ -402,4 +422,176 @@ fn pools(quick: bool) -> Value {
 fn round(figure: f64, digits: i32) -> f64 {
     let unit = 10f64.powi(digits);
     (figure * unit).round() / unit
+}
+
+/// The store in a file, each group of commits fsynced.
+#[cfg(feature = "redb")]
+mod durable {
+    use std::io::Write;
+    use std::path::PathBuf;
+
+    use actix_workpool::storage::Redb;
+
+    use super::*;
+
+    /// A new file, on the disk of the target folder: a temporary folder may be in memory.
+    fn file() -> PathBuf {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("bench");
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let path = folder.join(format!("{}-{number}.redb", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        path
+    }
+
+    fn with_file<T>(case: impl FnOnce(&PathBuf) -> T) -> T {
+        let path = file();
+        let result = case(&path);
+        let _ = std::fs::remove_file(&path);
+        result
+    }
+
+    pub fn noop(quick: bool) -> Value {
+        let (works, rounds) = if quick { (20_000, 3) } else { (100_000, 5) };
+        let run = |storage: Option<Redb>| {
+            block_on(async {
+                let (runtime, pool) = match storage {
+                    Some(storage) => start_on(storage, config()).await,
+                    None => start(config()).await,
+                };
+                whole_life(&pool, works / 4 / BATCH * BATCH).await;
+                let rate = whole_life(&pool, works).await;
+                runtime.shutdown(Duration::ZERO).await;
+                rate
+            })
+        };
+        let pairs: Vec<_> = (0..rounds)
+            .map(|_| {
+                let ours = with_file(|path| run(Some(Redb::open(path).expect("opens"))));
+                (ours, run(None))
+            })
+            .collect();
+        let (ours, theirs) = medians(&pairs);
+        json!({
+            "ratio": round(ratios(&pairs), 3),
+            "works_per_s": ours.round(),
+            "baseline_per_s": theirs.round(),
+        })
+    }
+
+    /// Acknowledgements, one at a time: milliseconds each.
+    async fn acks(pool: &Workpool, count: usize) -> f64 {
+        let mut each = Vec::with_capacity(count);
+        for number in 0..count {
+            let begun = Instant::now();
+            pool.enqueue(Noop::new(number as u64)).await.expect("enqueued");
+            each.push(begun.elapsed().as_secs_f64() * 1e3);
+        }
+        median(each)
+    }
+
+    pub fn enqueue_one(quick: bool) -> Value {
+        let count = if quick { 300 } else { 2_000 };
+        let ours = with_file(|path| {
+            block_on(async {
+                let storage = Redb::open(path).expect("opens");
+                let (runtime, pool) = start_on(storage, config().paused(true)).await;
+                acks(&pool, count / 10).await;
+                let ours = acks(&pool, count).await;
+                runtime.shutdown(Duration::ZERO).await;
+                ours
+            })
+        });
+        let theirs = with_file(|path| {
+            let mut file = std::fs::File::create(path).expect("a file");
+            let block = [7; 4096];
+            let each = (0..count).map(|_| {
+                let begun = Instant::now();
+                file.write_all(&block).expect("written");
+                file.sync_data().expect("synced");
+                begun.elapsed().as_secs_f64() * 1e3
+            });
+            median(each.collect())
+        });
+        json!({
+            "ratio": round(ours / theirs, 2),
+            "p50_ms": round(ours, 3),
+            "baseline_p50_ms": round(theirs, 3),
+        })
+    }
+
+    pub fn enqueue_many(quick: bool) -> Value {
+        const CALLERS: usize = 256;
+        let each = if quick { 20 } else { 100 };
+        let (many, one) = with_file(|path| {
+            block_on(async {
+                let storage = Redb::open(path).expect("opens");
+                let (runtime, pool) = start_on(storage, config().paused(true)).await;
+                let one = 1e3 / acks(&pool, each * 5).await;
+                let begun = Instant::now();
+                let callers: Vec<_> = (0..CALLERS)
+                    .map(|_| {
+                        let pool = pool.clone();
+                        tokio::spawn(async move { acks(&pool, each).await })
+                    })
+                    .collect();
+                for caller in callers {
+                    caller.await.expect("the caller ends");
+                }
+                let many = (CALLERS * each) as f64 / begun.elapsed().as_secs_f64();
+                runtime.shutdown(Duration::ZERO).await;
+                (many, one)
+            })
+        });
+        json!({
+            "ratio": round(many / one, 1),
+            "acks_per_s": many.round(),
+            "baseline_per_s": one.round(),
+        })
+    }
+
+    pub fn backlog(quick: bool) -> Value {
+        let works = if quick { 20_000 } else { 100_000 };
+        let large = if quick { 200_000 } else { 1_000_000 };
+        let at = |pending| {
+            with_file(|path| {
+                let storage = Redb::open(path).expect("opens");
+                block_on(at_backlog_on(storage, pending, works))
+            })
+        };
+        let rounds = if quick { 1 } else { 3 };
+        let pairs: Vec<_> = (0..rounds).map(|_| (at(large), at(1_000))).collect();
+        let (ours, theirs) = medians(&pairs);
+        json!({
+            "ratio": round(ratios(&pairs), 3),
+            "pending": large,
+            "works_per_s": ours.round(),
+            "baseline_per_s": theirs.round(),
+        })
+    }
+
+    pub fn open(quick: bool) -> Value {
+        let works: u64 = if quick { 200_000 } else { 1_000_000 };
+        let seconds = with_file(|path| {
+            block_on(async {
+                let storage = Redb::open(path).expect("opens");
+                let (runtime, pool) = start_on(storage, config().paused(true)).await;
+                for _ in 0..works / BATCH {
+                    pool.enqueue_batch((0..BATCH).map(Noop::new)).await.expect("enqueued");
+                }
+                runtime.shutdown(Duration::ZERO).await;
+            });
+            let begun = Instant::now();
+            block_on(async {
+                let storage = Redb::open(path).expect("opens");
+                let (runtime, pool) = start_on(storage, PoolConfig::default()).await;
+                let seconds = begun.elapsed().as_secs_f64();
+                assert_eq!(pool.pending(), works);
+                runtime.shutdown(Duration::ZERO).await;
+                seconds
+            })
+        });
+        json!({ "seconds": round(seconds, 3), "works": works })
+    }
 }
