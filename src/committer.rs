@@ -33,7 +33,7 @@ use crate::model::{
 };
 use crate::registry::{Code, CompletionCall, encode, limit_result};
 use crate::shared::Shared;
-use crate::storage::{Storage, StorageError};
+use crate::storage::{Fsync, Storage, StorageError};
 use crate::transaction::{Reader, Transaction, Writes};
 
 /// Called once with the outcome of a work.
@@ -565,7 +565,11 @@ impl Committer {
             return self.committed(group);
         }
         let witness = Witness::of(&group.changes);
-        match self.storage.commit(&mut group.changes, group.now) {
+        // A report that is lost with the process is a lost attempt; the turn that acts on it is synced.
+        let tells_nobody =
+            group.receipts.is_empty() && group.advances.is_empty() && group.in_store.is_empty();
+        let fsync = if tells_nobody { Fsync::WithNext } else { Fsync::Now };
+        match self.storage.commit(&mut group.changes, group.now, fsync) {
             Ok(()) => self.committed(group),
             // These say for certain that nothing was written, or that nothing more can be found out.
             Err(error @ (StorageError::Conflict | StorageError::Poisoned(_))) => {
@@ -1132,7 +1136,7 @@ impl Committer {
             Change::PutGlobals { pool, name, config: config.clone() },
             Change::PutState { pool, state },
         ];
-        self.storage.commit(&mut changes, self.clock)?;
+        self.storage.commit(&mut changes, self.clock, Fsync::Now)?;
         let entry = &mut self.pools[pool.0 as usize];
         entry.fence = state.fence();
         entry.cursors = state.cursors;
@@ -1196,7 +1200,7 @@ impl Committer {
                 }
             }
             if !changes.is_empty() {
-                self.storage.commit(&mut changes, self.clock)?;
+                self.storage.commit(&mut changes, self.clock, Fsync::Now)?;
             }
         }
     }
@@ -1270,7 +1274,7 @@ impl Committer {
         let mut changes: Vec<_> =
             expired.into_iter().map(|work_id| Change::DeleteFinished { work_id }).collect();
         if !changes.is_empty() {
-            let _ = self.storage.commit(&mut changes, self.clock);
+            let _ = self.storage.commit(&mut changes, self.clock, Fsync::WithNext);
         }
     }
 

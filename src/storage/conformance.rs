@@ -15,7 +15,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Memory, Storage};
+use super::{Fsync, Memory, Storage};
 use crate::config::PoolConfig;
 use crate::model::{
     ArgBytes, Change, Cursors, Demand, Epoch, Failure, FailureKind, Finished, FunctionKind,
@@ -84,8 +84,9 @@ impl Script {
     fn commit(&mut self, backend: &mut impl Storage, changes: Vec<Change>) {
         let mut theirs = changes.clone();
         let mut ours = changes;
-        self.memory.commit(&mut ours, self.now).expect("memory commits");
-        backend.commit(&mut theirs, self.now).expect("the backend commits");
+        let fsync = if self.rng.bool() { Fsync::Now } else { Fsync::WithNext };
+        self.memory.commit(&mut ours, self.now, Fsync::Now).expect("memory commits");
+        backend.commit(&mut theirs, self.now, fsync).expect("the backend commits");
         assert!(theirs.is_empty(), "seed {}: a commit empties its list", self.seed);
     }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
-use super::{KeyRange, Opened, PoolRow, Storage, StorageError};
+use super::{Fsync, KeyRange, Opened, PoolRow, Storage, StorageError};
 use crate::config::PoolConfig;
 use crate::model::{
     Batch, CancelationRow, Change, CompletionRow, Counts, Cursors, Demand, Finished, Key, Name,
@@ -204,7 +204,12 @@ impl Storage for Memory {
         Ok(rows.map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
-    fn commit(&mut self, changes: &mut Vec<Change>, now: Segment) -> Result<(), StorageError> {
+    fn commit(
+        &mut self,
+        changes: &mut Vec<Change>,
+        now: Segment,
+        _: Fsync,
+    ) -> Result<(), StorageError> {
         let mut tables = self.tables();
         tables.clock = tables.clock.max(now);
         tables.works.warm(changes.iter().filter_map(|change| match change {

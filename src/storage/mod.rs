@@ -69,6 +69,16 @@ pub struct PoolRow {
     pub pending: u64,
 }
 
+/// When a commit must be safe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fsync {
+    /// When the call returns: somebody is told.
+    Now,
+    /// With the next commit that is synced: so far nobody is told. A crash may lose it, but not a part of it, and
+    /// nothing that comes later without it.
+    WithNext,
+}
+
 /// The rows of a user table that a scan may return.
 pub type KeyRange = (Bound<TableKey>, Bound<TableKey>);
 
@@ -154,5 +164,10 @@ pub trait Storage: Send + 'static {
     ) -> Result<Vec<(TableKey, Payload)>, StorageError>;
 
     /// Applies all changes in order, or none, and empties the list when it did. `now` is the store's clock.
-    fn commit(&mut self, changes: &mut Vec<Change>, now: Segment) -> Result<(), StorageError>;
+    fn commit(
+        &mut self,
+        changes: &mut Vec<Change>,
+        now: Segment,
+        fsync: Fsync,
+    ) -> Result<(), StorageError>;
 }

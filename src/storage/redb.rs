@@ -25,15 +25,15 @@ use ::redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata,
     TableDefinition, WriteTransaction,
 };
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::codec::{self, Damaged, Head, RunRow};
-use super::{KeyRange, Opened, PoolRow, Storage, StorageError};
+use super::{Fsync, KeyRange, Opened, PoolRow, Storage, StorageError};
 use crate::config::PoolConfig;
 use crate::model::{
     Batch, CancelationRow, Change, CompletionRow, Counts, Cursors, Demand, Finished, Key, Name,
-    Payload, PoolId, Retry, Running, RunningRow, Segment, Spec, StartRow, StateRow, TableKey,
-    WorkFact, WorkId,
+    Payload, PoolId, Retry, RunNumber, RunResult, Running, RunningRow, Segment, Spec, StartRow,
+    StateRow, TableKey, WorkFact, WorkId,
 };
 
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
@@ -87,6 +87,8 @@ pub struct Redb {
     /// Taken when the storage is closed, which frees the file.
     db: Option<Database>,
     durability: Durability,
+    /// Whether commits wait to be synced.
+    unsynced: bool,
     mirror: Mirror,
 }
 
@@ -98,6 +100,8 @@ struct Mirror {
     completions: BTreeMap<(PoolId, Key), WorkId>,
     cancelations: BTreeMap<(PoolId, Key), WorkId>,
     cancelation_keys: HashMap<WorkId, Key>,
+    /// Rows of `running` whose completion is only here so far. Most are gone before the next commit writes them.
+    unwritten: HashSet<WorkId>,
     pools: Vec<PoolMirror>,
     last_seq: u64,
     clock: Segment,
@@ -150,6 +154,7 @@ impl Redb {
             path: path.clone(),
             db: Some(db),
             durability: Durability::Disk,
+            unsynced: false,
             mirror: Mirror::default(),
         };
         storage.mirror = storage.read_mirror().map_err(|error| named(&error))?;
@@ -247,13 +252,49 @@ impl Redb {
         Ok(mirror)
     }
 
+    /// Keeps changes in memory until the next commit, if they are such that reads find them there.
+    fn defer(&mut self, changes: &[Change], now: Segment) -> bool {
+        let deferred = |change: &Change| matches!(change, Change::InsertPendingCompletion { .. });
+        if !changes.iter().all(deferred) {
+            return false;
+        }
+        for change in changes {
+            if let Change::InsertPendingCompletion {
+                work_id,
+                key,
+                run,
+                result,
+                retry,
+                attempts,
+                ..
+            } = change
+            {
+                let completion = (*key, result.clone(), *retry);
+                self.mirror.put_completion(*work_id, *run, completion, *attempts);
+            }
+        }
+        self.mirror.clock = self.mirror.clock.max(now);
+        self.unsynced = true;
+        true
+    }
+
     /// Writes everything in one transaction. The mirror goes along, and is read anew if that fails.
-    fn write(&mut self, changes: &[Change], now: Segment) -> Result<(), StorageError> {
+    fn write(
+        &mut self,
+        changes: &[Change],
+        now: Segment,
+        fsync: Fsync,
+    ) -> Result<(), StorageError> {
         let mut txn = self.db()?.begin_write().map_err(poisoned)?;
-        // A crash is then repaired at once, whatever the size of the file.
-        txn.set_quick_repair(true);
-        if self.durability == Durability::Process {
+        // The last sync comes when the storage is closed, whatever the durability.
+        let closing = changes.is_empty();
+        let deferred =
+            !closing && (self.durability == Durability::Process || fsync == Fsync::WithNext);
+        if deferred {
             txn.set_durability(::redb::Durability::None).map_err(poisoned)?;
+        } else {
+            // A crash is then repaired at once, whatever the size of the file.
+            txn.set_quick_repair(true);
         }
         let mirror = &mut self.mirror;
         mirror.clock = mirror.clock.max(now);
@@ -262,9 +303,12 @@ impl Redb {
             for change in changes {
                 tables.apply(mirror, change)?;
             }
+            tables.write_completions(mirror)?;
             tables.put_states(mirror)?;
         }
-        txn.commit().map_err(poisoned)
+        txn.commit().map_err(poisoned)?;
+        self.unsynced = deferred;
+        Ok(())
     }
 }
 
@@ -313,12 +357,8 @@ impl<'t> Tables<'t> {
             Change::InsertPendingCompletion {
                 work_id, key, run, result, retry, attempts, ..
             } => {
-                mirror.last_seq = mirror.last_seq.max(key.seq);
-                let Some(row) = mirror.running.get(work_id) else { return Ok(()) };
-                debug_assert_eq!(row.run, *run);
-                let completion = Some((*key, result.clone(), *retry));
-                let row = RunRow { attempts: *attempts, completion, ..row.clone() };
-                self.put_running(mirror, *work_id, row)?;
+                let completion = (*key, result.clone(), *retry);
+                mirror.put_completion(*work_id, *run, completion, *attempts);
             }
             Change::InsertPendingCancelation { work_id, pool, key } => {
                 mirror.last_seq = mirror.last_seq.max(key.seq);
@@ -420,6 +460,17 @@ impl<'t> Tables<'t> {
             mirror.pools.push(PoolMirror::default());
         }
         &mut mirror.pools[number]
+    }
+
+    /// Writes the completions that were deferred, but for those that this transaction has handled already.
+    fn write_completions(&mut self, mirror: &mut Mirror) -> Result<(), StorageError> {
+        for work_id in mirror.unwritten.drain() {
+            if let Some(row) = mirror.running.get(&work_id) {
+                let bytes = codec::running(row);
+                self.running.insert(raw(work_id), bytes.as_slice()).map_err(poisoned)?;
+            }
+        }
+        Ok(())
     }
 
     fn put_states(&mut self, mirror: &Mirror) -> Result<(), StorageError> {
@@ -526,6 +577,24 @@ impl Mirror {
         self.running.insert(work_id, row);
     }
 
+    /// To be written with the next commit: nobody is told of it before.
+    fn put_completion(
+        &mut self,
+        work_id: WorkId,
+        run: RunNumber,
+        completion: (Key, RunResult, Retry),
+        attempts: u32,
+    ) {
+        let key = completion.0;
+        self.last_seq = self.last_seq.max(key.seq);
+        let Some(row) = self.running.get_mut(&work_id) else { return };
+        debug_assert_eq!(row.run, run, "a completion is of the run that occupies the slot");
+        row.attempts = attempts;
+        row.completion = Some(completion);
+        self.completions.insert((row.pool, key), work_id);
+        self.unwritten.insert(work_id);
+    }
+
     fn put_cancelation(&mut self, pool: PoolId, key: Key, work_id: WorkId) {
         self.cancelations.insert((pool, key), work_id);
         self.cancelation_keys.insert(work_id, key);
@@ -580,13 +649,12 @@ impl Storage for Redb {
     }
 
     fn close(&mut self) {
-        let Some(db) = self.db.take() else { return };
-        // The last commits may be waiting for a sync. If it fails, the next start finds what is there.
-        if self.durability == Durability::Process
-            && let Ok(txn) = db.begin_write()
-        {
-            let _ = txn.commit();
+        if self.unsynced && self.db.is_some() {
+            // If the last sync fails, the next start finds what is there.
+            let now = self.mirror.clock;
+            let _ = self.write(&[], now, Fsync::Now);
         }
+        self.db = None;
     }
 
     fn facts(&mut self, work_ids: &[WorkId]) -> Result<Vec<Option<WorkFact>>, StorageError> {
@@ -827,8 +895,17 @@ impl Storage for Redb {
         Ok(rows)
     }
 
-    fn commit(&mut self, changes: &mut Vec<Change>, now: Segment) -> Result<(), StorageError> {
-        match self.write(changes, now) {
+    fn commit(
+        &mut self,
+        changes: &mut Vec<Change>,
+        now: Segment,
+        fsync: Fsync,
+    ) -> Result<(), StorageError> {
+        if fsync == Fsync::WithNext && self.defer(changes, now) {
+            changes.clear();
+            return Ok(());
+        }
+        match self.write(changes, now, fsync) {
             Ok(()) => {
                 changes.clear();
                 Ok(())

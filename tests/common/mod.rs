@@ -11,7 +11,7 @@ use actix_workpool::model::{
     Batch, Change, Counts, Cursors, Demand, Finished, Key, Name, Payload, PoolId, RunningRow,
     Segment, Spec, StateRow, TableKey, WorkFact, WorkId,
 };
-use actix_workpool::storage::{KeyRange, Memory, Opened, Storage, StorageError};
+use actix_workpool::storage::{Fsync, KeyRange, Memory, Opened, Storage, StorageError};
 use actix_workpool::{ActionKey, PoolConfig, Runtime, RuntimeBuilder, StartError, Workpool};
 use tokio::sync::watch;
 
@@ -365,16 +365,21 @@ impl Storage for Faulty {
         self.memory.scan(table, range, limit)
     }
 
-    fn commit(&mut self, changes: &mut Vec<Change>, now: Segment) -> Result<(), StorageError> {
+    fn commit(
+        &mut self,
+        changes: &mut Vec<Change>,
+        now: Segment,
+        fsync: Fsync,
+    ) -> Result<(), StorageError> {
         let fault = self.fault_of(changes);
         if fault.is_some() {
             self.faults.hits.fetch_add(1, Ordering::SeqCst);
         }
         match fault {
-            None => self.memory.commit(changes, now),
+            None => self.memory.commit(changes, now, fsync),
             Some(Fault::Refused) => Err(StorageError::Unavailable("commit refused".into())),
             Some(Fault::AnswerLost) => {
-                self.memory.commit(changes, now)?;
+                self.memory.commit(changes, now, fsync)?;
                 Err(StorageError::Unavailable("answer lost".into()))
             }
         }
