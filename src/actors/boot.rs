@@ -3,16 +3,15 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix::prelude::*;
 use tokio::sync::oneshot;
 
+use super::hosts::{Hosts, Spawner};
 use super::linger::Linger;
 use super::main_loop::MainActor;
-use super::messages::{AddMain, Close, MainPort, Retire, StartWorkers, StorePort};
+use super::messages::{AddMain, Close, MainPort, StorePort};
 use super::store::StoreActor;
-use super::worker::{Attempt, WorkerHost};
 use crate::committer::{Committer, PoolOpened, Request};
 use crate::config::PoolConfig;
 use crate::error::{PoolError, StartError};
@@ -252,116 +251,5 @@ impl Handler<End> for Conductor {
     fn handle(&mut self, _: End, ctx: &mut Self::Context) {
         self.hosts.borrow_mut().end();
         ctx.stop();
-    }
-}
-
-/// Where attempts are started. All loops share the hosts; they live on one thread.
-pub(super) struct Spawner {
-    hosts: Rc<RefCell<Hosts>>,
-}
-
-impl Spawner {
-    /// Hands each host its share, in one message.
-    pub fn start(&self, attempts: Vec<Attempt>) {
-        self.hosts.borrow_mut().start(attempts);
-    }
-
-    /// Puts a new host in the place of one whose thread does not come back. The old one goes on with what it has.
-    pub fn replace_stuck(&self, host: usize) {
-        self.hosts.borrow_mut().replace(host);
-    }
-}
-
-struct Hosts {
-    shared: Arc<Shared>,
-    hosts: Vec<Host>,
-    /// Hosts that were replaced: to be stopped in the end.
-    retired: Vec<ArbiterHandle>,
-    /// Whose turn it is.
-    next: usize,
-}
-
-struct Host {
-    addr: Addr<WorkerHost>,
-    /// `None` for the one on the caller's own thread.
-    arbiter: Option<ArbiterHandle>,
-    since: std::time::Instant,
-}
-
-/// A stuck host that was just replaced is not replaced again for this long: its attempts are given up one by one.
-const REPLACE_PAUSE: Duration = Duration::from_secs(1);
-
-impl Hosts {
-    fn new(shared: Arc<Shared>, arbiters: usize) -> std::io::Result<Hosts> {
-        let mut hosts = Hosts { shared, hosts: Vec::new(), retired: Vec::new(), next: 0 };
-        for _ in 0..arbiters {
-            let host = hosts.new_host()?;
-            hosts.hosts.push(host);
-        }
-        if arbiters == 0 {
-            let addr = WorkerHost::new(hosts.shared.clone(), Linger::new(false)).start();
-            hosts.hosts.push(Host { addr, arbiter: None, since: std::time::Instant::now() });
-        }
-        Ok(hosts)
-    }
-
-    fn new_host(&self) -> std::io::Result<Host> {
-        let arbiter = Arbiter::try_new()?.handle();
-        let shared = self.shared.clone();
-        let addr =
-            WorkerHost::start_in_arbiter(&arbiter, |_| WorkerHost::new(shared, Linger::new(true)));
-        Ok(Host { addr, arbiter: Some(arbiter), since: std::time::Instant::now() })
-    }
-
-    fn start(&mut self, attempts: Vec<Attempt>) {
-        let count = self.hosts.len();
-        let share = attempts.len().div_ceil(count);
-        let mut attempts = attempts.into_iter();
-        while attempts.len() > 0 {
-            let host = self.next % count;
-            self.next = self.next.wrapping_add(1);
-            if !self.hosts[host].addr.connected() {
-                self.replace(host);
-            }
-            let part: Vec<_> = attempts.by_ref().take(share).collect();
-            for attempt in &part {
-                attempt.set_host(host);
-            }
-            // To a host that is gone this drops the attempts, and they report themselves as lost.
-            self.hosts[host].addr.do_send(StartWorkers(part));
-        }
-    }
-
-    fn replace(&mut self, host: usize) {
-        let Host { addr, arbiter, since } = &self.hosts[host];
-        let just_replaced = addr.connected() && since.elapsed() < REPLACE_PAUSE;
-        if arbiter.is_none() || just_replaced {
-            return;
-        }
-        match self.new_host() {
-            Ok(new) => {
-                let old = std::mem::replace(&mut self.hosts[host], new);
-                crate::telemetry::host_replaced(host, old.addr.connected());
-                old.addr.do_send(Retire);
-                self.retired.retain(ArbiterHandle::alive);
-                self.retired.extend(old.arbiter);
-            }
-            Err(error) => crate::telemetry::host_not_replaced(host, &error),
-        }
-    }
-
-    /// Stops every thread. The host on the caller's own thread ends with its last address.
-    fn end(&mut self) {
-        for arbiter in
-            self.hosts.drain(..).filter_map(|host| host.arbiter).chain(self.retired.drain(..))
-        {
-            arbiter.stop();
-        }
-    }
-}
-
-impl Drop for Hosts {
-    fn drop(&mut self) {
-        self.end();
     }
 }

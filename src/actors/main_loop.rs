@@ -8,7 +8,7 @@ use actix::prelude::*;
 use hashbrown::HashMap;
 use tokio::sync::oneshot;
 
-use super::boot::Spawner;
+use super::hosts::Spawner;
 use super::messages::{
     Abort, Configure, Drain, HandBack, Inspect, Inspection, RunningAttempt, Stop,
 };

@@ -12,6 +12,7 @@
 //! WorkerHost starts them in batches and gathers their reports.
 
 mod boot;
+mod hosts;
 mod linger;
 mod main_loop;
 mod messages;

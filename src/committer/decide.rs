@@ -1,0 +1,250 @@
+//! Requests that change works: each becomes changes, over what the earlier ones of its group have done.
+
+use super::group::{Group, Receipt};
+use super::request::{
+    Advance, AdvanceError, BatchReady, CancelAll, Enqueue, Event, Listener, Request,
+};
+use super::{CANCEL_PAGE, Committer};
+use crate::config::LogLevel;
+use crate::engine::arrivals::{
+    self, ArrivalCx, AttemptReport, CancelAnswer, EnqueueAnswer, FinishAnswer,
+};
+use crate::model::{Change, Key, Name, PendingTable, PoolId, Segment, Turn, WorkId};
+use crate::storage::StorageError;
+
+/// Works found at a time by one `cancel_all`.
+const SEARCH_PAGE: usize = 200_000;
+
+impl Committer {
+    pub(super) fn enqueue(&mut self, group: &mut Group, request: Enqueue) {
+        let Enqueue { pool, works, fresh, on_finish, reply } = request;
+        let counted = works.len() as u64;
+        let mut answers = Vec::with_capacity(works.len());
+        group.changes.reserve(works.len());
+        let first = works.first().map(|(spec, _)| spec.work_id);
+        for (spec, due) in works {
+            let known = !fresh && group.knows(spec.work_id);
+            let arrival = arrivals::enqueue(spec, due, known);
+            answers.push(arrival.answer);
+            if let Some(change) = arrival.change {
+                self.note_enqueued(group, &change, due);
+                if !fresh && let Change::InsertWork { spec, .. } = &change {
+                    group.settled.revived.push(spec.work_id);
+                }
+                self.push(group, change);
+            }
+        }
+        match (first, on_finish) {
+            (Some(work_id), Some(on_finish)) if answers[0] == EnqueueAnswer::Enqueued => {
+                group.settled.listeners.push((work_id, Listener::Notify(on_finish)));
+            }
+            (Some(work_id), Some(on_finish)) => {
+                // The work was there before, and may have its outcome already.
+                let listener = Listener::Notify(on_finish);
+                group.settled.again.push(Request::Listen { work_id, listener });
+            }
+            _ => {}
+        }
+        group.receipts.push(Receipt::Enqueue { pool, counted, answers, reply });
+    }
+
+    /// Enqueues are events only where somebody wants to see every work.
+    pub(super) fn note_enqueued(&self, group: &mut Group, change: &Change, due: Segment) {
+        if let Change::InsertWork { spec, .. } = change
+            && self.pools[spec.pool.0 as usize].log_level <= LogLevel::Info
+        {
+            group.settled.events.push(Event::Enqueued { spec: spec.clone(), due });
+        }
+    }
+
+    pub(super) fn cancel(&mut self, group: &mut Group, work_id: WorkId) -> CancelAnswer {
+        let fact = group.facts.get(&work_id).and_then(Option::as_ref);
+        let arrival = arrivals::cancel(fact, group.now);
+        if let Some(change) = arrival.change {
+            self.push(group, change);
+        }
+        arrival.answer
+    }
+
+    pub(super) fn cancel_page(
+        &mut self,
+        group: &mut Group,
+        mut page: CancelAll,
+    ) -> Result<(), StorageError> {
+        let read = self.find_works(&mut page).and_then(|ids| {
+            let facts = self.storage.facts(&ids)?;
+            Ok(ids.into_iter().zip(facts).collect::<Vec<_>>())
+        });
+        let rows = match read {
+            Ok(rows) => rows,
+            Err(error) => {
+                let receipt = Receipt::CancelAll { total: page.requested, reply: page.reply };
+                group.receipts.push(receipt);
+                return Err(error);
+            }
+        };
+        for (work_id, fact) in rows {
+            // What the group has changed already goes before what the storage says.
+            let fact = group.facts.entry(work_id).or_insert(fact);
+            if fact.as_ref().is_some_and(|work| work.spec.enqueued_at > page.until) {
+                continue;
+            }
+            if self.cancel(group, work_id) == CancelAnswer::Requested {
+                page.requested += 1;
+            }
+        }
+        let is_last = page.found.is_empty() && page.search.is_none();
+        match is_last {
+            true => {
+                let receipt = Receipt::CancelAll { total: page.requested, reply: page.reply };
+                group.receipts.push(receipt);
+            }
+            false => group.settled.again.push(Request::CancelAll(page)),
+        }
+        Ok(())
+    }
+
+    /// The next works to cancel. They are searched for many at a time, since a search may go through all there are.
+    pub(super) fn find_works(&mut self, page: &mut CancelAll) -> Result<Vec<WorkId>, StorageError> {
+        if page.found.is_empty()
+            && let Some(after) = page.search.take()
+        {
+            page.found = self.storage.works(page.pool, after, SEARCH_PAGE)?;
+            page.search = match page.found.len() < SEARCH_PAGE {
+                true => None,
+                false => Some(page.found.last().copied()),
+            };
+            page.found.reverse();
+        }
+        let rest = page.found.len().saturating_sub(CANCEL_PAGE);
+        let mut next = page.found.split_off(rest);
+        next.reverse();
+        Ok(next)
+    }
+
+    pub(super) fn attempt_finished(&mut self, group: &mut Group, report: AttemptReport) {
+        let (work_id, run) = (report.work_id, report.run);
+        let fact = group.facts.get(&work_id).and_then(Option::as_ref);
+        let waits_from = Segment(0).after(self.shared.seams.now());
+        let cx = ArrivalCx { now: group.now, waits_from, chance: self.rng.f64() };
+        let arrival = arrivals::attempt_finished(fact, report, cx);
+        debug_assert_eq!(arrival.change.is_some(), arrival.answer == FinishAnswer::Accepted);
+        match arrival.change {
+            Some(change) => self.push(group, change),
+            None => group.settled.events.push(Event::Stale { work_id, run }),
+        }
+    }
+
+    pub(super) fn advance(
+        &mut self,
+        group: &mut Group,
+        advance: Advance,
+    ) -> Result<(), StorageError> {
+        let Advance { pool, turn, mut changes, demand, saturated } = advance;
+        let fence = self.pools[pool.0 as usize].fence;
+        let expected = match changes.is_empty() {
+            true => fence,
+            false => Turn { number: fence.number + 1, ..fence },
+        };
+        if turn != expected {
+            let refused = BatchReady { turn, kick: None, batch: Err(AdvanceError::Fenced) };
+            group.settled.batches.push((pool, refused));
+            return Ok(());
+        }
+        // From here on the group answers this turn, whether it commits or fails.
+        group.advances.push((pool, turn, demand, saturated));
+        group.settled.events.reserve(changes.len());
+        for change in &mut changes {
+            self.observe(group, pool, change)?;
+            self.stamp(group, change);
+        }
+        match group.changes.is_empty() {
+            true => group.changes = changes,
+            false => group.changes.append(&mut changes),
+        }
+        Ok(())
+    }
+
+    /// Notes what a change of a loop means beside the rows it writes.
+    pub(super) fn observe(
+        &mut self,
+        group: &mut Group,
+        pool: PoolId,
+        change: &Change,
+    ) -> Result<(), StorageError> {
+        match change {
+            Change::RetryWork { work_id, key, attempts, .. } => {
+                let function = self.function_of(pool, *work_id)?;
+                let (work_id, due, attempts) = (*work_id, key.segment, *attempts);
+                group.settled.events.push(Event::Retrying {
+                    work_id,
+                    pool,
+                    function,
+                    due,
+                    attempts,
+                });
+            }
+            Change::CompleteWork { finished, spec } => {
+                group.known_finished.insert(finished.work_id);
+                *group.left.entry(pool).or_default() += 1;
+                group.settled.events.push(Event::Completed { finished: finished.clone() });
+                if let Some(call) = spec.on_complete() {
+                    self.on_complete(group, spec, call, finished)?;
+                }
+            }
+            Change::MovePendingStart { work_id, to, .. } if to.segment == Segment::UNREGISTERED => {
+                group.settled.events.push(Event::Unregistered { work_id: *work_id, pool });
+            }
+            Change::PutState { state, .. } => {
+                let entry = &mut self.pools[pool.0 as usize];
+                entry.fence = state.fence();
+                entry.cursors = state.cursors;
+            }
+            Change::PutGlobals { config, .. } => {
+                let entry = &mut self.pools[pool.0 as usize];
+                group.configs.push((pool, entry.config.clone()));
+                entry.set_config(config.clone());
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The function of a work, where every work is logged.
+    pub(super) fn function_of(
+        &mut self,
+        pool: PoolId,
+        work_id: WorkId,
+    ) -> Result<Option<Name>, StorageError> {
+        if self.pools[pool.0 as usize].log_level > LogLevel::Info {
+            return Ok(None);
+        }
+        let fact = self.storage.facts(&[work_id])?.pop().flatten();
+        Ok(fact.map(|work| work.spec.function))
+    }
+
+    /// Adds a change to the group.
+    pub(super) fn push(&mut self, group: &mut Group, mut change: Change) {
+        self.stamp(group, &mut change);
+        group.changes.push(change);
+    }
+
+    /// Gives a new row its place, and shows later messages what the change does.
+    pub(super) fn stamp(&mut self, group: &mut Group, change: &mut Change) {
+        if let Some((pool, table, key)) = change.new_key() {
+            let entry = &mut self.pools[pool.0 as usize];
+            let cursor = match table {
+                PendingTable::Start => entry.cursors.incoming.max(entry.read_until),
+                PendingTable::Completion => entry.cursors.completion,
+                PendingTable::Cancelation => entry.cursors.cancelation,
+            };
+            self.last_seq += 1;
+            // Never behind the cursor, nor where a turn under way may put it: no turn would ever find the row.
+            *key = Key { segment: key.segment.max(cursor), seq: self.last_seq };
+            if entry.note(table, key.segment) {
+                group.touched.push(pool);
+            }
+        }
+        group.show(change);
+    }
+}

@@ -1,0 +1,225 @@
+//! What the store is asked, and what it has to say.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use tokio::sync::oneshot;
+
+use crate::board::WorkStatus;
+use crate::config::PoolConfig;
+use crate::engine::arrivals::{AttemptReport, CancelAnswer, EnqueueAnswer};
+use crate::engine::run_status::KickSource;
+use crate::model::{
+    Batch, Change, Claimed, Counts, Demand, Failure, Finished, Name, Payload, PoolId, RunNumber,
+    Segment, Spec, Turn, WorkId,
+};
+use crate::storage::StorageError;
+
+/// Called once with the outcome of a work.
+pub(crate) type OnFinish = Box<dyn FnOnce(&Arc<Finished>) + Send>;
+
+/// Carries an answer to whoever awaits it; one who went away is no error.
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, StorageError>>;
+
+/// A message to the store.
+pub(crate) enum Request {
+    Enqueue(Enqueue),
+    Cancel {
+        work_ids: Vec<WorkId>,
+        reply: Reply<Vec<CancelAnswer>>,
+    },
+    CancelAll(CancelAll),
+    AttemptsFinished(Vec<AttemptReport>),
+    RunInStore(RunInStore),
+    Advance(Advance),
+    /// Begins or renews a reign over a pool.
+    Claim {
+        pool: PoolId,
+        reply: Reply<Claimed>,
+    },
+    OpenPool {
+        name: Name,
+        config: PoolConfig,
+        reply: Reply<PoolOpened>,
+    },
+    Statuses {
+        work_ids: Vec<WorkId>,
+        reply: Reply<Vec<WorkStatus>>,
+    },
+    /// Asks to be told the outcome of a work, now or when it has one; `None` when the work is not known.
+    Listen {
+        work_id: WorkId,
+        listener: Listener,
+    },
+    /// Asks that the board's watchers of a work be told its status.
+    Observe {
+        work_id: WorkId,
+    },
+    Query {
+        function: Name,
+        args: Vec<u8>,
+        reply: Reply<Result<Payload, Failure>>,
+    },
+    Counts {
+        pool: PoolId,
+        reply: Reply<(Counts, Vec<Name>)>,
+    },
+    /// Forgets finished works that are old enough.
+    Forget,
+}
+
+impl Request {
+    /// Whether it changes no work, so that it can wait for the commit and see what that did.
+    pub(super) fn only_reads(&self) -> bool {
+        !matches!(
+            self,
+            Request::Enqueue(_)
+                | Request::Cancel { .. }
+                | Request::CancelAll(_)
+                | Request::AttemptsFinished(_)
+                | Request::RunInStore(_)
+                | Request::Advance(_)
+        )
+    }
+}
+
+/// Who waits for the outcome of a work.
+pub(crate) enum Listener {
+    /// A join: told the outcome, or that the work is not known.
+    Join(Reply<Option<Arc<Finished>>>),
+    /// A notification: told the outcome.
+    Notify(OnFinish),
+}
+
+impl Listener {
+    /// Tells the outcome. What a listener does on hearing it is user code, whose panic is its own affair.
+    pub fn tell(self, row: Option<&Arc<Finished>>) {
+        match (self, row) {
+            (Listener::Join(reply), row) => drop(reply.send(Ok(row.cloned()))),
+            (Listener::Notify(on_finish), Some(row)) => {
+                let _ = catch_unwind(AssertUnwindSafe(|| on_finish(row)));
+            }
+            (Listener::Notify(_), None) => {}
+        }
+    }
+
+    /// Tells that nothing more will be known.
+    pub fn fail(self, error: &StorageError) {
+        if let Listener::Join(reply) = self {
+            let _ = reply.send(Err(error.clone()));
+        }
+    }
+
+    /// Whether nobody waits any more.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Listener::Join(reply) if reply.is_closed())
+    }
+}
+
+pub(crate) struct Enqueue {
+    pub pool: PoolId,
+    pub works: Vec<(Arc<Spec>, Segment)>,
+    /// Whether no other work can have these ids.
+    pub fresh: bool,
+    pub on_finish: Option<OnFinish>,
+    pub reply: Option<Reply<Vec<EnqueueAnswer>>>,
+}
+
+/// Cancels page by page, so that others get their turn.
+pub(crate) struct CancelAll {
+    pub pool: PoolId,
+    /// Works enqueued later than this are left alone.
+    pub until: Segment,
+    /// Works that were found and not gone through yet, the next one last.
+    pub found: Vec<WorkId>,
+    /// Where the next search begins; `None` when everything was found.
+    pub search: Option<Option<WorkId>>,
+    pub requested: u64,
+    pub reply: Reply<u64>,
+}
+
+/// An attempt of a mutation or a query: the store runs it.
+#[derive(Clone)]
+pub(crate) struct RunInStore {
+    pub spec: Arc<Spec>,
+    pub run: RunNumber,
+}
+
+/// Commits what a loop decided and asks for its next batch.
+pub(crate) struct Advance {
+    pub pool: PoolId,
+    /// The turn that the changes belong to; with no changes, the last one that was committed.
+    pub turn: Turn,
+    pub changes: Vec<Change>,
+    pub demand: Demand,
+    /// Whether all slots are taken, as far as the loop knows.
+    pub saturated: bool,
+}
+
+/// The answer to an [`Advance`]: receipt of the commit and input of the next turn. A loop that was left with an empty
+/// batch rests, and gets another when there is news for it.
+#[derive(Debug)]
+pub(crate) struct BatchReady {
+    pub turn: Turn,
+    /// Set when nobody asked: the loop rests, and this is why it should look again.
+    pub kick: Option<KickSource>,
+    pub batch: Result<Batch, AdvanceError>,
+}
+
+/// Why a commit of a loop did not happen. The loop claims its pool anew and goes on from the tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum AdvanceError {
+    /// Another generation reigns, or the turn was committed already.
+    Fenced,
+    Storage(StorageError),
+}
+
+/// The answer to [`Request::OpenPool`].
+#[derive(Debug)]
+pub(crate) struct PoolOpened {
+    pub pool: PoolId,
+    pub config: PoolConfig,
+    pub pending: u64,
+    pub claimed: Claimed,
+}
+
+/// What happened, for the board, the listeners and the log.
+pub(crate) enum Event {
+    Enqueued { spec: Arc<Spec>, due: Segment },
+    Retrying { work_id: WorkId, pool: PoolId, function: Option<Name>, due: Segment, attempts: u32 },
+    Completed { finished: Arc<Finished> },
+    Stale { work_id: WorkId, run: RunNumber },
+    OnCompleteFailed { work_id: WorkId, pool: PoolId, name: Name, follow_up: WorkId },
+    SlowMutation { function: Name, took: Duration },
+    Unregistered { work_id: WorkId, pool: PoolId },
+}
+
+/// What is to be sent once a group is decided.
+#[derive(Default)]
+pub(crate) struct Settled {
+    pub events: Vec<Event>,
+    pub listeners: Vec<(WorkId, Listener)>,
+    pub batches: Vec<(PoolId, BatchReady)>,
+    /// By how much each pool's count of works without an outcome falls; negative where transactions have enqueued.
+    pub left: HashMap<PoolId, i64>,
+    /// Works that were enqueued under an id that was in use before and forgotten.
+    pub revived: Vec<WorkId>,
+    /// Run last: an answered caller finds board and tables as it was told.
+    pub answers: Vec<Box<dyn FnOnce() + Send>>,
+    /// Watchers of these works are told these statuses.
+    pub observed: Vec<(WorkId, WorkStatus)>,
+    /// To be decided in a later group: pages that follow, and reports that a failed commit could not take.
+    pub again: Vec<Request>,
+    /// Why nothing was committed.
+    pub failed: Option<StorageError>,
+    /// Whether the committer needs another call, also if there is no message: a group is in limbo.
+    pub unfinished: bool,
+}
+
+impl Settled {
+    pub(super) fn answer(&mut self, answer: impl FnOnce() + Send + 'static) {
+        self.answers.push(Box::new(answer));
+    }
+}
