@@ -70,6 +70,11 @@ pub(crate) struct Board {
     watchers: DashMap<WorkId, watch::Sender<Option<WorkStatus>>, DefaultHashBuilder>,
     /// The number of `watchers`, so that nobody looks when there are none.
     watching: AtomicUsize,
+    /// Works whose cancel is answered, and whose start may be on its way. Written by the store; read by loops and
+    /// workers before they start; deleted when the attempt has been told.
+    canceling: DashMap<WorkId, (), DefaultHashBuilder>,
+    /// Whether `canceling` has any.
+    any_canceling: AtomicUsize,
     /// Set when nothing more will be heard.
     closed: AtomicBool,
 }
@@ -107,6 +112,8 @@ impl Board {
             entries: DashMap::default(),
             watchers: DashMap::default(),
             watching: AtomicUsize::new(0),
+            canceling: DashMap::default(),
+            any_canceling: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
         }
     }
@@ -147,6 +154,7 @@ impl Board {
     }
 
     pub fn set_finished(&self, row: &Arc<Finished>, order: &mut FinishedOrder) {
+        self.end_canceling(row.work_id);
         self.entries.insert(row.work_id, Entry::Finished(row.clone()));
         order.0.push_back(row.work_id);
         if order.0.len() > FINISHED_ON_BOARD
@@ -156,6 +164,27 @@ impl Board {
             self.entries.remove_if(&oldest, |_, entry| matches!(entry, Entry::Finished(_)));
         }
         self.tell(row.work_id, || WorkStatus::Finished(row.clone()));
+    }
+
+    /// The cancel of a work is about to be answered: no attempt of it begins any more.
+    pub fn set_canceling(&self, work_id: WorkId) {
+        if self.canceling.insert(work_id, ()).is_none() {
+            self.any_canceling.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether an attempt of this work must not begin.
+    pub fn is_canceling(&self, work_id: WorkId) -> bool {
+        self.any_canceling.load(Ordering::SeqCst) > 0 && self.canceling.contains_key(&work_id)
+    }
+
+    /// The attempt has been told, or has ended.
+    pub fn end_canceling(&self, work_id: WorkId) {
+        if self.any_canceling.load(Ordering::SeqCst) > 0
+            && self.canceling.remove(&work_id).is_some()
+        {
+            self.any_canceling.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 
     /// A work of this id begins anew.

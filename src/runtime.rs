@@ -58,6 +58,13 @@ pub struct ShutdownReport {
     pub pending: u64,
 }
 
+impl ShutdownReport {
+    fn count(&mut self, drained: actors::Drained) {
+        self.finished += drained.finished;
+        self.handed_back += drained.handed_back;
+    }
+}
+
 impl std::fmt::Debug for Runtime {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Runtime").field("pools", &self.inner.shared.pools()).finish_non_exhaustive()
@@ -148,19 +155,11 @@ impl Runtime {
         shared.close();
         drop(creating);
         let pools = shared.pools();
-        let mut running = 0;
-        let mut drained = Vec::new();
-        for pool in &pools {
-            let Some(main) = pool.main.get() else { continue };
-            // Asked first, so that what it says is from before.
-            if let Ok(inspection) = main.inspect().await {
-                running += inspection.running.len() as u64;
-            }
-            drained.push((main, main.drain()));
-        }
+        let mains = pools.iter().filter_map(|pool| pool.main.get());
+        let drained: Vec<_> = mains.map(|main| (main, main.drain())).collect();
         // A grace that never ends has no deadline.
         let deadline = tokio::time::Instant::now().checked_add(grace);
-        let mut handed_back = 0;
+        let mut report = ShutdownReport::default();
         let mut late = Vec::new();
         for (main, mut drained) in drained {
             let in_time = match deadline {
@@ -168,7 +167,7 @@ impl Runtime {
                 None => Some((&mut drained).await),
             };
             match in_time {
-                Some(in_time) => handed_back += in_time.unwrap_or(0),
+                Some(in_time) => report.count(in_time.unwrap_or_default()),
                 None => {
                     main.hand_back(NOTICE);
                     late.push(drained);
@@ -178,14 +177,12 @@ impl Runtime {
         // A loop whose storage is broken cannot hand anything back.
         let limit = tokio::time::Instant::now() + NOTICE + HAND_BACK_LIMIT;
         for drained in late {
-            if let Ok(Ok(count)) = tokio::time::timeout_at(limit, drained).await {
-                handed_back += count;
+            if let Ok(Ok(drained)) = tokio::time::timeout_at(limit, drained).await {
+                report.count(drained);
             }
         }
         self.inner.actors.close().await;
-        let pending = pools.iter().map(|pool| pool.pending()).sum();
-        let report =
-            ShutdownReport { finished: running.saturating_sub(handed_back), handed_back, pending };
+        report.pending = pools.iter().map(|pool| pool.pending()).sum();
         *done = Some(report);
         report
     }

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::hosts::Spawner;
 use super::messages::{
-    Abort, Configure, Drain, HandBack, Inspect, Inspection, RunningAttempt, Stop,
+    Abort, Configure, Drain, Drained, HandBack, Inspect, Inspection, RunningAttempt, Stop,
 };
 use super::worker::{Attempt, timed_out};
 use crate::committer::{Advance, AdvanceError, BatchReady, Request};
@@ -21,8 +21,8 @@ use crate::engine::run_status::{KickSource, rest};
 use crate::engine::{Launch, Lost, Step, TurnCx, demand, step};
 use crate::error::PoolError;
 use crate::model::{
-    Batch, CancelationRow, Change, Claimed, InternalState, RunNumber, RunResult, RunStatus,
-    RunningRow, Segment, StateRow, WorkId,
+    Batch, Change, Claimed, InternalState, RunNumber, RunResult, RunStatus, RunningRow, Segment,
+    StateRow, WorkId,
 };
 use crate::shared::{PoolShared, Shared};
 use crate::storage::StorageError;
@@ -78,9 +78,9 @@ pub(super) struct MainActor {
     tick: Option<(Segment, SpawnHandle)>,
     /// Aborts of attempts that wait for the commit of their start.
     aborts: HashMap<WorkId, Duration>,
-    /// Who waits for the last attempt, and how many were handed back since then.
-    draining: Option<oneshot::Sender<u64>>,
-    handed_back: u64,
+    /// Who waits for the last attempt, and what became of those that ended since then.
+    draining: Option<oneshot::Sender<Drained>>,
+    drained: Drained,
     /// Set by shutdown: nothing is started any more.
     stopping: bool,
 }
@@ -142,7 +142,7 @@ impl MainActor {
             tick: None,
             aborts: HashMap::new(),
             draining: None,
-            handed_back: 0,
+            drained: Drained::default(),
             stopping: false,
         };
         main.take_over(claimed);
@@ -260,8 +260,7 @@ impl MainActor {
     }
 
     /// The receipt of a commit: what waited for it happens now.
-    /// `canceled` are works whose cancelation the receipt's batch brings: they are not started any more.
-    fn follow_commit(&mut self, flight: Flight, canceled: &[CancelationRow]) {
+    fn follow_commit(&mut self, flight: Flight) {
         let Flight { mut launches, signals, configures, config: committed, .. } = flight;
         if let Some(committed) = committed {
             self.pool.set_settings(committed.settings());
@@ -270,24 +269,21 @@ impl MainActor {
         for reply in configures {
             let _ = reply.send(Ok(()));
         }
-        if self.stopping || !canceled.is_empty() {
-            self.withhold(&mut launches, canceled);
-        }
+        self.withhold(&mut launches);
         self.launch(launches);
         for work_id in signals {
             if let Some(live) = self.live.get(&work_id) {
                 live.control.raise(Stage::Canceled);
             }
+            self.shared.board.end_canceling(work_id);
         }
     }
 
     /// Hands back what was decided to start but must not any more: its work was canceled, or the runtime shuts down.
-    fn withhold(&mut self, launches: &mut Vec<Launch>, canceled: &[CancelationRow]) {
-        let stopping = self.stopping;
-        let is_canceled =
-            |work_id| canceled.iter().any(|row: &CancelationRow| row.work_id == work_id);
+    fn withhold(&mut self, launches: &mut Vec<Launch>) {
+        let (stopping, board) = (self.stopping, &self.shared.board);
         let withheld = launches
-            .extract_if(.., |launch| stopping || is_canceled(launch.spec.work_id))
+            .extract_if(.., |launch| stopping || board.is_canceling(launch.spec.work_id))
             .map(|launch| AttemptReport {
                 work_id: launch.spec.work_id,
                 run: launch.run,
@@ -331,7 +327,7 @@ impl MainActor {
     /// Takes one turn on a batch.
     fn turn(&mut self, batch: Batch, ctx: &mut Context<Self>) {
         for row in &batch.completions {
-            self.handed_back += u64::from(row.result == RunResult::HandedBack);
+            self.drained.count(&row.result);
             let work_id = row.work.spec.work_id;
             if let Some(Live { deadline: Some(segment), .. }) = self.live.remove(&work_id) {
                 self.deadlines.remove(&(segment, work_id));
@@ -366,7 +362,7 @@ impl MainActor {
             && self.flight.is_none()
             && let Some(reply) = self.draining.take()
         {
-            let _ = reply.send(self.handed_back);
+            let _ = reply.send(self.drained);
         }
     }
 
@@ -492,7 +488,7 @@ impl MainActor {
                 main.refuse_configures(Vec::new(), &error);
                 // With a storage that stays broken there is nothing left to wait for.
                 if let Some(reply) = main.draining.take() {
-                    let _ = reply.send(main.handed_back);
+                    let _ = reply.send(main.drained);
                 }
                 main.claim_soon(Duration::from_secs(1), ctx);
             }
@@ -571,7 +567,7 @@ impl Handler<BatchReady> for MainActor {
                 if flight.probe {
                     self.judge_probe(&batch);
                 }
-                self.follow_commit(flight, &batch.cancelations);
+                self.follow_commit(flight);
                 self.turn(batch, ctx);
             }
             Err(error) => {
@@ -650,7 +646,7 @@ impl Handler<Drain> for MainActor {
 
     fn handle(&mut self, Drain(reply): Drain, _: &mut Self::Context) {
         self.stopping = true;
-        self.handed_back = 0;
+        self.drained = Drained::default();
         self.draining = Some(reply);
         self.look_again();
     }

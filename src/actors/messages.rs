@@ -69,10 +69,26 @@ pub(crate) struct Abort {
 #[rtype(result = "()")]
 pub(crate) struct Inspect(pub oneshot::Sender<Inspection>);
 
-/// Runtime → main: start nothing more; when nothing runs, answer how many attempts were handed back.
+/// Runtime → main: start nothing more; answer when nothing runs.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Drain(pub oneshot::Sender<u64>);
+pub(crate) struct Drain(pub oneshot::Sender<Drained>);
+
+/// What became of the attempts that ended while a loop was draining.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Drained {
+    pub finished: u64,
+    pub handed_back: u64,
+}
+
+impl Drained {
+    pub fn count(&mut self, result: &crate::model::RunResult) {
+        match result {
+            crate::model::RunResult::HandedBack => self.handed_back += 1,
+            _ => self.finished += 1,
+        }
+    }
+}
 
 /// Runtime → main: the grace is over. Hand back what runs.
 #[derive(Message)]
@@ -157,7 +173,7 @@ impl MainPort {
         receiver
     }
 
-    pub fn drain(&self) -> oneshot::Receiver<u64> {
+    pub fn drain(&self) -> oneshot::Receiver<Drained> {
         let (reply, receiver) = oneshot::channel();
         self.drain.do_send(Drain(reply));
         receiver

@@ -158,6 +158,9 @@ impl StoreActor {
         for work_id in &settled.revived {
             board.forget(*work_id);
         }
+        for work_id in &settled.canceling {
+            board.set_canceling(*work_id);
+        }
         for event in &settled.events {
             match event {
                 Event::Completed { finished } => board.set_finished(finished, &mut self.order),
@@ -183,8 +186,12 @@ impl StoreActor {
         self.kept = again;
         let Some(error) = failed else {
             self.failures = 0;
-            if keeps || !self.inbox.is_empty() {
+            if !self.inbox.is_empty() {
                 self.flush_soon(ctx);
+            } else if keeps {
+                // A mailbox is drained before any other actor of the thread is polled: the loops come first.
+                let others = tokio::task::yield_now().into_actor(self);
+                ctx.spawn(others.map(|(), store, ctx| store.flush_soon(ctx)));
             }
             return;
         };

@@ -220,6 +220,10 @@ fn begin(control: &Arc<Control>) -> Begun {
         let message = format!("function {} is not registered", spec.function);
         return Begun::Finished(RunResult::Failed(Failure::permanent(FailureKind::Error, message)));
     };
+    // Told to end before it began: then it never did, and is not charged. A canceled work does not start again.
+    if control.stage() != Stage::Go || control.shared.board.is_canceling(spec.work_id) {
+        return Begun::Finished(RunResult::HandedBack);
+    }
     let cx = || ActionContext { control: control.clone() };
     match &registered.code {
         Code::Action(run) => {

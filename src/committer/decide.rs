@@ -61,6 +61,8 @@ impl Committer {
         let fact = group.facts.get(&work_id).and_then(Option::as_ref);
         let arrival = arrivals::cancel(fact, group.now);
         if let Some(change) = arrival.change {
+            // Also of one that waits: a turn may have decided its start already.
+            group.settled.canceling.push(work_id);
             self.push(group, change);
         }
         arrival.answer

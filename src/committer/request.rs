@@ -206,6 +206,8 @@ pub(crate) struct Settled {
     pub left: HashMap<PoolId, i64>,
     /// Works that were enqueued under an id that was in use before and forgotten.
     pub revived: Vec<WorkId>,
+    /// Works that were canceled: no attempt of them begins any more once that is answered.
+    pub canceling: Vec<WorkId>,
     /// Run last: an answered caller finds board and tables as it was told.
     pub answers: Vec<Box<dyn FnOnce() + Send>>,
     /// Watchers of these works are told these statuses.
