@@ -54,7 +54,6 @@ mod enqueue;
 mod error;
 mod function;
 mod handle;
-#[doc(hidden)]
 pub mod model;
 mod pool;
 mod registry;
