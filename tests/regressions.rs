@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::future::Future;
+use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -1211,5 +1211,56 @@ fn threads_that_were_replaced_because_they_were_blocked_end() {
         let work = pool.enqueue(ECHO.call(3)).await.unwrap();
         assert_eq!(soon(work.join()).await, Ok(3));
         runtime.shutdown(secs(1)).await;
+    });
+}
+
+// The watchdog
+
+/// Waits without letting the paused time pass: what is awaited comes from another thread.
+async fn awake<T>(future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|cx| {
+        let polled = future.as_mut().poll(cx);
+        cx.waker().wake_by_ref();
+        polled
+    })
+    .await
+}
+
+#[test]
+fn a_turn_that_is_not_answered_for_long_is_given_up_and_its_work_still_runs_once() {
+    run_paused(async {
+        let (mut storage, gate, held) = (Hooked::new(true), Gate::new(), Gate::new());
+        let at = gate.clone();
+        let builder = builder().storage(storage.clone()).action_fn(TASK, move |n, _| {
+            at.enter();
+            async move { Ok(n) }
+        });
+        let (runtime, pool) = awake(start(builder, config())).await;
+        let (release, released) = mpsc::channel::<()>();
+        let at = held.clone();
+        storage.before_each_call(move |call| {
+            if let Call::Commit(changes) = call
+                && changes.iter().any(starts)
+            {
+                at.enter();
+                let _ = released.recv();
+            }
+            Ok(())
+        });
+        let work = awake(pool.enqueue(TASK.call(7)).into_future()).await.unwrap();
+        awake(held.entered(1)).await;
+        let before = storage.tables.state(PoolId(0)).unwrap().generation;
+        // The time passes that no turn takes; the thread of the storage stands still all the while.
+        tokio::time::sleep(secs(60)).await;
+        drop(release);
+        assert_eq!(awake(work.join()).await, Ok(7));
+        assert_eq!(gate.count(), 1, "what the given-up turn started was not launched twice");
+        let after = storage.tables.state(PoolId(0)).unwrap().generation;
+        assert!(after > before, "the loop reigns anew: {after} after {before}");
+        let report = awake(pool.diagnostics()).await.unwrap().report;
+        assert_eq!((report.completed, report.succeeded), (1, 1), "{report:?}");
+        storage.unhook();
+        awake(runtime.shutdown(secs(1))).await;
     });
 }
