@@ -41,34 +41,6 @@ fn failure<T: std::fmt::Debug>(outcome: Result<T, JoinError>) -> (u32, Failure) 
     }
 }
 
-/// Runs a test in paused time as a task like those of the actors, so that it takes its steps in turn with them.
-fn run_in_turn(test: impl Future<Output = ()> + 'static) {
-    run_paused(async {
-        if let Err(panicked) = actix::spawn(test).await {
-            std::panic::resume_unwind(panicked.into_panic());
-        }
-    });
-}
-
-/// Lets the others that are ready take this many steps, without time passing.
-async fn steps(count: usize) {
-    for _ in 0..count {
-        let mut waited = false;
-        // Not `yield_now`, which lets them go on until nothing is ready any more.
-        std::future::poll_fn(|cx| match std::mem::replace(&mut waited, true) {
-            true => Poll::Ready(()),
-            false => {
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
-        })
-        .await;
-    }
-}
-
-/// How many steps a race is tried with: enough for the messages of a few turns.
-const PHASES: std::ops::Range<usize> = 0..40;
-
 fn starts(change: &Change) -> bool {
     matches!(change, Change::StartWork { .. })
 }

@@ -3,10 +3,11 @@
 //! Time is paused: it moves only when everything waits, straight to the next timer. Nothing here sleeps to wait for
 //! something; actions wait at gates, and tests wait for what actions and handles tell them.
 
+mod common;
+
 use std::future::{Future, IntoFuture};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use actix_workpool::storage::Memory;
@@ -14,51 +15,16 @@ use actix_workpool::{
     Action, ActionContext, CancelAnswer, Clock, FailureKind, JoinError, Outcome, PoolConfig,
     RetryBehavior, Runtime, RuntimeBuilder, WorkError, WorkHandle, WorkId, WorkStatus, Workpool,
 };
+use common::{PHASES, run_in_turn, steps};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-/// Longer than anything here takes, in paused time: a test that hangs fails instead.
-const END_OF_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 const MINUTE: Duration = Duration::from_secs(60);
-
-fn run_paused<T: 'static>(test: impl Future<Output = T> + 'static) -> T {
-    let paused = || {
-        let mut builder = tokio::runtime::Builder::new_current_thread();
-        builder.enable_all().start_paused(true).build().expect("a tokio runtime can be made")
-    };
-    actix::System::with_tokio_rt(paused).block_on(async {
-        // A task like those of the actors, so that it takes its steps in turn with them.
-        let test = actix::spawn(tokio::time::timeout(END_OF_TIME, test));
-        match test.await {
-            Ok(ended) => ended.expect("the test comes to its end"),
-            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-        }
-    })
-}
 
 fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
-
-/// Lets the others that are ready take this many steps, without time passing.
-async fn steps(count: usize) {
-    for _ in 0..count {
-        let mut waited = false;
-        // Not `yield_now`, which lets them go on until nothing is ready any more.
-        std::future::poll_fn(|cx| match std::mem::replace(&mut waited, true) {
-            true => Poll::Ready(()),
-            false => {
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
-        })
-        .await;
-    }
-}
-
-/// How many steps a race is tried with: enough for the messages of a few turns.
-const PHASES: std::ops::Range<usize> = 0..40;
 
 // What actions do, and what they tell.
 
@@ -380,7 +346,7 @@ async fn assert_counters(bench: &Bench, expected: [u64; 5]) {
 
 #[test]
 fn s1_enqueued_is_pending_while_no_slot_is_free() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(1)).await;
         let _first = bench.enqueue(1, &[RETURN_AT_GATE]).await;
         let second = bench.enqueue(2, &[RETURN]).await;
@@ -392,7 +358,7 @@ fn s1_enqueued_is_pending_while_no_slot_is_free() {
 
 #[test]
 fn s1_enqueued_becomes_s2() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(1)).await;
         let work = bench.enqueue(1, &[RETURN_AT_GATE]).await;
         bench.lab.until_started(1).await;
@@ -405,7 +371,7 @@ fn s1_enqueued_becomes_s2() {
 
 #[test]
 fn s2_running_stays_s2_until_it_ends() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(1)).await;
         let work = bench.enqueue(1, &[RETURN_AT_GATE]).await;
         bench.pass(60 * MINUTE).await;
@@ -416,7 +382,7 @@ fn s2_running_stays_s2_until_it_ends() {
 
 #[test]
 fn s2_success_is_gone_with_its_result() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(1)).await;
         let work = bench.enqueue(42, &[RETURN_AT_GATE]).await;
         bench.lab.until_started(1).await;
@@ -430,7 +396,7 @@ fn s2_success_is_gone_with_its_result() {
 
 #[test]
 fn s2_failed_without_retry_is_gone() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(1)).await;
         let work = bench.enqueue(1, &[FAIL, RETURN]).await;
         assert_eq!(failed(&work).await, (FailureKind::Error, 1));
@@ -442,7 +408,7 @@ fn s2_failed_without_retry_is_gone() {
 
 #[test]
 fn s2_failed_for_good_is_gone_though_it_may_be_retried() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(1)).await;
         let work = bench.enqueue_retried(1, &[Run(Wait::Nothing, End::FailForGood), RETURN]).await;
         assert_eq!(failed(&work).await, (FailureKind::Error, 1));
@@ -453,7 +419,7 @@ fn s2_failed_for_good_is_gone_though_it_may_be_retried() {
 
 #[test]
 fn s2_that_cancels_itself_is_gone() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(1)).await;
         let work = bench.enqueue_retried(1, &[Run(Wait::Nothing, End::Cancel), RETURN]).await;
         assert_eq!(canceled(&work).await, 1);
@@ -463,7 +429,7 @@ fn s2_that_cancels_itself_is_gone() {
 
 #[test]
 fn s2_failed_with_no_attempt_left_is_gone() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(1)).await;
         let work = bench.enqueue_retried(1, &[FAIL]).await;
         assert_eq!(failed(&work).await, (FailureKind::Error, 5));
@@ -475,7 +441,7 @@ fn s2_failed_with_no_attempt_left_is_gone() {
 
 #[test]
 fn s3_final_frees_its_slot_for_the_next() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(1)).await;
         bench.lab.limit.store(1, Ordering::SeqCst);
         for (label, end) in [End::Return, End::Fail, End::FailForGood, End::Panic, End::Cancel]
@@ -494,7 +460,7 @@ fn s3_final_frees_its_slot_for_the_next() {
 
 #[test]
 fn s5_will_retry_becomes_s10_and_frees_its_slot() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(1)).await;
         let work = bench.enqueue_retried(1, &[FAIL_AT_GATE, RETURN]).await;
         let other = bench.enqueue(2, &[RETURN_AT_GATE]).await;
@@ -512,7 +478,7 @@ fn s5_will_retry_becomes_s10_and_frees_its_slot() {
 
 #[test]
 fn s10_re_enqueued_becomes_s2_with_its_attempts() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(1)).await;
         let work = bench.enqueue_retried(1, &[FAIL, FAIL, RETURN_AT_GATE]).await;
         bench.lab.until_started(3).await;
@@ -527,7 +493,7 @@ fn s10_re_enqueued_becomes_s2_with_its_attempts() {
 
 #[test]
 fn s7_cancel_pending_is_canceled_and_never_starts() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(1)).await;
         let first = bench.enqueue(1, &[RETURN_AT_GATE]).await;
         let waits_for_a_slot = bench.enqueue(2, &[RETURN]).await;
@@ -548,7 +514,7 @@ fn s7_cancel_pending_is_canceled_and_never_starts() {
 #[test]
 fn s7_cancel_races_a_start_and_one_of_them_wins() {
     for phase in PHASES {
-        run_paused(async move {
+        run_in_turn(async move {
             let bench = Bench::new(limit(1)).await;
             let work = bench.pool.do_enqueue(script(1, &[Run(Wait::Told, End::Cancel)])).unwrap();
             bench.lab.open(1);
@@ -562,7 +528,7 @@ fn s7_cancel_races_a_start_and_one_of_them_wins() {
 
 #[test]
 fn s8_cancel_running_becomes_s12_and_the_attempt_is_told() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(1)).await;
         let work = bench.enqueue(1, &[Run(Wait::Told, End::Cancel)]).await;
         bench.lab.until_started(1).await;
@@ -577,7 +543,7 @@ fn s8_cancel_running_becomes_s12_and_the_attempt_is_told() {
 
 #[test]
 fn s12_canceled_still_running_stays_s12() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(1)).await;
         let work = bench.enqueue_retried(1, &[Run(Wait::Told, End::Return)]).await;
         bench.lab.until_started(1).await;
@@ -590,7 +556,7 @@ fn s12_canceled_still_running_stays_s12() {
 
 #[test]
 fn s12_success_is_a_success() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(1)).await;
         let work = bench.enqueue(5, &[Run(Wait::Told, End::Return)]).await;
         bench.lab.until_started(1).await;
@@ -611,7 +577,7 @@ fn s12_that_fails_panics_or_snoozes_is_canceled_and_does_not_run_again() {
         (End::Cancel, 1),
         (End::Snooze(5), 0),
     ] {
-        run_paused(async move {
+        run_in_turn(async move {
             let bench = Bench::new(limit(1)).await;
             let work = bench.enqueue_retried(1, &[Run(Wait::Told, end), RETURN]).await;
             bench.lab.until_started(1).await;
@@ -629,7 +595,7 @@ fn s12_that_fails_panics_or_snoozes_is_canceled_and_does_not_run_again() {
 fn s9_a_cancel_that_races_a_retry_wins() {
     for phase in PHASES {
         for end in [End::Fail, End::Snooze(5_000)] {
-            run_paused(async move {
+            run_in_turn(async move {
                 let bench = Bench::new(limit(1)).await;
                 let work = bench.enqueue_retried(1, &[Run(Wait::Gate, end), RETURN_AT_GATE]).await;
                 bench.lab.until_started(1).await;
@@ -647,7 +613,7 @@ fn s9_a_cancel_that_races_a_retry_wins() {
 
 #[test]
 fn s10_cancel_during_the_retry_wait_is_canceled() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(1)).await;
         let work = bench.enqueue_retried(1, &[FAIL, RETURN]).await;
         until_pending(&work, 1).await;
@@ -661,7 +627,7 @@ fn s10_cancel_during_the_retry_wait_is_canceled() {
 
 #[test]
 fn a_second_cancel_changes_nothing() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(1)).await;
         let work = bench.enqueue(1, &[Run(Wait::Told, End::Cancel)]).await;
         bench.lab.until_started(1).await;
@@ -680,7 +646,7 @@ fn a_second_cancel_changes_nothing() {
 
 #[test]
 fn a_cancel_of_a_finished_or_unknown_work_changes_nothing() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(1)).await;
         let work = bench.enqueue(1, &[RETURN]).await;
         assert_eq!(work.join().await, Ok(1));
@@ -696,7 +662,7 @@ fn a_cancel_of_a_finished_or_unknown_work_changes_nothing() {
 
 #[test]
 fn cancel_all_reaches_works_in_every_state() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(2)).await;
         let in_retry = bench.enqueue_retried(1, &[FAIL, RETURN]).await;
         until_pending(&in_retry, 1).await;
@@ -716,7 +682,7 @@ fn cancel_all_reaches_works_in_every_state() {
 
 #[test]
 fn a_watch_shows_each_state_of_a_work() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(1).paused(true)).await;
         let work = bench.enqueue_retried(1, &[FAIL_AT_GATE, RETURN_AT_GATE]).await;
         let mut changes = work.watch();
@@ -744,7 +710,7 @@ fn a_watch_shows_each_state_of_a_work() {
 
 #[test]
 fn works_run_in_the_order_in_which_they_were_enqueued() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(1)).await;
         for label in 0..10 {
             bench.enqueue(label, &[RETURN]).await;
@@ -758,7 +724,7 @@ fn works_run_in_the_order_in_which_they_were_enqueued() {
 
 #[test]
 fn works_run_in_the_order_in_which_they_are_due() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(1)).await;
         for delay in [30, 10, 20, 0] {
             let work = bench.pool.enqueue(script(delay, &[RETURN])).run_after(ms(delay));
@@ -771,7 +737,7 @@ fn works_run_in_the_order_in_which_they_are_due() {
 
 #[test]
 fn all_slots_are_used_and_none_beyond() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(3)).await;
         bench.lab.limit.store(3, Ordering::SeqCst);
         let works = (0..12).map(|label| script(label, &[RETURN_AT_GATE]));
@@ -790,7 +756,7 @@ fn all_slots_are_used_and_none_beyond() {
 
 #[test]
 fn a_limit_that_is_lowered_is_kept_by_the_next_starts() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(4)).await;
         let works = (0..8).map(|label| script(label, &[RETURN_AT_GATE]));
         let works = bench.pool.enqueue_batch(works).await.unwrap();
@@ -809,7 +775,7 @@ fn a_limit_that_is_lowered_is_kept_by_the_next_starts() {
 
 #[test]
 fn a_limit_of_zero_starts_nothing_until_it_is_raised() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(2)).await;
         let works = (0..6).map(|label| script(label, &[RETURN_AT_GATE]));
         let works = bench.pool.enqueue_batch(works).await.unwrap();
@@ -833,7 +799,7 @@ fn a_limit_of_zero_starts_nothing_until_it_is_raised() {
 #[test]
 fn a_lowered_limit_holds_from_the_moment_it_is_acknowledged() {
     for phase in PHASES {
-        run_paused(async move {
+        run_in_turn(async move {
             let bench = Bench::new(limit(2)).await;
             bench.pool.do_enqueue(script(1, &[RETURN_AT_GATE])).unwrap();
             steps(phase).await;
@@ -850,7 +816,7 @@ fn a_lowered_limit_holds_from_the_moment_it_is_acknowledged() {
 
 #[test]
 fn a_paused_pool_starts_nothing_and_goes_on_when_it_is_resumed() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(2)).await;
         let running = bench.enqueue(1, &[RETURN_AT_GATE]).await;
         bench.lab.until_started(1).await;
@@ -870,7 +836,7 @@ fn a_paused_pool_starts_nothing_and_goes_on_when_it_is_resumed() {
 
 #[test]
 fn a_pool_that_is_paused_cancels_and_does_not_retry_before_it_is_resumed() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(1)).await;
         let retried = bench.enqueue_retried(1, &[FAIL, RETURN]).await;
         until_pending(&retried, 1).await;
@@ -888,7 +854,7 @@ fn a_pool_that_is_paused_cancels_and_does_not_retry_before_it_is_resumed() {
 #[test]
 fn nothing_starts_after_a_pause_is_acknowledged() {
     for phase in PHASES {
-        run_paused(async move {
+        run_in_turn(async move {
             let bench = Bench::new(limit(2)).await;
             bench.pool.do_enqueue(script(1, &[RETURN_AT_GATE])).unwrap();
             steps(phase).await;
@@ -905,7 +871,7 @@ fn nothing_starts_after_a_pause_is_acknowledged() {
 
 #[test]
 fn an_id_is_enqueued_once() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(1)).await;
         let id = WorkId::from_uuid(uuid::Uuid::from_u128(7));
         let enqueue =
@@ -928,7 +894,7 @@ fn an_id_is_enqueued_once() {
 
 #[test]
 fn a_delayed_work_never_starts_early() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(100)).await;
         for micros in (0..20_000).step_by(333) {
             // Within any millisecond of the pool's clock.
@@ -946,7 +912,7 @@ fn a_delayed_work_never_starts_early() {
 
 #[test]
 fn a_work_that_is_to_run_at_a_time_runs_then_and_one_for_a_past_time_at_once() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(1)).await;
         let begun = Instant::now();
         let past = SystemTime::now() - MINUTE;
@@ -964,7 +930,7 @@ fn a_work_that_is_to_run_at_a_time_runs_then_and_one_for_a_past_time_at_once() {
 
 #[test]
 fn a_work_that_is_due_earlier_wakes_a_pool_that_waits_for_a_later_one() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(1)).await;
         let late = bench.pool.enqueue(script(1, &[RETURN])).run_after(60 * MINUTE).await.unwrap();
         bench.pass(ms(3)).await;
@@ -1018,14 +984,14 @@ fn run_seeded<T: 'static, F: Future<Output = T> + 'static>(
     seed: u64,
     test: impl FnOnce(Bench) -> F + 'static,
 ) -> T {
-    run_paused(
+    run_in_turn(
         async move { test(Bench::build(limit(1), |builder| builder.seed(seed)).await).await },
     )
 }
 
 #[test]
 fn a_wait_that_the_function_asks_for_replaces_the_backoff() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(1)).await;
         let work =
             bench.enqueue_retried(1, &[Run(Wait::Nothing, End::RetryAfter(90_000)), RETURN]).await;
@@ -1038,7 +1004,7 @@ fn a_wait_that_the_function_asks_for_replaces_the_backoff() {
 
 #[test]
 fn a_snooze_is_not_charged() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(1)).await;
         let snooze = Run(Wait::Nothing, End::Snooze(5_000));
         // No retry policy: a snooze needs none.
@@ -1063,7 +1029,7 @@ fn a_snooze_is_not_charged() {
 #[test]
 fn a_snooze_and_an_asked_wait_never_end_early() {
     for end in [End::Snooze(5), End::RetryAfter(5)] {
-        run_paused(async move {
+        run_in_turn(async move {
             let clock = Ticking::since(Instant::now(), 0);
             let bench = Bench::build(limit(1), |builder| builder.clock(clock)).await;
             tokio::time::advance(Duration::from_micros(900)).await;
@@ -1081,7 +1047,7 @@ fn a_snooze_and_an_asked_wait_never_end_early() {
 
 #[test]
 fn an_attempt_that_takes_too_long_is_dropped_charged_and_retried() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(1)).await;
         let retry = RetryBehavior::default().max_attempts(2).initial_backoff(ms(10));
         let never = script(1, &[Run(Wait::Nothing, End::Never)]);
@@ -1098,7 +1064,7 @@ fn an_attempt_that_takes_too_long_is_dropped_charged_and_retried() {
 
 #[test]
 fn an_attempt_that_ends_in_time_does_not_time_out_nor_does_the_next() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(1).attempt_timeout(Duration::from_secs(7))).await;
         let snooze = Run(Wait::Nothing, End::Snooze(4_000));
         let work = bench.enqueue(1, &[snooze, RETURN_AT_GATE]).await;
@@ -1113,7 +1079,7 @@ fn an_attempt_that_ends_in_time_does_not_time_out_nor_does_the_next() {
 
 #[test]
 fn an_abort_drops_a_running_attempt_after_its_grace() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(1)).await;
         let work = bench.enqueue_retried(1, &[Run(Wait::Nothing, End::Never), RETURN]).await;
         bench.lab.until_started(1).await;
@@ -1134,7 +1100,7 @@ fn an_abort_drops_a_running_attempt_after_its_grace() {
 
 #[test]
 fn an_abort_lets_an_attempt_end_within_its_grace() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(1)).await;
         let work = bench.enqueue(6, &[Run(Wait::Told, End::Return)]).await;
         bench.lab.until_started(1).await;
@@ -1147,7 +1113,7 @@ fn an_abort_lets_an_attempt_end_within_its_grace() {
 
 #[test]
 fn an_abort_comes_after_a_cancel_too() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(1)).await;
         let work = bench.enqueue(1, &[Run(Wait::Nothing, End::Never)]).await;
         bench.lab.until_started(1).await;
@@ -1162,7 +1128,7 @@ fn an_abort_comes_after_a_cancel_too() {
 
 #[test]
 fn an_abort_of_a_waiting_or_finished_work_is_a_cancel() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(1)).await;
         let done = bench.enqueue(1, &[RETURN]).await;
         assert_eq!(done.join().await, Ok(1));
@@ -1178,7 +1144,7 @@ fn an_abort_of_a_waiting_or_finished_work_is_a_cancel() {
 
 #[test]
 fn a_panic_is_a_failed_attempt_with_its_message() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(1)).await;
         let work = bench.enqueue(1, &[Run(Wait::Nothing, End::Panic)]).await;
         let Err(JoinError::Failed { attempts: 1, failure }) = work.join().await else {
@@ -1196,7 +1162,7 @@ fn a_panic_is_a_failed_attempt_with_its_message() {
 
 #[test]
 fn an_attempt_that_is_handed_back_at_shutdown_runs_again_uncharged() {
-    run_paused(async {
+    run_in_turn(async {
         let tables = Memory::new();
         let bench = Bench::build(limit(1), |builder| builder.storage(tables.clone())).await;
         let work = bench.enqueue(1, &[Run(Wait::Nothing, End::Never)]).await;
@@ -1216,7 +1182,7 @@ fn an_attempt_that_is_handed_back_at_shutdown_runs_again_uncharged() {
 
 #[test]
 fn a_retry_wait_goes_on_in_the_next_runtime() {
-    run_paused(async {
+    run_in_turn(async {
         let (tables, begun) = (Memory::new(), Instant::now());
         // One clock for both: that of the wall goes on while time is paused.
         let clock = || Ticking::since(begun, 0);
@@ -1241,7 +1207,7 @@ fn a_retry_wait_goes_on_in_the_next_runtime() {
 
 #[test]
 fn a_work_whose_function_is_not_registered_waits_and_hides_nothing() {
-    run_paused(async {
+    run_in_turn(async {
         let tables = Memory::new();
         let with_rare = |builder: RuntimeBuilder| builder.action::<Rare>();
         let bench = Bench::build(limit(1).paused(true), |builder| {
@@ -1269,7 +1235,7 @@ fn a_work_whose_function_is_not_registered_waits_and_hides_nothing() {
 
 #[test]
 fn running_attempts_are_dropped_with_the_last_handle_on_the_runtime() {
-    run_paused(async {
+    run_in_turn(async {
         let bench = Bench::new(limit(1)).await;
         bench.enqueue(1, &[Run(Wait::Nothing, End::Never)]).await;
         bench.lab.until_started(1).await;
@@ -1305,7 +1271,7 @@ impl Clock for Ticking {
 #[test]
 fn a_retry_that_is_due_at_once_is_not_left_behind_the_cursor() {
     for end in [End::Fail, End::Snooze(0), End::RetryAfter(0)] {
-        run_paused(async move {
+        run_in_turn(async move {
             let clock = Ticking::since(Instant::now(), 1);
             let bench = Bench::build(limit(1), |builder| builder.clock(clock)).await;
             let retry = RetryBehavior::default().initial_backoff(Duration::ZERO);
@@ -1320,7 +1286,7 @@ fn a_retry_that_is_due_at_once_is_not_left_behind_the_cursor() {
 #[test]
 fn an_enqueue_that_was_under_way_while_the_loop_read_is_not_left_behind_the_cursor() {
     for phase in PHASES {
-        run_paused(async move {
+        run_in_turn(async move {
             let bench = Bench::new(limit(100)).await;
             // Prepared, and by that due, before the loop reads; sent when it may have read.
             let prepared = bench.pool.enqueue(script(1, &[RETURN])).into_future();

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 /// Runs a test in an actix system whose time stands still unless everybody waits. A test that waits for a virtual
 /// week has hung.
-pub fn run_paused(test: impl Future<Output = ()>) {
+pub fn run_paused<T>(test: impl Future<Output = T>) -> T {
     let system = actix::System::with_tokio_rt(|| {
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -26,8 +26,37 @@ pub fn run_paused(test: impl Future<Output = ()>) {
             .unwrap()
     });
     let week = Duration::from_secs(7 * 24 * 60 * 60);
-    system.block_on(async { tokio::time::timeout(week, test).await.expect("the test hangs") });
+    system.block_on(async { tokio::time::timeout(week, test).await.expect("the test hangs") })
 }
+
+/// Runs a test in paused time as a task like those of the actors, so that it takes its steps in turn with them.
+pub fn run_in_turn<T: 'static>(test: impl Future<Output = T> + 'static) -> T {
+    run_paused(async {
+        match actix::spawn(test).await {
+            Ok(ended) => ended,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        }
+    })
+}
+
+/// Lets the others that are ready take this many steps, without time passing.
+pub async fn steps(count: usize) {
+    for _ in 0..count {
+        let mut waited = false;
+        // Not `yield_now`, which lets them go on until nothing is ready any more.
+        std::future::poll_fn(|cx| match std::mem::replace(&mut waited, true) {
+            true => std::task::Poll::Ready(()),
+            false => {
+                cx.waker().wake_by_ref();
+                std::task::Poll::Pending
+            }
+        })
+        .await;
+    }
+}
+
+/// How many steps a race is tried with: enough for the messages of a few turns.
+pub const PHASES: std::ops::Range<usize> = 0..40;
 
 /// Runs a test in an actix system in real time, for at most a minute.
 pub fn run_real(test: impl Future<Output = ()>) {
