@@ -14,15 +14,13 @@ fn memory_conforms() {
 #[cfg(feature = "redb")]
 #[test]
 fn redb_conforms() {
-    use actix_workpool::storage::{Durability, Redb};
+    use actix_workpool::storage::Redb;
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("conformance");
     std::fs::create_dir_all(&folder).unwrap();
     for seed in 0..20 {
         let path = folder.join(format!("{seed}.redb"));
         let _ = std::fs::remove_file(&path);
-        conformance::exercise(seed, 300, || {
-            Redb::open(&path).unwrap().durability(Durability::Process)
-        });
+        conformance::exercise(seed, 300, || Redb::open(&path).unwrap());
     }
     std::fs::remove_dir_all(&folder).unwrap();
 }

@@ -15,7 +15,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 #[cfg(feature = "redb")]
-pub use self::redb::{Durability, Redb};
+pub use self::redb::Redb;
 pub use memory::Memory;
 pub(crate) use memory::range_is_empty;
 

@@ -51,16 +51,6 @@ const USER: TableDefinition<&[u8], &[u8]> = TableDefinition::new("user");
 /// The layout of the rows. A file with another number is refused.
 const FORMAT: u64 = 1;
 
-/// How long an acknowledged write lasts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Durability {
-    /// It survives a loss of power: each group of commits is fsynced before it is answered.
-    #[default]
-    Disk,
-    /// It survives the end of the process, but not a loss of power: the file is written, and synced once a second.
-    Process,
-}
-
 /// Keeps every table in one file, with [redb](https://docs.rs/redb). One process at a time uses it.
 ///
 /// `enqueue(..).await` returning means that the work is on disk. One fsync serves everything that gathered while the
@@ -86,7 +76,6 @@ pub struct Redb {
     path: PathBuf,
     /// Taken when the storage is closed, which frees the file.
     db: Option<Database>,
-    durability: Durability,
     /// Whether commits wait to be synced.
     unsynced: bool,
     mirror: Mirror,
@@ -150,22 +139,10 @@ impl Redb {
             Err(DatabaseError::DatabaseAlreadyOpen) => return Err(StorageError::InUse),
             Err(error) => return Err(named(&error)),
         };
-        let mut storage = Redb {
-            path: path.clone(),
-            db: Some(db),
-            durability: Durability::Disk,
-            unsynced: false,
-            mirror: Mirror::default(),
-        };
+        let mut storage =
+            Redb { path: path.clone(), db: Some(db), unsynced: false, mirror: Mirror::default() };
         storage.mirror = storage.read_mirror().map_err(|error| named(&error))?;
         Ok(storage)
-    }
-
-    /// How long an acknowledged write lasts. [`Durability::Disk`] if this is not called.
-    #[must_use]
-    pub fn durability(mut self, durability: Durability) -> Redb {
-        self.durability = durability;
-        self
     }
 
     /// Gives pages that are free back to the file system. Takes a while on a large file; do it before the runtime
@@ -286,10 +263,7 @@ impl Redb {
         fsync: Fsync,
     ) -> Result<(), StorageError> {
         let mut txn = self.db()?.begin_write().map_err(poisoned)?;
-        // The last sync comes when the storage is closed, whatever the durability.
-        let closing = changes.is_empty();
-        let deferred =
-            !closing && (self.durability == Durability::Process || fsync == Fsync::WithNext);
+        let deferred = fsync == Fsync::WithNext;
         if deferred {
             txn.set_durability(::redb::Durability::None).map_err(poisoned)?;
         } else {
