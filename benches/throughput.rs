@@ -186,7 +186,7 @@ fn by_hand(works: u64) -> f64 {
 }
 
 fn noop(quick: bool) -> Value {
-    let (works, rounds) = if quick { (100_000, 3) } else { (400_000, 7) };
+    let (works, rounds) = if quick { (100_000, 5) } else { (400_000, 7) };
     let mut pairs = Vec::new();
     for _ in 0..rounds {
         let ours = block_on(async {
@@ -208,7 +208,7 @@ fn noop(quick: bool) -> Value {
 }
 
 fn backlog(quick: bool) -> Value {
-    let (works, rounds) = if quick { (100_000, 3) } else { (300_000, 5) };
+    let (works, rounds) = if quick { (100_000, 5) } else { (300_000, 7) };
     let pairs: Vec<_> = (0..rounds)
         .map(|_| (block_on(at_backlog(1_000_000, works)), block_on(at_backlog(1_000, works))))
         .collect();
@@ -396,7 +396,7 @@ fn delayed(quick: bool) -> Value {
 const DELAYED: actix_workpool::ActionKey<usize, ()> = actix_workpool::ActionKey::new("delayed");
 
 fn pools(quick: bool) -> Value {
-    let (works, rounds) = if quick { (100_000, 3) } else { (300_000, 7) };
+    let (works, rounds) = if quick { (60_000, 9) } else { (200_000, 11) };
     let run = |idle_pools: usize| {
         block_on(async {
             let (runtime, pool) = start(config()).await;
