@@ -67,7 +67,7 @@ async fn until_hit(storage: &Faulty) {
 /// What a [`Hooked`] storage is asked.
 enum Call<'a> {
     Read,
-    Commit(&'a [Change]),
+    Commit(&'a [Change], Fsync),
 }
 
 type Hook = Box<dyn FnMut(Call<'_>) -> Result<(), StorageError> + Send>;
@@ -90,6 +90,22 @@ impl Hooked {
         hook: impl FnMut(Call<'_>) -> Result<(), StorageError> + Send + 'static,
     ) {
         *self.hook.lock().unwrap() = Some(Box::new(hook));
+    }
+
+    /// Holds each commit of a start until what this returns is dropped; the gate tells when one has come.
+    fn hold_starts(&self) -> (Gate, mpsc::Sender<()>) {
+        let (held, (release, released)) = (Gate::new(), mpsc::channel::<()>());
+        let at = held.clone();
+        self.before_each_call(move |call| {
+            if let Call::Commit(changes, _) = call
+                && changes.iter().any(starts)
+            {
+                at.enter();
+                let _ = released.recv();
+            }
+            Ok(())
+        });
+        (held, release)
     }
 
     fn unhook(&self) {
@@ -143,7 +159,7 @@ impl Storage for Hooked {
         now: Segment,
         fsync: Fsync,
     ) -> Result<(), StorageError> {
-        self.ask(Call::Commit(changes))?;
+        self.ask(Call::Commit(changes, fsync))?;
         self.tables.commit(changes, now, fsync)
     }
 }
@@ -241,20 +257,10 @@ fn a_shutdown_without_grace_ends_wherever_the_start_of_a_work_is_then() {
 #[test]
 fn a_shutdown_while_the_commit_of_a_start_is_in_flight_hands_the_work_back() {
     run_real(async {
-        let (storage, gate, held) = (Hooked::new(true), Gate::new(), Gate::new());
+        let (storage, gate) = (Hooked::new(true), Gate::new());
         let builder = || endless_at_first(builder().storage(storage.clone()), &gate);
         let (runtime, pool) = start(builder(), config()).await;
-        let (release, released) = mpsc::channel::<()>();
-        let at = held.clone();
-        storage.before_each_call(move |call| {
-            if let Call::Commit(changes) = call
-                && changes.iter().any(starts)
-            {
-                at.enter();
-                let _ = released.recv();
-            }
-            Ok(())
-        });
+        let (held, release) = storage.hold_starts();
         let work = pool.enqueue(TASK.call(1)).await.unwrap();
         held.entered(1).await;
         let mut shutdown = std::pin::pin!(runtime.shutdown(Duration::ZERO));
@@ -544,7 +550,7 @@ fn an_attempt_that_ended_in_time_is_not_overtaken_by_its_timeout_while_the_stora
             storage.before_each_call(move |call| {
                 let fails = match call {
                     Call::Read => reading_fails,
-                    Call::Commit(_) => true,
+                    Call::Commit(..) => true,
                 };
                 if !fails {
                     return Ok(());
@@ -759,7 +765,7 @@ fn the_timeout_of_a_pool_is_none_of_mutations_and_queries() {
         // What runs in the store waits there, longer than any timeout.
         let since = Instant::now();
         storage.before_each_call(move |call| {
-            let Call::Commit(changes) = call else { return Ok(()) };
+            let Call::Commit(changes, _) = call else { return Ok(()) };
             for change in changes {
                 if let Change::InsertWork { spec, .. } = change {
                     seen.lock().unwrap().push((spec.kind, spec.timeout()));
@@ -848,7 +854,7 @@ fn a_cancel_that_is_answered_before_the_receipt_of_a_start_keeps_the_code_from_s
         let asked: Arc<Mutex<Option<Cancel>>> = Arc::default();
         let (ask, canceling) = (asked.clone(), pool.clone());
         storage.before_each_call(move |call| {
-            if let Call::Commit(changes) = call
+            if let Call::Commit(changes, _) = call
                 && changes.iter().any(starts)
             {
                 let pool = canceling.clone();
@@ -1202,24 +1208,14 @@ async fn awake<T>(future: impl Future<Output = T>) -> T {
 #[test]
 fn a_turn_that_is_not_answered_for_long_is_given_up_and_its_work_still_runs_once() {
     run_paused(async {
-        let (mut storage, gate, held) = (Hooked::new(true), Gate::new(), Gate::new());
+        let (mut storage, gate) = (Hooked::new(true), Gate::new());
         let at = gate.clone();
         let builder = builder().storage(storage.clone()).action_fn(TASK, move |n, _| {
             at.enter();
             async move { Ok(n) }
         });
         let (runtime, pool) = awake(start(builder, config())).await;
-        let (release, released) = mpsc::channel::<()>();
-        let at = held.clone();
-        storage.before_each_call(move |call| {
-            if let Call::Commit(changes) = call
-                && changes.iter().any(starts)
-            {
-                at.enter();
-                let _ = released.recv();
-            }
-            Ok(())
-        });
+        let (held, release) = storage.hold_starts();
         let work = awake(pool.enqueue(TASK.call(7)).into_future()).await.unwrap();
         awake(held.entered(1)).await;
         let before = storage.tables.state(PoolId(0)).unwrap().generation;
@@ -1234,5 +1230,32 @@ fn a_turn_that_is_not_answered_for_long_is_given_up_and_its_work_still_runs_once
         assert_eq!((report.completed, report.succeeded), (1, 1), "{report:?}");
         storage.unhook();
         awake(runtime.shutdown(secs(1))).await;
+    });
+}
+
+#[test]
+fn every_page_of_a_cancel_all_is_synced_before_its_answer() {
+    run_paused(async {
+        let storage = Hooked::new(false);
+        let builder = builder().storage(storage.clone()).echo();
+        let (runtime, pool) = start(builder, config().paused(true)).await;
+        pool.enqueue_batch((0..2_000).map(|n| ECHO.call(n))).await.unwrap();
+        let (pages, later) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let seen = (pages.clone(), later.clone());
+        storage.before_each_call(move |call| {
+            let cancels =
+                |change: &Change| matches!(change, Change::InsertPendingCancelation { .. });
+            if let Call::Commit(changes, fsync) = call
+                && changes.iter().any(cancels)
+            {
+                seen.0.fetch_add(1, Ordering::SeqCst);
+                seen.1.fetch_add(usize::from(fsync == Fsync::WithNext), Ordering::SeqCst);
+            }
+            Ok(())
+        });
+        assert_eq!(pool.cancel_all().await.unwrap(), 2_000);
+        assert_eq!((pages.load(Ordering::SeqCst), later.load(Ordering::SeqCst)), (2, 0));
+        storage.unhook();
+        runtime.shutdown(secs(1)).await;
     });
 }

@@ -42,6 +42,15 @@ impl Group {
             || self.facts.get(&work_id).is_some_and(Option::is_some)
     }
 
+    /// Whether nobody is told anything of the group: a report that is lost with the process is a lost attempt, and the
+    /// turn that acts on it is synced. A page of a `cancel_all` is told of by the last one, which may write nothing.
+    pub(super) fn only_takes_reports(&self) -> bool {
+        self.receipts.is_empty()
+            && self.advances.is_empty()
+            && self.in_store.is_empty()
+            && self.settled.again.is_empty()
+    }
+
     /// Lets later messages of the group see what a change does to the works that they are about.
     pub(super) fn show(&mut self, change: &Change) {
         if self.facts.is_empty() {

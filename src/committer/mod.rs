@@ -19,7 +19,6 @@ mod user_code;
 pub(crate) use request::*;
 pub(crate) use user_code::guarded;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
@@ -121,9 +120,9 @@ impl Committer {
             Ok(group) => group,
             Err(error) => return self.refuse(requests, error),
         };
-        let mut requests = VecDeque::from(requests);
+        let mut requests = requests.into_iter();
         let mut reads = Vec::new();
-        while let Some(request) = requests.pop_front() {
+        while let Some(request) = requests.next() {
             if request.only_reads() {
                 reads.push(request);
             } else if let Err(error) = self.decide(&mut group, request) {
@@ -226,10 +225,7 @@ impl Committer {
             return self.committed(group);
         }
         let witness = Witness::of(&group.changes);
-        // A report that is lost with the process is a lost attempt; the turn that acts on it is synced.
-        let tells_nobody =
-            group.receipts.is_empty() && group.advances.is_empty() && group.in_store.is_empty();
-        let fsync = if tells_nobody { Fsync::WithNext } else { Fsync::Now };
+        let fsync = if group.only_takes_reports() { Fsync::WithNext } else { Fsync::Now };
         match self.storage.commit(&mut group.changes, group.now, fsync) {
             Ok(()) => self.committed(group),
             // These say for certain that nothing was written, or that nothing more can be found out.
@@ -418,10 +414,8 @@ impl Committer {
             Receipt::Enqueue { pool, answers, reply, .. } => {
                 let duplicates =
                     answers.iter().filter(|answer| **answer == EnqueueAnswer::Duplicate).count();
-                if duplicates > 0
-                    && let Some(pool) = self.shared.pool_by_id(pool)
-                {
-                    pool.leave(duplicates as u64);
+                if duplicates > 0 {
+                    self.uncount(pool, duplicates as u64);
                 }
                 if let Some(reply) = reply {
                     settled.answers.push(Box::new(move || drop(reply.send(Ok(answers)))));

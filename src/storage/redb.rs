@@ -32,8 +32,8 @@ use super::{Fsync, KeyRange, Opened, PoolRow, Storage, StorageError};
 use crate::config::PoolConfig;
 use crate::model::{
     Batch, CancelationRow, Change, CompletionRow, Counts, Cursors, Demand, Finished, Key, Name,
-    Payload, PoolId, Retry, RunNumber, RunResult, Running, RunningRow, Segment, Spec, StartRow,
-    StateRow, TableKey, WorkFact, WorkId,
+    Payload, PoolId, Retry, Running, RunningRow, Segment, Spec, StartRow, StateRow, TableKey,
+    WorkFact, WorkId,
 };
 
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
@@ -236,19 +236,7 @@ impl Redb {
             return false;
         }
         for change in changes {
-            if let Change::InsertPendingCompletion {
-                work_id,
-                key,
-                run,
-                result,
-                retry,
-                attempts,
-                ..
-            } = change
-            {
-                let completion = (*key, result.clone(), *retry);
-                self.mirror.put_completion(*work_id, *run, completion, *attempts);
-            }
+            self.mirror.take_completion(change);
         }
         self.mirror.clock = self.mirror.clock.max(now);
         self.unsynced = true;
@@ -328,12 +316,7 @@ impl<'t> Tables<'t> {
                 self.put_start(mirror, spec.pool, *key, spec.work_id)?;
                 self.pool(mirror, spec.pool).works += 1;
             }
-            Change::InsertPendingCompletion {
-                work_id, key, run, result, retry, attempts, ..
-            } => {
-                let completion = (*key, result.clone(), *retry);
-                mirror.put_completion(*work_id, *run, completion, *attempts);
-            }
+            Change::InsertPendingCompletion { .. } => mirror.take_completion(change),
             Change::InsertPendingCancelation { work_id, pool, key } => {
                 mirror.last_seq = mirror.last_seq.max(key.seq);
                 let place = place(*pool, *key);
@@ -551,22 +534,20 @@ impl Mirror {
         self.running.insert(work_id, row);
     }
 
-    /// To be written with the next commit: nobody is told of it before.
-    fn put_completion(
-        &mut self,
-        work_id: WorkId,
-        run: RunNumber,
-        completion: (Key, RunResult, Retry),
-        attempts: u32,
-    ) {
-        let key = completion.0;
+    /// Takes a completion, which is written with the next commit: nobody is told of it before.
+    fn take_completion(&mut self, change: &Change) {
+        let Change::InsertPendingCompletion { work_id, key, run, result, retry, attempts, .. } =
+            change
+        else {
+            return;
+        };
         self.last_seq = self.last_seq.max(key.seq);
-        let Some(row) = self.running.get_mut(&work_id) else { return };
-        debug_assert_eq!(row.run, run, "a completion is of the run that occupies the slot");
-        row.attempts = attempts;
-        row.completion = Some(completion);
-        self.completions.insert((row.pool, key), work_id);
-        self.unwritten.insert(work_id);
+        let Some(row) = self.running.get_mut(work_id) else { return };
+        debug_assert_eq!(row.run, *run, "a completion is of the run that occupies the slot");
+        row.attempts = *attempts;
+        row.completion = Some((*key, result.clone(), *retry));
+        self.completions.insert((row.pool, *key), *work_id);
+        self.unwritten.insert(*work_id);
     }
 
     fn put_cancelation(&mut self, pool: PoolId, key: Key, work_id: WorkId) {
