@@ -346,7 +346,11 @@ impl Script {
                 assert_eq!(theirs, ours, "{at}: {}", stringify!($call));
             }};
         }
-        same!(facts(&self.ids));
+        let ours = self.memory.facts(&self.ids).expect("memory answers");
+        let theirs = backend.facts(&self.ids).expect("the backend answers");
+        for ((work_id, ours), theirs) in self.ids.iter().zip(ours).zip(theirs) {
+            assert_eq!(theirs, ours, "{at}: facts of {work_id}");
+        }
         same!(finished(&self.ids));
         let (before, keep) = self.retention();
         let limit = self.rng.usize(..9);

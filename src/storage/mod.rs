@@ -3,8 +3,6 @@
 //! The trait knows tables and nothing of what they are for. It is called by one thread at a time, for one group of
 //! messages after another: read the facts of all works that the group is about, decide elsewhere, commit once.
 
-#[cfg(feature = "redb")]
-mod codec;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod memory;
@@ -15,7 +13,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 #[cfg(feature = "redb")]
-pub use self::redb::Redb;
+pub use self::redb::{Durability, Redb};
 pub use memory::Memory;
 pub(crate) use memory::range_is_empty;
 

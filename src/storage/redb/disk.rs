@@ -1,0 +1,192 @@
+//! The bytes under the store: a file, and the parts of it that the log and the tables use.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ::redb::StorageBackend;
+
+use crate::storage::StorageError;
+
+/// What a store needs of a file.
+///
+/// What was written is certain to be there after a crash only once `sync` has returned; until then any part of it may
+/// be. All calls may come from two threads at a time, which then write to different places.
+pub trait Disk: std::fmt::Debug + Send + Sync + 'static {
+    /// How many bytes there are.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Cuts the end off, or adds zeros.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// Fills `into` with the bytes from `offset` on; an error when there are not as many.
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()>;
+
+    /// Writes all `bytes` from `offset` on.
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Waits until everything written so far is on the disk.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// A file that no other process has open as a store.
+#[derive(Debug)]
+pub(super) struct FileDisk(File);
+
+impl FileDisk {
+    pub fn open(path: &Path) -> Result<FileDisk, StorageError> {
+        let failed = |error: io::Error| {
+            StorageError::Poisoned(format!("failed to open {}: {error}", path.display()))
+        };
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).open(path);
+        let file = file.map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => Ok(FileDisk(file)),
+            Err(TryLockError::WouldBlock) => Err(StorageError::InUse),
+            Err(TryLockError::Error(error)) => Err(failed(error)),
+        }
+    }
+}
+
+impl Disk for FileDisk {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    #[cfg(unix)]
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(&self.0, into, offset)
+    }
+
+    #[cfg(unix)]
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        std::os::unix::fs::FileExt::write_all_at(&self.0, bytes, offset)
+    }
+
+    #[cfg(windows)]
+    fn read_at(&self, mut offset: u64, mut into: &mut [u8]) -> io::Result<()> {
+        while !into.is_empty() {
+            match std::os::windows::fs::FileExt::seek_read(&self.0, into, offset)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                read => {
+                    into = &mut into[read..];
+                    offset += read as u64;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(windows)]
+    fn write_at(&self, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match std::os::windows::fs::FileExt::seek_write(&self.0, bytes, offset)? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                written => {
+                    bytes = &bytes[written..];
+                    offset += written as u64;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}
+
+/// A disk that is not written to any more once a sync has failed.
+///
+/// After a failed sync nobody can say what is on the disk: the system may have dropped what it could not write, and a
+/// second sync would succeed. (Rebello et al., *Can Applications Recover from fsync Failures?*, USENIX ATC 2020.)
+#[derive(Debug)]
+pub(super) struct CheckedDisk {
+    disk: Box<dyn Disk>,
+    failed: AtomicBool,
+}
+
+impl CheckedDisk {
+    pub fn new(disk: impl Disk) -> Arc<CheckedDisk> {
+        Arc::new(CheckedDisk { disk: Box::new(disk), failed: AtomicBool::new(false) })
+    }
+
+    /// Whether a sync has failed.
+    pub fn is_lost(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    fn check(&self) -> io::Result<()> {
+        match self.is_lost() {
+            false => Ok(()),
+            true => Err(io::Error::other("a sync has failed before")),
+        }
+    }
+}
+
+impl Disk for CheckedDisk {
+    fn len(&self) -> io::Result<u64> {
+        self.disk.len()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.check()?;
+        self.disk.set_len(len)
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.disk.read_at(offset, into)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.check()?;
+        self.disk.write_at(offset, bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.check()?;
+        self.disk.sync().inspect_err(|_| self.failed.store(true, Ordering::Relaxed))
+    }
+}
+
+/// Everything behind `from`, as a file of its own: what redb sees.
+#[derive(Debug)]
+pub(super) struct Rest {
+    disk: Arc<CheckedDisk>,
+    from: u64,
+}
+
+impl Rest {
+    pub fn of(disk: &Arc<CheckedDisk>, from: u64) -> Rest {
+        Rest { disk: disk.clone(), from }
+    }
+}
+
+impl StorageBackend for Rest {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.disk.len()?.saturating_sub(self.from))
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.disk.read_at(self.from + offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.disk.set_len(self.from + len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.disk.sync()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.disk.write_at(self.from + offset, data)
+    }
+}

@@ -1,0 +1,929 @@
+//! Tables in one file: durable, crash-safe. See [`Redb`].
+//!
+//! ```text
+//!  commit ──► log ───────────────► acknowledged
+//!              │ and in memory: recent rows ──── read first
+//!              │      checkpoint, now and then, on a thread of its own
+//!              ▼                                  │
+//!            tables (redb) ───────────────────── read where memory knows nothing
+//! ```
+//!
+//! | file | what |
+//! |---|---|
+//! | `disk.rs` | the bytes: a file, and how it is shared |
+//! | `log.rs` | one frame per commit, synced |
+//! | `recent.rs` | what is in memory: what runs, and the rows that the tables do not have yet |
+//! | `tables.rs` | the tables, written by checkpoints |
+//! | `merged.rs` | reading all of it as one |
+//! | `codec.rs` | how rows and changes become bytes |
+
+mod codec;
+mod disk;
+mod log;
+mod merged;
+mod recent;
+mod tables;
+
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use self::codec::{Head, Input, Logged};
+use self::disk::{CheckedDisk, FileDisk, Rest};
+use self::log::{Log, Room};
+use self::merged::Merged;
+use self::recent::{Known, Recent, Sealed, UserKey};
+use self::tables::{Rows, Tables, Works};
+use super::{Fsync, KeyRange, Opened, PoolRow, Storage, StorageError};
+use crate::model::{
+    Batch, CancelationRow, Change, CompletionRow, Counts, Cursors, Demand, Finished, Key, Name,
+    Payload, PoolId, Running, RunningRow, Segment, Spec, StartRow, StateRow, TableKey, WorkFact,
+    WorkId,
+};
+
+pub use self::disk::Disk;
+
+/// A checkpoint is due when so many rows have gathered, however few bytes they have in the log.
+const MOST_RECENT: usize = 200_000;
+
+/// How many works that were read are remembered for the changes that follow.
+const MOST_KNOWN: usize = 8_192;
+
+/// In a frame, the store's clock stands before the changes.
+const CLOCK: usize = 8;
+
+/// How long a checkpoint that failed waits before it is tried again.
+const CHECKPOINT_PAUSE_MS: u64 = 1_000;
+
+/// What a commit survives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// Power failure: each commit is synced to the disk before anybody is told.
+    #[default]
+    Disk,
+    /// The end of the process, however it comes about, but not that of the machine: commits are left to the operating
+    /// system, which writes them within a minute or so. What a power failure leaves is a whole state of some moment
+    /// before it.
+    Process,
+}
+
+/// Keeps every table in one file, with a log of its own and [redb](https://docs.rs/redb). One process at a time uses it.
+///
+/// `enqueue(..).await` returning means that the work is on disk. One sync serves everything that gathered while the one
+/// before it was under way. The log has 16 MiB, which the file has from the beginning; what was committed goes from there
+/// into the tables in large steps, beside the commits that follow.
+///
+/// Memory is bounded by what runs, by the log's size and by a cache of 64 MiB, however many works wait.
+///
+/// ```
+/// # actix_workpool::doctest::run(async {
+/// use actix_workpool::{PoolConfig, Runtime, storage::Redb};
+///
+/// # let folder = std::env::temp_dir().join(format!("workpool-doc-{}", std::process::id()));
+/// # std::fs::create_dir_all(&folder)?;
+/// # let path = folder.join("work.redb");
+/// let runtime = Runtime::builder()
+///     .storage(Redb::open(&path)?)
+///     .pool("mail", PoolConfig::default())
+///     .start()
+///     .await?;
+/// # runtime.shutdown(std::time::Duration::ZERO).await;
+/// # std::fs::remove_dir_all(&folder)?;
+/// # Ok(()) });
+/// ```
+pub struct Redb {
+    /// Taken when the storage is closed, which frees the file.
+    store: Option<Store>,
+}
+
+struct Store {
+    disk: Arc<CheckedDisk>,
+    log: Log,
+    recent: Recent,
+    /// Missing while they cannot be opened again after a failure.
+    tables: Option<Arc<Tables>>,
+    /// Whether the tables have rows in `pending_start`, so that they need not be asked for nothing.
+    tables_have_starts: bool,
+    /// Works as they were read from the tables.
+    known: Known,
+    /// The frame under way: the clock, and changes. Reports that were not synced wait here for the next commit.
+    frame: Vec<u8>,
+    checkpoint: Option<JoinHandle<Result<(), StorageError>>>,
+    /// Whether checkpoints have a thread of their own.
+    threads: bool,
+    /// Why the last checkpoint failed, and when it is tried again.
+    setback: Option<(StorageError, Segment)>,
+    /// A layer that is in the tables. The next checkpoint's thread frees it: that takes a while.
+    done: Option<Arc<Sealed>>,
+}
+
+impl Redb {
+    /// Opens the file, or makes it. Works that were running when its last process ended are recovered when their pool
+    /// is started.
+    ///
+    /// # Errors
+    /// [`StorageError::InUse`] when another process or runtime has it, [`StorageError::Poisoned`] when it cannot be
+    /// read or written, is damaged, or has a layout that this version does not know. A damaged last commit cannot be
+    /// told from one that was cut short, and is left out.
+    pub fn open(path: impl AsRef<Path>) -> Result<Redb, StorageError> {
+        Redb::open_with_log(path, log::LENGTH)
+    }
+
+    /// As [`Redb::open`], but a file that is made gets a log of about `length` bytes, at least 8 KiB. What was committed
+    /// gathers there before it goes into the tables: a small log makes a small file, a large one makes checkpoints
+    /// cheaper. A file that is there keeps its log.
+    ///
+    /// # Errors
+    /// As [`Redb::open`].
+    pub fn open_with_log(path: impl AsRef<Path>, length: u64) -> Result<Redb, StorageError> {
+        let path = path.as_ref();
+        Redb::on(FileDisk::open(path)?, length, true).map_err(|error| match error {
+            StorageError::Poisoned(error) | StorageError::Unavailable(error) => {
+                StorageError::Poisoned(format!("failed to open {}: {error}", path.display()))
+            }
+            error => error,
+        })
+    }
+
+    /// Opens a store on any disk. With `threads`, checkpoints are made beside the commits.
+    pub(crate) fn on(disk: impl Disk, length: u64, threads: bool) -> Result<Redb, StorageError> {
+        Ok(Redb { store: Some(Store::open(CheckedDisk::new(disk), length, threads)?) })
+    }
+
+    /// Sets what commits survive. The default is [`Durability::Disk`].
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Redb {
+        if let Some(store) = &mut self.store {
+            store.log.relax(durability == Durability::Process);
+        }
+        self
+    }
+
+    /// Gives pages that are free back to the file system. Takes a while on a large file; do it before the runtime
+    /// starts.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn compact(&mut self) -> Result<(), StorageError> {
+        let store = self.store()?;
+        store.checkpoint_all()?;
+        store.done = None;
+        match store.tables.as_mut().and_then(Arc::get_mut) {
+            Some(tables) => tables.compact(),
+            None => Err(closed()),
+        }
+    }
+
+    fn store(&mut self) -> Result<&mut Store, StorageError> {
+        self.store.as_mut().ok_or_else(closed)
+    }
+}
+
+impl Store {
+    fn open(disk: Arc<CheckedDisk>, length: u64, threads: bool) -> Result<Store, StorageError> {
+        let mut log = Log::open(&disk, length)?;
+        let tables = Tables::open(Rest::of(&disk, log.tables_from()))?;
+        let applied = tables.applied()?;
+        let mut recent = tables.load()?;
+        let works = tables.read()?.works()?;
+        log.replay(applied.last, applied.seed, |frame| {
+            let (clock, changes) = frame.split_at_checked(CLOCK).ok_or_else(closed)?;
+            let mut time = [0; CLOCK];
+            time.copy_from_slice(clock);
+            recent.clock = recent.clock.max(Segment(u64::from_le_bytes(time)));
+            let mut changes = Input(changes);
+            while let Some(change) = changes.change()? {
+                let mut known = Known::new();
+                if let Some(work_id) = needs_work(&change)
+                    && recent.work(work_id).is_none()
+                    && let Some(work) = works.get(work_id)?
+                {
+                    known.insert(work_id, work);
+                }
+                recent.replay(&change, &known);
+            }
+            Ok(())
+        })?;
+        drop(works);
+        // What was replayed may only be in the system's cache, of a file that another process failed to sync: now it is
+        // written, and the log begins anew.
+        let seed = fastrand::u64(1..);
+        let sealed = recent.seal(log.last());
+        tables.checkpoint(&sealed, Some(seed))?;
+        recent.sealed = None;
+        log.restart(seed);
+        let tables_have_starts = tables.read()?.has_starts()?;
+        Ok(Store {
+            disk,
+            log,
+            recent,
+            tables: Some(Arc::new(tables)),
+            tables_have_starts,
+            known: Known::new(),
+            frame: vec![0; CLOCK],
+            checkpoint: None,
+            threads,
+            setback: None,
+            done: None,
+        })
+    }
+
+    /// Whatever went wrong, after a failed sync it cannot be mended.
+    fn judge(&self, error: StorageError) -> StorageError {
+        match error {
+            StorageError::Unavailable(error) if self.disk.is_lost() => {
+                StorageError::Poisoned(error)
+            }
+            error => error,
+        }
+    }
+
+    fn tables(&self) -> Result<&Tables, StorageError> {
+        let unavailable = || match &self.setback {
+            Some((error, _)) => error.clone(),
+            None => closed(),
+        };
+        self.tables.as_deref().ok_or_else(unavailable)
+    }
+
+    fn rows(&self) -> Result<Rows, StorageError> {
+        self.tables()?.read()
+    }
+
+    /// Rows of `work`, from memory or the tables.
+    fn work(
+        &self,
+        works: &mut Option<Works>,
+        work_id: WorkId,
+    ) -> Result<Option<(Head, Arc<Spec>)>, StorageError> {
+        if let Some(row) = self.recent.work(work_id) {
+            return Ok(row.map(|row| (row.head, row.spec.clone())));
+        }
+        if let Some(work) = self.known.get(&work_id) {
+            return Ok(Some(work.clone()));
+        }
+        let works = match works {
+            Some(works) => works,
+            None => works.insert(self.rows()?.works()?),
+        };
+        works.get(work_id)
+    }
+
+    fn facts(&self, work_ids: &[WorkId]) -> Result<Vec<Option<WorkFact>>, StorageError> {
+        let mut works = None;
+        let mut facts = Vec::with_capacity(work_ids.len());
+        for work_id in work_ids {
+            let running = self.recent.running_fact(*work_id);
+            facts.push(match running {
+                Some(fact) => Some(fact),
+                None => self
+                    .work(&mut works, *work_id)?
+                    .map(|(head, spec)| self.recent.fact(head, spec)),
+            });
+        }
+        Ok(facts)
+    }
+
+    /// Rows of `pending_start` of a pool, between two keys.
+    fn starts(
+        &self,
+        pool: PoolId,
+        from: Key,
+        until: Key,
+    ) -> Result<Merged<'_, Key, WorkId>, StorageError> {
+        let mut rows = Merged::new();
+        if from >= until {
+            return Ok(rows);
+        }
+        for layer in self.recent.layers() {
+            let range = layer.starts.range((pool, from)..(pool, until));
+            rows.over(range.map(|((_, key), work_id)| Ok((*key, *work_id))));
+        }
+        if self.tables_have_starts {
+            let stored = self.rows()?.starts(pool, from, until)?;
+            rows.over(stored.map(|row| row.map(|(key, work_id)| (key, Some(work_id)))));
+        }
+        Ok(rows)
+    }
+
+    /// Rows of `pending_start` outside the unregistered lane.
+    fn waiting(
+        &self,
+        pool: PoolId,
+        cursor: Segment,
+    ) -> Result<Merged<'_, Key, WorkId>, StorageError> {
+        let from = Key { segment: cursor, seq: 0 };
+        let entry = self.recent.pools.get(pool.0 as usize);
+        self.starts(pool, entry.map_or(from, |entry| entry.starts_from.max(from)), LANE)
+    }
+
+    fn read_batch(
+        &mut self,
+        pool: PoolId,
+        demand: Demand,
+        now: Segment,
+    ) -> Result<Batch, StorageError> {
+        let mut batch = Batch { read_at: now, ..Batch::default() };
+        let recent = &self.recent;
+        let from = |segment| (pool, Key { segment, seq: 0 });
+        let until = (pool, Key { segment: now, seq: u64::MAX });
+
+        let rows = recent.completions.range(from(demand.cursors.completion)..=until);
+        for ((_, key), work_id) in rows.take(demand.batch_size) {
+            let Some(work) = recent.running_fact(*work_id) else { continue };
+            let row = recent.running.get(work_id).map(|work| &work.row);
+            let Some((_, result, retry)) = row.and_then(|row| row.completion.as_ref()) else {
+                continue;
+            };
+            let (key, run, result, retry) = (*key, work.runs, result.clone(), *retry);
+            batch.completions.push(CompletionRow { key, run, result, retry, work });
+        }
+
+        let rows = recent.cancelations.range(from(demand.cursors.cancelation)..=until);
+        let rows: Vec<_> = rows.take(demand.batch_size).collect();
+        if !rows.is_empty() {
+            let ids: Vec<_> = rows.iter().map(|(_, work_id)| **work_id).collect();
+            for (((_, key), work_id), work) in rows.into_iter().zip(self.facts(&ids)?) {
+                let (key, work_id) = (*key, *work_id);
+                batch.cancelations.push(CancelationRow { key, pool, work_id, work });
+            }
+        }
+
+        let slots = demand.free_slots.saturating_add(batch.completions.len() as i64).max(0);
+        let slots = usize::try_from(slots).unwrap_or(usize::MAX).min(demand.batch_size);
+        let mut works = None;
+        let mut first = None;
+        let mut read = Vec::new();
+        for row in self.waiting(pool, demand.cursors.incoming)? {
+            let (key, work_id) = row?;
+            first.get_or_insert(key);
+            if key.segment > now || batch.starts.len() == slots {
+                batch.next_due = Some(key.segment);
+                break;
+            }
+            let Some((head, spec)) = self.work(&mut works, work_id)? else { continue };
+            if self.recent.work(work_id).is_none() {
+                read.push((work_id, (head, spec.clone())));
+            }
+            let Head { attempts, runs, .. } = head;
+            batch.starts.push(StartRow { key, spec, attempts, runs });
+        }
+        self.known.extend(read);
+        // No row is behind its cursor, and none was found before this one.
+        if let Some(entry) = self.recent.pools.get_mut(pool.0 as usize) {
+            entry.starts_from = first.unwrap_or(LANE);
+        }
+        Ok(batch)
+    }
+
+    /// Learns what the changes need to know of works that are only in the tables.
+    fn learn(&mut self, changes: &[Change]) -> Result<(), StorageError> {
+        let mut works = None;
+        for change in changes {
+            let work_id = match change {
+                Change::StartWork { work_id, .. } | Change::MovePendingStart { work_id, .. } => {
+                    *work_id
+                }
+                Change::CompleteWork { finished, .. } => finished.work_id,
+                _ => continue,
+            };
+            if !self.recent.running.contains_key(&work_id)
+                && self.recent.work(work_id).is_none()
+                && !self.known.contains_key(&work_id)
+                && let Some(work) = self.work(&mut works, work_id)?
+            {
+                self.known.insert(work_id, work);
+            }
+        }
+        Ok(())
+    }
+
+    fn commit(
+        &mut self,
+        changes: &[Change],
+        now: Segment,
+        fsync: Fsync,
+    ) -> Result<(), StorageError> {
+        self.look_after_checkpoint(now)?;
+        self.learn(changes)?;
+        let before = self.frame.len();
+        for change in changes {
+            codec::change(&mut self.frame, change);
+        }
+        let report = |change: &Change| matches!(change, Change::InsertPendingCompletion { .. });
+        if fsync == Fsync::WithNext && changes.iter().all(report) {
+            for change in changes {
+                self.recent.take_completion(change);
+            }
+            self.recent.clock = self.recent.clock.max(now);
+            return Ok(());
+        }
+        if let Err(error) = self.write(changes, now) {
+            self.frame.truncate(before);
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Writes the frame under way, and takes the changes that it ends with.
+    fn write(&mut self, changes: &[Change], now: Segment) -> Result<(), StorageError> {
+        let clock = self.recent.clock.max(now);
+        self.frame[..CLOCK].copy_from_slice(&clock.0.to_le_bytes());
+        match self.log.room(self.frame.len()) {
+            Room::Here => {}
+            Room::InEmptyHalf => {
+                self.finish_checkpoint()?;
+                self.begin_checkpoint()?;
+            }
+            Room::Nowhere => return self.write_into_tables(changes, clock),
+        }
+        self.log.append(&self.frame)?;
+        self.written(changes, clock);
+        if self.log.wants_checkpoint() || self.recent.layer.len() > MOST_RECENT {
+            // Without one, the log goes on until it is full.
+            let _ = self.begin_checkpoint();
+        }
+        Ok(())
+    }
+
+    fn written(&mut self, changes: &[Change], clock: Segment) {
+        for change in changes {
+            self.recent.apply(change, &self.known);
+        }
+        self.recent.clock = clock;
+        if self.known.len() > MOST_KNOWN {
+            self.known.clear();
+        }
+        self.frame.truncate(CLOCK);
+        if self.frame.capacity() > 1 << 20 {
+            self.frame.shrink_to(1 << 16);
+        }
+    }
+
+    /// Writes a commit that is larger than the log.
+    fn write_into_tables(
+        &mut self,
+        changes: &[Change],
+        clock: Segment,
+    ) -> Result<(), StorageError> {
+        self.checkpoint_all()?;
+        let (recent, frame) = (self.recent.clone(), self.frame.clone());
+        self.written(changes, clock);
+        let sealed = self.recent.seal(self.log.last() + 1);
+        let Err(error) = self.tables()?.checkpoint(&sealed, None) else {
+            self.log.skip();
+            return self.checkpoint_done();
+        };
+        self.set_back(error.clone());
+        match self.mend().and_then(|()| self.tables()?.applied()) {
+            Ok(applied) if applied.last == sealed.last => {
+                self.log.skip();
+                Ok(())
+            }
+            Ok(_) => {
+                (self.recent, self.frame) = (recent, frame);
+                Err(error)
+            }
+            // Nobody can say whether it was written.
+            Err(_) => Err(StorageError::Poisoned(error.to_string())),
+        }
+    }
+
+    /// Brings everything into the tables.
+    fn checkpoint_all(&mut self) -> Result<(), StorageError> {
+        self.finish_checkpoint()?;
+        self.begin_checkpoint()?;
+        self.finish_checkpoint()
+    }
+
+    /// Begins a checkpoint of everything committed so far, unless one is under way.
+    fn begin_checkpoint(&mut self) -> Result<(), StorageError> {
+        if self.recent.sealed.is_some() {
+            return Ok(());
+        }
+        self.log.switch()?;
+        let sealed = self.recent.seal(self.log.last());
+        let Some(tables) = self.tables.clone() else { return Ok(()) };
+        let done = self.done.take();
+        let work = move || {
+            drop(done);
+            tables.checkpoint(&sealed, None)
+        };
+        if !self.threads {
+            return self.end_checkpoint(work());
+        }
+        let thread = std::thread::Builder::new().name("workpool-checkpoint".into());
+        match thread.spawn(work) {
+            Ok(thread) => self.checkpoint = Some(thread),
+            Err(error) => self.set_back(StorageError::Unavailable(error.to_string())),
+        }
+        Ok(())
+    }
+
+    /// Waits until the checkpoint that is under way has come to its end, and tries again if it has failed.
+    fn finish_checkpoint(&mut self) -> Result<(), StorageError> {
+        if let Some(thread) = self.checkpoint.take() {
+            self.end_checkpoint(joined(thread))?;
+        }
+        self.mend()?;
+        let Some(sealed) = self.recent.sealed.clone() else { return Ok(()) };
+        let written = self.tables()?.checkpoint(&sealed, None);
+        self.end_checkpoint(written)?;
+        match &self.setback {
+            Some((error, _)) => Err(error.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes the result of a checkpoint that has ended, and tries again one that has failed when it is time.
+    fn look_after_checkpoint(&mut self, now: Segment) -> Result<(), StorageError> {
+        if let Some(thread) = self.checkpoint.take_if(|thread| thread.is_finished()) {
+            self.end_checkpoint(joined(thread))?;
+        }
+        if let Some((_, again)) = &self.setback
+            && now >= *again
+        {
+            // The log goes on meanwhile, until it is full.
+            let _ = self.finish_checkpoint();
+        }
+        Ok(())
+    }
+
+    fn end_checkpoint(&mut self, written: Result<(), StorageError>) -> Result<(), StorageError> {
+        match written {
+            Ok(()) => self.checkpoint_done(),
+            Err(error @ StorageError::Poisoned(_)) => Err(error),
+            Err(error) => {
+                self.set_back(error);
+                Ok(())
+            }
+        }
+    }
+
+    /// After an error redb wants to be opened again.
+    fn set_back(&mut self, error: StorageError) {
+        let again = Segment(self.recent.clock.0 + CHECKPOINT_PAUSE_MS);
+        self.setback = Some((error, again));
+        self.tables = None;
+    }
+
+    /// Opens the tables again, if they failed.
+    fn mend(&mut self) -> Result<(), StorageError> {
+        if self.tables.is_some() {
+            return Ok(());
+        }
+        let tables = Tables::open(Rest::of(&self.disk, self.log.tables_from()))?;
+        let applied = tables.applied()?;
+        self.tables = Some(Arc::new(tables));
+        // The checkpoint may have been written all the same.
+        match &self.recent.sealed {
+            Some(sealed) if sealed.last == applied.last => self.checkpoint_done(),
+            _ => Ok(()),
+        }
+    }
+
+    fn checkpoint_done(&mut self) -> Result<(), StorageError> {
+        self.tables_have_starts = self.rows()?.has_starts()?;
+        self.done = self.recent.sealed.take();
+        self.known.clear();
+        self.setback = None;
+        Ok(())
+    }
+
+    fn finished(&self, work_ids: &[WorkId]) -> Result<Vec<Option<Arc<Finished>>>, StorageError> {
+        let recent =
+            |work_id| self.recent.layers().find_map(|layer| layer.finished.get(work_id)).cloned();
+        let mut rows: Vec<_> = work_ids.iter().map(recent).collect();
+        let missing: Vec<_> = work_ids
+            .iter()
+            .zip(&rows)
+            .filter(|(_, row)| row.is_none())
+            .map(|(id, _)| *id)
+            .collect();
+        if !missing.is_empty() {
+            let mut stored = self.rows()?.finished(&missing)?.into_iter();
+            rows.iter_mut().filter(|row| row.is_none()).for_each(|row| *row = stored.next());
+        }
+        Ok(rows.into_iter().map(Option::flatten).collect())
+    }
+
+    fn expired(
+        &self,
+        before: Segment,
+        keep: u64,
+        limit: usize,
+    ) -> Result<Vec<WorkId>, StorageError> {
+        let surplus = self.recent.finished.saturating_sub(keep);
+        let layers: Vec<_> = self.recent.layers().collect();
+        let in_memory_from = layers.last().map_or(0, |layer| layer.order_from);
+        let mut from = self.recent.forgotten;
+        let mut oldest = match from < in_memory_from {
+            true => self.rows()?.finished_order(from, in_memory_from, limit)?,
+            false => Vec::new(),
+        };
+        from += oldest.len() as u64;
+        for layer in layers.into_iter().rev() {
+            let passed =
+                usize::try_from(from.saturating_sub(layer.order_from)).unwrap_or(usize::MAX);
+            let left = limit - oldest.len();
+            let more: Vec<_> = layer.order.iter().skip(passed).take(left).copied().collect();
+            from += more.len() as u64;
+            oldest.extend(more);
+        }
+        let expired = (0..)
+            .zip(oldest)
+            .take_while(|(number, (finished_at, _))| *number < surplus || *finished_at < before);
+        Ok(expired.map(|(_, (_, work_id))| work_id).collect())
+    }
+
+    fn get(&self, table: Name, key: &TableKey) -> Result<Option<Payload>, StorageError> {
+        let place = (table, key.clone());
+        match self.recent.layers().find_map(|layer| layer.user.get(&place)) {
+            Some(value) => Ok(value.clone()),
+            None => self.rows()?.user_row(table, key),
+        }
+    }
+
+    fn scan(
+        &self,
+        table: Name,
+        range: &KeyRange,
+        limit: usize,
+    ) -> Result<Vec<(TableKey, Payload)>, StorageError> {
+        let first = TableKey::from(Vec::new());
+        let (Bound::Included(from) | Bound::Excluded(from)) = &range.0 else {
+            return self.scan(table, &(Bound::Included(first), range.1.clone()), limit);
+        };
+        let mut rows: Merged<'_, UserKey, Payload> = Merged::new();
+        for layer in self.recent.layers() {
+            let of_table = layer.user.range((table, from.clone())..);
+            let of_table = of_table.take_while(move |((name, _), _)| *name == table);
+            rows.over(of_table.map(|(key, value)| Ok((key.clone(), value.clone()))));
+        }
+        rows.over(self.rows()?.user_rows(table, from)?);
+        let mut found = Vec::new();
+        for row in rows {
+            let ((_, key), value) = row?;
+            if matches!(&range.0, Bound::Excluded(from) if *from == key) {
+                continue;
+            }
+            let ends = match &range.1 {
+                Bound::Included(last) => key > *last,
+                Bound::Excluded(end) => key >= *end,
+                Bound::Unbounded => false,
+            };
+            if ends || found.len() == limit {
+                break;
+            }
+            found.push((key, value));
+        }
+        Ok(found)
+    }
+
+    fn works(
+        &self,
+        pool: PoolId,
+        after: Option<WorkId>,
+        limit: usize,
+    ) -> Result<Vec<WorkId>, StorageError> {
+        let mut rows = Merged::new();
+        for layer in self.recent.layers() {
+            let of_layer =
+                layer.works.iter().filter(|(id, _)| after.is_none_or(|after| **id > after));
+            let mut ids: Vec<_> = of_layer
+                .map(|(id, row)| {
+                    (*id, row.as_ref().filter(|row| row.spec.pool == pool).map(|_| ()))
+                })
+                .collect();
+            ids.sort_unstable();
+            rows.over(ids.into_iter().map(Ok));
+        }
+        let stored = self.rows()?.works()?.of_pool(pool, after)?;
+        rows.over(stored.map(|id| id.map(|id| (id, Some(())))));
+        rows.take(limit).map(|row| row.map(|(id, ())| id)).collect()
+    }
+
+    fn unregistered(
+        &self,
+        pool: PoolId,
+        after: Option<Key>,
+        limit: usize,
+    ) -> Result<Vec<(Key, Arc<Spec>)>, StorageError> {
+        let from = after.map_or(LANE, |after| Key { seq: after.seq + 1, ..after });
+        let end = Key { segment: Segment::UNREGISTERED, seq: u64::MAX };
+        let mut works = None;
+        let mut found = Vec::new();
+        for row in self.starts(pool, from, end)?.take(limit) {
+            let (key, work_id) = row?;
+            if let Some((_, spec)) = self.work(&mut works, work_id)? {
+                found.push((key, spec));
+            }
+        }
+        Ok(found)
+    }
+
+    fn running(&self, pool: PoolId) -> Vec<RunningRow> {
+        let of_pool = self.recent.running.iter().filter(|(_, work)| work.row.pool == pool);
+        let mut rows: Vec<_> = of_pool
+            .filter_map(|(work_id, work)| {
+                let codec::RunRow { run, started, generation, .. } = work.row;
+                let running = Running { run, started, generation };
+                Some(RunningRow { running, work: self.recent.running_fact(*work_id)? })
+            })
+            .collect();
+        rows.sort_unstable_by_key(|row| (row.running.started, row.work.spec.work_id));
+        rows
+    }
+
+    fn counts(&self, pool: PoolId, cursors: &Cursors) -> Result<Counts, StorageError> {
+        let Some(entry) = self.recent.pools.get(pool.0 as usize) else {
+            return Ok(Counts::default());
+        };
+        let oldest = self.waiting(pool, cursors.incoming)?.next().transpose()?;
+        let last = Key { segment: Segment(u64::MAX), seq: u64::MAX };
+        let all = (pool, Key::default())..=(pool, last);
+        let running = self.recent.running.values().filter(|work| work.row.pool == pool);
+        Ok(Counts {
+            waiting: entry.waiting,
+            running: running.count() as u64,
+            completing: self.recent.completions.range(all.clone()).count() as u64,
+            canceling: self.recent.cancelations.range(all).count() as u64,
+            unregistered: entry.lane,
+            oldest_due: oldest.map(|(key, _)| key.segment),
+        })
+    }
+
+    fn close(mut self) {
+        // If the last steps fail, the next start finds the rest in the log.
+        if self.frame.len() > CLOCK {
+            let _ = self.write(&[], self.recent.clock);
+        }
+        let _ = self.checkpoint_all();
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        if let Some(thread) = self.checkpoint.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Where the unregistered lane begins.
+const LANE: Key = Key { segment: Segment::UNREGISTERED, seq: 0 };
+
+/// The work that a change in the log is about, if it has to be found.
+fn needs_work(change: &Logged) -> Option<WorkId> {
+    match change {
+        Logged::Change(
+            Change::StartWork { work_id, .. } | Change::MovePendingStart { work_id, .. },
+        ) => Some(*work_id),
+        Logged::Complete(finished) => Some(finished.work_id),
+        Logged::Change(_) => None,
+    }
+}
+
+fn joined(thread: JoinHandle<Result<(), StorageError>>) -> Result<(), StorageError> {
+    let panicked = |_| Err(StorageError::Poisoned("a checkpoint panicked".into()));
+    thread.join().unwrap_or_else(panicked)
+}
+
+fn closed() -> StorageError {
+    StorageError::Poisoned("the file is closed".into())
+}
+
+impl Redb {
+    /// Asks the store, which is mended first if that is necessary.
+    fn ask<T>(
+        &mut self,
+        ask: impl FnOnce(&mut Store) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
+        let store = self.store()?;
+        let answer = store.mend().and_then(|()| ask(store));
+        answer.map_err(|error| store.judge(error))
+    }
+}
+
+impl Storage for Redb {
+    fn may_block(&self) -> bool {
+        self.store.as_ref().is_none_or(|store| store.threads)
+    }
+
+    fn open(&mut self) -> Result<Opened, StorageError> {
+        self.ask(|store| {
+            let pools = (0..).map(PoolId).zip(&store.recent.pools).map(|(pool, entry)| PoolRow {
+                pool,
+                name: entry.name,
+                config: entry.config.clone(),
+                state: entry.state,
+                pending: entry.works,
+            });
+            Ok(Opened {
+                pools: pools.collect(),
+                last_seq: store.recent.last_seq,
+                clock: store.recent.clock,
+            })
+        })
+    }
+
+    fn close(&mut self) {
+        if let Some(store) = self.store.take() {
+            store.close();
+        }
+    }
+
+    fn facts(&mut self, work_ids: &[WorkId]) -> Result<Vec<Option<WorkFact>>, StorageError> {
+        self.ask(|store| store.facts(work_ids))
+    }
+
+    fn finished(
+        &mut self,
+        work_ids: &[WorkId],
+    ) -> Result<Vec<Option<Arc<Finished>>>, StorageError> {
+        self.ask(|store| store.finished(work_ids))
+    }
+
+    fn read_batch(
+        &mut self,
+        pool: PoolId,
+        demand: Demand,
+        now: Segment,
+    ) -> Result<Batch, StorageError> {
+        self.ask(|store| store.read_batch(pool, demand, now))
+    }
+
+    fn state(&mut self, pool: PoolId) -> Result<StateRow, StorageError> {
+        self.ask(|store| {
+            let entry = store.recent.pools.get(pool.0 as usize);
+            Ok(entry.map(|entry| entry.state).unwrap_or_default())
+        })
+    }
+
+    fn running(&mut self, pool: PoolId) -> Result<Vec<RunningRow>, StorageError> {
+        self.ask(|store| Ok(store.running(pool)))
+    }
+
+    fn works(
+        &mut self,
+        pool: PoolId,
+        after: Option<WorkId>,
+        limit: usize,
+    ) -> Result<Vec<WorkId>, StorageError> {
+        self.ask(|store| store.works(pool, after, limit))
+    }
+
+    fn unregistered(
+        &mut self,
+        pool: PoolId,
+        after: Option<Key>,
+        limit: usize,
+    ) -> Result<Vec<(Key, Arc<Spec>)>, StorageError> {
+        self.ask(|store| store.unregistered(pool, after, limit))
+    }
+
+    fn counts(&mut self, pool: PoolId, cursors: &Cursors) -> Result<Counts, StorageError> {
+        self.ask(|store| store.counts(pool, cursors))
+    }
+
+    fn expired(
+        &mut self,
+        before: Segment,
+        keep: u64,
+        limit: usize,
+    ) -> Result<Vec<WorkId>, StorageError> {
+        self.ask(|store| store.expired(before, keep, limit))
+    }
+
+    fn get(&mut self, table: Name, key: &TableKey) -> Result<Option<Payload>, StorageError> {
+        self.ask(|store| store.get(table, key))
+    }
+
+    fn scan(
+        &mut self,
+        table: Name,
+        range: &KeyRange,
+        limit: usize,
+    ) -> Result<Vec<(TableKey, Payload)>, StorageError> {
+        self.ask(|store| store.scan(table, range, limit))
+    }
+
+    fn commit(
+        &mut self,
+        changes: &mut Vec<Change>,
+        now: Segment,
+        fsync: Fsync,
+    ) -> Result<(), StorageError> {
+        self.ask(|store| store.commit(changes, now, fsync))?;
+        changes.clear();
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Redb {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let recent = self.store.as_ref().map(|store| store.recent.layer.len());
+        f.debug_struct("Redb").field("recent", &recent).finish_non_exhaustive()
+    }
+}

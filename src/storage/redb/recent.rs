@@ -1,0 +1,442 @@
+//! What is kept in memory: what runs, what each pool counts, and the rows that the tables do not have yet.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
+
+use super::codec::{Head, Logged, RowCounts, RunRow};
+use crate::config::PoolConfig;
+use crate::model::{
+    Change, Finished, Key, Name, Payload, PoolId, Retry, Segment, Spec, StateRow, TableKey,
+    WorkFact, WorkId,
+};
+
+/// A row of a user table: its table's name and its key.
+pub(super) type UserKey = (Name, TableKey);
+
+/// Works as they were read, for the changes that follow.
+pub(super) type Known = HashMap<WorkId, (Head, Arc<Spec>)>;
+
+/// Rows that the tables do not have yet, and those that are gone from them (`None`).
+#[derive(Clone, Default)]
+pub(super) struct Layer {
+    pub works: HashMap<WorkId, Option<WorkRow>>,
+    pub starts: BTreeMap<(PoolId, Key), Option<WorkId>>,
+    pub finished: HashMap<WorkId, Option<Arc<Finished>>>,
+    /// Works that finished again under an id whose older row lies underneath.
+    finished_again: HashSet<WorkId>,
+    /// Works in the order of finishing; the first one has the number `order_from`.
+    pub order: VecDeque<(Segment, WorkId)>,
+    pub order_from: u64,
+    pub user: BTreeMap<UserKey, Option<Payload>>,
+}
+
+#[derive(Clone)]
+pub(super) struct WorkRow {
+    pub head: Head,
+    pub spec: Arc<Spec>,
+    /// Whether older rows of this work lie underneath, so that deleting it has to be noted.
+    covers: bool,
+}
+
+impl Layer {
+    /// How many rows it has.
+    pub fn len(&self) -> usize {
+        self.works.len() + self.starts.len() + self.finished.len() + self.user.len()
+    }
+
+    pub fn order_until(&self) -> u64 {
+        self.order_from + self.order.len() as u64
+    }
+
+    fn put_work(&mut self, head: Head, spec: &Arc<Spec>, covers: bool) {
+        let row = WorkRow { head, spec: spec.clone(), covers };
+        match self.works.entry(spec.work_id) {
+            hashbrown::hash_map::Entry::Occupied(mut old) => {
+                let covers = old.get().as_ref().is_none_or(|old| old.covers);
+                old.insert(Some(WorkRow { covers, ..row }));
+            }
+            hashbrown::hash_map::Entry::Vacant(new) => drop(new.insert(Some(row))),
+        }
+    }
+
+    fn remove_work(&mut self, work_id: WorkId) {
+        match self.works.get(&work_id) {
+            Some(Some(row)) if !row.covers => drop(self.works.remove(&work_id)),
+            _ => drop(self.works.insert(work_id, None)),
+        }
+    }
+
+    fn put_finished(&mut self, finished: &Arc<Finished>) {
+        let work_id = finished.work_id;
+        if let Some(None) = self.finished.insert(work_id, Some(finished.clone())) {
+            self.finished_again.insert(work_id);
+        }
+        self.order.push_back((finished.finished_at, work_id));
+    }
+
+    /// Forgets the first work of the order.
+    fn forget_first(&mut self, work_id: WorkId) {
+        let first = self.order.pop_front();
+        debug_assert_eq!(first.map(|(_, first)| first), Some(work_id), "the oldest first");
+        self.order_from += 1;
+        match self.finished_again.remove(&work_id) {
+            true => drop(self.finished.insert(work_id, None)),
+            false => drop(self.finished.remove(&work_id)),
+        }
+    }
+
+    fn remove_start(&mut self, pool: PoolId, key: Key) {
+        // A key names one row for ever: what is here is nowhere else.
+        if !matches!(self.starts.remove(&(pool, key)), Some(Some(_))) {
+            self.starts.insert((pool, key), None);
+        }
+    }
+}
+
+/// A layer that is being written into the tables, with everything else that they get.
+pub(super) struct Sealed {
+    pub layer: Layer,
+    /// The number of the last commit that is in it.
+    pub last: u64,
+    pub last_seq: u64,
+    pub clock: Segment,
+    pub finished: u64,
+    pub forgotten: u64,
+    pub pools: Vec<(PoolId, PoolEntry)>,
+    pub running: Vec<(WorkId, Option<RunRow>)>,
+    pub cancelations: Vec<((PoolId, Key), Option<WorkId>)>,
+}
+
+#[derive(Clone)]
+pub(super) struct PoolEntry {
+    pub name: Name,
+    pub config: PoolConfig,
+    pub state: StateRow,
+    pub works: u64,
+    /// Rows of `pending_start` outside the unregistered lane, and in it.
+    pub waiting: u64,
+    pub lane: u64,
+    /// No row of `pending_start` lies before this: what was started there need not be gone through again.
+    pub starts_from: Key,
+    /// Whether the tables have it as it is.
+    saved: bool,
+}
+
+impl PoolEntry {
+    pub fn new(name: Name, config: PoolConfig, state: StateRow, counts: RowCounts) -> PoolEntry {
+        let [works, waiting, lane] = counts;
+        let starts_from = Key::default();
+        PoolEntry { name, config, state, works, waiting, lane, starts_from, saved: true }
+    }
+
+    pub fn counts(&self) -> RowCounts {
+        [self.works, self.waiting, self.lane]
+    }
+}
+
+impl Default for PoolEntry {
+    fn default() -> Self {
+        let (name, config) = (Name::from_static(""), PoolConfig::default());
+        PoolEntry::new(name, config, StateRow::default(), RowCounts::default())
+    }
+}
+
+#[derive(Clone)]
+pub(super) struct RunningWork {
+    pub row: RunRow,
+    pub spec: Arc<Spec>,
+    /// Whether the tables have it as it is.
+    pub saved: bool,
+}
+
+/// Everything that is in memory.
+#[derive(Clone, Default)]
+pub(super) struct Recent {
+    pub pools: Vec<PoolEntry>,
+    pub running: HashMap<WorkId, RunningWork>,
+    /// The completions that wait, in order.
+    pub completions: BTreeMap<(PoolId, Key), WorkId>,
+    pub cancelations: BTreeMap<(PoolId, Key), WorkId>,
+    pub cancelation_keys: HashMap<WorkId, Key>,
+    pub last_seq: u64,
+    pub clock: Segment,
+    /// How many rows `finished` has.
+    pub finished: u64,
+    /// How many works were forgotten: the number of the oldest one in the order of finishing.
+    pub forgotten: u64,
+    pub layer: Layer,
+    /// The layer under it, while it is written into the tables.
+    pub sealed: Option<Arc<Sealed>>,
+    /// What the tables have of `running` and `pending_cancelation`.
+    pub tables_running: HashSet<WorkId>,
+    pub tables_cancelations: HashSet<(PoolId, Key)>,
+}
+
+impl Recent {
+    /// The layers, the newest first.
+    pub fn layers(&self) -> impl Iterator<Item = &Layer> {
+        std::iter::once(&self.layer).chain(self.sealed.as_ref().map(|sealed| &sealed.layer))
+    }
+
+    /// The row of `work`, if something newer than the tables is known.
+    pub fn work(&self, work_id: WorkId) -> Option<Option<&WorkRow>> {
+        self.layers().find_map(|layer| layer.works.get(&work_id)).map(Option::as_ref)
+    }
+
+    /// Takes what a commit does. `known` has the works that a change is about and that are found nowhere else.
+    pub fn apply(&mut self, change: &Change, known: &Known) {
+        match change {
+            Change::InsertWork { spec, key } => {
+                let head = Head { attempts: 0, runs: 0, key: *key };
+                self.layer.put_work(head, spec, false);
+                self.put_start(spec.pool, *key, spec.work_id);
+                self.pool(spec.pool).works += 1;
+            }
+            Change::InsertPendingCompletion { .. } => self.take_completion(change),
+            Change::InsertPendingCancelation { work_id, pool, key } => {
+                self.last_seq = self.last_seq.max(key.seq);
+                self.put_cancelation(*pool, *key, *work_id);
+            }
+            Change::StartWork { work_id, pool, key, run, started, generation } => {
+                self.remove_start(*pool, *key);
+                let Some((head, spec)) = self.find(*work_id, known) else { return };
+                let row = RunRow {
+                    pool: *pool,
+                    run: *run,
+                    started: *started,
+                    generation: *generation,
+                    attempts: head.attempts,
+                    canceled: false,
+                    completion: None,
+                };
+                self.running.insert(*work_id, RunningWork { row, spec, saved: false });
+            }
+            Change::MovePendingStart { work_id, pool, from, to } => {
+                self.remove_start(*pool, *from);
+                self.put_start(*pool, *to, *work_id);
+                let Some((head, spec)) = self.find(*work_id, known) else { return };
+                self.layer.put_work(Head { key: *to, ..head }, &spec, true);
+            }
+            Change::RetryWork { work_id, pool, key, attempts, .. } => {
+                self.put_start(*pool, *key, *work_id);
+                let Some(RunningWork { row, spec, .. }) = self.remove_running(*work_id) else {
+                    return;
+                };
+                let head = Head { attempts: *attempts, runs: row.run, key: *key };
+                self.layer.put_work(head, &spec, true);
+            }
+            Change::CompleteWork { finished, .. } => self.complete(finished, known),
+            Change::MarkCanceled { work_id, pool, key } => {
+                self.remove_cancelation(*pool, *key);
+                if let Some(work) = self.running.get_mut(work_id) {
+                    work.row.canceled = true;
+                    work.saved = false;
+                }
+            }
+            Change::DeletePendingCancelation { pool, key } => self.remove_cancelation(*pool, *key),
+            Change::PutState { pool, state } => self.pool(*pool).state = *state,
+            Change::PutGlobals { pool, name, config } => {
+                let entry = self.pool(*pool);
+                entry.name = *name;
+                entry.config = config.clone();
+            }
+            Change::DeleteFinished { work_id } => self.forget(*work_id),
+            Change::PutRow { table, key, value } => {
+                self.layer.user.insert((*table, key.clone()), Some(value.clone()));
+            }
+            Change::DeleteRow { table, key } => {
+                self.layer.user.insert((*table, key.clone()), None);
+            }
+        }
+    }
+
+    /// Takes a change from the log.
+    pub fn replay(&mut self, change: &Logged, known: &Known) {
+        match change {
+            Logged::Change(change) => self.apply(change, known),
+            Logged::Complete(finished) => self.complete(finished, known),
+        }
+    }
+
+    fn complete(&mut self, finished: &Arc<Finished>, known: &Known) {
+        let (work_id, pool) = (finished.work_id, finished.pool);
+        if self.remove_running(work_id).is_none()
+            && let Some((head, _)) = self.find(work_id, known)
+        {
+            self.remove_start(pool, head.key);
+        }
+        if let Some(key) = self.cancelation_keys.get(&work_id).copied() {
+            self.remove_cancelation(pool, key);
+        }
+        self.layer.remove_work(work_id);
+        self.pool(pool).works -= 1;
+        self.layer.put_finished(finished);
+        self.finished += 1;
+    }
+
+    /// Forgets the work that has been finished the longest.
+    fn forget(&mut self, work_id: WorkId) {
+        match self.forgotten == self.layer.order_from {
+            true => self.layer.forget_first(work_id),
+            false => drop(self.layer.finished.insert(work_id, None)),
+        }
+        self.forgotten += 1;
+        self.finished -= 1;
+    }
+
+    /// Takes a completion. It need not be in the log yet: nobody is told of it before.
+    pub fn take_completion(&mut self, change: &Change) {
+        let Change::InsertPendingCompletion { work_id, key, run, result, retry, attempts, .. } =
+            change
+        else {
+            return;
+        };
+        self.last_seq = self.last_seq.max(key.seq);
+        let Some(RunningWork { row, saved, .. }) = self.running.get_mut(work_id) else { return };
+        debug_assert_eq!(row.run, *run, "a completion is of the run that occupies the slot");
+        row.attempts = *attempts;
+        row.completion = Some((*key, result.clone(), *retry));
+        *saved = false;
+        self.completions.insert((row.pool, *key), *work_id);
+    }
+
+    /// Puts a row of `running` that the tables have.
+    pub fn put_running(&mut self, row: RunRow, spec: Arc<Spec>) {
+        let work_id = spec.work_id;
+        if let Some((key, ..)) = &row.completion {
+            self.completions.insert((row.pool, *key), work_id);
+        }
+        self.running.insert(work_id, RunningWork { row, spec, saved: true });
+        self.tables_running.insert(work_id);
+    }
+
+    pub fn put_cancelation(&mut self, pool: PoolId, key: Key, work_id: WorkId) {
+        self.cancelations.insert((pool, key), work_id);
+        self.cancelation_keys.insert(work_id, key);
+    }
+
+    fn remove_cancelation(&mut self, pool: PoolId, key: Key) {
+        if let Some(work_id) = self.cancelations.remove(&(pool, key)) {
+            self.cancelation_keys.remove(&work_id);
+        }
+    }
+
+    fn remove_running(&mut self, work_id: WorkId) -> Option<RunningWork> {
+        let work = self.running.remove(&work_id)?;
+        if let Some((key, ..)) = &work.row.completion {
+            self.completions.remove(&(work.row.pool, *key));
+        }
+        Some(work)
+    }
+
+    fn put_start(&mut self, pool: PoolId, key: Key, work_id: WorkId) {
+        self.last_seq = self.last_seq.max(key.seq);
+        self.layer.starts.insert((pool, key), Some(work_id));
+        let entry = self.pool(pool);
+        match key.segment {
+            Segment::UNREGISTERED => entry.lane += 1,
+            _ => entry.waiting += 1,
+        }
+        entry.starts_from = entry.starts_from.min(key);
+    }
+
+    fn remove_start(&mut self, pool: PoolId, key: Key) {
+        self.layer.remove_start(pool, key);
+        let entry = self.pool(pool);
+        match key.segment {
+            Segment::UNREGISTERED => entry.lane -= 1,
+            _ => entry.waiting -= 1,
+        }
+    }
+
+    /// The pool's entry, which is about to change.
+    fn pool(&mut self, pool: PoolId) -> &mut PoolEntry {
+        let number = pool.0 as usize;
+        while self.pools.len() <= number {
+            self.pools.push(PoolEntry::default());
+        }
+        let entry = &mut self.pools[number];
+        entry.saved = false;
+        entry
+    }
+
+    fn find(&self, work_id: WorkId, known: &Known) -> Option<(Head, Arc<Spec>)> {
+        match self.work(work_id) {
+            Some(row) => row.map(|row| (row.head, row.spec.clone())),
+            None => known.get(&work_id).cloned(),
+        }
+    }
+
+    /// Everything known of a work.
+    pub fn fact(&self, head: Head, spec: Arc<Spec>) -> WorkFact {
+        let pending_cancelation = self.cancelation_keys.get(&spec.work_id).copied();
+        WorkFact {
+            attempts: head.attempts,
+            runs: head.runs,
+            pending_start: Some(head.key),
+            pending_cancelation,
+            ..WorkFact::new(spec)
+        }
+    }
+
+    /// Everything known of a work that runs.
+    pub fn running_fact(&self, work_id: WorkId) -> Option<WorkFact> {
+        let RunningWork { row, spec, .. } = self.running.get(&work_id)?;
+        let completion = row.completion.as_ref();
+        Some(WorkFact {
+            attempts: row.attempts,
+            runs: row.run,
+            canceled: row.canceled,
+            running: Some(row.generation),
+            pending_completion: completion.map(|(key, _, retry)| (*key, *retry != Retry::No)),
+            pending_cancelation: self.cancelation_keys.get(&work_id).copied(),
+            ..WorkFact::new(spec.clone())
+        })
+    }
+
+    /// Closes the layer for a checkpoint and begins a new one over it. `last` is the number of the last commit.
+    pub fn seal(&mut self, last: u64) -> Arc<Sealed> {
+        debug_assert!(self.sealed.is_none(), "one checkpoint at a time");
+        let mut running = Vec::new();
+        for work_id in std::mem::take(&mut self.tables_running) {
+            if !self.running.contains_key(&work_id) {
+                running.push((work_id, None));
+            }
+        }
+        for (work_id, work) in &mut self.running {
+            self.tables_running.insert(*work_id);
+            if !std::mem::replace(&mut work.saved, true) {
+                running.push((*work_id, Some(work.row.clone())));
+            }
+        }
+        let before = std::mem::take(&mut self.tables_cancelations);
+        self.tables_cancelations = self.cancelations.keys().copied().collect();
+        let gone = before.difference(&self.tables_cancelations).map(|place| (*place, None));
+        let new = self.cancelations.iter().filter(|(place, _)| !before.contains(*place));
+        let new = new.map(|(place, work_id)| (*place, Some(*work_id)));
+        let cancelations = gone.chain(new).collect();
+        let mut pools = Vec::new();
+        for (pool, entry) in (0..).map(PoolId).zip(&mut self.pools) {
+            if !std::mem::replace(&mut entry.saved, true) {
+                pools.push((pool, entry.clone()));
+            }
+        }
+        let layer = std::mem::take(&mut self.layer);
+        self.layer.order_from = layer.order_until();
+        let sealed = Arc::new(Sealed {
+            layer,
+            last,
+            last_seq: self.last_seq,
+            clock: self.clock,
+            finished: self.finished,
+            forgotten: self.forgotten,
+            pools,
+            running,
+            cancelations,
+        });
+        self.sealed = Some(sealed.clone());
+        sealed
+    }
+}

@@ -1,0 +1,494 @@
+//! The tables, in redb. They are written by checkpoints only.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `meta` | name | the last commit they contain, the log's seed, highest `seq`, the store's clock, counts |
+//! | `pools` | number | name and configuration |
+//! | `state` | number | `internal_state` and how many rows the pool has |
+//! | `work` | id | attempts, runs, place in `pending_start`, and what was enqueued |
+//! | `pending_start` | pool, segment, seq | id |
+//! | `running` | id | run, start, generation, attempts, canceled, and its `pending_completion` |
+//! | `pending_cancelation` | pool, segment, seq | id |
+//! | `finished` | id | outcome |
+//! | `finished_order` | a number that counts up | times and ids of the works that finished from this number on |
+//! | `user` | table, key | value |
+
+use std::sync::Arc;
+
+use ::redb::{
+    Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable,
+    ReadableTableMetadata, TableDefinition,
+};
+use hashbrown::HashMap;
+
+use super::codec::{self, Damaged, Head};
+use super::disk::Rest;
+use super::recent::{PoolEntry, Recent, Sealed, UserKey};
+use crate::model::{Finished, Key, Name, Payload, PoolId, Segment, Spec, TableKey, WorkId};
+use crate::storage::StorageError;
+
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+const POOLS: TableDefinition<u32, &[u8]> = TableDefinition::new("pools");
+const STATE: TableDefinition<u32, &[u8]> = TableDefinition::new("state");
+const WORK: TableDefinition<Id, &[u8]> = TableDefinition::new("work");
+const PENDING_START: TableDefinition<Place, Id> = TableDefinition::new("pending_start");
+const RUNNING: TableDefinition<Id, &[u8]> = TableDefinition::new("running");
+const PENDING_CANCELATION: TableDefinition<Place, Id> = TableDefinition::new("pending_cancelation");
+const FINISHED: TableDefinition<Id, &[u8]> = TableDefinition::new("finished");
+const FINISHED_ORDER: TableDefinition<u64, &[u8]> = TableDefinition::new("finished_order");
+const USER: TableDefinition<&[u8], &[u8]> = TableDefinition::new("user");
+
+/// A work's id as it is in a row.
+type Id = [u8; 16];
+
+/// The key of a pending row: big-endian, so that rows lie in the order of pool, segment, seq.
+type Place = [u8; 20];
+
+/// How many works one row of `finished_order` has at most: with 24 bytes each, what fits in a page of 4 KiB.
+const ORDER_CHUNK: usize = 160;
+
+/// Bytes of an entry of `finished_order`.
+const ORDER_ENTRY: usize = 24;
+
+/// How much of the tables redb keeps in memory. The system keeps more if it has room.
+const CACHE: usize = 64 << 20;
+
+pub(super) struct Tables(Database);
+
+/// What the tables know of the log.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Applied {
+    /// The number of the last commit that is in the tables.
+    pub last: u64,
+    /// The seed of the frames behind it.
+    pub seed: u64,
+}
+
+impl Tables {
+    pub fn open(file: Rest) -> Result<Tables, StorageError> {
+        let mut builder = Database::builder();
+        let db = builder.set_cache_size(CACHE).create_with_backend(file).map_err(failed)?;
+        Ok(Tables(db))
+    }
+
+    /// Gives pages that are free back to the file system.
+    pub fn compact(&mut self) -> Result<(), StorageError> {
+        while self.0.compact().map_err(failed)? {}
+        Ok(())
+    }
+
+    pub fn applied(&self) -> Result<Applied, StorageError> {
+        self.make()?;
+        let meta = self.read()?.open(META)?;
+        let number = |name| number(&meta, name);
+        Ok(Applied { last: number("last")?, seed: number("seed")? })
+    }
+
+    /// Makes what is not there.
+    fn make(&self) -> Result<(), StorageError> {
+        if self.read()?.0.list_tables().map_err(failed)?.next().is_some() {
+            return Ok(());
+        }
+        let txn = self.0.begin_write().map_err(failed)?;
+        txn.open_table(META).map_err(failed)?;
+        txn.open_table(POOLS).map_err(failed)?;
+        txn.open_table(STATE).map_err(failed)?;
+        txn.open_table(WORK).map_err(failed)?;
+        txn.open_table(PENDING_START).map_err(failed)?;
+        txn.open_table(RUNNING).map_err(failed)?;
+        txn.open_table(PENDING_CANCELATION).map_err(failed)?;
+        txn.open_table(FINISHED).map_err(failed)?;
+        txn.open_table(FINISHED_ORDER).map_err(failed)?;
+        txn.open_table(USER).map_err(failed)?;
+        txn.commit().map_err(failed)
+    }
+
+    /// What is always in memory.
+    pub fn load(&self) -> Result<Recent, StorageError> {
+        let rows = self.read()?;
+        let mut recent = Recent::default();
+        let meta = rows.open(META)?;
+        let number = |name| number(&meta, name);
+        recent.last_seq = number("last_seq")?;
+        recent.clock = Segment(number("clock")?);
+        recent.finished = number("finished")?;
+        recent.forgotten = number("forgotten")?;
+        recent.layer.order_from = recent.forgotten + recent.finished;
+        let state = rows.open(STATE)?;
+        for row in rows.open(POOLS)?.iter().map_err(failed)? {
+            let (pool, row) = row.map_err(failed)?;
+            if pool.value() as usize != recent.pools.len() {
+                return Err(StorageError::Poisoned("a pool is missing".into()));
+            }
+            let (name, config) = codec::decode_globals(row.value())?;
+            let (state, counts) = match state.get(pool.value()).map_err(failed)? {
+                Some(row) => codec::decode_state(row.value())?,
+                None => Default::default(),
+            };
+            recent.pools.push(PoolEntry::new(name, config, state, counts));
+        }
+        let work = rows.open(WORK)?;
+        for row in rows.open(RUNNING)?.iter().map_err(failed)? {
+            let (work_id, row) = row.map_err(failed)?;
+            let row = codec::decode_running(row.value())?;
+            let Some((_, spec)) = work_in(&work, id(work_id.value()))? else {
+                return Err(StorageError::Poisoned("a running work is missing".into()));
+            };
+            recent.put_running(row, spec);
+        }
+        for row in rows.open(PENDING_CANCELATION)?.iter().map_err(failed)? {
+            let (place, work_id) = row.map_err(failed)?;
+            let (pool, key) = place_of(place.value());
+            recent.put_cancelation(pool, key, id(work_id.value()));
+            recent.tables_cancelations.insert((pool, key));
+        }
+        Ok(recent)
+    }
+
+    /// Writes a layer, in one transaction. `seed` is that of the frames behind it, if it changes.
+    pub fn checkpoint(&self, sealed: &Sealed, seed: Option<u64>) -> Result<(), StorageError> {
+        let mut txn = self.0.begin_write().map_err(failed)?;
+        // A crash is then repaired at once, whatever the size of the file.
+        txn.set_quick_repair(true);
+        let layer = &sealed.layer;
+        let mut bytes = Vec::new();
+        {
+            let mut meta = txn.open_table(META).map_err(failed)?;
+            for (name, value) in [
+                ("last", Some(sealed.last)),
+                ("seed", seed),
+                ("last_seq", Some(sealed.last_seq)),
+                ("clock", Some(sealed.clock.0)),
+                ("finished", Some(sealed.finished)),
+                ("forgotten", Some(sealed.forgotten)),
+            ] {
+                if let Some(value) = value {
+                    meta.insert(name, value).map_err(failed)?;
+                }
+            }
+        }
+        {
+            let mut pools = txn.open_table(POOLS).map_err(failed)?;
+            let mut state = txn.open_table(STATE).map_err(failed)?;
+            for (pool, entry) in &sealed.pools {
+                let row = fresh(&mut bytes, |out| codec::globals(out, entry.name, &entry.config));
+                pools.insert(pool.0, row).map_err(failed)?;
+                let row = fresh(&mut bytes, |out| codec::state(out, &entry.state, entry.counts()));
+                state.insert(pool.0, row).map_err(failed)?;
+            }
+        }
+        if !layer.works.is_empty() {
+            let mut work = txn.open_table(WORK).map_err(failed)?;
+            for (work_id, row) in in_order(&layer.works) {
+                match row {
+                    Some(row) => {
+                        let row = fresh(&mut bytes, |out| codec::work(out, row.head, &row.spec));
+                        work.insert(raw(work_id), row).map_err(failed)?;
+                    }
+                    None => drop(work.remove(raw(work_id)).map_err(failed)?),
+                }
+            }
+        }
+        if !layer.starts.is_empty() {
+            let mut pending_start = txn.open_table(PENDING_START).map_err(failed)?;
+            for ((pool, key), work_id) in &layer.starts {
+                let place = place(*pool, *key);
+                match work_id {
+                    Some(id) => drop(pending_start.insert(place, raw(*id)).map_err(failed)?),
+                    None => drop(pending_start.remove(place).map_err(failed)?),
+                }
+            }
+        }
+        if !sealed.running.is_empty() {
+            let mut running = txn.open_table(RUNNING).map_err(failed)?;
+            for (work_id, row) in &sealed.running {
+                match row {
+                    Some(row) => {
+                        let row = fresh(&mut bytes, |out| codec::running(out, row));
+                        running.insert(raw(*work_id), row).map_err(failed)?;
+                    }
+                    None => drop(running.remove(raw(*work_id)).map_err(failed)?),
+                }
+            }
+        }
+        if !sealed.cancelations.is_empty() {
+            let mut cancelations = txn.open_table(PENDING_CANCELATION).map_err(failed)?;
+            for ((pool, key), work_id) in &sealed.cancelations {
+                let place = place(*pool, *key);
+                match work_id {
+                    Some(id) => drop(cancelations.insert(place, raw(*id)).map_err(failed)?),
+                    None => drop(cancelations.remove(place).map_err(failed)?),
+                }
+            }
+        }
+        if !layer.finished.is_empty() {
+            let mut finished = txn.open_table(FINISHED).map_err(failed)?;
+            for (work_id, row) in in_order(&layer.finished) {
+                match row {
+                    Some(row) => {
+                        let row = fresh(&mut bytes, |out| codec::finished(out, row));
+                        finished.insert(raw(work_id), row).map_err(failed)?;
+                    }
+                    None => drop(finished.remove(raw(work_id)).map_err(failed)?),
+                }
+            }
+            let mut order = txn.open_table(FINISHED_ORDER).map_err(failed)?;
+            let mut from = layer.order_from;
+            let mut entries = layer.order.iter().peekable();
+            while entries.peek().is_some() {
+                bytes.clear();
+                for (finished_at, work_id) in entries.by_ref().take(ORDER_CHUNK) {
+                    bytes.extend_from_slice(&finished_at.0.to_be_bytes());
+                    bytes.extend_from_slice(&raw(*work_id));
+                }
+                order.insert(from, bytes.as_slice()).map_err(failed)?;
+                from += (bytes.len() / ORDER_ENTRY) as u64;
+            }
+            // A row goes when the next one begins at or before the oldest work that is left.
+            while let Some((first, second)) = first_two(&order)?
+                && second.unwrap_or(from) <= sealed.forgotten
+            {
+                order.remove(first).map_err(failed)?;
+            }
+        }
+        if !layer.user.is_empty() {
+            let mut user = txn.open_table(USER).map_err(failed)?;
+            for ((table, key), value) in &layer.user {
+                let key = user_key(*table, key.as_bytes());
+                match value {
+                    Some(value) => {
+                        drop(user.insert(key.as_slice(), value.as_bytes()).map_err(failed)?);
+                    }
+                    None => drop(user.remove(key.as_slice()).map_err(failed)?),
+                }
+            }
+        }
+        txn.commit().map_err(failed)
+    }
+
+    pub fn read(&self) -> Result<Rows, StorageError> {
+        Ok(Rows(self.0.begin_read().map_err(failed)?))
+    }
+}
+
+type OrderTable<'t> = ::redb::Table<'t, u64, &'static [u8]>;
+
+/// The numbers of the first two rows.
+fn first_two(order: &OrderTable<'_>) -> Result<Option<(u64, Option<u64>)>, StorageError> {
+    let mut rows = order.iter().map_err(failed)?;
+    let mut next = || rows.next().transpose().map_err(failed);
+    let number = |row: (::redb::AccessGuard<'_, u64>, _)| row.0.value();
+    let Some(first) = next()?.map(number) else { return Ok(None) };
+    Ok(Some((first, next()?.map(number))))
+}
+
+fn number(meta: &ReadOnlyTable<&'static str, u64>, name: &str) -> Result<u64, StorageError> {
+    Ok(meta.get(name).map_err(failed)?.map_or(0, |number| number.value()))
+}
+
+/// The rows of a layer in the order of their ids, in which the tables take them fastest.
+fn in_order<T>(rows: &HashMap<WorkId, Option<T>>) -> Vec<(WorkId, &Option<T>)> {
+    let mut rows: Vec<_> = rows.iter().map(|(work_id, row)| (*work_id, row)).collect();
+    rows.sort_unstable_by_key(|(work_id, _)| *work_id);
+    rows
+}
+
+fn fresh<'b>(bytes: &'b mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> &'b [u8] {
+    bytes.clear();
+    write(bytes);
+    bytes
+}
+
+/// The tables as they were at one moment.
+pub(super) struct Rows(ReadTransaction);
+
+impl Rows {
+    fn open<K: ::redb::Key + 'static, V: ::redb::Value + 'static>(
+        &self,
+        table: TableDefinition<'_, K, V>,
+    ) -> Result<ReadOnlyTable<K, V>, StorageError> {
+        self.0.open_table(table).map_err(failed)
+    }
+
+    pub fn works(&self) -> Result<Works, StorageError> {
+        Ok(Works(self.open(WORK)?))
+    }
+
+    pub fn has_starts(&self) -> Result<bool, StorageError> {
+        Ok(!self.open(PENDING_START)?.is_empty().map_err(failed)?)
+    }
+
+    /// Rows of `pending_start` between two keys, in order.
+    pub fn starts(
+        &self,
+        pool: PoolId,
+        from: Key,
+        until: Key,
+    ) -> Result<impl Iterator<Item = Result<(Key, WorkId), StorageError>> + use<>, StorageError>
+    {
+        let range = place(pool, from)..place(pool, until);
+        let rows = self.open(PENDING_START)?.range(range).map_err(failed)?;
+        Ok(rows.map(|row| {
+            let (place, work_id) = row.map_err(failed)?;
+            Ok((place_of(place.value()).1, id(work_id.value())))
+        }))
+    }
+
+    pub fn finished(
+        &self,
+        work_ids: &[WorkId],
+    ) -> Result<Vec<Option<Arc<Finished>>>, StorageError> {
+        let finished = self.open(FINISHED)?;
+        let row = |work_id: &WorkId| match finished.get(raw(*work_id)).map_err(failed)? {
+            Some(row) => Ok(Some(Arc::new(codec::decode_finished(*work_id, row.value())?))),
+            None => Ok(None),
+        };
+        work_ids.iter().map(row).collect()
+    }
+
+    /// Up to `limit` works in the order of finishing, between two numbers.
+    pub fn finished_order(
+        &self,
+        from: u64,
+        until: u64,
+        limit: usize,
+    ) -> Result<Vec<(Segment, WorkId)>, StorageError> {
+        let order = self.open(FINISHED_ORDER)?;
+        let first = order.range(..=from).map_err(failed)?.next_back().transpose();
+        let first = first.map_err(failed)?.map_or(from, |(number, _)| number.value());
+        let mut found = Vec::new();
+        for row in order.range(first..until).map_err(failed)? {
+            let (number, row) = row.map_err(failed)?;
+            let entries = row.value().chunks_exact(ORDER_ENTRY);
+            for (number, entry) in (number.value()..until).zip(entries) {
+                if number < from {
+                    continue;
+                }
+                if found.len() == limit {
+                    return Ok(found);
+                }
+                let (mut time, mut work_id) = ([0; 8], [0; 16]);
+                time.copy_from_slice(&entry[..8]);
+                work_id.copy_from_slice(&entry[8..]);
+                found.push((Segment(u64::from_be_bytes(time)), id(work_id)));
+            }
+        }
+        Ok(found)
+    }
+
+    pub fn user_row(&self, table: Name, key: &TableKey) -> Result<Option<Payload>, StorageError> {
+        let user = self.open(USER)?;
+        let row = user.get(user_key(table, key.as_bytes()).as_slice()).map_err(failed)?;
+        Ok(row.map(|row| Payload::new(row.value())))
+    }
+
+    /// Rows of a user table from a key on, in order.
+    pub fn user_rows(
+        &self,
+        table: Name,
+        from: &TableKey,
+    ) -> Result<
+        impl Iterator<Item = Result<(UserKey, Option<Payload>), StorageError>> + use<>,
+        StorageError,
+    > {
+        let whole = user_key(table, &[]);
+        let from = user_key(table, from.as_bytes());
+        let rows = self.open(USER)?.range::<&[u8]>(from.as_slice()..).map_err(failed)?;
+        let rows = rows.map(move |row| {
+            let (key, value) = row.map_err(failed)?;
+            // Without an upper bound the range runs into the tables behind.
+            let Some(key) = key.value().strip_prefix(whole.as_slice()) else { return Ok(None) };
+            Ok(Some(((table, TableKey::from(key)), Some(Payload::new(value.value())))))
+        });
+        Ok(rows.map_while(Result::transpose))
+    }
+}
+
+/// The `work` table as it was at one moment.
+pub(super) struct Works(ReadOnlyTable<Id, &'static [u8]>);
+
+impl Works {
+    pub fn get(&self, work_id: WorkId) -> Result<Option<(Head, Arc<Spec>)>, StorageError> {
+        work_in(&self.0, work_id)
+    }
+
+    /// The works of a pool behind `after`, in the order of their ids.
+    pub fn of_pool(
+        &self,
+        pool: PoolId,
+        after: Option<WorkId>,
+    ) -> Result<impl Iterator<Item = Result<WorkId, StorageError>> + use<>, StorageError> {
+        use std::ops::Bound;
+        let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(raw(after)));
+        let rows = self.0.range::<Id>((from, Bound::Unbounded)).map_err(failed)?;
+        let rows = rows.map(move |row| {
+            let (work_id, row) = row.map_err(failed)?;
+            let of_pool = codec::decode_pool(row.value())? == pool;
+            Ok(of_pool.then(|| id(work_id.value())))
+        });
+        Ok(rows.filter_map(Result::transpose))
+    }
+}
+
+fn work_in(
+    work: &ReadOnlyTable<Id, &'static [u8]>,
+    work_id: WorkId,
+) -> Result<Option<(Head, Arc<Spec>)>, StorageError> {
+    match work.get(raw(work_id)).map_err(failed)? {
+        Some(row) => Ok(Some(codec::decode_work(work_id, row.value())?)),
+        None => Ok(None),
+    }
+}
+
+impl From<Damaged> for StorageError {
+    fn from(damaged: Damaged) -> Self {
+        StorageError::Poisoned(damaged.to_string())
+    }
+}
+
+/// What an error of redb means: the disk may recover, the rest cannot.
+fn failed(error: impl Into<::redb::Error>) -> StorageError {
+    match error.into() {
+        error @ (::redb::Error::Io(_) | ::redb::Error::PreviousIo) => {
+            StorageError::Unavailable(format!("failed to use the tables: {error}"))
+        }
+        ::redb::Error::DatabaseAlreadyOpen => StorageError::InUse,
+        error => StorageError::Poisoned(format!("failed to use the tables: {error}")),
+    }
+}
+
+fn raw(work_id: WorkId) -> Id {
+    work_id.as_uuid().into_bytes()
+}
+
+fn id(raw: Id) -> WorkId {
+    WorkId::from_uuid(uuid::Uuid::from_bytes(raw))
+}
+
+fn place(pool: PoolId, key: Key) -> Place {
+    let mut place = [0; 20];
+    place[..4].copy_from_slice(&pool.0.to_be_bytes());
+    place[4..12].copy_from_slice(&key.segment.0.to_be_bytes());
+    place[12..].copy_from_slice(&key.seq.to_be_bytes());
+    place
+}
+
+fn place_of(place: Place) -> (PoolId, Key) {
+    let number = |from: usize| {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&place[from..from + 8]);
+        u64::from_be_bytes(bytes)
+    };
+    let pool = PoolId((number(0) >> 32) as u32);
+    (pool, Key { segment: Segment(number(4)), seq: number(12) })
+}
+
+/// The key of a user row: the table's name with its length before it, so that no table runs into another.
+fn user_key(table: Name, key: &[u8]) -> Vec<u8> {
+    let name = table.as_str().as_bytes();
+    let mut whole = Vec::with_capacity(4 + name.len() + key.len());
+    whole.extend_from_slice(&(name.len() as u32).to_be_bytes());
+    whole.extend_from_slice(name);
+    whole.extend_from_slice(key);
+    whole
+}
