@@ -160,6 +160,18 @@ impl Redb {
         self
     }
 
+    /// Makes checkpoints where the commits are, and says that it does not block: for tests whose steps must not depend
+    /// on threads.
+    #[cfg(feature = "conformance")]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn on_one_thread(mut self) -> Redb {
+        if let Some(store) = &mut self.store {
+            store.threads = false;
+        }
+        self
+    }
+
     /// Gives pages that are free back to the file system. Takes a while on a large file; do it before the runtime
     /// starts.
     ///
