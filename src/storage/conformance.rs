@@ -15,7 +15,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Fsync, Memory, Storage};
+use super::{Fsync, Memory, Opened, Storage};
 use crate::config::PoolConfig;
 use crate::model::{
     ArgBytes, Change, Cursors, Demand, Epoch, Failure, FailureKind, Finished, FunctionKind,
@@ -23,22 +23,15 @@ use crate::model::{
     RunResult, Segment, SpanLink, Spec, SpecOptions, StateRow, TableKey, WorkId,
 };
 
-const POOLS: u32 = 3;
+pub(super) const POOLS: u32 = 3;
 
 /// Goes through `commits` commits drawn from `seed`. `open` opens the same store each time; the first time it is empty.
 ///
 /// # Panics
 /// When the backend answers differently from memory, or with an error.
 pub fn exercise<S: Storage>(seed: u64, commits: usize, mut open: impl FnMut() -> S) {
-    let mut script = Script {
-        rng: fastrand::Rng::with_seed(seed),
-        seed,
-        now: Segment(1_000),
-        seq: 0,
-        memory: Memory::new(),
-        ids: Vec::new(),
-    };
-    let opened = script.memory.open().expect("memory opens");
+    let mut script = Script::new(seed);
+    let opened = Opened::default();
     let mut backend = open();
     assert_eq!(backend.open().expect("the backend opens"), opened, "seed {seed}: an empty store");
     script.commit(&mut backend, Script::pools());
@@ -61,18 +54,33 @@ pub fn exercise<S: Storage>(seed: u64, commits: usize, mut open: impl FnMut() ->
     backend.close();
 }
 
-struct Script {
-    rng: fastrand::Rng,
+/// Draws changes, each valid after those before.
+pub(super) struct Script {
+    pub rng: fastrand::Rng,
     seed: u64,
-    now: Segment,
+    pub now: Segment,
     seq: u64,
-    memory: Memory,
+    /// What the tables hold after what was drawn so far.
+    pub memory: Memory,
     /// Every work there ever was.
-    ids: Vec<WorkId>,
+    pub ids: Vec<WorkId>,
 }
 
 impl Script {
-    fn pools() -> Vec<Change> {
+    pub fn new(seed: u64) -> Script {
+        let mut memory = Memory::new();
+        memory.open().expect("memory opens");
+        Script {
+            rng: fastrand::Rng::with_seed(seed),
+            seed,
+            now: Segment(1_000),
+            seq: 0,
+            memory,
+            ids: Vec::new(),
+        }
+    }
+
+    pub fn pools() -> Vec<Change> {
         let globals = |number| Change::PutGlobals {
             pool: PoolId(number),
             name: Name::intern(&format!("pool-{number}")),
@@ -96,7 +104,7 @@ impl Script {
     }
 
     /// Changes of one commit, each valid after the one before.
-    fn draw(&mut self) -> Vec<Change> {
+    pub fn draw(&mut self) -> Vec<Change> {
         let pool = PoolId(self.rng.u32(..POOLS));
         let mut changes = match self.rng.u8(..8) {
             0 | 1 => self.inserts(),

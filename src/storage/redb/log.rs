@@ -24,6 +24,9 @@ use crate::storage::StorageError;
 /// The start of every store.
 const MAGIC: [u8; 8] = *b"workpool";
 
+/// The start of a file that is being made into a store. There is nothing in it that anybody was told of.
+const MAKING: [u8; 8] = *b"workmake";
+
 /// The layout of the file and of the rows. A file with another number is refused.
 const FORMAT: u32 = 1;
 
@@ -80,18 +83,19 @@ pub(super) struct Log {
     dirty: bool,
     /// Whether every frame is synced.
     synced: bool,
+    is_new: bool,
     /// The frame under way; its memory serves one after the other.
     frame: Vec<u8>,
 }
 
 impl Log {
-    /// Opens the log of a store, or makes one of about this length in an empty file.
+    /// Opens the log of a store. An empty file gets one of about this length, and is a store once it is [`Log::made`];
+    /// until then it is made anew.
     pub fn open(disk: &Arc<CheckedDisk>, length: u64) -> Result<Log, StorageError> {
         let len = disk.len().map_err(unreadable)?;
         let mut header = [0; 24];
-        if len >= HEADER {
-            disk.read_at(0, &mut header).map_err(unreadable)?;
-        }
+        let there = len.min(24) as usize;
+        disk.read_at(0, &mut header[..there]).map_err(unreadable)?;
         let mut log = Log {
             disk: disk.clone(),
             half_len: (length / 2).next_multiple_of(UNIT).clamp(UNIT, UNIT << 31),
@@ -101,10 +105,12 @@ impl Log {
             seed: 0,
             dirty: false,
             synced: true,
+            is_new: false,
             frame: Vec::new(),
         };
-        // The header is written last: a file of zeros is one whose making was cut short.
-        if is_blank(disk, len.min(log.tables_from() + 1)).map_err(unreadable)? {
+        let is_blank = header == [0; 24] && len <= HEADER;
+        if is_blank || header[..8] == MAKING {
+            log.is_new = true;
             log.make().map_err(unwritable)?;
             return Ok(log);
         }
@@ -112,7 +118,7 @@ impl Log {
             return Err(StorageError::Poisoned("this is no store of works".into()));
         }
         let number = |from| u64::from_le_bytes(array(&header[from..]));
-        let (format, half_len) = (number(8) as u32, (number(8) >> 32) * UNIT);
+        let format = number(8) as u32;
         if format != FORMAT {
             let error = format!("the file has layout {format}, this version knows {FORMAT}");
             return Err(StorageError::Poisoned(error));
@@ -120,7 +126,7 @@ impl Log {
         if number(16) != XxHash3_64::oneshot(&header[..16]) {
             return Err(StorageError::Poisoned("the file's header is damaged".into()));
         }
-        log.half_len = half_len;
+        log.half_len = (number(8) >> 32) * UNIT;
         if len < log.tables_from() {
             return Err(StorageError::Poisoned("the file was cut short".into()));
         }
@@ -128,15 +134,30 @@ impl Log {
     }
 
     fn make(&self) -> io::Result<()> {
-        self.disk.set_len(0)?;
+        self.write_header(MAKING)?;
+        self.disk.set_len(HEADER)?;
         // Zeros, not a hole: later writes then have their place on the disk.
         let zeros = vec![0; 1 << 20];
-        for offset in (0..self.tables_from()).step_by(zeros.len()) {
+        for offset in (HEADER..self.tables_from()).step_by(zeros.len()) {
             let len = (self.tables_from() - offset).min(zeros.len() as u64);
             self.disk.write_at(offset, &zeros[..len as usize])?;
         }
-        self.disk.sync()?;
-        let mut header = MAGIC.to_vec();
+        Ok(())
+    }
+
+    /// Whether the file is being made into a store.
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// From now on the file is a store.
+    pub fn made(&mut self) -> Result<(), StorageError> {
+        self.is_new = false;
+        self.write_header(MAGIC).map_err(unwritable)
+    }
+
+    fn write_header(&self, magic: [u8; 8]) -> io::Result<()> {
+        let mut header = magic.to_vec();
         header.extend_from_slice(&FORMAT.to_le_bytes());
         header.extend_from_slice(&((self.half_len / UNIT) as u32).to_le_bytes());
         header.extend_from_slice(&XxHash3_64::oneshot(&header).to_le_bytes());
@@ -297,19 +318,6 @@ struct Frame<'h> {
 
 fn frame_len(payload: usize) -> usize {
     (FRAME + payload).next_multiple_of(ALIGN)
-}
-
-/// Whether the first `len` bytes are zeros.
-fn is_blank(disk: &CheckedDisk, len: u64) -> io::Result<bool> {
-    let mut piece = vec![0; 64 << 10];
-    for offset in (0..len).step_by(piece.len()) {
-        let piece = &mut piece[..(len - offset).min(64 << 10) as usize];
-        disk.read_at(offset, piece)?;
-        if piece.iter().any(|byte| *byte != 0) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 /// The first bytes of a slice that has as many.

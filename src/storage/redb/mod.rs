@@ -23,6 +23,8 @@ mod log;
 mod merged;
 mod recent;
 mod tables;
+#[cfg(all(test, feature = "conformance"))]
+mod tests;
 
 use std::ops::Bound;
 use std::path::Path;
@@ -114,6 +116,8 @@ struct Store {
     threads: bool,
     /// Why the last checkpoint failed, and when it is tried again.
     setback: Option<(StorageError, Segment)>,
+    /// What memory will hold if a commit turns out to be in the tables that went there directly, and failed.
+    unsure: Option<Box<Recent>>,
     /// A layer that is in the tables. The next checkpoint's thread frees it: that takes a while.
     done: Option<Arc<Sealed>>,
 }
@@ -225,6 +229,9 @@ impl Store {
         tables.checkpoint(&sealed, Some(seed))?;
         recent.sealed = None;
         log.restart(seed);
+        if log.is_new() {
+            log.made()?;
+        }
         let tables_have_starts = tables.read()?.has_starts()?;
         Ok(Store {
             disk,
@@ -237,6 +244,7 @@ impl Store {
             checkpoint: None,
             threads,
             setback: None,
+            unsure: None,
             done: None,
         })
     }
@@ -418,7 +426,6 @@ impl Store {
         fsync: Fsync,
     ) -> Result<(), StorageError> {
         self.look_after_checkpoint(now)?;
-        self.learn(changes)?;
         let before = self.frame.len();
         for change in changes {
             codec::change(&mut self.frame, change);
@@ -450,6 +457,7 @@ impl Store {
             }
             Room::Nowhere => return self.write_into_tables(changes, clock),
         }
+        self.learn(changes)?;
         self.log.append(&self.frame)?;
         self.written(changes, clock);
         if self.log.wants_checkpoint() || self.recent.layer.len() > MOST_RECENT {
@@ -480,26 +488,21 @@ impl Store {
         clock: Segment,
     ) -> Result<(), StorageError> {
         self.checkpoint_all()?;
-        let (recent, frame) = (self.recent.clone(), self.frame.clone());
+        self.learn(changes)?;
+        let before = (self.recent.clone(), self.frame.clone());
         self.written(changes, clock);
         let sealed = self.recent.seal(self.log.last() + 1);
         let Err(error) = self.tables()?.checkpoint(&sealed, None) else {
             self.log.skip();
             return self.checkpoint_done();
         };
+        let after = std::mem::replace(&mut self.recent, before.0);
+        self.frame = before.1;
+        self.unsure = Some(Box::new(after));
         self.set_back(error.clone());
-        match self.mend().and_then(|()| self.tables()?.applied()) {
-            Ok(applied) if applied.last == sealed.last => {
-                self.log.skip();
-                Ok(())
-            }
-            Ok(_) => {
-                (self.recent, self.frame) = (recent, frame);
-                Err(error)
-            }
-            // Nobody can say whether it was written.
-            Err(_) => Err(StorageError::Poisoned(error.to_string())),
-        }
+        // Perhaps it was written all the same.
+        self.mend()?;
+        if self.log.last() == sealed.last { Ok(()) } else { Err(error) }
     }
 
     /// Brings everything into the tables.
@@ -588,11 +591,18 @@ impl Store {
         let tables = Tables::open(Rest::of(&self.disk, self.log.tables_from()))?;
         let applied = tables.applied()?;
         self.tables = Some(Arc::new(tables));
-        // The checkpoint may have been written all the same.
-        match &self.recent.sealed {
-            Some(sealed) if sealed.last == applied.last => self.checkpoint_done(),
-            _ => Ok(()),
+        let is_in = |recent: &Recent| {
+            recent.sealed.as_ref().is_some_and(|sealed| sealed.last == applied.last)
+        };
+        // What failed may have been written all the same.
+        if let Some(after) = self.unsure.take()
+            && is_in(&after)
+        {
+            self.recent = *after;
+            self.frame.truncate(CLOCK);
+            self.log.skip();
         }
+        if is_in(&self.recent) { self.checkpoint_done() } else { Ok(()) }
     }
 
     fn checkpoint_done(&mut self) -> Result<(), StorageError> {

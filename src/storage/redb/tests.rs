@@ -1,0 +1,447 @@
+//! Crashes, at every step, with every kind of remains: on a disk that keeps of what was not synced whatever it likes.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::disk::Disk;
+use super::*;
+use crate::storage::Memory;
+use crate::storage::conformance::{POOLS, Script};
+
+/// A disk writes this much at once, or not at all.
+const SECTOR: usize = 512;
+
+/// A small log, so that a short script goes through it several times, and a commit may be too large for it.
+const LOG: u64 = 16 << 10;
+
+/// A disk in memory, that fails when it is told to.
+#[derive(Clone, Debug, Default)]
+struct SimDisk(Arc<Mutex<Platter>>);
+
+#[derive(Debug, Default)]
+struct Platter {
+    /// What is read.
+    seen: Vec<u8>,
+    /// What is certain to be there after a crash.
+    synced: Vec<u8>,
+    /// What was done since.
+    pending: Vec<Step>,
+    /// Writes, changes of length, and syncs so far.
+    steps: u64,
+    /// The machine stops at this step, which does not happen, nor does anything that follows.
+    stops_at: Option<u64>,
+    /// Steps from, and until, which there is no space left.
+    full: Option<(u64, u64)>,
+    /// The sync at or after this step fails, once; what was to be synced may be there or not.
+    sync_fails_at: Option<u64>,
+    syncs: Vec<u64>,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Write(usize, Vec<u8>),
+    SetLen(usize),
+}
+
+impl SimDisk {
+    fn platter(&self) -> MutexGuard<'_, Platter> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn holding(bytes: Vec<u8>) -> SimDisk {
+        let platter = Platter { seen: bytes.clone(), synced: bytes, ..Platter::default() };
+        SimDisk(Arc::new(Mutex::new(platter)))
+    }
+
+    /// What a crash may leave: of each write since the last sync any of its sectors, or none.
+    fn remains(&self, rng: &mut fastrand::Rng) -> Vec<u8> {
+        let platter = self.platter();
+        let mut bytes = platter.synced.clone();
+        // Often all or nothing of it, which are the likely cases.
+        let kept = rng.choice([0.0, 0.2, 0.5, 0.9, 1.0]).expect("a share");
+        for step in &platter.pending {
+            match step {
+                Step::SetLen(len) => {
+                    if rng.f64() < kept {
+                        bytes.resize(*len, 0);
+                    }
+                }
+                Step::Write(offset, data) => {
+                    let mut at = 0;
+                    while at < data.len() {
+                        let end = ((offset + at) / SECTOR + 1) * SECTOR - offset;
+                        let end = end.min(data.len());
+                        if rng.f64() < kept {
+                            if bytes.len() < offset + end {
+                                bytes.resize(offset + end, 0);
+                            }
+                            bytes[offset + at..offset + end].copy_from_slice(&data[at..end]);
+                        }
+                        at = end;
+                    }
+                }
+            }
+        }
+        bytes
+    }
+}
+
+impl Platter {
+    fn step(&mut self) -> io::Result<()> {
+        self.steps += 1;
+        match self.stops_at {
+            Some(stop) if self.steps >= stop => Err(io::Error::other("the machine has stopped")),
+            _ => Ok(()),
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.full.is_some_and(|(from, until)| (from..until).contains(&self.steps))
+    }
+}
+
+impl Disk for SimDisk {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.platter().seen.len() as u64)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let mut platter = self.platter();
+        platter.step()?;
+        let len = len as usize;
+        if len > platter.seen.len() && platter.is_full() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        platter.seen.resize(len, 0);
+        platter.pending.push(Step::SetLen(len));
+        Ok(())
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        let platter = self.platter();
+        let offset = offset as usize;
+        let bytes = platter.seen.get(offset..offset + into.len());
+        into.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut platter = self.platter();
+        platter.step()?;
+        let offset = offset as usize;
+        // Also what overwrites, as on a disk that never writes in place; some of it is there all the same.
+        let bytes = if platter.is_full() { &bytes[..bytes.len() / 2] } else { bytes };
+        if platter.seen.len() < offset + bytes.len() {
+            platter.seen.resize(offset + bytes.len(), 0);
+        }
+        platter.seen[offset..offset + bytes.len()].copy_from_slice(bytes);
+        platter.pending.push(Step::Write(offset, bytes.to_vec()));
+        match platter.is_full() {
+            true => Err(io::ErrorKind::StorageFull.into()),
+            false => Ok(()),
+        }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut platter = self.platter();
+        platter.step()?;
+        let step = platter.steps;
+        platter.syncs.push(step);
+        if platter.sync_fails_at.take_if(|at| *at <= step).is_some() {
+            return Err(io::Error::other("the disk does not answer"));
+        }
+        for step in std::mem::take(&mut platter.pending) {
+            match step {
+                Step::SetLen(len) => platter.synced.resize(len, 0),
+                Step::Write(offset, data) => {
+                    if platter.synced.len() < offset + data.len() {
+                        platter.synced.resize(offset + data.len(), 0);
+                    }
+                    platter.synced[offset..offset + data.len()].copy_from_slice(&data);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn open(disk: &SimDisk) -> Result<Redb, StorageError> {
+    Redb::on(disk.clone(), LOG, false)
+}
+
+/// Everything that can be asked.
+#[derive(Debug, PartialEq)]
+struct Everything {
+    facts: Vec<Option<WorkFact>>,
+    finished: Vec<Option<Arc<Finished>>>,
+    order: Vec<WorkId>,
+    pools: Vec<PoolRows>,
+    user: Vec<Vec<(TableKey, Payload)>>,
+}
+
+#[derive(Debug, PartialEq)]
+struct PoolRows {
+    state: StateRow,
+    counts: Counts,
+    running: Vec<RunningRow>,
+    works: Vec<WorkId>,
+    unregistered: Vec<(Key, Arc<Spec>)>,
+    batch: Batch,
+}
+
+fn everything(storage: &mut dyn Storage, ids: &[WorkId]) -> Result<Everything, StorageError> {
+    let mut pools = Vec::new();
+    let last = Segment(u64::MAX - 1);
+    for pool in (0..POOLS).map(PoolId) {
+        let demand = Demand { free_slots: 1000, batch_size: 1000, ..Demand::default() };
+        pools.push(PoolRows {
+            state: storage.state(pool)?,
+            counts: storage.counts(pool, &Cursors::default())?,
+            running: storage.running(pool)?,
+            works: storage.works(pool, None, usize::MAX)?,
+            unregistered: storage.unregistered(pool, None, usize::MAX)?,
+            batch: storage.read_batch(pool, demand, last)?,
+        });
+    }
+    let all = (Bound::Unbounded, Bound::Unbounded);
+    let tables = ["t", "t2", ""].map(Name::from_static);
+    let user: Result<_, _> =
+        tables.into_iter().map(|table| storage.scan(table, &all, usize::MAX)).collect();
+    Ok(Everything {
+        facts: storage.facts(ids)?,
+        finished: storage.finished(ids)?,
+        order: storage.expired(last, 0, usize::MAX)?,
+        pools,
+        user: user?,
+    })
+}
+
+/// A script with the commits that it has made so far.
+struct Life {
+    script: Script,
+    commits: Vec<(Vec<Change>, Segment)>,
+    /// So many of them are certain to be there after a crash.
+    safe: usize,
+    /// How many were before the last one that was synced.
+    safe_before: usize,
+}
+
+impl Life {
+    fn new(seed: u64) -> Life {
+        Life { script: Script::new(seed), commits: Vec::new(), safe: 0, safe_before: 0 }
+    }
+
+    /// Makes the next commit, which may fail.
+    fn go_on(&mut self, backend: &mut Redb) -> Result<(), StorageError> {
+        let mut changes = match self.commits.len() {
+            0 => Script::pools(),
+            _ => self.script.draw(),
+        };
+        let script = &mut self.script;
+        script.now = Segment(script.now.0 + script.rng.u64(..5));
+        if script.rng.u8(..) < 8 {
+            // Larger than a half of the log.
+            let value = Payload::new(&vec![b'7'; LOG as usize]);
+            let (table, key) = (Name::from_static("t"), TableKey::from("large"));
+            changes.push(Change::PutRow { table, key, value });
+        }
+        let fsync = if script.rng.bool() { Fsync::Now } else { Fsync::WithNext };
+        self.commits.push((changes.clone(), script.now));
+        script.memory.commit(&mut changes.clone(), script.now, fsync)?;
+        backend.commit(&mut changes, script.now, fsync)?;
+        if fsync == Fsync::Now {
+            self.safe_before = self.safe;
+            self.safe = self.commits.len();
+        }
+        Ok(())
+    }
+
+    /// Takes back everything behind `commits`.
+    fn go_back_to(&mut self, commits: usize) {
+        self.commits.truncate(commits);
+        self.safe = commits;
+        self.script.memory = Memory::new();
+        for (changes, now) in &self.commits {
+            let committed = self.script.memory.commit(&mut changes.clone(), *now, Fsync::Now);
+            committed.expect("memory commits");
+        }
+    }
+
+    /// Finds out which commits a store holds: all of those that are safe, and some of those that follow.
+    fn find(&mut self, backend: &mut Redb) -> usize {
+        let ids = self.script.ids.clone();
+        let theirs = everything(backend, &ids).expect("the store answers");
+        for commits in (self.safe..=self.commits.len()).rev() {
+            let mut memory = Memory::new();
+            for (changes, now) in &self.commits[..commits] {
+                memory.commit(&mut changes.clone(), *now, Fsync::Now).expect("memory commits");
+            }
+            if everything(&mut memory, &ids).expect("memory answers") == theirs {
+                return commits;
+            }
+        }
+        let (safe, all) = (self.safe, self.commits.len());
+        panic!("the store is in no state that it was in between the commits {safe} and {all}");
+    }
+}
+
+/// How often a random test is repeated.
+fn rounds(default: u64) -> u64 {
+    let rounds = std::env::var("WORKPOOL_CRASH_ROUNDS").ok();
+    rounds.map_or(default, |rounds| rounds.parse().expect("a number"))
+}
+
+#[test]
+fn a_crash_at_any_sync_leaves_what_was_acknowledged() {
+    for seed in 0..rounds(40) / 20 {
+        let run = |stops_at: Option<u64>| {
+            let disk = SimDisk::default();
+            disk.platter().stops_at = stops_at;
+            let mut life = Life::new(seed);
+            if let Ok(mut backend) = open(&disk) {
+                while life.commits.len() < 60 && life.go_on(&mut backend).is_ok() {}
+            }
+            (disk, life)
+        };
+        let (undisturbed, _) = run(None);
+        let syncs = undisturbed.platter().syncs.clone();
+        assert!(syncs.len() > 60, "a script with checkpoints");
+        let mut rng = fastrand::Rng::with_seed(seed);
+        for sync in syncs {
+            // Before the sync, and right after it.
+            for stop in [sync, sync + 1] {
+                let (disk, mut life) = run(Some(stop));
+                let disk = SimDisk::holding(disk.remains(&mut rng));
+                let mut backend =
+                    open(&disk).unwrap_or_else(|error| panic!("{seed}/{stop}: {error}"));
+                life.find(&mut backend);
+            }
+        }
+    }
+}
+
+#[test]
+fn crashes_one_after_the_other_also_while_recovering_leave_what_was_acknowledged() {
+    for seed in 0..rounds(40) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut disk = SimDisk::default();
+        let mut life = Life::new(seed);
+        for _ in 0..8 {
+            disk.platter().stops_at = Some(rng.u64(1..150));
+            if let Ok(mut backend) = open(&disk) {
+                let found = life.find(&mut backend);
+                life.go_back_to(found);
+                while life.go_on(&mut backend).is_ok() {}
+            }
+            disk = SimDisk::holding(disk.remains(&mut rng));
+        }
+        let mut backend = open(&disk).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        life.find(&mut backend);
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_and_goes_on_when_there_is_space() {
+    let mut refused = 0;
+    for seed in 0..rounds(40) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let disk = SimDisk::default();
+        let mut life = Life::new(seed);
+        let mut backend = open(&disk).expect("opens");
+        let from = disk.platter().steps + rng.u64(..60);
+        disk.platter().full = Some((from, from + rng.u64(1..200)));
+        while life.commits.len() < 120 {
+            let before = life.commits.len();
+            if let Err(error) = life.go_on(&mut backend) {
+                assert!(matches!(error, StorageError::Unavailable(_)), "seed {seed}: {error:?}");
+                // All of it is there, or nothing, and the store says which when it answers again.
+                life.safe = before;
+                let found = life.find_when_it_answers(&mut backend);
+                life.go_back_to(found);
+                refused += 1;
+            }
+        }
+        let all = life.commits.len();
+        assert_eq!(life.find(&mut backend), all, "seed {seed}");
+        backend.close();
+        let mut backend = open(&disk).expect("opens again");
+        assert_eq!(life.find(&mut backend), all, "seed {seed}: opened again");
+    }
+    assert!(refused > 40, "commits were refused");
+}
+
+#[test]
+fn after_a_failed_sync_the_store_is_to_be_opened_again() {
+    for seed in 0..rounds(40) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let disk = SimDisk::default();
+        let mut life = Life::new(seed);
+        let mut backend = open(&disk).expect("opens");
+        let steps = disk.platter().steps;
+        disk.platter().sync_fails_at = Some(steps + rng.u64(..80));
+        let error = loop {
+            if let Err(error) = life.go_on(&mut backend) {
+                break error;
+            }
+            assert!(life.commits.len() < 400, "seed {seed}: the sync fails");
+        };
+        assert!(matches!(error, StorageError::Poisoned(_)), "seed {seed}: {error:?}");
+        for _ in 0..3 {
+            let again = backend.commit(&mut Script::pools(), life.script.now, Fsync::Now);
+            assert!(matches!(again, Err(StorageError::Poisoned(_))), "seed {seed}: {again:?}");
+        }
+        drop(backend);
+        // The machine stops later on. What the system could not write is not there then, though it was seen before.
+        let mut reopened = open(&disk).expect("opens again");
+        let found = life.find(&mut reopened);
+        life.go_back_to(found);
+        drop(reopened);
+        let disk = SimDisk::holding(disk.remains(&mut rng));
+        let mut backend = open(&disk).expect("opens after the crash");
+        assert_eq!(life.find(&mut backend), found, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_flipped_bit_in_the_log_is_found_unless_it_is_in_the_last_commit() {
+    let mut found = 0;
+    for seed in 0..rounds(60) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let disk = SimDisk::default();
+        let mut life = Life::new(seed);
+        let mut backend = open(&disk).expect("opens");
+        for _ in 0..rng.usize(1..60) {
+            life.go_on(&mut backend).expect("commits");
+        }
+        drop(backend);
+        let mut bytes = disk.platter().seen.clone();
+        let place = rng.usize(4096..4096 + LOG as usize);
+        bytes[place] ^= 1 << rng.u8(..8);
+        match open(&SimDisk::holding(bytes)) {
+            Err(StorageError::Poisoned(error)) => {
+                assert!(error.contains("damaged"), "seed {seed}: {error}");
+                found += 1;
+            }
+            Err(error) => panic!("seed {seed}: {error:?}"),
+            Ok(mut backend) => {
+                // It lies where nothing is, or in what the tables have, or in the last commit.
+                life.safe = life.safe_before;
+                life.find(&mut backend);
+            }
+        }
+    }
+    assert!(found > 0, "some of them matter");
+}
+
+impl Life {
+    /// As [`Life::find`], of a store that may have no space for mending itself.
+    fn find_when_it_answers(&mut self, backend: &mut Redb) -> usize {
+        let ids = self.script.ids.clone();
+        for _ in 0..1_000 {
+            if everything(backend, &ids).is_ok() {
+                return self.find(backend);
+            }
+        }
+        panic!("the store answers again when there is space");
+    }
+}
