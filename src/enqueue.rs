@@ -41,12 +41,21 @@ pub struct Batch<'p>(pub(crate) &'p crate::Workpool);
 /// What can be said about how a work is run.
 #[derive(Default)]
 pub(crate) struct Options {
-    work_id: Option<WorkId>,
+    ids: Ids,
     due: Due,
     retry: RetryPolicy,
     timeout: Option<Duration>,
     on_complete: Option<Result<OnCompleteCall, serde_json::Error>>,
     on_finish: Option<OnFinish>,
+}
+
+#[derive(Default)]
+enum Ids {
+    /// Made with the works.
+    #[default]
+    Fresh,
+    /// One for each work, in order.
+    Chosen(Vec<WorkId>),
 }
 
 #[derive(Default)]
@@ -77,7 +86,7 @@ impl<T, F: Function<K>, K> Enqueue<T, F, K> {
     where
         T: OneWork,
     {
-        self.options.work_id = Some(work_id);
+        self.options.ids = Ids::Chosen(vec![work_id]);
         self
     }
 
@@ -126,6 +135,32 @@ impl<T, F: Function<K>, K> Enqueue<T, F, K> {
     }
 }
 
+impl<F: Function<K>, K> Enqueue<Batch<'_>, F, K> {
+    /// Chooses the id of each work, as [`id`](Self::id) does of one: what was enqueued before is not enqueued again, and
+    /// neither is what the batch has twice. So a batch that may or may not have been enqueued can simply be repeated.
+    ///
+    /// An id that is made of what is to be done needs no list of what was enqueued already:
+    ///
+    /// ```
+    /// # actix_workpool::doctest::run(async {
+    /// # let runtime = actix_workpool::doctest::runtime().await?;
+    /// # use actix_workpool::{WorkId, doctest::Double};
+    /// # use uuid::Uuid;
+    /// let pool = runtime.pool("default")?;
+    /// let id = |work: &Double| WorkId::from_uuid(Uuid::from_u128(work.0.into()));
+    /// pool.enqueue_batch([Double(1), Double(2)]).ids(id).await?;
+    /// let works = pool.enqueue_batch([Double(2), Double(3)]).ids(id).await?; // enqueues 3
+    /// assert_eq!(works.join().await, [Ok(4), Ok(6)]);
+    /// assert_eq!(pool.diagnostics().await?.report.succeeded, 3);
+    /// # runtime.shutdown(std::time::Duration::ZERO).await;
+    /// # Ok(()) });
+    /// ```
+    pub fn ids(mut self, id: impl FnMut(&F) -> WorkId) -> Self {
+        self.options.ids = Ids::Chosen(self.functions.iter().map(id).collect());
+        self
+    }
+}
+
 impl<T, F, K> std::fmt::Debug for Enqueue<T, F, K> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Enqueue").field("works", &self.functions.len()).finish_non_exhaustive()
@@ -135,15 +170,16 @@ impl<T, F, K> std::fmt::Debug for Enqueue<T, F, K> {
 /// Checks everything that can be checked here, and encodes. The works come in order.
 pub(crate) fn prepare<F: Function<K>, K>(
     functions: &[F],
-    options: Options,
+    mut options: Options,
     shared: &Shared,
     pool: &PoolShared,
 ) -> Result<Prepared, EnqueueError> {
     let mut prepared = Prepared { works: Vec::new(), fresh: true, on_finish: None };
     let Some(first) = functions.first() else { return Ok(prepared) };
+    let ids = std::mem::take(&mut options.ids);
     let mut common = Common::new(first, options, shared, pool)?;
     // Ids that are drawn from a seed may have been drawn before.
-    prepared.fresh = common.work_id.is_none() && !shared.seams.is_seeded();
+    prepared.fresh = matches!(ids, Ids::Fresh) && !shared.seams.is_seeded();
     prepared.on_finish = common.on_finish.take();
     prepared.works.reserve_exact(functions.len());
     let mut block = Vec::new();
@@ -156,7 +192,11 @@ pub(crate) fn prepare<F: Function<K>, K>(
         if block.len() >= ArgBytes::BLOCK || number + 1 == functions.len() {
             let shared_block = Arc::from(block.as_slice());
             for (from, len) in parts.drain(..) {
-                let spec = common.spec(ArgBytes::part(&shared_block, from, len), shared);
+                let work_id = match &ids {
+                    Ids::Fresh => shared.seams.work_id(),
+                    Ids::Chosen(ids) => ids[prepared.works.len()],
+                };
+                let spec = common.spec(work_id, ArgBytes::part(&shared_block, from, len));
                 prepared.works.push((Arc::new(spec), common.due));
             }
             block.clear();
@@ -170,7 +210,6 @@ struct Common {
     pool: crate::model::PoolId,
     kind: FunctionKind,
     function: Name,
-    work_id: Option<WorkId>,
     options: Option<SpecOptions>,
     on_finish: Option<OnFinish>,
     now: Segment,
@@ -215,7 +254,6 @@ impl Common {
             pool: pool.id,
             kind: F::KIND,
             function: name,
-            work_id: options.work_id,
             options: (!plain).then_some(SpecOptions { on_complete, retry, timeout, span }),
             on_finish: options.on_finish,
             now: shared.seams.segment(),
@@ -231,9 +269,9 @@ impl Common {
         if size > max { Err(EnqueueError::TooLarge { size, max }) } else { Ok(()) }
     }
 
-    fn spec(&self, args: ArgBytes, shared: &Shared) -> Spec {
+    fn spec(&self, work_id: WorkId, args: ArgBytes) -> Spec {
         Spec {
-            work_id: self.work_id.unwrap_or_else(|| shared.seams.work_id()),
+            work_id,
             pool: self.pool,
             kind: self.kind,
             function: self.function,

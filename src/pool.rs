@@ -109,6 +109,8 @@ impl Workpool {
     }
 
     /// Describes many works of one function; awaiting it enqueues all of them or none, in one commit and in order.
+    ///
+    /// Choose their ids ([`Enqueue::ids`]) to be able to enqueue them again.
     pub fn enqueue_batch<F: Function<K>, K>(
         &self,
         functions: impl IntoIterator<Item = F>,

@@ -345,6 +345,45 @@ fn an_empty_batch_is_nothing() {
 }
 
 #[test]
+fn a_batch_with_ids_that_is_repeated_enqueues_only_what_is_new() {
+    run_paused(async {
+        let (runtime, pool, gate) = gated(config()).await;
+        let batch = |numbers: std::ops::Range<u64>| {
+            let mut ids = numbers.clone().map(|number| id(number.into()));
+            let works = numbers.map(|number| TASK.call(number));
+            pool.enqueue_batch(works).ids(move |_| ids.next().unwrap())
+        };
+        let first = batch(0..10).await.unwrap();
+        assert_eq!(first.ids(), (0..10).map(id).collect::<Vec<_>>());
+        // Some wait or run, and are counted once.
+        batch(5..12).await.unwrap();
+        assert_eq!(pool.pending(), 12);
+        gate.open();
+        pool.idle().await.unwrap();
+        // Some have completed.
+        let again = batch(0..15).await.unwrap();
+        let outcomes: Vec<_> = again.join().await.into_iter().map(Result::unwrap).collect();
+        assert_eq!(outcomes, (0..15).collect::<Vec<_>>());
+        assert_eq!((gate.count(), pool.pending()), (15, 0));
+        runtime.shutdown(secs(1)).await;
+    });
+}
+
+#[test]
+fn an_id_that_a_batch_has_twice_is_enqueued_once() {
+    run_paused(async {
+        let (runtime, pool) = start(builder().echo(), config()).await;
+        let works = [7, 8, 9].map(|number| ECHO.call(number));
+        let mut ids = [id(1), id(2), id(1)].into_iter();
+        let works = pool.enqueue_batch(works).ids(|_| ids.next().unwrap()).await.unwrap();
+        assert_eq!(works.join().await, [Ok(7), Ok(8), Ok(7)]);
+        assert_eq!(pool.diagnostics().await.unwrap().report.succeeded, 2);
+        assert_eq!(pool.pending(), 0);
+        runtime.shutdown(secs(1)).await;
+    });
+}
+
+#[test]
 fn an_id_is_enqueued_once_also_after_it_has_completed() {
     run_paused(async {
         let (runtime, pool, gate) = gated(config()).await;

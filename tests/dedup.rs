@@ -1,12 +1,14 @@
 //! The example `dedup` as its users run it: a process over a tree of files, held against coreutils.
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", feature = "redb"))]
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io::{BufRead, BufReader, Lines};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -123,11 +125,24 @@ fn coreutils(root: &Path) -> Value {
     })
 }
 
-/// The totals without the one that is never the same twice.
+/// The totals without those that are not the same in every run.
 fn steady(mut totals: Value) -> Value {
     let speed = totals.as_object_mut().unwrap().remove("works_per_s").unwrap();
     assert!(speed.as_f64().unwrap() >= 0.0);
     totals
+}
+
+/// Waits until the process has opened the file.
+fn await_open(child: &Child, path: &Path) {
+    let is_open = || {
+        let files = fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap();
+        files.flatten().any(|file| fs::read_link(file.path()).is_ok_and(|open| open == path))
+    };
+    let started = Instant::now();
+    while !is_open() {
+        assert!(started.elapsed() < Duration::from_secs(60), "{} is not hashed", path.display());
+        std::thread::yield_now();
+    }
 }
 
 #[test]
@@ -249,15 +264,7 @@ fn an_interrupt_shuts_down_gracefully() {
     let mut child = dedup();
     let child = child.arg("--json").arg(&tree.0).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = child.spawn().unwrap();
-    let is_open = || {
-        let files = fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap();
-        files.flatten().any(|file| fs::read_link(file.path()).is_ok_and(|path| path == large))
-    };
-    let started = Instant::now();
-    while !is_open() {
-        assert!(started.elapsed() < Duration::from_secs(60), "the large file is not hashed");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    await_open(&child, &large);
 
     let interrupted = Instant::now();
     let killed = Command::new("kill").arg("-INT").arg(child.id().to_string()).status().unwrap();
@@ -267,4 +274,325 @@ fn an_interrupt_shuts_down_gracefully() {
     assert!(output.stdout.is_empty(), "no totals of a part");
     assert!(stderr(&output).contains("not hashed"), "{}", stderr(&output));
     assert!(interrupted.elapsed() < Duration::from_secs(30));
+}
+
+// With a store
+
+/// A run that says what it does.
+struct Observed {
+    child: Child,
+    stderr: Lines<BufReader<ChildStderr>>,
+    /// How often the hashing of each file has begun.
+    hashings: BTreeMap<PathBuf, usize>,
+}
+
+impl Observed {
+    fn new<S: AsRef<OsStr>>(store: &Path, args: impl IntoIterator<Item = S>) -> Observed {
+        let mut child = dedup()
+            .args(["--json".as_ref(), "--store".as_ref(), store.as_os_str()])
+            .args(args)
+            .env("RUST_LOG", "dedup=debug")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap()).lines();
+        Observed { child, stderr, hashings: BTreeMap::new() }
+    }
+
+    /// Reads until it has said this as many times, or everything that it says.
+    fn until(&mut self, said: &str, mut times: usize) {
+        while times > 0
+            && let Some(line) = self.stderr.next()
+        {
+            let line = line.unwrap();
+            if let Some((_, path)) = line.split_once("dedup: hashing path=") {
+                *self.hashings.entry(path.into()).or_default() += 1;
+            }
+            times -= usize::from(line.contains(said));
+        }
+    }
+
+    /// Kills it, and answers what it has begun to hash until then.
+    fn kill(mut self) -> BTreeMap<PathBuf, usize> {
+        self.child.kill().unwrap();
+        self.until("", usize::MAX);
+        self.child.wait().unwrap();
+        self.hashings
+    }
+
+    /// Lets it come to its end, and answers the totals and what it has hashed.
+    fn finish(mut self) -> (Value, BTreeMap<PathBuf, usize>) {
+        self.until("", usize::MAX);
+        (totals(&self.child.wait_with_output().unwrap()), self.hashings)
+    }
+}
+
+/// Takes `resumed` out of the totals.
+fn resumed(totals: &mut Value) -> u64 {
+    totals.as_object_mut().unwrap().remove("resumed").unwrap().as_u64().unwrap()
+}
+
+/// 400 files of 30 contents.
+fn plain_tree(name: &str) -> Tree {
+    let tree = Tree::new(name);
+    for n in 0..400_usize {
+        tree.write(format!("tree/{}/{n}", n % 7), vec![(n % 30) as u8; 500 * (n % 30) + 1]);
+    }
+    tree
+}
+
+/// The works that may be under way at once with `--parallelism 2`.
+const UNDER_WAY: usize = 2 * 16;
+
+#[test]
+fn killed_at_any_moment_it_goes_on_where_it_was() {
+    let tree = plain_tree("killed");
+    let root = tree.path("tree");
+    let expected = coreutils(&root);
+    let args = ["--parallelism".as_ref(), "2".as_ref(), root.as_os_str()];
+    let undisturbed = run(args);
+    for (n, (said, times)) in [
+        ("hashing", 1),
+        ("hashed", 1),
+        ("hashed", 60),
+        ("hashed", 200),
+        ("hashed", 385),
+        ("all found", 1),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let store = tree.path(format!("store-{n}"));
+        let mut first = Observed::new(&store, args);
+        first.until(said, times);
+        let before = first.kill();
+        let (mut totals, after) = Observed::new(&store, args).finish();
+        let resumed = resumed(&mut totals);
+        assert_eq!(steady(totals), expected, "killed at {said} {times}");
+        assert_eq!(resumed + after.len() as u64, 400, "each file is known or hashed");
+        assert!(after.values().all(|hashings| *hashings == 1));
+        let twice = after.keys().filter(|path| before.contains_key(*path)).count();
+        assert!(twice <= UNDER_WAY, "{twice} files were hashed twice, killed at {said} {times}");
+        if said == "hashed" {
+            assert!(resumed + UNDER_WAY as u64 >= times as u64, "{resumed} known of {times}");
+        }
+        // The report for humans names the same files.
+        let human = run(["--store".as_ref(), store.as_os_str(), root.as_os_str()]);
+        let groups = |output: &Output| {
+            let text = String::from_utf8(output.stdout.clone()).unwrap();
+            text.lines().rev().skip(1).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(groups(&human), groups(&undisturbed));
+        let printed = String::from_utf8_lossy(&human.stdout);
+        assert!(printed.contains("; 400 known from earlier runs; "), "{printed}");
+    }
+}
+
+#[test]
+fn killed_again_and_again_it_comes_to_its_end() {
+    let tree = plain_tree("again");
+    let root = tree.path("tree");
+    let store = tree.path("store");
+    let args = ["--parallelism".as_ref(), "2".as_ref(), root.as_os_str()];
+    let mut hashings: BTreeMap<PathBuf, usize> = BTreeMap::new();
+    let mut kills = 0;
+    // More often than a file that cannot be read is tried.
+    for times in [1, 0, 0, 0, 0, 5, 40, 1, 80, 20, 0, 60] {
+        let mut run = Observed::new(&store, args);
+        run.until("hashed", times);
+        if times == 0 {
+            run.until("hashing", 1);
+        }
+        kills += 1;
+        for (path, count) in run.kill() {
+            *hashings.entry(path).or_default() += count;
+        }
+    }
+    let (mut totals, after) = Observed::new(&store, args).finish();
+    assert_eq!(resumed(&mut totals) + after.len() as u64, 400);
+    assert_eq!(steady(totals), coreutils(&root));
+    for (path, count) in after {
+        *hashings.entry(path).or_default() += count;
+    }
+    let repeated: usize = hashings.values().map(|count| count - 1).sum();
+    assert!(repeated <= kills * UNDER_WAY, "{repeated} hashings were repeated");
+    assert_eq!(hashings.len(), 400);
+}
+
+#[test]
+fn a_file_is_hashed_again_only_if_it_has_changed() {
+    let tree = plain_tree("changed");
+    let root = tree.path("tree");
+    let store = tree.path("store");
+    let expected = coreutils(&root);
+    let (mut first, hashings) = Observed::new(&store, [&root]).finish();
+    assert_eq!((resumed(&mut first), hashings.len()), (0, 400));
+    assert_eq!(steady(first), expected);
+
+    // Other content behind the same looks: were anything read again, the report would tell.
+    let entries = walkdir::WalkDir::new(&root).into_iter().map(Result::unwrap);
+    for file in entries.filter(|entry| entry.file_type().is_file()) {
+        let metadata = file.metadata().unwrap();
+        let number: u32 = file.file_name().to_str().unwrap().parse().unwrap();
+        let mut content = number.to_le_bytes().repeat(metadata.len() as usize);
+        content.truncate(metadata.len() as usize);
+        fs::write(file.path(), content).unwrap();
+        let opened = fs::File::options().write(true).open(file.path()).unwrap();
+        opened.set_modified(metadata.modified().unwrap()).unwrap();
+    }
+    let (mut again, hashings) = Observed::new(&store, [&root]).finish();
+    assert_eq!((resumed(&mut again), hashings.len()), (400, 0));
+    assert_eq!(steady(again), expected);
+
+    let touched = root.join("3/17");
+    let opened = fs::File::options().write(true).open(&touched).unwrap();
+    opened.set_modified(std::time::UNIX_EPOCH - Duration::from_millis(1)).unwrap();
+    fs::write(root.join("4/18"), "another size").unwrap();
+    fs::remove_file(root.join("5/19")).unwrap();
+    tree.write("tree/new", "new");
+    let (mut last, hashings) = Observed::new(&store, [&root]).finish();
+    assert_eq!(resumed(&mut last), 397);
+    let hashed: Vec<_> = hashings.keys().map(|path| path.strip_prefix(&root).unwrap()).collect();
+    assert_eq!(hashed, [Path::new("3/17"), Path::new("4/18"), Path::new("new")]);
+    assert_eq!(last["files"], 400);
+}
+
+#[test]
+fn the_report_is_about_the_paths_given_whatever_the_store_has() {
+    let tree = plain_tree("paths");
+    let (root, store) = (tree.path("tree"), tree.path("store"));
+    let (left, right) = (root.join("1"), root.join("2"));
+    // Killed with many files waiting.
+    let mut first =
+        Observed::new(&store, ["--parallelism".as_ref(), "1".as_ref(), &*root] as [&Path; 3]);
+    first.until("all found", 1);
+    first.kill();
+
+    let (mut part, hashings) = Observed::new(&store, [&left]).finish();
+    resumed(&mut part);
+    assert_eq!(steady(part), coreutils(&left));
+    assert!(hashings.keys().all(|path| path.starts_with(&left)), "the others are skipped");
+    let (mut both, hashings) = Observed::new(&store, [&left, &right]).finish();
+    assert!(resumed(&mut both) >= coreutils(&left)["files"].as_u64().unwrap());
+    assert!(hashings.keys().all(|path| path.starts_with(&right)));
+    // What was skipped is found again.
+    let (mut whole, _) = Observed::new(&store, [&root]).finish();
+    resumed(&mut whole);
+    assert_eq!(steady(whole), coreutils(&root));
+
+    // Other words for the same files, from another folder.
+    let output = dedup()
+        .current_dir(&left)
+        .args(["--json", "--store", "../../store", ".", "../2"])
+        .output()
+        .unwrap();
+    let mut totals = totals(&output);
+    assert_eq!(resumed(&mut totals), totals["files"].as_u64().unwrap());
+    assert_eq!(steady(totals), steady(both));
+}
+
+#[test]
+fn the_store_is_not_among_the_files() {
+    let tree = plain_tree("inside");
+    let root = tree.path("tree");
+    let expected = coreutils(&root);
+    let store = root.join("store");
+    for (paths, known) in [(vec![&root], 0), (vec![&root], 400), (vec![&root, &store], 400)] {
+        let (mut totals, _) = Observed::new(&store, paths).finish();
+        assert_eq!(resumed(&mut totals), known);
+        assert_eq!(steady(totals), expected);
+    }
+}
+
+#[test]
+fn what_failed_or_changed_meanwhile_is_hashed_anew_in_the_next_run() {
+    let tree = plain_tree("failed");
+    let store = tree.path("store");
+    let (large, root) = (tree.path("before/large"), tree.path("tree"));
+    let unreadable = Path::new("/proc/1/mem");
+    let args = ["--parallelism".as_ref(), "1".as_ref(), &*tree.path("before"), &root, unreadable]
+        as [&Path; 5];
+    tree.write("before/large", "");
+    // A hole that takes minutes to read; it comes first, and the others wait.
+    fs::File::options().write(true).open(&large).unwrap().set_len(1 << 38).unwrap();
+    let mut first = Observed::new(&store, args);
+    await_open(&first.child, &large);
+    first.until("all found", 1);
+    // A file that is gone for a moment.
+    let victim = root.join("1/1");
+    fs::rename(&victim, tree.path("elsewhere")).unwrap();
+    fs::File::options().write(true).open(&large).unwrap().set_len(0).unwrap();
+    let (mut totals, _) = first.finish();
+    assert_eq!((resumed(&mut totals), totals["files"].clone()), (0, 402.into()));
+    assert_eq!(totals["failed"], 2);
+
+    fs::rename(tree.path("elsewhere"), &victim).unwrap();
+    let (mut totals, hashings) = Observed::new(&store, args).finish();
+    assert_eq!((resumed(&mut totals), totals["files"].clone()), (399, 402.into()));
+    assert_eq!(totals["failed"], 1, "of the one that still cannot be read");
+    assert!(hashings.contains_key(&victim) && hashings.contains_key(&large));
+
+    let output = run(["--store".as_ref(), store.as_os_str(), unreadable.as_os_str()]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stderr(&output).contains("dedup: /proc/1/mem: "), "{}", stderr(&output));
+}
+
+#[test]
+fn after_an_interrupt_it_goes_on_too() {
+    let tree = plain_tree("interrupted");
+    let (root, store) = (tree.path("tree"), tree.path("store"));
+    let large = tree.path("tree/large");
+    fs::File::create(&large).unwrap().set_len(1 << 38).unwrap();
+    let mut first = Observed::new(&store, [&root]);
+    await_open(&first.child, &large);
+    let killed = Command::new("kill").arg("-INT").arg(first.child.id().to_string()).status();
+    assert!(killed.unwrap().success());
+    let said: Vec<_> = first.stderr.map(Result::unwrap).collect();
+    assert_eq!(first.child.wait().unwrap().code(), Some(130));
+    assert_eq!(said.last().unwrap(), "dedup: run it again to go on");
+
+    fs::File::options().write(true).open(&large).unwrap().set_len(1000).unwrap();
+    let (mut totals, hashings) = Observed::new(&store, [&root]).finish();
+    assert_eq!(resumed(&mut totals) + hashings.len() as u64, 401);
+    assert_eq!(steady(totals), coreutils(&root));
+}
+
+#[test]
+fn a_store_is_used_by_one_process_at_a_time() {
+    let tree = plain_tree("in-use");
+    let (root, store) = (tree.path("tree"), tree.path("store"));
+    let large = tree.path("large");
+    fs::File::create(&large).unwrap().set_len(1 << 38).unwrap();
+    let first = Observed::new(&store, [&large]);
+    await_open(&first.child, &large);
+    let second = run(["--json".as_ref(), "--store".as_ref(), &*store, &root] as [&Path; 4]);
+    assert_eq!(second.status.code(), Some(3));
+    assert!(second.stdout.is_empty());
+    let named = format!("dedup: {}: another process is using this store\n", store.display());
+    assert_eq!(stderr(&second), named);
+
+    first.kill();
+    let (mut totals, _) = Observed::new(&store, [&root]).finish();
+    assert_eq!(resumed(&mut totals), 0);
+    assert_eq!(steady(totals), coreutils(&root));
+}
+
+#[test]
+fn a_file_that_is_no_store_is_left_as_it_is() {
+    let tree = Tree::new("no-store");
+    tree.write("text", "not a store, but longer than any header ".repeat(500));
+    tree.write("tree/file", "content");
+    let before = fs::read(tree.path("text")).unwrap();
+    for store in [tree.path("text"), tree.path("tree"), tree.path("no/such/folder/store")] {
+        let output = run(["--store".as_ref(), &*store, &tree.path("tree")] as [&Path; 3]);
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        assert!(stderr(&output).contains(store.to_str().unwrap()), "{}", stderr(&output));
+        assert!(output.stdout.is_empty());
+    }
+    assert!(fs::read(tree.path("text")).unwrap() == before);
+    // No store is left behind by a run that did not begin.
+    let output = run(["--store".as_ref(), &*tree.path("new"), &tree.path("missing")] as [&Path; 3]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(!tree.path("new").exists());
 }
