@@ -3,7 +3,10 @@
 use super::arrivals::{ArrivalCx, judge};
 use super::completions::settle;
 use super::step::Draft;
-use crate::model::{Failure, FailureKind, RunResult, RunningRow};
+use crate::model::{Failure, FailureKind, FunctionKind, RunNumber, RunResult, RunningRow};
+
+/// How often a mutation or query is launched before it is taken for what ends the process.
+pub(super) const MOST_LOST: RunNumber = 16;
 
 /// A row of `running` whose attempt will never report.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,7 +32,10 @@ pub(super) fn handle(draft: &mut Draft, lost: Vec<Lost>) {
         if !still_running || row.work.pending_completion.is_some() {
             continue;
         }
-        let result = match launched {
+        // What runs in the store has left nothing, since its effects and its completion are one commit.
+        let left_nothing =
+            row.work.spec.kind != FunctionKind::Action && row.work.runs < MOST_LOST;
+        let result = match launched && !left_nothing {
             true => RunResult::Failed(Failure::retryable(
                 FailureKind::Lost,
                 "the worker went away without a report",

@@ -665,6 +665,7 @@ mod cursors {
 
 mod recovery {
     use super::*;
+    use crate::engine::recovery::MOST_LOST;
 
     fn lost_failure() -> Failure {
         Failure::retryable(FailureKind::Lost, "the worker went away without a report")
@@ -701,6 +702,23 @@ mod recovery {
             assert_eq!(decided(&step), [retried(&work, NOW.0, 0)]);
             assert_eq!(step.state.report, state([]).report, "nothing finished");
         }
+    }
+
+    /// What it does and its completion are one commit, so nothing of it is there.
+    #[test]
+    fn a_lost_mutation_goes_back_uncharged_unless_it_may_be_what_ends_the_process() {
+        let mutation = |runs| {
+            let work = WorkFact { runs, ..without_retry(s2(1)) };
+            let spec = Spec { kind: FunctionKind::Mutation, ..(*work.spec).clone() };
+            WorkFact { spec: Arc::new(spec), ..work }
+        };
+        let work = mutation(MOST_LOST - 1);
+        let step = recover(state([&work]), lost(&work, true));
+        assert_eq!(decided(&step), [retried(&work, NOW.0, 0)]);
+
+        let work = mutation(MOST_LOST);
+        let step = recover(state([&work]), lost(&work, true));
+        assert_eq!(decided(&step), [completed(&work, Outcome::Failed(lost_failure()), 1)]);
     }
 
     #[test]
