@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 /// How long a thread stays awake after it last had something to do. A little more than it takes to wake it.
@@ -42,4 +43,17 @@ impl Linger {
             state.lingering.set(false);
         });
     }
+}
+
+/// Waits for the next message, awake for a moment before it sleeps; `None` when nobody can send one any more.
+pub(super) fn receive<T>(queue: &Receiver<T>) -> Option<T> {
+    let until = Instant::now() + LINGER;
+    while Instant::now() < until {
+        match queue.try_recv() {
+            Ok(message) => return Some(message),
+            Err(TryRecvError::Disconnected) => return None,
+            Err(TryRecvError::Empty) => std::thread::yield_now(),
+        }
+    }
+    queue.recv().ok()
 }

@@ -7,7 +7,7 @@ use actix::prelude::*;
 use hashbrown::HashMap;
 use tokio::sync::oneshot;
 
-use super::linger::Linger;
+use super::linger::{self, Linger};
 use super::messages::{AddMain, Close, Flush, GroupSettled};
 use crate::board::FinishedOrder;
 use crate::committer::{BatchReady, Committer, Event, Listener, Request, Settled};
@@ -247,7 +247,7 @@ fn spawn_thread(
 ) -> std::io::Result<std::sync::mpsc::Sender<Job>> {
     let (jobs, queue) = std::sync::mpsc::channel();
     std::thread::Builder::new().name("workpool-storage".into()).spawn(move || {
-        for job in queue {
+        while let Some(job) = linger::receive(&queue) {
             match job {
                 Job::Run(requests) => store.do_send(GroupSettled(committer.run(requests))),
                 Job::Close(reply) => {

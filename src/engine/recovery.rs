@@ -33,8 +33,7 @@ pub(super) fn handle(draft: &mut Draft, lost: Vec<Lost>) {
             continue;
         }
         // What runs in the store has left nothing, since its effects and its completion are one commit.
-        let left_nothing =
-            row.work.spec.kind != FunctionKind::Action && row.work.runs < MOST_LOST;
+        let left_nothing = row.work.spec.kind != FunctionKind::Action && row.work.runs < MOST_LOST;
         let result = match launched && !left_nothing {
             true => RunResult::Failed(Failure::retryable(
                 FailureKind::Lost,
