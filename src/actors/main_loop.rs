@@ -572,11 +572,15 @@ impl Handler<BatchReady> for MainActor {
             }
             Err(error) => {
                 telemetry::turn_failed(&self.pool, &error);
-                let error = match error {
-                    AdvanceError::Fenced => StorageError::Conflict,
-                    AdvanceError::Storage(error) => error,
-                };
-                self.refuse_configures(flight.configures, &error);
+                match error {
+                    AdvanceError::Fenced => {
+                        self.refuse_configures(flight.configures, &StorageError::Conflict);
+                    }
+                    AdvanceError::Storage(error) => {
+                        self.refuse_configures(flight.configures, &error);
+                    }
+                    AdvanceError::Unread(_) => self.follow_commit(flight),
+                }
                 self.claim_soon(CLAIM_BACKOFF, ctx);
             }
         }
@@ -656,7 +660,9 @@ impl Handler<HandBack> for MainActor {
     type Result = ();
 
     fn handle(&mut self, HandBack { notice }: HandBack, ctx: &mut Self::Context) {
-        let running: Vec<_> = self.live.keys().copied().collect();
+        let mut running: Vec<_> = self.live.keys().copied().collect();
+        // In an order that a simulation can repeat.
+        running.sort_unstable();
         for work_id in running {
             let control = &self.live[&work_id].control;
             control.raise(Stage::ShuttingDown);
@@ -673,7 +679,9 @@ impl Handler<Stop> for MainActor {
 
     fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
         // After a shutdown there are none. Without one they end here, also where their thread goes on.
-        for live in self.live.values() {
+        let mut running: Vec<_> = self.live.iter().collect();
+        running.sort_unstable_by_key(|(work_id, _)| **work_id);
+        for (_, live) in running {
             live.control.raise(Stage::AbortHandBack);
         }
         ctx.stop();

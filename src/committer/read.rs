@@ -72,7 +72,7 @@ impl Committer {
         saturated: bool,
     ) -> Result<Batch, AdvanceError> {
         let batch =
-            self.storage.read_batch(pool, demand, self.clock).map_err(AdvanceError::Storage)?;
+            self.storage.read_batch(pool, demand, self.clock).map_err(AdvanceError::Unread)?;
         let entry = &mut self.pools[pool.0 as usize];
         entry.read_until = self.clock;
         entry.news = News::default();
