@@ -71,7 +71,10 @@ fn main() -> ExitCode {
         Err(outcome) => {
             let violation = outcome.violation.unwrap_or_default();
             println!("seed {}: {violation}", outcome.seed);
-            println!("again: cargo run --release --example simulate -- --seed {} --trace", outcome.seed);
+            println!(
+                "again: cargo run --release --example simulate -- --seed {} --trace",
+                outcome.seed
+            );
             ExitCode::FAILURE
         }
     }

@@ -252,6 +252,9 @@ impl Committer {
     }
 
     fn happened(&mut self, witness: &Witness) -> Result<bool, StorageError> {
+        if planted!(WitnessDenies) {
+            return Ok(false);
+        }
         let work_id = match witness {
             Witness::Nothing => return Ok(false),
             Witness::Turn(pool, turn) => {
@@ -342,7 +345,7 @@ impl Committer {
             self.pools[pool.0 as usize].news = News::default();
         }
         settled.batches.extend(group.settled.batches);
-        if !group.reports.is_empty() {
+        if !group.reports.is_empty() && !planted!(ReportsDropped) {
             settled.again.push(Request::AttemptsFinished(group.reports));
         }
         settled.again.extend(group.in_store.into_iter().map(Request::RunInStore));
@@ -404,7 +407,9 @@ impl Committer {
 
     /// Takes back what a handle has counted for an enqueue that did not happen.
     fn uncount(&self, pool: PoolId, works: u64) {
-        if let Some(pool) = self.shared.pool_by_id(pool) {
+        if let Some(pool) = self.shared.pool_by_id(pool)
+            && !planted!(PendingLeaks)
+        {
             pool.leave(works);
         }
     }

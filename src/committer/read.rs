@@ -202,6 +202,7 @@ impl Committer {
             Some(age) => Segment(self.clock.0.saturating_sub(age.as_millis() as u64)),
             None => Segment(0),
         };
+        let before = if planted!(RetentionTooEager) { self.clock } else { before };
         let keep = retention.max_count.unwrap_or(u64::MAX);
         // What cannot be forgotten now is forgotten later.
         let limit = RETENTION_STEP.max(2 * std::mem::take(&mut self.completions));

@@ -29,7 +29,7 @@ pub(super) fn handle(draft: &mut Draft, lost: Vec<Lost>) {
         if !still_running || row.work.pending_completion.is_some() {
             continue;
         }
-        let result = match launched {
+        let result = match launched && !planted!(RecoveryNotCharging) {
             true => RunResult::Failed(Failure::retryable(
                 FailureKind::Lost,
                 "the worker went away without a report",

@@ -13,9 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::functions::{Alt, Check, Done, Job, Output, Transfer, give_way};
 use super::plan::{below, pick};
-use super::world::{
-    Ack, Code, Kind, Micros, OnDone, Work, World, millis, trace, with,
-};
+use super::world::{Ack, Code, Kind, Micros, OnDone, Work, World, millis, trace, with};
 
 /// Tasks that wait for something the pool has promised. All must end when nothing goes wrong any more.
 #[derive(Clone, Default)]
@@ -172,8 +170,7 @@ impl World {
         let fails = pick(rng, &[0, 0, 0, 1, 2, u32::MAX]);
         let fails = if plan.misbehaves > 0 { fails } else { 0 };
         let on_complete = below(rng, 100) < plan.on_completes;
-        let on_complete =
-            on_complete.then(|| OnDone { fails, panics: rng.bool(), calls: 0 });
+        let on_complete = on_complete.then(|| OnDone { fails, panics: rng.bool(), calls: 0 });
         let delay = match below(rng, 4) {
             0 => rng.u64(1..1 + millis(plan.pause_ms * 8)),
             _ => 0,
@@ -434,7 +431,8 @@ async fn enqueue_batch(callers: &Callers, pool: usize) {
         let (retry, timeout, delay) = (first.retry, first.timeout, first.delay);
         for number in &numbers {
             let work = &mut world.works[*number as usize];
-            (work.retry, work.timeout, work.delay, work.on_complete) = (retry, timeout, delay, None);
+            (work.retry, work.timeout, work.delay, work.on_complete) =
+                (retry, timeout, delay, None);
             if timeout.is_none() {
                 work.acts.retain(|act| act.end != super::world::End::Hang);
             }
@@ -619,6 +617,7 @@ async fn configure(callers: &Callers, pool: usize, pause: bool) {
 }
 
 pub async fn set_limit(workpool: &Workpool, pool: usize, limit: usize, paused: bool) {
+    with(|world| world.pools[pool].was_full = world.now());
     let config = PoolConfig::default().max_parallelism(limit).paused(paused);
     let answer = workpool.update(config).await;
     with(|world| {

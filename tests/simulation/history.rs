@@ -77,7 +77,10 @@ impl World {
                         // Set back before a restart, the pool's clock goes on from the last commit.
                         let set_back = self.plan.wall_jumps && ended.crashes < self.crashes;
                         let least = if set_back { 0 } else { least };
-                        expect(set_back || by_pool_clock + SLACK >= ended.by_pool_clock + least, "waits");
+                        expect(
+                            set_back || by_pool_clock + SLACK >= ended.by_pool_clock + least,
+                            "waits",
+                        );
                         eligible_by_pool_clock =
                             eligible_by_pool_clock.max(ended.by_pool_clock + most);
                     }
@@ -94,7 +97,9 @@ impl World {
         let pool = &self.pools[work.pool];
         let late = by_pool_clock.saturating_sub(eligible_by_pool_clock);
         let late = late.min(now.saturating_sub(pool.was_full.max(self.disturbed)));
-        if late > PROMPT && work.kind == Kind::Job {
+        // What a crash has ended waits from when it is found.
+        let found_later = work.starts.last().is_some_and(|start| start.life != self.life);
+        if late > PROMPT && work.kind == Kind::Job && !found_later {
             let ms = late / 1_000;
             self.violate(format_args!("attempt {attempt} of {number} starts {ms} ms late"));
         }
@@ -229,7 +234,10 @@ impl World {
             returned(|end| matches!(end, End::Error { retryable: false, .. })) || !action;
         let retryable = matches!(code, Code::Failed(_)) && !final_error;
         is(!retryable || attempts == max_attempts, "it has attempts left")?;
-        is(work.canceled_unstarted <= (*code == Code::Canceled), "its cancel was granted")?;
+        // A start that was under way then, and lost in a crash, counts as a failure.
+        let lost = *code == Code::Failed(FailureKind::Lost);
+        let canceled = *code == Code::Canceled || lost;
+        is(work.canceled_unstarted <= canceled, "its cancel was granted")?;
         if action {
             let (least, most) = work.charged(self.crashes, true);
             is((least..=most).contains(&attempts), "that is another number of attempts")?;
@@ -256,7 +264,9 @@ impl World {
                 }
             }
             WorkStatus::Pending { .. } | WorkStatus::Running { .. } if seen.is_some() => {
-                self.violate(format_args!("work {number} goes back from its outcome to {status:?}"));
+                self.violate(format_args!(
+                    "work {number} goes back from its outcome to {status:?}"
+                ));
             }
             WorkStatus::Pending { .. } | WorkStatus::Running { .. } => {}
         }
@@ -332,7 +342,7 @@ impl Work {
             least += surely;
             most += if exact_hand_back { 0 } else { perhaps };
             // The crash that a running attempt dies in, or that a report is lost in, costs that attempt and no other.
-            let own = u32::from(lost_since);
+            let own = u32::from(lost_since && (surely == 0 || end.how == How::Crashed));
             seen_crashes = (end.crashes + own).min(next);
         }
         most += crashes - seen_crashes;
@@ -359,7 +369,9 @@ impl Work {
                     None => (least, most),
                 })
             }
-            How::Dropped { shutdown: true } | How::Heeded { shutdown: true } => Some((0, backoff(1.5).unwrap_or(0))),
+            How::Dropped { shutdown: true } | How::Heeded { shutdown: true } => {
+                Some((0, backoff(1.5).unwrap_or(0)))
+            }
             _ => backoff(0.5).zip(backoff(1.5)),
         }
     }
@@ -434,9 +446,13 @@ fn outcomes_are_unique(completed: &[Arc<Finished>]) {
             }
             if world.works[number].canceled_unstarted
                 && world.works[number].kind.is_action()
-                && world.works[number].seen.as_ref().is_some_and(|seen| seen.code != Code::Canceled)
+                && world.works[number].seen.as_ref().is_some_and(|seen| {
+                    !matches!(seen.code, Code::Canceled | Code::Failed(FailureKind::Lost))
+                })
             {
-                world.violate(format_args!("work {number} was canceled in time and ended otherwise"));
+                world.violate(format_args!(
+                    "work {number} was canceled in time and ended otherwise"
+                ));
             }
         });
     }
@@ -458,7 +474,8 @@ fn counters_are_a_fold(completed: &[Arc<Finished>]) {
         let id = PoolId(pool as u32);
         let report = tables::look(|tables| tables.state(id)).report;
         let of_pool = || completed.iter().filter(|row| row.pool == id);
-        let count = |is: fn(&Outcome) -> bool| of_pool().filter(|row| is(&row.outcome)).count() as u64;
+        let count =
+            |is: fn(&Outcome) -> bool| of_pool().filter(|row| is(&row.outcome)).count() as u64;
         let succeeded = count(|outcome| matches!(outcome, Outcome::Success(_)));
         let failed = count(|outcome| matches!(outcome, Outcome::Failed(_)));
         let canceled = count(|outcome| matches!(outcome, Outcome::Canceled));
@@ -469,9 +486,9 @@ fn counters_are_a_fold(completed: &[Arc<Finished>]) {
             Outcome::Canceled => (row.attempts.saturating_sub(1), row.attempts),
             _ => (row.attempts - 1, row.attempts - 1),
         };
-        let (least, most) = of_pool().map(retried).fold((0, 0), |(least, most), row| {
-            (least + u64::from(row.0), most + u64::from(row.1))
-        });
+        let (least, most) = of_pool()
+            .map(retried)
+            .fold((0, 0), |(least, most), row| (least + u64::from(row.0), most + u64::from(row.1)));
         with(|world| {
             let folded = (succeeded, failed, canceled, attempts);
             if counted != folded {
@@ -560,11 +577,14 @@ fn user_tables_are_right() {
 pub fn drain_limit(world: &World) -> Duration {
     let mut limit = millis(120_000);
     for work in &world.works {
-        if matches!(work.ack, Ack::Planned | Ack::Refused) || work.seen.is_some() {
+        // One that is planned may be enqueued by another that is still to run.
+        if work.ack == Ack::Refused || work.seen.is_some() {
             continue;
         }
-        limit += work.latest_due.saturating_sub(world.pool_now());
-        let retry = work.retry.unwrap_or(actix_workpool::RetryBehavior { max_attempts: 1, ..Default::default() });
+        limit += work.latest_due.saturating_sub(world.pool_now()) + work.delay;
+        let retry = work
+            .retry
+            .unwrap_or(actix_workpool::RetryBehavior { max_attempts: 1, ..Default::default() });
         let longest = work.acts.iter().map(|act| act.work_ms).max().unwrap_or_default();
         let one = millis(longest.max(4_000) + 5_000) + retry.initial_backoff_ms * 1_000 * 32;
         // What is snoozed is tried more often.

@@ -20,14 +20,29 @@ use super::world::{SimClock, is_there, millis, trace, with};
 #[derive(Clone, Copy, Debug)]
 enum Fate {
     /// Around a call of the storage: before it, or after it and before its answer.
-    CrashAtCall { call: u64, after: bool },
+    CrashAtCall {
+        call: u64,
+        after: bool,
+    },
     /// At some time, and some steps later.
-    Crash { ms: u64, steps: u32 },
-    Shutdown { ms: u64, grace_ms: u64, crash_after_calls: Option<u64> },
+    Crash {
+        ms: u64,
+        steps: u32,
+    },
+    Shutdown {
+        ms: u64,
+        grace_ms: u64,
+        crash_after_calls: Option<u64>,
+    },
     /// The last handle on the runtime is dropped, and the thread goes on for some steps.
-    Drop { ms: u64, steps: u32 },
+    Drop {
+        ms: u64,
+        steps: u32,
+    },
     /// Faults stop, and everything drains.
-    Drain { ms: u64 },
+    Drain {
+        ms: u64,
+    },
 }
 
 /// Runs all lives of a seed.
@@ -241,7 +256,13 @@ async fn start(last: bool) -> Option<Callers> {
         handles.push(pool);
     }
     with(|world| trace!(world, "started"));
-    Some(Callers { runtime, pools: Rc::new(handles), clients: Tasks::default(), tasks: Tasks::default(), ear: Ear.start() })
+    Some(Callers {
+        runtime,
+        pools: Rc::new(handles),
+        clients: Tasks::default(),
+        tasks: Tasks::default(),
+        ear: Ear.start(),
+    })
 }
 
 /// What goes wrong in a life besides its end.

@@ -173,7 +173,9 @@ impl Plan {
                 end,
             });
             // Snoozing for ever would be just that.
-            if acts.len() == 6 || !matches!(end, End::Error { .. } | End::Panic | End::Snooze { .. } | End::Hang) {
+            if acts.len() == 6
+                || !matches!(end, End::Error { .. } | End::Panic | End::Snooze { .. } | End::Hang)
+            {
                 break;
             }
         }

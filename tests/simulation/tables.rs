@@ -263,7 +263,8 @@ impl World {
             let (kind, about) = match change {
                 Change::InsertWork { spec, key } => (1, spec.work_id.as_u128() as u64 ^ key.seq),
                 Change::InsertPendingCompletion { work_id, key, retry, .. } => {
-                    let at = if let actix_workpool::model::Retry::At(at) = retry { at.0 } else { 0 };
+                    let at =
+                        if let actix_workpool::model::Retry::At(at) = retry { at.0 } else { 0 };
                     (2, work_id.as_u128() as u64 ^ key.seq ^ at)
                 }
                 Change::InsertPendingCancelation { work_id, .. } => (3, work_id.as_u128() as u64),
