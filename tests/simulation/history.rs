@@ -329,7 +329,8 @@ impl Work {
             let lost_since = next > end.crashes;
             let (surely, perhaps) = match end.how {
                 How::Returned(End::Snooze { .. }) => (0, u32::from(lost_since)),
-                How::Returned(End::Canceled) => (1, 1),
+                // Said while the runtime shuts down, it hands the work back.
+                How::Returned(End::Canceled) => (0, 1),
                 How::Returned(_) => (1, 1),
                 How::Heeded { shutdown: false } | How::Dropped { shutdown: false } => (1, 1),
                 How::Heeded { .. } | How::Dropped { .. } => (0, 1),

@@ -335,16 +335,21 @@ fn ended(grace_ms: u64) -> bool {
 
 /// Faults stop: every work must end, every caller must be answered, within a bound.
 async fn drain(callers: &Callers) {
-    let limit = with(|world| {
+    let answered = with(|world| {
         trace!(world, "drain");
         world.faulty = false;
         world.full = false;
         world.quiet = true;
         world.disturb();
-        drain_limit(world)
+        Duration::from_millis(world.plan.pause_ms + 120_000)
     });
+    // What they are at they bring to its end: an answer never waits for a work.
+    if tokio::time::timeout(answered, callers.clients.end()).await.is_err() {
+        with(|world| world.violate("a caller is not answered"));
+        return;
+    }
+    let limit = with(|world| drain_limit(world));
     let drained = async {
-        callers.clients.end().await;
         for (number, pool) in callers.pools.iter().enumerate() {
             loop {
                 let wanted = with(|world| {
