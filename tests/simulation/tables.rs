@@ -134,6 +134,7 @@ impl SimStorage {
         with(|world| {
             world.calls += 1;
             let call = world.calls;
+            world.stands_still();
             if world.crash_at == Some((call, false)) {
                 trace!(world, "crash before {name} {call}");
                 world.crash();
@@ -149,7 +150,20 @@ impl SimStorage {
     }
 }
 
+/// So many calls without time passing are no work but a circle.
+const CIRCLE: u64 = 50_000;
+
 impl World {
+    fn stands_still(&mut self) {
+        let now = self.now();
+        if self.last_call.0 != now {
+            self.last_call = (now, self.calls);
+        }
+        if self.calls - self.last_call.1 > CIRCLE {
+            self.violate(format_args!("{CIRCLE} calls of the storage, and no time passes"));
+        }
+    }
+
     fn fails(&mut self, per_mille: impl FnOnce(&World) -> u64) -> bool {
         if !self.faulty || self.quiet {
             return false;

@@ -94,6 +94,8 @@ pub struct World {
     /// Calls of the storage in this life, and before or after which one the process ends.
     pub calls: u64,
     pub crash_at: Option<(u64, bool)>,
+    /// Since when time stands still, and the number of the call that came first.
+    pub last_call: (Micros, u64),
     /// Lives that ended in a way that may have cost attempts which nobody saw.
     pub crashes: u32,
     pub shutting_down: bool,
@@ -339,6 +341,7 @@ impl World {
             waker: None,
             calls: 0,
             crash_at: None,
+            last_call: (0, 0),
             crashes: 0,
             shutting_down: false,
             quiet: false,
@@ -431,6 +434,7 @@ impl World {
         self.ahead = 0;
         self.life += 1;
         self.calls = 0;
+        self.last_call = (0, 0);
         self.crash_at = None;
         self.shutting_down = false;
         self.disturb();
