@@ -484,6 +484,8 @@ impl MainActor {
     /// Begins a new reign, from what the tables say.
     fn claim_soon(&mut self, wait: Duration, ctx: &mut Context<Self>) {
         self.claiming = true;
+        // Until then no timer has anything to look for: one that is due would come again and again.
+        self.status = RunStatus::Running;
         let flight = self.flight.take().unwrap_or_default();
         self.refuse_configures(flight.configures, &StorageError::Conflict);
         ctx.run_later(wait, |main, ctx| main.claim(ctx));

@@ -10,6 +10,9 @@ use super::clients::Described;
 use super::world::{Ack, Act, End, How, Kind, millis, trace, with};
 use crate::simulation::plan::POOLS;
 
+/// From which account to which, and how much.
+type Transferred = (u64, u64, i64);
+
 /// Which work, and which of its attempts has succeeded.
 pub type Output = (u32, u32);
 
@@ -266,7 +269,7 @@ impl OnComplete for Done {
 
 impl super::world::World {
     /// The code of a mutation is called, for an attempt that may not be committed.
-    fn called(&mut self, number: u32) -> Option<(Act, (u64, u64, i64), Option<u32>)> {
+    fn called(&mut self, number: u32) -> Option<(Act, Transferred, Option<u32>)> {
         if self.dead {
             return None;
         }

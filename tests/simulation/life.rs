@@ -272,7 +272,10 @@ async fn go_wrong() {
         let storage = refuse + answer_lost + conflict + read > 0 || full;
         !storage && !world.plan.stalls && !world.plan.wall_jumps
     });
-    while !nothing {
+    if nothing {
+        return;
+    }
+    loop {
         let (pause, lasts) = with(|world| {
             let faults = world.plan.faults;
             let rng = &mut world.rng;
