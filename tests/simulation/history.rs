@@ -370,9 +370,9 @@ impl Work {
                     None => (least, most),
                 })
             }
-            How::Dropped { shutdown: true } | How::Heeded { shutdown: true } => {
-                Some((0, backoff(1.5).unwrap_or(0)))
-            }
+            How::Returned(End::Canceled)
+            | How::Dropped { shutdown: true }
+            | How::Heeded { shutdown: true } => Some((0, backoff(1.5).unwrap_or(0))),
             _ => backoff(0.5).zip(backoff(1.5)),
         }
     }
