@@ -149,7 +149,9 @@ impl Board {
     }
 
     pub fn set_pending(&self, work_id: WorkId, previous_attempts: u32, due: Option<Segment>) {
-        self.entries.remove(&work_id);
+        if !planted!(BoardStale) {
+            self.entries.remove(&work_id);
+        }
         self.tell(work_id, || WorkStatus::Pending { previous_attempts, due });
     }
 
@@ -175,7 +177,9 @@ impl Board {
 
     /// Whether an attempt of this work must not begin.
     pub fn is_canceling(&self, work_id: WorkId) -> bool {
-        self.any_canceling.load(Ordering::SeqCst) > 0 && self.canceling.contains_key(&work_id)
+        self.any_canceling.load(Ordering::SeqCst) > 0
+            && self.canceling.contains_key(&work_id)
+            && !planted!(CancelNotHeld)
     }
 
     /// The attempt has been told, or has ended.

@@ -303,6 +303,7 @@ fn due_segment(due: Due, shared: &Shared) -> Result<Segment, EnqueueError> {
     let delay = match due {
         // At once, that is in the slice of time under way.
         Due::Now => return Ok(shared.seams.segment()),
+        Due::After(delay) if planted!(DelayHalved) => delay / 2,
         Due::After(delay) => delay,
         // By the wall clock of this moment; the pool's own need not agree with it.
         Due::At(time) => shared.seams.until_wall(time),

@@ -40,6 +40,20 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+/// Whether that bug of [`planted`] is switched on.
+#[cfg(feature = "planted")]
+macro_rules! planted {
+    ($bug:ident) => {
+        crate::planted::is(crate::planted::Bug::$bug)
+    };
+}
+#[cfg(not(feature = "planted"))]
+macro_rules! planted {
+    ($bug:ident) => {
+        false
+    };
+}
+
 mod actors;
 mod board;
 mod clock;
@@ -55,6 +69,9 @@ mod error;
 mod function;
 mod handle;
 pub mod model;
+#[cfg(feature = "planted")]
+#[doc(hidden)]
+pub mod planted;
 mod pool;
 mod registry;
 mod runtime;

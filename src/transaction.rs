@@ -45,9 +45,9 @@ pub enum TransactionError {
     Storage(#[from] StorageError),
 }
 
-/// Rows written and not committed yet; `None` is a deleted row.
+/// Rows written and not committed yet; `None` is a deleted row. In order, so that a run can be repeated.
 #[derive(Default)]
-pub(crate) struct Writes(HashMap<Name, BTreeMap<TableKey, Option<Payload>>>);
+pub(crate) struct Writes(BTreeMap<Name, BTreeMap<TableKey, Option<Payload>>>);
 
 impl Writes {
     fn get(&self, table: Name, key: &TableKey) -> Option<&Option<Payload>> {

@@ -221,7 +221,15 @@ impl MainActor {
     }
 
     /// Sends a turn's decisions to the store and asks for the next batch.
-    fn advance(&mut self, mut changes: Vec<Change>, launches: Vec<Launch>, signals: Vec<WorkId>) {
+    fn advance(
+        &mut self,
+        mut changes: Vec<Change>,
+        mut launches: Vec<Launch>,
+        signals: Vec<WorkId>,
+    ) {
+        if planted!(LaunchBeforeCommit) {
+            self.launch(std::mem::take(&mut launches));
+        }
         let configures = self.configure(&mut changes);
         let slots = self.slots();
         self.kicked = false;
@@ -255,7 +263,9 @@ impl MainActor {
             changes.push(Change::PutState { pool: self.pool.id, state });
         }
         let (pool, name, config) = (self.pool.id, self.pool.name, self.config.clone());
-        changes.push(Change::PutGlobals { pool, name, config });
+        if !planted!(ConfigLost) {
+            changes.push(Change::PutGlobals { pool, name, config });
+        }
         replies
     }
 
@@ -311,7 +321,9 @@ impl MainActor {
             let timeout = launch.spec.timeout();
             let control = Arc::new(Control::new(launch, max_result_bytes, self.shared.clone()));
             self.live.insert(work_id, Live { control: control.clone(), deadline: None });
-            if let Some(timeout) = timeout {
+            if let Some(timeout) = timeout
+                && !planted!(TimeoutIgnored)
+            {
                 let deadline = Deadline { run, stage: Stage::AbortTimeout, abandon: false };
                 self.set_deadline(work_id, self.after(timeout), deadline);
             }
@@ -369,7 +381,9 @@ impl MainActor {
     /// One timer, for whatever comes first: a work that is due or an attempt whose time is up.
     fn set_tick(&mut self, ctx: &mut Context<Self>) {
         let due = match self.status {
-            RunStatus::Scheduled { segment, saturated: false, .. } => Some(segment),
+            RunStatus::Scheduled { segment, saturated: false, .. } if !planted!(TimerLost) => {
+                Some(segment)
+            }
             _ => None,
         };
         let deadline = self.deadlines.keys().next().map(|(segment, _)| *segment);
@@ -470,6 +484,8 @@ impl MainActor {
     /// Begins a new reign, from what the tables say.
     fn claim_soon(&mut self, wait: Duration, ctx: &mut Context<Self>) {
         self.claiming = true;
+        // Until then no timer has anything to look for: one that is due would come again and again.
+        self.status = RunStatus::Running;
         let flight = self.flight.take().unwrap_or_default();
         self.refuse_configures(flight.configures, &StorageError::Conflict);
         ctx.run_later(wait, |main, ctx| main.claim(ctx));
@@ -572,11 +588,18 @@ impl Handler<BatchReady> for MainActor {
             }
             Err(error) => {
                 telemetry::turn_failed(&self.pool, &error);
-                let error = match error {
-                    AdvanceError::Fenced => StorageError::Conflict,
-                    AdvanceError::Storage(error) => error,
-                };
-                self.refuse_configures(flight.configures, &error);
+                match error {
+                    AdvanceError::Fenced => {
+                        self.refuse_configures(flight.configures, &StorageError::Conflict);
+                    }
+                    AdvanceError::Storage(error) => {
+                        self.refuse_configures(flight.configures, &error);
+                    }
+                    AdvanceError::Unread(_) => {
+                        self.follow_commit(flight);
+                        self.set_tick(ctx);
+                    }
+                }
                 self.claim_soon(CLAIM_BACKOFF, ctx);
             }
         }
@@ -599,6 +622,9 @@ impl Handler<Abort> for MainActor {
     type Result = ();
 
     fn handle(&mut self, Abort { work_id, after }: Abort, ctx: &mut Self::Context) {
+        if planted!(AbortIgnored) {
+            return;
+        }
         let Some(live) = self.live.get(&work_id) else {
             if self.state.running.contains_key(&work_id) {
                 // Decided but not launched: its commit is in flight.
@@ -656,7 +682,9 @@ impl Handler<HandBack> for MainActor {
     type Result = ();
 
     fn handle(&mut self, HandBack { notice }: HandBack, ctx: &mut Self::Context) {
-        let running: Vec<_> = self.live.keys().copied().collect();
+        let mut running: Vec<_> = self.live.keys().copied().collect();
+        // In an order that a simulation can repeat.
+        running.sort_unstable();
         for work_id in running {
             let control = &self.live[&work_id].control;
             control.raise(Stage::ShuttingDown);
@@ -673,7 +701,9 @@ impl Handler<Stop> for MainActor {
 
     fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
         // After a shutdown there are none. Without one they end here, also where their thread goes on.
-        for live in self.live.values() {
+        let mut running: Vec<_> = self.live.iter().collect();
+        running.sort_unstable_by_key(|(work_id, _)| **work_id);
+        for (_, live) in running {
             live.control.raise(Stage::AbortHandBack);
         }
         ctx.stop();

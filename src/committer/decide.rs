@@ -236,7 +236,10 @@ impl Committer {
         if let Some((pool, table, key)) = change.new_key() {
             let entry = &mut self.pools[pool.0 as usize];
             let cursor = match table {
-                PendingTable::Start => entry.cursors.incoming.max(entry.read_until),
+                PendingTable::Start => match planted!(ReadUntilUnclamped) {
+                    true => entry.cursors.incoming,
+                    false => entry.cursors.incoming.max(entry.read_until),
+                },
                 PendingTable::Completion => entry.cursors.completion,
                 PendingTable::Cancelation => entry.cursors.cancelation,
             };

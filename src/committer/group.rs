@@ -53,7 +53,7 @@ impl Group {
 
     /// Lets later messages of the group see what a change does to the works that they are about.
     pub(super) fn show(&mut self, change: &Change) {
-        if self.facts.is_empty() {
+        if self.facts.is_empty() || planted!(OverlayForgotten) {
             return;
         }
         match change {
@@ -215,7 +215,9 @@ impl Pool {
             News { completion: true, .. } => KickSource::Completion,
             News { cancelation: true, .. } => KickSource::Cancelation,
             News { start: Some(start), .. }
-                if sooner(start) && KickSource::Enqueue.wakes(parked.saturated) =>
+                if sooner(start)
+                    && KickSource::Enqueue.wakes(parked.saturated)
+                    && !planted!(KickSuppressed) =>
             {
                 KickSource::Enqueue
             }

@@ -54,6 +54,8 @@ pub(crate) struct Committer {
     changes: Vec<Change>,
     /// A group whose commit failed and could not be looked for since.
     limbo: Option<Limbo>,
+    /// Whether the last commit waits to be synced with the next.
+    unsynced: bool,
     closed: bool,
 }
 
@@ -93,6 +95,7 @@ impl Committer {
             facts: HashMap::new(),
             changes: Vec::new(),
             limbo: None,
+            unsynced: false,
             closed: false,
         })
     }
@@ -221,13 +224,18 @@ impl Committer {
     /// Commits, and settles what that has brought about.
     fn commit(&mut self, mut group: Group) -> Settled {
         group.changes.extend(std::mem::take(&mut group.writes).into_changes());
-        if group.changes.is_empty() {
+        // A caller is told nothing that a crash could undo, such as that a work has finished already.
+        let tells_of_unsynced = self.unsynced && !group.receipts.is_empty();
+        if group.changes.is_empty() && !tells_of_unsynced {
             return self.committed(group);
         }
         let witness = Witness::of(&group.changes);
         let fsync = if group.only_takes_reports() { Fsync::WithNext } else { Fsync::Now };
         match self.storage.commit(&mut group.changes, group.now, fsync) {
-            Ok(()) => self.committed(group),
+            Ok(()) => {
+                self.unsynced = fsync == Fsync::WithNext;
+                self.committed(group)
+            }
             // These say for certain that nothing was written, or that nothing more can be found out.
             Err(error @ (StorageError::Conflict | StorageError::Poisoned(_))) => {
                 self.refused(group, error)
@@ -252,6 +260,9 @@ impl Committer {
     }
 
     fn happened(&mut self, witness: &Witness) -> Result<bool, StorageError> {
+        if planted!(WitnessDenies) {
+            return Ok(false);
+        }
         let work_id = match witness {
             Witness::Nothing => return Ok(false),
             Witness::Turn(pool, turn) => {
@@ -342,7 +353,7 @@ impl Committer {
             self.pools[pool.0 as usize].news = News::default();
         }
         settled.batches.extend(group.settled.batches);
-        if !group.reports.is_empty() {
+        if !group.reports.is_empty() && !planted!(ReportsDropped) {
             settled.again.push(Request::AttemptsFinished(group.reports));
         }
         settled.again.extend(group.in_store.into_iter().map(Request::RunInStore));
@@ -404,7 +415,9 @@ impl Committer {
 
     /// Takes back what a handle has counted for an enqueue that did not happen.
     fn uncount(&self, pool: PoolId, works: u64) {
-        if let Some(pool) = self.shared.pool_by_id(pool) {
+        if let Some(pool) = self.shared.pool_by_id(pool)
+            && !planted!(PendingLeaks)
+        {
             pool.leave(works);
         }
     }

@@ -72,7 +72,7 @@ impl Committer {
         saturated: bool,
     ) -> Result<Batch, AdvanceError> {
         let batch =
-            self.storage.read_batch(pool, demand, self.clock).map_err(AdvanceError::Storage)?;
+            self.storage.read_batch(pool, demand, self.clock).map_err(AdvanceError::Unread)?;
         let entry = &mut self.pools[pool.0 as usize];
         entry.read_until = self.clock;
         entry.news = News::default();
@@ -202,6 +202,7 @@ impl Committer {
             Some(age) => Segment(self.clock.0.saturating_sub(age.as_millis() as u64)),
             None => Segment(0),
         };
+        let before = if planted!(RetentionTooEager) { self.clock } else { before };
         let keep = retention.max_count.unwrap_or(u64::MAX);
         // What cannot be forgotten now is forgotten later.
         let limit = RETENTION_STEP.max(2 * std::mem::take(&mut self.completions));

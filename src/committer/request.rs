@@ -168,12 +168,16 @@ pub(crate) struct BatchReady {
     pub batch: Result<Batch, AdvanceError>,
 }
 
-/// Why a commit of a loop did not happen. The loop claims its pool anew and goes on from the tables.
+/// Why there is no batch. The loop claims its pool anew and goes on from the tables.
+///
+/// Unless it says otherwise, the commit did not happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum AdvanceError {
     /// Another generation reigns, or the turn was committed already.
     Fenced,
     Storage(StorageError),
+    /// It did happen, but the next batch could not be read.
+    Unread(StorageError),
 }
 
 /// The answer to [`Request::OpenPool`].

@@ -80,7 +80,9 @@ impl Committer {
     ) -> Result<RunResult, StorageError> {
         let shared = self.shared.clone();
         let begun = Instant::now();
-        let reader = Reader::new(&mut *self.storage, &group.writes);
+        let nothing = Writes::default();
+        let before = if planted!(LedgerOutsideOverlay) { &nothing } else { &group.writes };
+        let reader = Reader::new(&mut *self.storage, before);
         let mut transaction = Transaction::new(reader, &shared, &group.left);
         let result = guarded(|| code(&mut transaction));
         if let Some(error) = transaction.failure() {
@@ -93,6 +95,9 @@ impl Committer {
             group.settled.events.push(Event::SlowMutation { function, took });
         }
         if !matches!(result, RunResult::Success(_)) {
+            if planted!(FailedEffectsKept) {
+                group.writes.merge(writes);
+            }
             return Ok(result);
         }
         group.writes.merge(writes);
@@ -134,12 +139,21 @@ impl Committer {
         };
         let shared = self.shared.clone();
         let registered = shared.registry.get(call.name).map(|function| &function.code);
+        if planted!(OnCompleteLost) {
+            return Ok(());
+        }
         if let Some(Code::OnComplete(apply)) = registered {
+            if planted!(OnCompleteTwice) {
+                self.transact(group, call.name, usize::MAX, |tx| apply(tx, &completion))?;
+            }
             let result =
                 self.transact(group, call.name, usize::MAX, |tx| apply(tx, &completion))?;
             if matches!(result, RunResult::Success(_)) {
                 return Ok(());
             }
+        }
+        if planted!(FollowUpLost) {
+            return Ok(());
         }
         let args = encode(&completion).map_err(|error| {
             StorageError::Unavailable(format!("failed to encode a completion: {error}"))

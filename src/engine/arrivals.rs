@@ -71,7 +71,7 @@ pub struct ArrivalCx {
 /// `known` says whether a work of this id is in `work` or in `finished`.
 #[must_use]
 pub fn enqueue(spec: Arc<Spec>, due: Segment, known: bool) -> Arrival<EnqueueAnswer> {
-    if known {
+    if known && !planted!(DuplicateEnqueues) {
         return Arrival { change: None, answer: EnqueueAnswer::Duplicate };
     }
     let key = Key { segment: due, seq: 0 };
@@ -133,7 +133,7 @@ pub(super) struct Verdict {
 
 /// The branches of the state table's row S2 (and of S8, S12, where the work is or is being canceled).
 pub(super) fn judge(work: &WorkFact, result: RunResult, cx: ArrivalCx) -> Verdict {
-    let charged = work.attempts.saturating_add(1);
+    let charged = work.attempts.saturating_add(1 + u32::from(planted!(AttemptCountedTwice)));
     let again = |result, wait: std::time::Duration, attempts| match (work.canceled, result) {
         (false, result) => {
             Verdict { result, retry: Retry::At(cx.waits_from.after(wait)), attempts }
@@ -145,13 +145,21 @@ pub(super) fn judge(work: &WorkFact, result: RunResult, cx: ArrivalCx) -> Verdic
         (true, result) => Verdict { result, retry: Retry::No, attempts },
     };
     match result {
-        RunResult::Snoozed(wait) => again(result, wait, work.attempts),
-        RunResult::HandedBack => again(result, std::time::Duration::ZERO, work.attempts),
+        RunResult::Snoozed(wait) => {
+            again(result, wait, work.attempts + u32::from(planted!(SnoozeCharged)))
+        }
+        RunResult::HandedBack => {
+            let attempts = work.attempts + u32::from(planted!(HandBackCharged));
+            again(result, std::time::Duration::ZERO, attempts)
+        }
         RunResult::Success(_) | RunResult::Canceled => {
             Verdict { result, retry: Retry::No, attempts: charged }
         }
         RunResult::Failed(ref failure) => match work.spec.retry() {
-            Some(behavior) if failure.retryable && charged < behavior.max_attempts => {
+            Some(behavior)
+                if failure.retryable
+                    && charged < behavior.max_attempts + u32::from(planted!(OneAttemptTooMany)) =>
+            {
                 let wait =
                     failure.retry_after.unwrap_or_else(|| backoff(behavior, charged, cx.chance));
                 again(result, wait, charged)

@@ -5,15 +5,20 @@ use crate::model::{CancelationRow, Change, Outcome};
 
 pub(super) fn handle(draft: &mut Draft, rows: Vec<CancelationRow>) {
     for row in rows {
-        let known = row.work.filter(|_| !draft.settled.contains(&row.work_id));
+        let known =
+            row.work.filter(|_| !draft.settled.contains(&row.work_id) || planted!(DeletedTwice));
         let Some(work) = known else {
             // Completed in an earlier turn, or just now by this one.
             draft.changes.push(Change::DeletePendingCancelation { pool: row.pool, key: row.key });
             continue;
         };
-        if work.pending_start.is_some() {
+        if work.pending_start.is_some() || planted!(DeletedTwice) {
             draft.settled.insert(row.work_id);
             draft.complete(work.spec, Outcome::Canceled, work.attempts);
+            continue;
+        }
+        if planted!(CancelNotMarked) {
+            draft.changes.push(Change::DeletePendingCancelation { pool: row.pool, key: row.key });
             continue;
         }
         let change = Change::MarkCanceled { work_id: row.work_id, pool: row.pool, key: row.key };

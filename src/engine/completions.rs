@@ -30,13 +30,15 @@ pub(super) fn settle(
 ) -> bool {
     draft.state.running.remove(&work.spec.work_id);
     let charged = !matches!(result, RunResult::Snoozed(_) | RunResult::HandedBack);
-    draft.state.report.completed += u64::from(charged);
+    draft.state.report.completed += u64::from(charged && !planted!(CompletionUncounted));
 
     // A cancel that races a retry wins, whether its row was handled already (S9) or is still on its way.
     let canceled = work.canceled || work.pending_cancelation.is_some();
+    let canceled = canceled && !planted!(CancelLostAgainstRetry);
     let outcome = match (retry, result) {
         (Retry::At(segment), result) if !canceled => {
-            draft.state.report.retries += u64::from(matches!(result, RunResult::Failed(_)));
+            draft.state.report.retries +=
+                u64::from(matches!(result, RunResult::Failed(_)) && !planted!(RetryUncounted));
             draft.changes.push(Change::RetryWork {
                 work_id: work.spec.work_id,
                 pool: work.spec.pool,

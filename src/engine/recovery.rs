@@ -34,7 +34,7 @@ pub(super) fn handle(draft: &mut Draft, lost: Vec<Lost>) {
         }
         // What runs in the store has left nothing, since its effects and its completion are one commit.
         let left_nothing = row.work.spec.kind != FunctionKind::Action && row.work.runs < MOST_LOST;
-        let result = match launched && !left_nothing {
+        let result = match launched && !left_nothing && !planted!(RecoveryNotCharging) {
             true => RunResult::Failed(Failure::retryable(
                 FailureKind::Lost,
                 "the worker went away without a report",

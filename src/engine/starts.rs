@@ -25,6 +25,7 @@ pub(super) fn handle(
     max_parallelism: usize,
     can_run: &dyn Fn(&Spec) -> bool,
 ) -> Option<Segment> {
+    let max_parallelism = max_parallelism + usize::from(planted!(CapacityOffByOne));
     draft.launches.reserve(rows.len());
     for row in rows {
         let work_id = row.spec.work_id;

@@ -103,6 +103,7 @@ pub fn step(
 /// What the loop wants to see after a turn.
 #[must_use]
 pub fn demand(state: &InternalState, max_parallelism: usize) -> Demand {
+    let max_parallelism = max_parallelism + usize::from(planted!(CapacityOffByOne));
     let free_slots = max_parallelism as i64 - state.running.len() as i64;
     Demand { cursors: state.cursors, free_slots, batch_size: MAX_BATCH }
 }
@@ -110,7 +111,8 @@ pub fn demand(state: &InternalState, max_parallelism: usize) -> Demand {
 /// Where the cursors stand when every row of the batch has been handled. They take only values that came
 /// from the store, and never go back.
 fn drained(before: &Cursors, batch: &Batch) -> Cursors {
-    let next_start = batch.next_due.map_or(batch.read_at, |due| due.min(batch.read_at));
+    let next_due = batch.next_due.filter(|_| !planted!(CursorSkipsUnstarted));
+    let next_start = next_due.map_or(batch.read_at, |due| due.min(batch.read_at));
     let last_completion = batch.completions.last().map(|row| row.key.segment);
     let last_cancelation = batch.cancelations.last().map(|row| row.key.segment);
     Cursors {

@@ -1,0 +1,793 @@
+//! What callers do, and what they are told.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use actix::prelude::*;
+use actix_workpool::{
+    CancelAnswer, Completed, CompletionResult, Enqueue, EnqueueError, Function, JoinError, OneWork,
+    PoolConfig, PoolError, RetryBehavior, Runtime, WorkHandle, WorkId, WorkStatus, Workpool,
+};
+use tokio::task::JoinHandle;
+
+use super::functions::{Alt, Check, Done, Job, Output, Transfer, give_way};
+use super::plan::{below, pick};
+use super::world::{Ack, Code, Kind, Micros, OnDone, Work, World, millis, trace, with};
+
+/// Tasks that wait for something the pool has promised. All must end when nothing goes wrong any more.
+#[derive(Clone, Default)]
+pub struct Tasks(Rc<RefCell<Vec<JoinHandle<()>>>>);
+
+impl Tasks {
+    pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        let handle = actix::spawn(task);
+        self.0.borrow_mut().push(handle);
+    }
+
+    pub fn abort(&self) {
+        for task in self.0.take() {
+            task.abort();
+        }
+    }
+
+    pub async fn end(&self) {
+        loop {
+            let tasks = self.0.take();
+            if tasks.is_empty() {
+                return;
+            }
+            for task in tasks {
+                let _ = task.await;
+            }
+        }
+    }
+}
+
+/// What callers hold.
+#[derive(Clone)]
+pub struct Callers {
+    pub runtime: Runtime,
+    pub pools: Rc<Vec<Workpool>>,
+    /// The callers themselves, each at one thing after the other.
+    pub clients: Tasks,
+    /// Those who wait for a work.
+    pub tasks: Tasks,
+    pub ear: Addr<Ear>,
+}
+
+/// Hears of completions.
+pub struct Ear;
+
+impl Actor for Ear {
+    type Context = Context<Self>;
+}
+
+impl Handler<Completed<Job, Output>> for Ear {
+    type Result = ();
+
+    fn handle(&mut self, done: Completed<Job, Output>, _: &mut Self::Context) {
+        with(|world| {
+            let Some(number) = world.number_of(done.work_id) else { return };
+            trace!(world, "notified of {number}");
+            let code = match done.result {
+                CompletionResult::Success((_, start)) => Code::Success(start),
+                CompletionResult::Failed(failure) => Code::Failed(failure.kind),
+                CompletionResult::Canceled => Code::Canceled,
+            };
+            world.saw(number, code, Some(done.attempts));
+            let work = &mut world.works[number as usize];
+            work.notified += 1;
+            if work.notified > work.notifies {
+                world.violate(format_args!("work {number} notifies more often than it was asked"));
+            }
+        });
+    }
+}
+
+/// How a work is enqueued.
+pub struct Described {
+    number: u32,
+    pub pool: usize,
+    id: Option<WorkId>,
+    retry: Option<RetryBehavior>,
+    timeout: Option<Micros>,
+    delay: Micros,
+    wall: Option<SystemTime>,
+    on_complete: bool,
+}
+
+impl Described {
+    pub fn of(world: &mut World, number: u32) -> Described {
+        let wall = world.wall_now();
+        let by_wall = world.rng.bool();
+        let work = &world.works[number as usize];
+        let at = UNIX_EPOCH + Duration::from_micros(wall + work.delay);
+        Described {
+            number,
+            pool: work.pool,
+            id: work.id,
+            retry: work.retry,
+            timeout: work.timeout,
+            delay: work.delay,
+            wall: (by_wall && work.delay > 0).then_some(at),
+            on_complete: work.on_complete.is_some(),
+        }
+    }
+
+    pub fn on<T, F, K>(&self, enqueue: Enqueue<T, F, K>) -> Enqueue<T, F, K>
+    where
+        T: OneWork,
+        F: Function<K, Output = Output>,
+    {
+        let enqueue = self.all_but_id(enqueue);
+        match self.id {
+            Some(id) => enqueue.id(id),
+            None => enqueue,
+        }
+    }
+
+    pub fn in_transaction<T, F, K>(&self, enqueue: Enqueue<T, F, K>) -> Enqueue<T, F, K>
+    where
+        T: OneWork,
+        F: Function<K, Output = Output>,
+    {
+        self.on(enqueue)
+    }
+
+    fn all_but_id<T, F, K>(&self, enqueue: Enqueue<T, F, K>) -> Enqueue<T, F, K>
+    where
+        F: Function<K, Output = Output>,
+    {
+        let enqueue = match self.retry {
+            Some(retry) => enqueue.retry(retry),
+            None => enqueue.no_retry(),
+        };
+        let enqueue = match (self.wall, self.delay) {
+            (Some(at), _) => enqueue.run_at(at),
+            (None, 0) => enqueue,
+            (None, delay) => enqueue.run_after(Duration::from_micros(delay)),
+        };
+        let enqueue = match self.timeout {
+            Some(timeout) => enqueue.timeout(Duration::from_micros(timeout)),
+            None => enqueue,
+        };
+        match self.on_complete {
+            true => enqueue.on_complete::<Done>(self.number),
+            false => enqueue,
+        }
+    }
+}
+
+impl World {
+    /// Draws a work. It is enqueued later, or by another work.
+    fn new_work(&mut self, kind: Kind, pool: usize, parent: Option<u32>) -> u32 {
+        let number = self.works.len() as u32;
+        let plan = self.plan.clone();
+        let rng = &mut self.rng;
+        let has_timeout = kind.is_action() && below(rng, 3) == 0;
+        let timeout = has_timeout.then(|| millis(pick(rng, &[20, 500, 4_000])));
+        let fails = pick(rng, &[0, 0, 0, 1, 2, u32::MAX]);
+        let fails = if plan.misbehaves > 0 { fails } else { 0 };
+        let on_complete = below(rng, 100) < plan.on_completes;
+        let on_complete = on_complete.then(|| OnDone { fails, panics: rng.bool(), calls: 0 });
+        let delay = match below(rng, 4) {
+            0 => rng.u64(1..1 + millis(plan.pause_ms * 8)),
+            _ => 0,
+        };
+        let acts = plan.acts(rng, has_timeout);
+        let retry = plan.retry(rng);
+        let (from, to) = (below(rng, plan.accounts), below(rng, plan.accounts));
+        let transfer = (from, to, rng.i64(1..100));
+        // Code in the store is not told its id.
+        let id = (parent.is_some() || !kind.is_action() || rng.bool()).then(|| {
+            let random = rng.u128(..).to_be_bytes();
+            WorkId::from_uuid(uuid::Builder::from_random_bytes(random).into_uuid())
+        });
+        self.works.push(Work {
+            pool,
+            kind,
+            id: None,
+            ack: Ack::Planned,
+            sends: 0,
+            refusals: 0,
+            acts,
+            retry,
+            timeout,
+            on_complete,
+            child: None,
+            transfer,
+            due: 0,
+            latest_due: 0,
+            delay,
+            sent_at: 0,
+            sent_life: 0,
+            sent_moment: 0,
+            acked_moment: 0,
+            order: 0,
+            starts: Vec::new(),
+            calls: 0,
+            cancel_sent: false,
+            cancel_told: false,
+            canceled_unstarted: false,
+            told_finished: false,
+            abort_by: None,
+            seen: None,
+            notifies: 0,
+            notified: 0,
+            sent_crashes: self.crashes,
+        });
+        if let Some(id) = id {
+            self.bind(number, id);
+        }
+        // A work that makes another, which makes no third.
+        let has_child = parent.is_none()
+            && matches!(kind, Kind::Job | Kind::Transfer)
+            && below(&mut self.rng, 6) == 0;
+        if has_child {
+            let pool = self.rng.usize(0..self.pools.len());
+            let child = self.new_work(Kind::Job, pool, Some(number));
+            self.works[number as usize].child = Some(child);
+        }
+        number
+    }
+
+    fn draw_kind(&mut self) -> Kind {
+        match below(&mut self.rng, 10) {
+            0..=5 => Kind::Job,
+            6 if self.alt_registered => Kind::Alt,
+            6..=8 => Kind::Transfer,
+            _ => Kind::Check,
+        }
+    }
+
+    /// A work is about to be sent to the store.
+    pub fn sending(&mut self, number: u32) {
+        let (now, by_pool_clock, moment) = (self.now(), self.pool_now(), self.tick());
+        let (life, crashes, order) = (self.life, self.crashes, self.disorder);
+        let kind = self.works[number as usize].kind;
+        trace!(self, "enqueue {number}, {kind:?}");
+        let work = &mut self.works[number as usize];
+        let due = by_pool_clock + work.delay;
+        work.sends += 1;
+        if work.ack == Ack::Planned {
+            work.ack = Ack::Sent;
+            work.due = due;
+            (work.sent_at, work.sent_life, work.sent_moment) = (now, life, moment);
+            (work.sent_crashes, work.order) = (crashes, order);
+        } else if work.ack == Ack::Refused {
+            work.ack = Ack::Sent;
+        }
+        work.due = work.due.min(due);
+        work.latest_due = work.latest_due.max(due);
+    }
+
+    pub fn enqueue_answered(&mut self, number: u32, answer: Result<WorkId, EnqueueError>) {
+        if self.dead {
+            return;
+        }
+        match answer {
+            Ok(id) => {
+                self.bind(number, id);
+                trace!(self, "enqueue {number} is acknowledged");
+                let moment = self.tick();
+                let work = &mut self.works[number as usize];
+                if !matches!(work.ack, Ack::Acked | Ack::With(_)) {
+                    work.ack = Ack::Acked;
+                    work.acked_moment = moment;
+                    if work.delay == 0 && work.kind == Kind::Job && work.sends == 1 {
+                        let pool = work.pool;
+                        self.pools[pool].queue.push(number);
+                    }
+                }
+            }
+            Err(error) => {
+                trace!(self, "enqueue {number}: {error}");
+                let unsure = match &error {
+                    EnqueueError::Closed => true,
+                    EnqueueError::Storage(error) => {
+                        matches!(error, actix_workpool::storage::StorageError::Poisoned(_))
+                    }
+                    _ => false,
+                };
+                let quiet = self.quiet && !self.is_disturbed();
+                let work = &mut self.works[number as usize];
+                if !unsure {
+                    work.refusals += 1;
+                    if work.ack == Ack::Sent && work.refusals == work.sends {
+                        work.ack = Ack::Refused;
+                    }
+                }
+                let storage_failed = matches!(error, EnqueueError::Storage(_));
+                if quiet && storage_failed {
+                    self.violate(format_args!("enqueue {number} fails with nothing wrong"));
+                }
+            }
+        }
+    }
+
+    /// Some work that was sent and has an id.
+    fn some_work(&mut self) -> Option<(u32, WorkId, usize)> {
+        let count = self.works.len();
+        if count == 0 {
+            return None;
+        }
+        let recent = below(&mut self.rng, 3) > 0;
+        let from = if recent { count.saturating_sub(8) } else { 0 };
+        let number = self.rng.usize(from..count);
+        let work = &self.works[number];
+        if work.ack == Ack::Planned {
+            return None;
+        }
+        Some((number as u32, work.id?, work.pool))
+    }
+}
+
+/// One caller, until there is nothing more to do.
+pub async fn client(callers: Callers) {
+    loop {
+        let pause = with(|world| {
+            if world.quiet || world.ops_left == 0 || world.shutting_down {
+                return None;
+            }
+            world.ops_left -= 1;
+            Some(match below(&mut world.rng, 4) {
+                0 => Err(world.rng.u32(0..8)),
+                _ => Ok(world.rng.u64(0..=world.plan.pause_ms)),
+            })
+        });
+        match pause {
+            None => return,
+            Some(Ok(ms)) => tokio::time::sleep(Duration::from_millis(ms)).await,
+            Some(Err(steps)) => {
+                for _ in 0..steps {
+                    give_way().await;
+                }
+            }
+        }
+        if with(|world| world.dead) {
+            return std::future::pending().await;
+        }
+        act(&callers).await;
+    }
+}
+
+async fn act(callers: &Callers) {
+    let op = with(|world| {
+        let total = world.plan.weights.iter().sum();
+        let mut drawn = below(&mut world.rng, total);
+        let is_it = |weight: &u64| match drawn.checked_sub(*weight) {
+            Some(left) => {
+                drawn = left;
+                false
+            }
+            None => true,
+        };
+        world.plan.weights.clone().iter().position(is_it).unwrap_or(0)
+    });
+    let pool = with(|world| world.rng.usize(0..world.pools.len()));
+    match op {
+        0 => enqueue_one(callers, pool).await,
+        1 => enqueue_batch(callers, pool).await,
+        2 => enqueue_again(callers).await,
+        3 => cancel(callers).await,
+        4 => cancel_all(callers, pool).await,
+        5 => abort(callers).await,
+        6 | 7 => configure(callers, pool, op == 7).await,
+        8 | 9 => status(callers, op == 9).await,
+        10 => join(callers),
+        11 => watch(callers),
+        12 => query(callers).await,
+        _ => do_enqueue(callers, pool).await,
+    }
+}
+
+async fn send(pool: &Workpool, kind: Kind, number: u32) {
+    let described = with(|world| {
+        world.sending(number);
+        Described::of(world, number)
+    });
+    let answer = match kind {
+        Kind::Job => described.on(pool.enqueue(Job(number))).await.map(|work| work.id()),
+        Kind::Alt => described.on(pool.enqueue(Alt(number))).await.map(|work| work.id()),
+        Kind::Transfer => described.on(pool.enqueue(Transfer(number))).await.map(|work| work.id()),
+        Kind::Check => described.on(pool.enqueue(Check(number))).await.map(|work| work.id()),
+    };
+    with(|world| world.enqueue_answered(number, answer));
+}
+
+async fn enqueue_one(callers: &Callers, pool: usize) {
+    let (kind, number, gives_up) = with(|world| {
+        let kind = world.draw_kind();
+        let number = world.new_work(kind, pool, None);
+        let gives_up = (below(&mut world.rng, 12) == 0).then(|| world.rng.u32(0..6));
+        (kind, number, gives_up)
+    });
+    let workpool = &callers.pools[pool];
+    match gives_up {
+        None => send(workpool, kind, number).await,
+        Some(steps) => {
+            // A caller that goes away before it is answered.
+            let mut sending = Box::pin(send(workpool, kind, number));
+            for _ in 0..steps {
+                let done = std::future::poll_fn(|cx| {
+                    std::task::Poll::Ready(sending.as_mut().poll(cx).is_ready())
+                });
+                if done.await {
+                    return;
+                }
+                give_way().await;
+            }
+        }
+    }
+}
+
+async fn enqueue_batch(callers: &Callers, pool: usize) {
+    let numbers = with(|world| {
+        let size = 1 + below(&mut world.rng, 12);
+        let numbers: Vec<_> = (0..size).map(|_| world.new_work(Kind::Job, pool, None)).collect();
+        // All of one enqueue are described alike, and their ids are made for them.
+        let first = &world.works[numbers[0] as usize];
+        let (retry, timeout, delay) = (first.retry, first.timeout, first.delay);
+        for number in &numbers {
+            let work = &mut world.works[*number as usize];
+            (work.retry, work.timeout, work.delay, work.on_complete) =
+                (retry, timeout, delay, None);
+            if timeout.is_none() {
+                work.acts.retain(|act| act.end != super::world::End::Hang);
+            }
+            if work.acts.is_empty() {
+                let (polls, work_ms, end) = (0, 0, super::world::End::Success);
+                work.acts.push(super::world::Act { polls, work_ms, heeds_cancel: false, end });
+            }
+            if let Some(id) = work.id.take() {
+                world.by_id.remove(&id);
+            }
+            world.sending(*number);
+        }
+        numbers
+    });
+    let described = with(|world| Described::of(world, numbers[0]));
+    let batch = callers.pools[pool].enqueue_batch(numbers.iter().map(|number| Job(*number)));
+    let answer = described.all_but_id(batch).await;
+    with(|world| match answer {
+        Ok(batch) => {
+            for (number, id) in numbers.iter().zip(batch.ids()) {
+                world.enqueue_answered(*number, Ok(*id));
+            }
+        }
+        Err(error) => {
+            let closed = matches!(error, EnqueueError::Closed);
+            for number in &numbers {
+                let error = match closed {
+                    true => EnqueueError::Closed,
+                    false => EnqueueError::Overloaded { pending: 0, max: 0 },
+                };
+                world.enqueue_answered(*number, Err(error));
+            }
+        }
+    });
+}
+
+/// The same work once more, under its id.
+async fn enqueue_again(callers: &Callers) {
+    let again = with(|world| {
+        let (number, _, pool) = world.some_work()?;
+        let remembered = world.plan.retention == actix_workpool::Retention::FOREVER;
+        let work = &world.works[number as usize];
+        let sent = matches!(work.ack, Ack::Sent | Ack::Acked) && work.sends > 0;
+        let possible = work.kind != Kind::Alt || world.alt_registered;
+        (remembered && sent && possible).then_some((number, work.kind, pool))
+    });
+    if let Some((number, kind, pool)) = again {
+        send(&callers.pools[pool], kind, number).await;
+    }
+}
+
+async fn cancel(callers: &Callers) {
+    let Some((number, id, pool)) = with(|world| {
+        let some = world.some_work()?;
+        world.canceling(some.0);
+        Some(some)
+    }) else {
+        return;
+    };
+    let before = with(|world| world.before_cancel(number));
+    let answer = callers.pools[pool].cancel(id).await;
+    with(|world| world.cancel_answered(number, before, &answer));
+}
+
+async fn abort(callers: &Callers) {
+    let Some((number, id, pool)) = with(|world| {
+        let some = world.some_work()?;
+        world.canceling(some.0);
+        Some(some)
+    }) else {
+        return;
+    };
+    let before = with(|world| world.before_cancel(number));
+    let grace = with(|world| pick(&mut world.rng, &[0, 10, 1_000]));
+    let answer = callers.pools[pool].abort(id, Duration::from_millis(grace)).await;
+    with(|world| {
+        world.cancel_answered(number, before, &answer);
+        let by = world.now() + millis(grace + 200);
+        let work = &mut world.works[number as usize];
+        let running = work.starts.last().is_some_and(|start| start.ended.is_none());
+        if answer.is_ok() && running && work.abort_by.is_none() {
+            work.abort_by = Some(by);
+        }
+    });
+}
+
+async fn cancel_all(callers: &Callers, pool: usize) {
+    let before: Vec<_> = with(|world| {
+        trace!(world, "cancel all of {pool}");
+        world.pools[pool].all_canceled = true;
+        for work in world.works.iter_mut().filter(|work| work.pool == pool) {
+            // One that another caller, or a work, enqueues meanwhile may be found too.
+            work.cancel_sent = true;
+        }
+        let numbers = 0..world.works.len() as u32;
+        let mine = numbers.filter(|number| {
+            let work = &world.works[*number as usize];
+            work.pool == pool && work.ack == Ack::Acked
+        });
+        mine.collect()
+    });
+    let answer = callers.pools[pool].cancel_all().await;
+    with(|world| {
+        let dead = world.dead;
+        trace!(world, "cancel all of {pool}: {answer:?}");
+        if answer.is_ok() && !dead {
+            for number in before {
+                world.will_not_start(number);
+            }
+        }
+        // Works that were planned meanwhile and are enqueued later are not meant.
+        for work in world.works.iter_mut() {
+            if work.pool == pool && work.ack == Ack::Planned {
+                work.cancel_sent = false;
+            }
+        }
+    });
+}
+
+impl World {
+    fn canceling(&mut self, number: u32) {
+        trace!(self, "cancel {number}");
+        self.works[number as usize].cancel_sent = true;
+    }
+
+    /// What is known when a cancel is sent: whether the work is there, and whether it has its outcome.
+    fn before_cancel(&self, number: u32) -> (bool, bool) {
+        let work = &self.works[number as usize];
+        (work.ack == Ack::Acked, work.seen.is_some())
+    }
+
+    fn cancel_answered(
+        &mut self,
+        number: u32,
+        (acked, finished): (bool, bool),
+        answer: &Result<CancelAnswer, PoolError>,
+    ) {
+        if self.dead {
+            return;
+        }
+        trace!(self, "cancel {number}: {answer:?}");
+        match answer {
+            Ok(CancelAnswer::AlreadyFinished) if acked => {
+                self.works[number as usize].told_finished = true;
+            }
+            Ok(CancelAnswer::AlreadyFinished) => {}
+            Ok(_) if finished => {
+                self.violate(format_args!("cancel {number} is granted, and it has its outcome"));
+            }
+            Ok(_) => self.will_not_start(number),
+            Err(_) => {}
+        }
+    }
+
+    fn will_not_start(&mut self, number: u32) {
+        let work = &mut self.works[number as usize];
+        if !work.cancel_told && work.seen.is_none() {
+            work.cancel_told = true;
+            // What runs in the store may be under way, and nobody sees it start.
+            work.canceled_unstarted = work.kind.is_action() && work.starts.is_empty();
+        }
+    }
+}
+
+async fn configure(callers: &Callers, pool: usize, pause: bool) {
+    let asked = with(|world| {
+        if world.pools[pool].asked.is_some() {
+            return None;
+        }
+        let (limit, paused) = world.pools[pool].limit;
+        let asked = match pause {
+            true => (limit, !paused),
+            false => (pick(&mut world.rng, &[0, 1, 1, 2, 3, 8, 20]), paused),
+        };
+        world.pools[pool].asked = Some(asked);
+        trace!(world, "configure {pool}: {asked:?}");
+        Some(asked)
+    });
+    if let Some((limit, paused)) = asked {
+        set_limit(&callers.pools[pool], pool, limit, paused).await;
+    }
+}
+
+pub async fn set_limit(workpool: &Workpool, pool: usize, limit: usize, paused: bool) {
+    with(|world| world.pools[pool].was_full = world.now());
+    let config = PoolConfig::default().max_parallelism(limit).paused(paused);
+    let answer = workpool.update(config).await;
+    with(|world| {
+        if world.dead {
+            return;
+        }
+        trace!(world, "configure {pool}: {answer:?}");
+        let now = world.now();
+        let pool = &mut world.pools[pool];
+        match answer {
+            Ok(()) => {
+                pool.limit = (limit, paused);
+                pool.asked = None;
+                pool.was_full = now;
+            }
+            // It may have been asked for and not refused: the next life tells.
+            Err(PoolError::Closed) => {}
+            Err(_) => pool.asked = None,
+        }
+    });
+}
+
+async fn status(callers: &Callers, many: bool) {
+    let asked: Vec<_> = with(|world| {
+        let count = if many { 5 } else { 1 };
+        let some = (0..count).filter_map(|_| world.some_work());
+        some.collect::<Vec<_>>()
+    });
+    let Some((_, first, pool)) = asked.first().copied() else { return };
+    let moment = with(|world| world.tick());
+    let workpool = &callers.pools[pool];
+    let answer = match many {
+        false => workpool.status(first).await.map(|status| vec![status]),
+        true => {
+            let ids: Vec<_> = asked.iter().map(|(_, id, _)| *id).collect();
+            workpool.status_batch(&ids).await
+        }
+    };
+    let Ok(statuses) = answer else { return };
+    let odd = with(|world| {
+        for ((number, ..), status) in asked.iter().zip(&statuses) {
+            world.saw_status(*number, status, moment);
+        }
+        let odd = |((number, ..), status): &(&(u32, WorkId, usize), &WorkStatus)| {
+            world.is_odd(*number, status)
+        };
+        asked.iter().zip(&statuses).find(odd).map(|(asked, _)| *asked)
+    });
+    if let Some(odd) = odd {
+        ask_again(callers, odd).await;
+    }
+}
+
+/// A status that contradicts what the functions see does so only for a moment.
+async fn ask_again(callers: &Callers, (number, id, pool): (u32, WorkId, usize)) {
+    let starts = |world: &World| world.works[number as usize].starts.len();
+    let before = with(|world| starts(world));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let Ok(status) = callers.pools[pool].status(id).await else { return };
+    with(|world| {
+        let same = starts(world) == before && !world.is_disturbed();
+        if same && world.is_odd(number, &status) {
+            world.violate(format_args!("work {number} is shown as {status:?} and is not"));
+        }
+    });
+}
+
+/// Waits for an outcome, and perhaps goes away before it comes.
+fn join(callers: &Callers) {
+    let drawn = with(|world| {
+        let some = world.some_work()?;
+        let patience = world.rng.bool().then(|| world.rng.u64(0..=world.plan.pause_ms * 2));
+        Some((some, patience))
+    });
+    let Some(((number, id, pool), patience)) = drawn else { return };
+    let work: WorkHandle<Output> = callers.pools[pool].work(id);
+    let asked = with(|world| (world.works[number as usize].ack, world.tick()));
+    callers.tasks.spawn(async move {
+        let joined = match patience {
+            None => work.join().await,
+            Some(ms) => match tokio::time::timeout(Duration::from_millis(ms), work.join()).await {
+                Ok(joined) => joined,
+                Err(_) => return,
+            },
+        };
+        with(|world| world.joined(number, asked, joined));
+    });
+}
+
+impl World {
+    pub fn joined(
+        &mut self,
+        number: u32,
+        (ack, moment): (Ack, u64),
+        joined: Result<Output, JoinError>,
+    ) {
+        if self.dead {
+            return;
+        }
+        trace!(self, "join {number}: {joined:?}");
+        match joined {
+            Ok((of, start)) => {
+                if of != number {
+                    self.violate(format_args!("work {number} has the result of {of}"));
+                }
+                self.saw(number, Code::Success(start), None);
+            }
+            Err(JoinError::Failed { attempts, failure }) => {
+                self.saw(number, Code::Failed(failure.kind), Some(attempts));
+            }
+            Err(JoinError::Canceled) => self.saw(number, Code::Canceled, None),
+            Err(JoinError::Unknown(_)) => {
+                if ack == Ack::Acked {
+                    self.saw_status(number, &WorkStatus::Unknown, moment);
+                }
+            }
+            Err(JoinError::Decode(error)) => {
+                self.violate(format_args!("work {number} has a result that is none: {error}"));
+            }
+            Err(JoinError::Closed | JoinError::Storage(_)) => {}
+        }
+    }
+}
+
+fn watch(callers: &Callers) {
+    let drawn = with(|world| {
+        let some = world.some_work()?;
+        let patience = world.rng.bool().then(|| world.rng.u64(0..=world.plan.pause_ms * 2));
+        Some((some, patience))
+    });
+    let Some(((number, id, pool), patience)) = drawn else { return };
+    let mut watch = callers.pools[pool].work::<Output>(id).watch();
+    callers.tasks.spawn(async move {
+        let changes = async {
+            let mut moment = with(|world| world.tick());
+            while let Some(status) = watch.next().await {
+                with(|world| {
+                    world.saw_status(number, &status, moment);
+                    moment = world.tick();
+                });
+            }
+        };
+        match patience {
+            None => changes.await,
+            Some(ms) => drop(tokio::time::timeout(Duration::from_millis(ms), changes).await),
+        }
+    });
+}
+
+async fn query(callers: &Callers) {
+    let answer = callers.runtime.query(Check(0)).await;
+    with(|world| trace!(world, "query: {}", answer.is_ok()));
+}
+
+/// Enqueues without waiting for the answer.
+async fn do_enqueue(callers: &Callers, pool: usize) {
+    let (number, notify) = with(|world| {
+        let number = world.new_work(Kind::Job, pool, None);
+        world.sending(number);
+        let notify = world.rng.bool();
+        world.works[number as usize].notifies += u32::from(notify);
+        (number, notify)
+    });
+    let described = with(|world| Described::of(world, number));
+    let mut enqueue = described.on(callers.pools[pool].enqueue(Job(number)));
+    if notify {
+        enqueue = enqueue.notify(callers.ear.clone().recipient());
+    }
+    match enqueue.do_enqueue() {
+        Ok(work) => with(|world| world.bind(number, work.id())),
+        Err(error) => with(|world| world.enqueue_answered(number, Err(error))),
+    }
+}

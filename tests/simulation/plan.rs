@@ -1,0 +1,195 @@
+//! What a seed draws before it begins.
+
+use std::time::Duration;
+
+use actix_workpool::{PoolConfig, Retention, RetryBehavior};
+use fastrand::Rng;
+
+use super::world::{Act, End};
+
+/// The names of the pools.
+pub const POOLS: [&str; 3] = ["p0", "p1", "p2"];
+
+/// What holds for a whole seed.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub pools: Vec<PoolPlan>,
+    pub clients: usize,
+    /// How many things callers do in all.
+    pub ops: u32,
+    /// Callers pause up to this long between two things that they do.
+    pub pause_ms: u64,
+    /// At most this many lives before the last one.
+    pub lives: u32,
+    /// How long a life lasts at most.
+    pub life_ms: u64,
+    pub retention: Retention,
+    pub faults: FaultPlan,
+    /// Whether the wall clock is set now and then.
+    pub wall_jumps: bool,
+    /// Whether the process stands still now and then.
+    pub stalls: bool,
+    /// Which accounts transfers are between: few, so that they meet.
+    pub accounts: u64,
+    /// How likely a function misbehaves, of 100.
+    pub misbehaves: u64,
+    /// How likely a work has an `on_complete`, of 100.
+    pub on_completes: u64,
+    /// The weights of what callers do; see `clients`.
+    pub weights: [u64; 14],
+}
+
+#[derive(Clone, Debug)]
+pub struct PoolPlan {
+    pub parallelism: usize,
+    pub max_pending: u64,
+}
+
+/// How likely a call of the storage fails, of 1000, while something is wrong with it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FaultPlan {
+    /// Nothing is written.
+    pub refuse: u64,
+    /// Everything is written, and the answer is lost.
+    pub answer_lost: u64,
+    /// Another writer was faster.
+    pub conflict: u64,
+    pub read: u64,
+    /// Whether the storage is full now and then.
+    pub full: bool,
+    /// How often something begins to be wrong: pauses of up to this long.
+    pub every_ms: u64,
+    /// For how long.
+    pub for_ms: u64,
+}
+
+impl Plan {
+    pub fn draw(seed: u64) -> Plan {
+        let mut rng = Rng::with_seed(seed ^ 0x9e37_79b9_7f4a_7c15);
+        let rng = &mut rng;
+        let pools = (0..1 + below(rng, 3).min(below(rng, 3))).map(|_| PoolPlan {
+            parallelism: pick(rng, &[1, 1, 2, 3, 5, 10, 40]),
+            max_pending: pick(rng, &[10_000, 10_000, 10_000, 20, 5]),
+        });
+        let pools = pools.collect();
+        let pause_ms = pick(rng, &[3, 50, 500, 2_000, 20_000]);
+        let most_ops = pick(rng, &[30, 80, 160]);
+        let ops = rng.u32(5..most_ops);
+        let clients = 1 + below(rng, 4) as usize;
+        let lives = pick(rng, &[0, 1, 2, 4, 8]);
+        let length = u64::from(ops) * pause_ms / 2 / clients as u64;
+        let retention = match below(rng, 4) {
+            0 => Retention { max_age: Some(Duration::from_secs(120)), max_count: None },
+            1 => Retention { max_age: None, max_count: Some(3) },
+            _ => Retention::FOREVER,
+        };
+        let faulty = rng.bool();
+        let mut per_mille = |most: &[u64]| if faulty { pick(rng, most) } else { 0 };
+        let faults = FaultPlan {
+            refuse: per_mille(&[0, 20, 200, 500]),
+            answer_lost: per_mille(&[0, 20, 200, 500]),
+            conflict: per_mille(&[0, 0, 100]),
+            read: per_mille(&[0, 0, 20, 200]),
+            full: per_mille(&[0, 1]) == 1,
+            every_ms: pick(rng, &[500, 5_000, 60_000]),
+            for_ms: pick(rng, &[50, 1_000, 20_000]),
+        };
+        Plan {
+            pools,
+            clients,
+            ops,
+            pause_ms,
+            lives,
+            life_ms: 20 + 2 * length / u64::from(lives + 1),
+            retention,
+            faults,
+            wall_jumps: below(rng, 3) == 0,
+            stalls: below(rng, 4) == 0,
+            accounts: 1 + below(rng, 6),
+            misbehaves: pick(rng, &[0, 10, 40, 80]),
+            on_completes: pick(rng, &[0, 20, 80]),
+            weights: std::array::from_fn(|op| match op {
+                0 => 30,
+                1..=3 => pick(rng, &[0, 5, 20]),
+                _ => pick(rng, &[0, 2, 6]),
+            }),
+        }
+    }
+
+    pub fn small(seed: u64) -> Plan {
+        Plan {
+            pools: vec![PoolPlan { parallelism: 4, max_pending: 10_000 }],
+            clients: 1,
+            ops: 60,
+            pause_ms: 20_000,
+            lives: 2,
+            life_ms: 400_000,
+            retention: Retention::FOREVER,
+            faults: FaultPlan::default(),
+            wall_jumps: false,
+            stalls: false,
+            ..Plan::draw(seed)
+        }
+    }
+
+    /// The configuration with which a pool is first created.
+    pub fn config(&self, pool: usize) -> PoolConfig {
+        let PoolPlan { parallelism, max_pending } = self.pools[pool];
+        PoolConfig::default().max_parallelism(parallelism).max_pending(max_pending)
+    }
+
+    /// The retry policy of a work.
+    pub fn retry(&self, rng: &mut Rng) -> Option<RetryBehavior> {
+        let behavior = RetryBehavior {
+            max_attempts: pick(rng, &[1, 2, 3, 5]),
+            initial_backoff_ms: pick(rng, &[0, 5, 250, 3_000]),
+            base: pick(rng, &[1.0, 2.0]),
+        };
+        (below(rng, 4) > 0).then_some(behavior)
+    }
+
+    /// What the attempts of a work do, one after the other; the last one of them again and again.
+    pub fn acts(&self, rng: &mut Rng, has_timeout: bool) -> Vec<Act> {
+        let mut acts = Vec::new();
+        loop {
+            let misbehaves = below(rng, 100) < self.misbehaves;
+            let mut end = End::Success;
+            if misbehaves {
+                end = match below(rng, 12) {
+                    0..=3 => End::Error { retryable: true, after_ms: None },
+                    4 => End::Error { retryable: false, after_ms: None },
+                    5 => End::Error { retryable: true, after_ms: Some(rng.u64(0..5_000)) },
+                    6 | 7 => End::Panic,
+                    8 | 9 => End::Snooze { ms: rng.u64(0..4_000) },
+                    10 if has_timeout => End::Hang,
+                    10 => End::Error { retryable: true, after_ms: None },
+                    _ => End::Canceled,
+                };
+            }
+            acts.push(Act {
+                polls: pick(rng, &[0, 0, 1, 5]),
+                work_ms: pick(rng, &[0, 0, 3, 40, 700, 5_000]),
+                heeds_cancel: rng.bool(),
+                end,
+            });
+            // Snoozing for ever would be just that.
+            if acts.len() == 6
+                || !matches!(end, End::Error { .. } | End::Panic | End::Snooze { .. } | End::Hang)
+            {
+                break;
+            }
+        }
+        if let Some(Act { end: end @ (End::Snooze { .. } | End::Hang), .. }) = acts.last_mut() {
+            *end = End::Success;
+        }
+        acts
+    }
+}
+
+pub fn below(rng: &mut Rng, end: u64) -> u64 {
+    rng.u64(0..end)
+}
+
+pub fn pick<T: Copy>(rng: &mut Rng, from: &[T]) -> T {
+    from[rng.usize(0..from.len())]
+}
