@@ -247,7 +247,10 @@ impl Committer {
     /// Finds out whether a group was committed after all, and goes on accordingly.
     fn resolve(&mut self, limbo: Limbo) -> Settled {
         match self.happened(&limbo.witness) {
-            Ok(true) => self.committed(limbo.group),
+            Ok(true) => {
+                self.unsynced = true;
+                self.committed(limbo.group)
+            }
             Ok(false) => self.refused(limbo.group, limbo.error),
             Err(StorageError::Poisoned(error)) => {
                 self.refused(limbo.group, StorageError::Poisoned(error))
