@@ -164,6 +164,46 @@ impl Storage for Hooked {
     }
 }
 
+// Answers
+
+#[test]
+fn a_cancel_tells_nothing_of_a_report_that_is_not_synced() {
+    run_paused(async {
+        let storage = Hooked::new(false);
+        let builder = builder().storage(storage.clone()).pool("p", config());
+        let runtime = builder.action_fn(TASK, |n, _| async move { Ok(n) }).start().await.unwrap();
+        let pool = runtime.pool("p").unwrap();
+
+        // The cancel is sent while the report is committed, so that a group of its own follows at once.
+        let canceling = Arc::new(Mutex::new(None));
+        let commits = Arc::new(Mutex::new(Vec::new()));
+        storage.before_each_call({
+            let (pool, canceling, commits) = (pool.clone(), canceling.clone(), commits.clone());
+            move |call| {
+                let Call::Commit(changes, fsync) = call else { return Ok(()) };
+                commits.lock().unwrap().push((changes.len(), fsync));
+                if changes.iter().any(reports) {
+                    let pool = pool.clone();
+                    let mut cancel = Box::pin(async move { pool.cancel(id(1)).await });
+                    let sent = cancel.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                    assert!(sent.is_pending());
+                    *canceling.lock().unwrap() = Some(cancel);
+                }
+                Ok(())
+            }
+        });
+        let work = pool.enqueue(TASK.call(1)).id(id(1)).await.unwrap();
+        assert_eq!(work.join().await, Ok(1));
+        let cancel = canceling.lock().unwrap().take().expect("it was sent");
+        assert_eq!(cancel.await.unwrap(), CancelAnswer::AlreadyFinished);
+        let commits = std::mem::take(&mut *commits.lock().unwrap());
+        let report = commits.iter().position(|(_, fsync)| *fsync == Fsync::WithNext);
+        let next = commits[report.expect("a report") + 1];
+        assert_eq!(next, (0, Fsync::Now), "synced before the answer: {commits:?}");
+        runtime.shutdown(secs(1)).await;
+    });
+}
+
 // Restarts and shutdowns
 
 #[test]
