@@ -403,6 +403,28 @@ fn after_a_failed_sync_the_store_is_to_be_opened_again() {
 }
 
 #[test]
+fn without_syncs_a_process_loses_nothing_and_a_machine_only_the_end() {
+    let mut lost = 0;
+    for seed in 0..rounds(40) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let disk = SimDisk::default();
+        let mut life = Life::new(seed);
+        let mut backend = open(&disk).expect("opens").durability(Durability::Process);
+        for _ in 0..rng.usize(1..80) {
+            life.go_on(&mut backend).expect("commits");
+        }
+        drop(backend);
+        let machine = SimDisk::holding(disk.remains(&mut rng));
+        let process = SimDisk::holding(disk.platter().seen.clone());
+        life.find(&mut open(&process).expect("opens after the process"));
+        life.safe = 0;
+        let found = life.find(&mut open(&machine).expect("opens after the machine"));
+        lost += life.commits.len() - found;
+    }
+    assert!(lost > 0, "a sync matters");
+}
+
+#[test]
 fn a_flipped_bit_in_the_log_is_found_unless_it_is_in_the_last_commit() {
     let mut found = 0;
     for seed in 0..rounds(60) {
