@@ -418,7 +418,6 @@ impl Store {
         fsync: Fsync,
     ) -> Result<(), StorageError> {
         self.look_after_checkpoint(now)?;
-        self.learn(changes)?;
         let before = self.frame.len();
         for change in changes {
             codec::change(&mut self.frame, change);
@@ -450,6 +449,8 @@ impl Store {
             }
             Room::Nowhere => return self.write_into_tables(changes, clock),
         }
+        // Not earlier: a checkpoint that has ended took works out of memory, and forgets what was known.
+        self.learn(changes)?;
         self.log.append(&self.frame)?;
         self.written(changes, clock);
         if self.log.wants_checkpoint() || self.recent.layer.len() > MOST_RECENT {
@@ -480,6 +481,7 @@ impl Store {
         clock: Segment,
     ) -> Result<(), StorageError> {
         self.checkpoint_all()?;
+        self.learn(changes)?;
         let (recent, frame) = (self.recent.clone(), self.frame.clone());
         self.written(changes, clock);
         let sealed = self.recent.seal(self.log.last() + 1);
