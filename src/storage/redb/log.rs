@@ -24,6 +24,9 @@ use crate::storage::StorageError;
 /// The start of every store.
 const MAGIC: [u8; 8] = *b"workpool";
 
+/// The start of a store that is being made. Nobody was told of it yet: if its making was cut short, it begins again.
+const MAKING: [u8; 8] = *b"new pool";
+
 /// The layout of the file and of the rows. A file with another number is refused.
 const FORMAT: u32 = 1;
 
@@ -80,6 +83,8 @@ pub(super) struct Log {
     dirty: bool,
     /// Whether every frame is synced.
     synced: bool,
+    /// Whether the file is new, so that its header does not say yet that it is whole.
+    making: bool,
     /// The frame under way; its memory serves one after the other.
     frame: Vec<u8>,
 }
@@ -101,10 +106,14 @@ impl Log {
             seed: 0,
             dirty: false,
             synced: true,
+            making: false,
             frame: Vec::new(),
         };
-        // The header is written last: a file of zeros is one whose making was cut short.
-        if is_blank(disk, len.min(log.tables_from() + 1)).map_err(unreadable)? {
+        // A file of zeros, too, is one whose making was cut short.
+        if header[..8] == MAKING
+            || is_blank(disk, len.min(log.tables_from() + 1)).map_err(unreadable)?
+        {
+            log.making = true;
             log.make().map_err(unwritable)?;
             return Ok(log);
         }
@@ -121,7 +130,7 @@ impl Log {
             return Err(StorageError::Poisoned("the file's header is damaged".into()));
         }
         log.half_len = half_len;
-        if len < log.tables_from() {
+        if len <= log.tables_from() {
             return Err(StorageError::Poisoned("the file was cut short".into()));
         }
         Ok(log)
@@ -136,7 +145,19 @@ impl Log {
             self.disk.write_at(offset, &zeros[..len as usize])?;
         }
         self.disk.sync()?;
-        let mut header = MAGIC.to_vec();
+        self.write_header(MAKING)
+    }
+
+    /// Says that the file is whole, now that its tables are there.
+    pub fn finish_making(&mut self) -> Result<(), StorageError> {
+        if std::mem::take(&mut self.making) {
+            self.write_header(MAGIC).map_err(unwritable)?;
+        }
+        Ok(())
+    }
+
+    fn write_header(&self, magic: [u8; 8]) -> io::Result<()> {
+        let mut header = magic.to_vec();
         header.extend_from_slice(&FORMAT.to_le_bytes());
         header.extend_from_slice(&((self.half_len / UNIT) as u32).to_le_bytes());
         header.extend_from_slice(&XxHash3_64::oneshot(&header).to_le_bytes());

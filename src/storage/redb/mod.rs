@@ -225,6 +225,7 @@ impl Store {
         tables.checkpoint(&sealed, Some(seed))?;
         recent.sealed = None;
         log.restart(seed);
+        log.finish_making()?;
         let tables_have_starts = tables.read()?.has_starts()?;
         Ok(Store {
             disk,
