@@ -25,6 +25,7 @@ mod recent;
 mod tables;
 
 use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -148,7 +149,9 @@ impl Redb {
 
     /// Opens a store on any disk. With `threads`, checkpoints are made beside the commits.
     pub(crate) fn on(disk: impl Disk, length: u64, threads: bool) -> Result<Redb, StorageError> {
-        Ok(Redb { store: Some(Store::open(CheckedDisk::new(disk), length, threads)?) })
+        let open = || Store::open(CheckedDisk::new(disk), length, threads);
+        let store = catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| Err(damaged()))?;
+        Ok(Redb { store: Some(store) })
     }
 
     /// Sets what commits survive. The default is [`Durability::Disk`].
@@ -805,18 +808,28 @@ fn joined(thread: JoinHandle<Result<(), StorageError>>) -> Result<(), StorageErr
     thread.join().unwrap_or_else(panicked)
 }
 
+/// redb panics over a page that is not as it wrote it.
+fn damaged() -> StorageError {
+    StorageError::Poisoned("the file's tables are damaged".into())
+}
+
 fn closed() -> StorageError {
     StorageError::Poisoned("the file is closed".into())
 }
 
 impl Redb {
-    /// Asks the store, which is mended first if that is necessary.
+    /// Asks the store, which is mended first if that is necessary. After a panic it is not asked again.
     fn ask<T>(
         &mut self,
         ask: impl FnOnce(&mut Store) -> Result<T, StorageError>,
     ) -> Result<T, StorageError> {
         let store = self.store()?;
-        let answer = store.mend().and_then(|()| ask(store));
+        let answer = catch_unwind(AssertUnwindSafe(|| store.mend().and_then(|()| ask(store))));
+        let Ok(answer) = answer else {
+            let store = self.store.take();
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(store)));
+            return Err(damaged());
+        };
         answer.map_err(|error| store.judge(error))
     }
 }
@@ -845,7 +858,8 @@ impl Storage for Redb {
 
     fn close(&mut self) {
         if let Some(store) = self.store.take() {
-            store.close();
+            // What does not get into damaged tables is still in the log.
+            let _ = catch_unwind(AssertUnwindSafe(|| store.close()));
         }
     }
 

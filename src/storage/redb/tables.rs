@@ -293,7 +293,7 @@ fn in_order<T>(rows: &HashMap<WorkId, Option<T>>) -> Vec<(WorkId, &Option<T>)> {
     rows
 }
 
-fn fresh<'b>(bytes: &'b mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> &'b [u8] {
+fn fresh(bytes: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
     bytes.clear();
     write(bytes);
     bytes
