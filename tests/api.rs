@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use actix::prelude::*;
-use actix_workpool::storage::Memory;
 use actix_workpool::{
     Action, ActionContext, ActionKey, BlockingAction, CancelAnswer, Completed, Completion,
     CompletionResult, EnqueueError, FailureKind, JoinError, Mutation, OnComplete, Outcome,
@@ -70,7 +69,7 @@ impl Action for Unsendable {
 fn the_future_of_an_action_need_not_be_send() {
     for arbiters in [0, 2] {
         run_real(async move {
-            let builder = Runtime::builder().worker_arbiters(arbiters).action::<Unsendable>();
+            let builder = builder().worker_arbiters(arbiters).action::<Unsendable>();
             let (runtime, pool) = start(builder, config()).await;
             assert_eq!(pool.enqueue(Unsendable(1)).await.unwrap().join().await, Ok(2));
             runtime.shutdown(secs(1)).await;
@@ -94,7 +93,7 @@ impl BlockingAction for Hash {
 #[test]
 fn a_blocking_action_runs_on_a_thread_of_its_own() {
     run_real(async {
-        let builder = Runtime::builder().worker_arbiters(1).blocking_action::<Hash>();
+        let builder = builder().worker_arbiters(1).blocking_action::<Hash>();
         let (runtime, pool) = start(builder, config()).await;
         let works = pool.enqueue_batch((0..20).map(|n| Hash(vec![n, 1]))).await.unwrap();
         for (n, outcome) in works.join().await.into_iter().enumerate() {
@@ -419,7 +418,7 @@ fn an_id_that_is_enqueued_many_times_at_once_is_enqueued_once() {
 #[test]
 fn an_id_is_enqueued_once_across_a_restart() {
     run_paused(async {
-        let tables = Memory::new();
+        let tables = Tables::new();
         let (runtime, pool) = start(builder().storage(tables.clone()).echo(), config()).await;
         pool.enqueue(ECHO.call(1)).id(id(9)).await.unwrap().join().await.unwrap();
         runtime.shutdown(secs(1)).await;
@@ -1371,7 +1370,7 @@ fn an_update_that_is_out_of_range_changes_nothing() {
 #[test]
 fn the_builder_wins_over_the_store_and_what_it_leaves_unset_is_kept() {
     run_paused(async {
-        let tables = Memory::new();
+        let tables = Tables::new();
         let first = config().max_parallelism(3).max_pending(50).default_retry(retries(2));
         let (runtime, pool) = start(builder().storage(tables.clone()).echo(), first).await;
         pool.update(config().attempt_timeout(secs(8)).max_pending(60)).await.unwrap();
@@ -1506,7 +1505,7 @@ fn pools_over_one_store_do_not_wait_for_each_other() {
 #[test]
 fn a_pool_is_created_at_run_time_once() {
     run_paused(async {
-        let tables = Memory::new();
+        let tables = Tables::new();
         let runtime = builder().storage(tables.clone()).echo().start().await.unwrap();
         assert!(matches!(runtime.pool("new"), Err(PoolError::Unknown(_))));
         let pool = runtime.create_pool("new", config().max_parallelism(3)).await.unwrap();
@@ -1554,7 +1553,7 @@ fn an_attempt_that_a_shutdown_interrupts_is_handed_back_uncharged_and_runs_again
     // One function ends when it is told, the other has to be dropped.
     for stubborn in [false, true] {
         run_paused(async move {
-            let (tables, gate) = (Memory::new(), Gate::new());
+            let (tables, gate) = (Tables::new(), Gate::new());
             let builder = || {
                 let at = gate.clone();
                 builder().storage(tables.clone()).action_fn(TASK, move |n, cx| {
@@ -1609,7 +1608,7 @@ fn an_attempt_that_finishes_when_a_shutdown_tells_it_counts_as_finished() {
 #[test]
 fn works_that_wait_are_continued_by_the_next_runtime() {
     run_paused(async {
-        let tables = Memory::new();
+        let tables = Tables::new();
         let builder = || builder().storage(tables.clone()).echo().mutation::<Deposit>();
         let (runtime, pool) = start(builder(), config().paused(true)).await;
         let echoes = pool.enqueue_batch((0..30).map(|n| ECHO.call(n))).await.unwrap();
@@ -1633,7 +1632,7 @@ fn works_that_wait_are_continued_by_the_next_runtime() {
 #[test]
 fn outcomes_are_remembered_by_the_next_runtime() {
     run_paused(async {
-        let tables = Memory::new();
+        let tables = Tables::new();
         let (runtime, pool) = start(builder().storage(tables.clone()).echo(), config()).await;
         let work = pool.enqueue(ECHO.call(3)).await.unwrap();
         work.join().await.unwrap();

@@ -22,7 +22,15 @@ fn redb_conforms() {
         let _ = std::fs::remove_file(&path);
         // A small log: everything goes through it many times, and some commits are too large for it.
         let length = [8 << 10, 16 << 10, 64 << 10, 256 << 10][seed as usize % 4];
-        conformance::exercise(seed, 300, || Redb::open_with_log(&path, length).unwrap());
+        // With checkpoints beside the commits, and in their midst.
+        match seed % 8 < 4 {
+            true => {
+                conformance::exercise(seed, 300, || Redb::open_with_log(&path, length).unwrap())
+            }
+            false => conformance::exercise(seed, 300, || {
+                Redb::open_with_log(&path, length).unwrap().on_one_thread()
+            }),
+        }
     }
     std::fs::remove_dir_all(&folder).unwrap();
 }

@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix_workpool::model::Change;
-use actix_workpool::storage::{Memory, StorageError};
+use actix_workpool::storage::StorageError;
 use actix_workpool::{
     Action, ActionContext, ActionKey, BlockingAction, CancelAnswer, Completed, Completion,
     EnqueueError, Failure, FailureKind, JoinError, Mutation, OnComplete, PoolConfig, PoolError,
-    Query, Reader, RetryBehavior, Runtime, RuntimeBuilder, ShutdownReport, Transaction, WorkError,
-    WorkId, WorkStatus, Workpool,
+    Query, Reader, RetryBehavior, RuntimeBuilder, ShutdownReport, Transaction, WorkError, WorkId,
+    WorkStatus, Workpool,
 };
 use common::*;
 use serde::{Deserialize, Serialize};
@@ -227,7 +227,7 @@ fn attempts_of_an_arbiter_that_dies_are_lost_and_retried_on_another() {
         const SUICIDE: ActionKey<u64, u64> = ActionKey::new("suicide");
         let gate = Gate::new();
         let at = gate.clone();
-        let builder = Runtime::builder()
+        let builder = builder()
             .worker_arbiters(2)
             .echo()
             .action_fn(SUICIDE, |n, cx| async move {
@@ -269,11 +269,10 @@ fn attempts_of_an_arbiter_that_dies_are_lost_and_retried_on_another() {
 fn a_work_that_is_not_retried_is_not_given_to_an_arbiter_that_is_dead() {
     run_real(async {
         const SUICIDE: ActionKey<u64, u64> = ActionKey::new("suicide");
-        let builder =
-            Runtime::builder().worker_arbiters(2).echo().action_fn(SUICIDE, |_, _| async {
-                actix::Arbiter::current().stop();
-                std::future::pending().await
-            });
+        let builder = builder().worker_arbiters(2).echo().action_fn(SUICIDE, |_, _| async {
+            actix::Arbiter::current().stop();
+            std::future::pending().await
+        });
         let (runtime, pool) = start(builder, config()).await;
         let (_, lost) = failure(pool.enqueue(SUICIDE.call(1)).await.unwrap().join().await);
         assert_eq!(lost.kind, FailureKind::Lost);
@@ -318,7 +317,7 @@ fn an_attempt_that_blocks_its_arbiter_is_abandoned_and_others_go_on() {
         let release = Release(released.clone());
         let entered = Gate::new();
         let at = entered.clone();
-        let builder = Runtime::builder().worker_arbiters(1).echo().action_fn(TASK, move |n, _| {
+        let builder = builder().worker_arbiters(1).echo().action_fn(TASK, move |n, _| {
             let (released, at) = (released.clone(), at.clone());
             async move {
                 at.enter();
@@ -427,7 +426,7 @@ fn a_blocking_action_sees_that_it_is_canceled() {
 #[test]
 fn a_work_whose_function_is_not_registered_waits_for_a_runtime_that_has_it() {
     run_paused(async {
-        let tables = Memory::new();
+        let tables = Tables::new();
         let with = || {
             builder().storage(tables.clone()).echo().action_fn(TASK, |n, _| async move { Ok(n) })
         };
@@ -478,7 +477,7 @@ fn arguments_that_no_longer_decode_fail_the_work_for_good_and_name_the_field() {
         }
         const OLD: ActionKey<serde_json::Value, u64> = ActionKey::new("mail");
         const NEW: ActionKey<New, u64> = ActionKey::new("mail");
-        let tables = Memory::new();
+        let tables = Tables::new();
         let old = builder().storage(tables.clone()).action_fn(OLD, |_, _| async { Ok(0) });
         let (runtime, pool) = start(old, config().paused(true)).await;
         let retry = retries(5);
@@ -537,7 +536,7 @@ impl Query for ToldOf {
 #[test]
 fn what_ran_in_a_runtime_that_was_dropped_counts_as_lost_in_the_next() {
     run_paused(async {
-        let (tables, gate) = (Memory::new(), Gate::new());
+        let (tables, gate) = (Tables::new(), Gate::new());
         let builder = || {
             let at = gate.clone();
             builder().storage(tables.clone()).on_complete::<Told>().query::<ToldOf>().action_fn(
@@ -586,7 +585,7 @@ fn what_ran_in_a_runtime_that_was_dropped_counts_as_lost_in_the_next() {
 #[test]
 fn a_work_that_is_lost_each_time_makes_no_more_than_its_attempts() {
     run_paused(async {
-        let (tables, gate) = (Memory::new(), Gate::new());
+        let (tables, gate) = (Tables::new(), Gate::new());
         let builder = || {
             let at = gate.clone();
             let builder = builder().storage(tables.clone()).pool("p", config());
@@ -762,7 +761,7 @@ fn a_retry_that_is_due_before_its_turn_is_committed_still_starts() {
 #[test]
 fn no_retry_without_a_wait_is_overtaken_by_the_clock() {
     run_real(async {
-        let builder = Runtime::builder().worker_arbiters(2).action_fn(TASK, |n, cx| async move {
+        let builder = builder().worker_arbiters(2).action_fn(TASK, |n, cx| async move {
             if cx.attempt() < 20 { Err(WorkError::retryable("no")) } else { Ok(n) }
         });
         let retry = retries(20).initial_backoff(Duration::ZERO);

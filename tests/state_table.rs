@@ -10,12 +10,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use actix_workpool::storage::Memory;
 use actix_workpool::{
     Action, ActionContext, CancelAnswer, Clock, FailureKind, JoinError, Outcome, PoolConfig,
     RetryBehavior, Runtime, RuntimeBuilder, WorkError, WorkHandle, WorkId, WorkStatus, Workpool,
 };
-use common::{PHASES, run_in_turn, steps};
+use common::{PHASES, Tables, run_in_turn, steps};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
@@ -229,8 +228,7 @@ struct Bench {
 }
 
 fn builder(lab: &Arc<Lab>, config: PoolConfig) -> RuntimeBuilder {
-    Runtime::builder()
-        .worker_arbiters(0)
+    common::builder()
         .seed(7)
         .data(lab.clone())
         .action::<Script>()
@@ -1163,7 +1161,7 @@ fn a_panic_is_a_failed_attempt_with_its_message() {
 #[test]
 fn an_attempt_that_is_handed_back_at_shutdown_runs_again_uncharged() {
     run_in_turn(async {
-        let tables = Memory::new();
+        let tables = Tables::new();
         let bench = Bench::build(limit(1), |builder| builder.storage(tables.clone())).await;
         let work = bench.enqueue(1, &[Run(Wait::Nothing, End::Never)]).await;
         bench.lab.until_started(1).await;
@@ -1183,7 +1181,7 @@ fn an_attempt_that_is_handed_back_at_shutdown_runs_again_uncharged() {
 #[test]
 fn a_retry_wait_goes_on_in_the_next_runtime() {
     run_in_turn(async {
-        let (tables, begun) = (Memory::new(), Instant::now());
+        let (tables, begun) = (Tables::new(), Instant::now());
         // One clock for both: that of the wall goes on while time is paused.
         let clock = || Ticking::since(begun, 0);
         let bench =
@@ -1208,7 +1206,7 @@ fn a_retry_wait_goes_on_in_the_next_runtime() {
 #[test]
 fn a_work_whose_function_is_not_registered_waits_and_hides_nothing() {
     run_in_turn(async {
-        let tables = Memory::new();
+        let tables = Tables::new();
         let with_rare = |builder: RuntimeBuilder| builder.action::<Rare>();
         let bench = Bench::build(limit(1).paused(true), |builder| {
             with_rare(builder).storage(tables.clone())

@@ -6,7 +6,6 @@ use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex};
 
 use actix_workpool::model::Change;
-use actix_workpool::storage::Memory;
 use actix_workpool::{
     ActionKey, Completion, CompletionResult, EnqueueError, FailureKind, JoinError, Mutation,
     OnComplete, PoolConfig, Query, QueryError, Reader, RetryBehavior, Runtime, TableKey,
@@ -360,7 +359,7 @@ fn what_a_mutation_enqueues_is_there_with_its_writes() {
 #[test]
 fn a_mutation_that_waited_for_a_restart_finds_every_pool_of_the_builder() {
     run_paused(async {
-        let tables = Memory::new();
+        let tables = Tables::new();
         let run = |paused| {
             let config = PoolConfig::default().paused(paused);
             let builder = functions(builder().storage(tables.clone()));
@@ -430,7 +429,7 @@ fn a_row_of_another_type_is_an_error_that_names_the_table() {
 #[test]
 fn tables_are_kept_for_the_next_runtime() {
     run_paused(async {
-        let tables = Memory::new();
+        let tables = Tables::new();
         let builder = || functions(builder().storage(tables.clone()));
         let (runtime, pool) = start(builder(), PoolConfig::default()).await;
         apply(&pool, vec![Put(s("a"), 1)]).await;
@@ -586,7 +585,7 @@ fn an_on_complete_that_never_succeeds_ends_as_a_failed_work() {
 #[test]
 fn a_follow_up_work_is_named_after_its_on_complete() {
     run_paused(async {
-        let tables = Memory::new();
+        let tables = Tables::new();
         let builder = functions(builder().storage(tables.clone()));
         let (runtime, pool) = start(builder, PoolConfig::default()).await;
         let plan = Plan { key: s("named"), failing: 2, panicking: false };
@@ -625,7 +624,7 @@ fn an_on_complete_that_is_not_registered_is_refused_at_enqueue() {
 #[test]
 fn an_on_complete_whose_work_went_through_a_restart_runs_once() {
     run_paused(async {
-        let tables = Memory::new();
+        let tables = Tables::new();
         let builder = || functions(builder().storage(tables.clone()));
         let (runtime, pool) = start(builder(), PoolConfig::default().paused(true)).await;
         let work = enqueue_counted(&pool, "restart").await;

@@ -118,6 +118,13 @@ impl Script {
         if self.rng.bool() {
             changes.push(Change::PutState { pool, state: self.state() });
         }
+        if self.rng.u8(..8) == 0 {
+            // For what becomes of a commit when a log has no room for it.
+            let key = TableKey::from(vec![self.rng.u8(..4)]);
+            let text = "x".repeat(self.rng.usize(..6_000));
+            let value = Payload::new(format!("{text:?}").as_bytes());
+            changes.push(Change::PutRow { table: Name::from_static("t"), key, value });
+        }
         changes
     }
 

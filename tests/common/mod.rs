@@ -3,14 +3,17 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use actix_workpool::model::{
     Batch, Change, Counts, Cursors, Demand, Finished, Key, Name, Payload, PoolId, RunningRow,
     Segment, Spec, StateRow, TableKey, WorkFact, WorkId,
 };
+#[cfg(all(feature = "redb", feature = "conformance"))]
+use actix_workpool::storage::Redb;
 use actix_workpool::storage::{Fsync, KeyRange, Memory, Opened, Storage, StorageError};
 use actix_workpool::{ActionKey, PoolConfig, Runtime, RuntimeBuilder, StartError, Workpool};
 use tokio::sync::watch;
@@ -68,9 +71,9 @@ pub async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(60), future).await.expect("it happens soon")
 }
 
-/// A builder whose runtime lives on the test's own thread.
+/// A builder whose runtime lives on the test's own thread, over tables of its own.
 pub fn builder() -> RuntimeBuilder {
-    Runtime::builder().worker_arbiters(0)
+    Runtime::builder().worker_arbiters(0).storage(Tables::new())
 }
 
 /// Starts a runtime with one pool of the name `p`.
@@ -216,10 +219,190 @@ pub enum Fault {
 
 type Trigger = Box<dyn Fn(&Change) -> bool + Send>;
 
-/// Tables in memory that fail when they are told to. Clones share tables and faults.
+/// Where a test keeps its works: in memory, and in the target `on_file` in a file. A clone is another handle on the
+/// same tables. The file is made when the first runtime opens it, and goes with the last handle.
+#[derive(Clone)]
+pub struct Tables(Kept);
+
+#[derive(Clone)]
+enum Kept {
+    Memory(Memory),
+    #[cfg(all(feature = "redb", feature = "conformance"))]
+    File(Arc<TablesFile>),
+}
+
+impl Tables {
+    pub fn new() -> Tables {
+        #[cfg(all(feature = "redb", feature = "conformance"))]
+        if env!("CARGO_CRATE_NAME") == "on_file" {
+            return Tables(Kept::File(Arc::new(TablesFile::new())));
+        }
+        Tables(Kept::Memory(Memory::new()))
+    }
+
+    /// Asks the storage. A file that no runtime has open answers as one that is closed.
+    fn ask<T>(
+        &mut self,
+        ask: impl FnOnce(&mut dyn Storage) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
+        match &mut self.0 {
+            Kept::Memory(memory) => ask(memory),
+            #[cfg(all(feature = "redb", feature = "conformance"))]
+            Kept::File(file) => match &mut *file.open() {
+                Some(open) => ask(open),
+                None => Err(StorageError::Poisoned("no runtime has the file open".into())),
+            },
+        }
+    }
+}
+
+#[cfg(all(feature = "redb", feature = "conformance"))]
+struct TablesFile {
+    path: PathBuf,
+    open: Mutex<Option<Redb>>,
+}
+
+#[cfg(all(feature = "redb", feature = "conformance"))]
+impl TablesFile {
+    /// A small log, so that what a test does goes through all of it.
+    const LOG: u64 = 64 << 10;
+
+    fn new() -> TablesFile {
+        static FILES: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("{}-{}", std::process::id(), FILES.fetch_add(1, Ordering::Relaxed));
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("on-file-{name}.redb"));
+        TablesFile { path, open: Mutex::new(None) }
+    }
+
+    fn open(&self) -> MutexGuard<'_, Option<Redb>> {
+        self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[cfg(all(feature = "redb", feature = "conformance"))]
+impl Drop for TablesFile {
+    fn drop(&mut self) {
+        drop(self.open().take());
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl Storage for Tables {
+    fn may_block(&self) -> bool {
+        false
+    }
+
+    fn open(&mut self) -> Result<Opened, StorageError> {
+        #[cfg(all(feature = "redb", feature = "conformance"))]
+        if let Kept::File(file) = &self.0 {
+            let mut open = file.open();
+            if open.is_some() {
+                return Err(StorageError::InUse);
+            }
+            let log = TablesFile::LOG;
+            return open.insert(Redb::open_with_log(&file.path, log)?.on_one_thread()).open();
+        }
+        self.ask(|tables| tables.open())
+    }
+
+    fn close(&mut self) {
+        match &mut self.0 {
+            Kept::Memory(memory) => memory.close(),
+            #[cfg(all(feature = "redb", feature = "conformance"))]
+            Kept::File(file) => {
+                if let Some(mut open) = file.open().take() {
+                    open.close();
+                }
+            }
+        }
+    }
+
+    fn facts(&mut self, work_ids: &[WorkId]) -> Result<Vec<Option<WorkFact>>, StorageError> {
+        self.ask(|tables| tables.facts(work_ids))
+    }
+
+    fn finished(
+        &mut self,
+        work_ids: &[WorkId],
+    ) -> Result<Vec<Option<Arc<Finished>>>, StorageError> {
+        self.ask(|tables| tables.finished(work_ids))
+    }
+
+    fn read_batch(
+        &mut self,
+        pool: PoolId,
+        demand: Demand,
+        now: Segment,
+    ) -> Result<Batch, StorageError> {
+        self.ask(|tables| tables.read_batch(pool, demand, now))
+    }
+
+    fn state(&mut self, pool: PoolId) -> Result<StateRow, StorageError> {
+        self.ask(|tables| tables.state(pool))
+    }
+
+    fn running(&mut self, pool: PoolId) -> Result<Vec<RunningRow>, StorageError> {
+        self.ask(|tables| tables.running(pool))
+    }
+
+    fn works(
+        &mut self,
+        pool: PoolId,
+        after: Option<WorkId>,
+        limit: usize,
+    ) -> Result<Vec<WorkId>, StorageError> {
+        self.ask(|tables| tables.works(pool, after, limit))
+    }
+
+    fn unregistered(
+        &mut self,
+        pool: PoolId,
+        after: Option<Key>,
+        limit: usize,
+    ) -> Result<Vec<(Key, Arc<Spec>)>, StorageError> {
+        self.ask(|tables| tables.unregistered(pool, after, limit))
+    }
+
+    fn counts(&mut self, pool: PoolId, cursors: &Cursors) -> Result<Counts, StorageError> {
+        self.ask(|tables| tables.counts(pool, cursors))
+    }
+
+    fn expired(
+        &mut self,
+        before: Segment,
+        keep: u64,
+        limit: usize,
+    ) -> Result<Vec<WorkId>, StorageError> {
+        self.ask(|tables| tables.expired(before, keep, limit))
+    }
+
+    fn get(&mut self, table: Name, key: &TableKey) -> Result<Option<Payload>, StorageError> {
+        self.ask(|tables| tables.get(table, key))
+    }
+
+    fn scan(
+        &mut self,
+        table: Name,
+        range: &KeyRange,
+        limit: usize,
+    ) -> Result<Vec<(TableKey, Payload)>, StorageError> {
+        self.ask(|tables| tables.scan(table, range, limit))
+    }
+
+    fn commit(
+        &mut self,
+        changes: &mut Vec<Change>,
+        now: Segment,
+        fsync: Fsync,
+    ) -> Result<(), StorageError> {
+        self.ask(|tables| tables.commit(changes, now, fsync))
+    }
+}
+
+/// Tables that fail when they are told to. Clones share tables and faults.
 #[derive(Clone)]
 pub struct Faulty {
-    memory: Memory,
+    tables: Tables,
     may_block: bool,
     faults: Arc<Faults>,
 }
@@ -237,7 +420,7 @@ struct Faults {
 
 impl Faulty {
     pub fn new() -> Faulty {
-        Faulty { memory: Memory::new(), may_block: false, faults: Arc::default() }
+        Faulty { tables: Tables::new(), may_block: false, faults: Arc::default() }
     }
 
     /// With a thread of its own, as a disk would have.
@@ -304,16 +487,16 @@ impl Storage for Faulty {
     }
 
     fn open(&mut self) -> Result<Opened, StorageError> {
-        self.memory.open()
+        self.tables.open()
     }
 
     fn close(&mut self) {
-        self.memory.close();
+        self.tables.close();
     }
 
     fn facts(&mut self, work_ids: &[WorkId]) -> Result<Vec<Option<WorkFact>>, StorageError> {
         self.read()?;
-        self.memory.facts(work_ids)
+        self.tables.facts(work_ids)
     }
 
     fn finished(
@@ -321,7 +504,7 @@ impl Storage for Faulty {
         work_ids: &[WorkId],
     ) -> Result<Vec<Option<Arc<Finished>>>, StorageError> {
         self.read()?;
-        self.memory.finished(work_ids)
+        self.tables.finished(work_ids)
     }
 
     fn read_batch(
@@ -331,17 +514,17 @@ impl Storage for Faulty {
         now: Segment,
     ) -> Result<Batch, StorageError> {
         self.read()?;
-        self.memory.read_batch(pool, demand, now)
+        self.tables.read_batch(pool, demand, now)
     }
 
     fn state(&mut self, pool: PoolId) -> Result<StateRow, StorageError> {
         self.read()?;
-        self.memory.state(pool)
+        self.tables.state(pool)
     }
 
     fn running(&mut self, pool: PoolId) -> Result<Vec<RunningRow>, StorageError> {
         self.read()?;
-        self.memory.running(pool)
+        self.tables.running(pool)
     }
 
     fn works(
@@ -351,7 +534,7 @@ impl Storage for Faulty {
         limit: usize,
     ) -> Result<Vec<WorkId>, StorageError> {
         self.read()?;
-        self.memory.works(pool, after, limit)
+        self.tables.works(pool, after, limit)
     }
 
     fn unregistered(
@@ -361,12 +544,12 @@ impl Storage for Faulty {
         limit: usize,
     ) -> Result<Vec<(Key, Arc<Spec>)>, StorageError> {
         self.read()?;
-        self.memory.unregistered(pool, after, limit)
+        self.tables.unregistered(pool, after, limit)
     }
 
     fn counts(&mut self, pool: PoolId, cursors: &Cursors) -> Result<Counts, StorageError> {
         self.read()?;
-        self.memory.counts(pool, cursors)
+        self.tables.counts(pool, cursors)
     }
 
     fn expired(
@@ -376,12 +559,12 @@ impl Storage for Faulty {
         limit: usize,
     ) -> Result<Vec<WorkId>, StorageError> {
         self.read()?;
-        self.memory.expired(before, keep, limit)
+        self.tables.expired(before, keep, limit)
     }
 
     fn get(&mut self, table: Name, key: &TableKey) -> Result<Option<Payload>, StorageError> {
         self.read()?;
-        self.memory.get(table, key)
+        self.tables.get(table, key)
     }
 
     fn scan(
@@ -391,7 +574,7 @@ impl Storage for Faulty {
         limit: usize,
     ) -> Result<Vec<(TableKey, Payload)>, StorageError> {
         self.read()?;
-        self.memory.scan(table, range, limit)
+        self.tables.scan(table, range, limit)
     }
 
     fn commit(
@@ -405,10 +588,10 @@ impl Storage for Faulty {
             self.faults.hits.fetch_add(1, Ordering::SeqCst);
         }
         match fault {
-            None => self.memory.commit(changes, now, fsync),
+            None => self.tables.commit(changes, now, fsync),
             Some(Fault::Refused) => Err(StorageError::Unavailable("commit refused".into())),
             Some(Fault::AnswerLost) => {
-                self.memory.commit(changes, now, fsync)?;
+                self.tables.commit(changes, now, fsync)?;
                 Err(StorageError::Unavailable("answer lost".into()))
             }
         }

@@ -127,7 +127,7 @@ impl Log {
             return Err(StorageError::Poisoned("the file's header is damaged".into()));
         }
         log.half_len = (number(8) >> 32) * UNIT;
-        if len < log.tables_from() {
+        if len <= log.tables_from() {
             return Err(StorageError::Poisoned("the file was cut short".into()));
         }
         Ok(log)

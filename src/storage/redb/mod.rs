@@ -27,6 +27,7 @@ mod tables;
 mod tests;
 
 use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -152,7 +153,9 @@ impl Redb {
 
     /// Opens a store on any disk. With `threads`, checkpoints are made beside the commits.
     pub(crate) fn on(disk: impl Disk, length: u64, threads: bool) -> Result<Redb, StorageError> {
-        Ok(Redb { store: Some(Store::open(CheckedDisk::new(disk), length, threads)?) })
+        let open = || Store::open(CheckedDisk::new(disk), length, threads);
+        let store = catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| Err(damaged()))?;
+        Ok(Redb { store: Some(store) })
     }
 
     /// Sets what commits survive. The default is [`Durability::Disk`].
@@ -457,6 +460,7 @@ impl Store {
             }
             Room::Nowhere => return self.write_into_tables(changes, clock),
         }
+        // Not earlier: a checkpoint that has ended took works out of memory, and forgets what was known.
         self.learn(changes)?;
         self.log.append(&self.frame)?;
         self.written(changes, clock);
@@ -812,18 +816,28 @@ fn joined(thread: JoinHandle<Result<(), StorageError>>) -> Result<(), StorageErr
     thread.join().unwrap_or_else(panicked)
 }
 
+/// redb panics over a page that is not as it wrote it.
+fn damaged() -> StorageError {
+    StorageError::Poisoned("the file's tables are damaged".into())
+}
+
 fn closed() -> StorageError {
     StorageError::Poisoned("the file is closed".into())
 }
 
 impl Redb {
-    /// Asks the store, which is mended first if that is necessary.
+    /// Asks the store, which is mended first if that is necessary. After a panic it is not asked again.
     fn ask<T>(
         &mut self,
         ask: impl FnOnce(&mut Store) -> Result<T, StorageError>,
     ) -> Result<T, StorageError> {
         let store = self.store()?;
-        let answer = store.mend().and_then(|()| ask(store));
+        let answer = catch_unwind(AssertUnwindSafe(|| store.mend().and_then(|()| ask(store))));
+        let Ok(answer) = answer else {
+            let store = self.store.take();
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(store)));
+            return Err(damaged());
+        };
         answer.map_err(|error| store.judge(error))
     }
 }
@@ -852,7 +866,8 @@ impl Storage for Redb {
 
     fn close(&mut self) {
         if let Some(store) = self.store.take() {
-            store.close();
+            // What does not get into damaged tables is still in the log.
+            let _ = catch_unwind(AssertUnwindSafe(|| store.close()));
         }
     }
 

@@ -1,0 +1,11 @@
+//! The tests that say nothing of where works are kept, once more with all of them in a file.
+#![allow(clippy::duplicate_mod)] // Each brings along what it shares with the others.
+
+#[path = "api.rs"]
+mod api;
+#[path = "recovery.rs"]
+mod recovery;
+#[path = "state_table.rs"]
+mod state_table;
+#[path = "transactions.rs"]
+mod transactions;
