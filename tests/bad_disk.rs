@@ -28,6 +28,9 @@ const TABLES: usize = 4096 + LOG as usize;
 
 // Files that are not what they were.
 
+/// What can be asked of a pool.
+type OfPool = (StateRow, Vec<RunningRow>, Vec<WorkId>, Counts, Batch);
+
 /// Everything that can be asked of a store.
 #[derive(PartialEq)]
 struct Contents {
@@ -35,7 +38,7 @@ struct Contents {
     facts: Vec<Option<WorkFact>>,
     finished: Vec<Option<Arc<Finished>>>,
     expired: Vec<WorkId>,
-    pools: Vec<(StateRow, Vec<RunningRow>, Vec<WorkId>, Counts, Batch)>,
+    pools: Vec<OfPool>,
     rows: Vec<Vec<(TableKey, Payload)>>,
 }
 

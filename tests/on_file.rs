@@ -5,6 +5,8 @@
 mod api;
 #[path = "recovery.rs"]
 mod recovery;
+#[path = "scripts.rs"]
+mod scripts;
 #[path = "state_table.rs"]
 mod state_table;
 #[path = "transactions.rs"]
