@@ -3,9 +3,8 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix_workpool::model::{
@@ -258,7 +257,7 @@ impl Tables {
 
 #[cfg(all(feature = "redb", feature = "conformance"))]
 struct TablesFile {
-    path: PathBuf,
+    path: std::path::PathBuf,
     open: Mutex<Option<Redb>>,
 }
 
@@ -269,12 +268,16 @@ impl TablesFile {
 
     fn new() -> TablesFile {
         static FILES: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("{}-{}", std::process::id(), FILES.fetch_add(1, Ordering::Relaxed));
-        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("on-file-{name}.redb"));
+        let number = FILES.fetch_add(1, Ordering::Relaxed);
+        // Where several files of tests are one program, each has a copy of this, and counts for itself.
+        let module = module_path!().replace("::", "-");
+        let name = format!("{module}-{}-{number}", std::process::id());
+        let path = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("on-file-{name}.redb"));
         TablesFile { path, open: Mutex::new(None) }
     }
 
-    fn open(&self) -> MutexGuard<'_, Option<Redb>> {
+    fn open(&self) -> std::sync::MutexGuard<'_, Option<Redb>> {
         self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
