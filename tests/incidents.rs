@@ -9,9 +9,8 @@ use std::time::Duration;
 use actix_workpool::model::Change;
 use actix_workpool::storage::{Memory, StorageError};
 use actix_workpool::{
-    ActionContext, ActionKey, BlockingAction, CancelAnswer, Completion, FailureKind, JoinError,
-    OnComplete, PoolConfig, Query, Reader, RetryBehavior, StartError, Transaction, WorkError,
-    WorkId, WorkStatus,
+    ActionContext, ActionKey, BlockingAction, CancelAnswer, FailureKind, JoinError, PoolConfig,
+    Query, Reader, RetryBehavior, StartError, WorkError, WorkId, WorkStatus,
 };
 use common::*;
 use serde::{Deserialize, Serialize};
@@ -26,20 +25,6 @@ fn config() -> PoolConfig {
 
 fn retries(attempts: u32) -> RetryBehavior {
     RetryBehavior::default().max_attempts(attempts).initial_backoff(ms(10))
-}
-
-/// Counts in a table how often it was told of a work.
-struct Told;
-
-impl OnComplete for Told {
-    const NAME: &'static str = "told";
-    type Context = ();
-    type Output = u64;
-
-    fn apply(tx: &mut Transaction<'_>, done: Completion<(), u64>) -> Result<(), WorkError> {
-        let times = tx.get::<u64>("told", done.work_id)?.unwrap_or(0) + 1;
-        Ok(tx.put("told", done.work_id, &times)?)
-    }
 }
 
 #[derive(Serialize, Deserialize)]

@@ -11,10 +11,9 @@ use std::time::Duration;
 use actix_workpool::model::Change;
 use actix_workpool::storage::StorageError;
 use actix_workpool::{
-    Action, ActionContext, ActionKey, BlockingAction, CancelAnswer, Completed, Completion,
-    EnqueueError, Failure, FailureKind, JoinError, Mutation, OnComplete, PoolConfig, PoolError,
-    Query, Reader, RetryBehavior, RuntimeBuilder, ShutdownReport, Transaction, WorkError, WorkId,
-    WorkStatus, Workpool,
+    Action, ActionContext, ActionKey, BlockingAction, CancelAnswer, Completed, EnqueueError,
+    Failure, FailureKind, JoinError, Mutation, PoolConfig, PoolError, Query, Reader, RetryBehavior,
+    RuntimeBuilder, ShutdownReport, Transaction, WorkError, WorkId, WorkStatus, Workpool,
 };
 use common::*;
 use serde::{Deserialize, Serialize};
@@ -507,19 +506,6 @@ fn arguments_that_no_longer_decode_fail_the_work_for_good_and_name_the_field() {
 }
 
 // Runtimes that go away
-
-struct Told;
-
-impl OnComplete for Told {
-    const NAME: &'static str = "told";
-    type Context = ();
-    type Output = u64;
-
-    fn apply(tx: &mut Transaction<'_>, done: Completion<(), u64>) -> Result<(), WorkError> {
-        let times = tx.get::<u64>("told", done.work_id)?.unwrap_or(0) + 1;
-        Ok(tx.put("told", done.work_id, &times)?)
-    }
-}
 
 #[derive(Serialize, Deserialize)]
 struct ToldOf(WorkId);

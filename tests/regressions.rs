@@ -9,11 +9,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use actix_workpool::model::{
-    Batch, Change, Counts, Cursors, Demand, Finished, Key, Name, Payload, PoolId, RunningRow,
-    Segment, Spec, StateRow, TableKey, WorkFact, WorkId,
-};
-use actix_workpool::storage::{Fsync, KeyRange, Memory, Opened, Storage, StorageError};
+use actix_workpool::model::{Change, PoolId, Segment, WorkId};
+use actix_workpool::storage::{Fsync, Memory, Opened, Storage, StorageError};
 use actix_workpool::{
     ActionContext, ActionKey, BlockingAction, CancelAnswer, Completion, EnqueueError, Failure,
     FailureKind, FunctionKind, JoinError, Mutation, OnComplete, PoolConfig, PoolError, Query,
@@ -115,15 +112,15 @@ impl Hooked {
     fn ask(&self, call: Call<'_>) -> Result<(), StorageError> {
         self.hook.lock().unwrap().as_mut().map_or(Ok(()), |hook| hook(call))
     }
-}
 
-macro_rules! reads {
-    ($(fn $name:ident($($arg:ident: $type:ty),*) -> $answer:ty;)*) => {$(
-        fn $name(&mut self, $($arg: $type),*) -> Result<$answer, StorageError> {
-            self.ask(Call::Read)?;
-            self.tables.$name($($arg),*)
-        }
-    )*};
+    fn read<T>(
+        &mut self,
+        _: &str,
+        read: impl FnOnce(&mut dyn Storage) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
+        self.ask(Call::Read)?;
+        read(&mut self.tables)
+    }
 }
 
 impl Storage for Hooked {
@@ -139,19 +136,7 @@ impl Storage for Hooked {
         self.tables.close();
     }
 
-    reads! {
-        fn facts(work_ids: &[WorkId]) -> Vec<Option<WorkFact>>;
-        fn finished(work_ids: &[WorkId]) -> Vec<Option<Arc<Finished>>>;
-        fn read_batch(pool: PoolId, demand: Demand, now: Segment) -> Batch;
-        fn state(pool: PoolId) -> StateRow;
-        fn running(pool: PoolId) -> Vec<RunningRow>;
-        fn works(pool: PoolId, after: Option<WorkId>, limit: usize) -> Vec<WorkId>;
-        fn unregistered(pool: PoolId, after: Option<Key>, limit: usize) -> Vec<(Key, Arc<Spec>)>;
-        fn counts(pool: PoolId, cursors: &Cursors) -> Counts;
-        fn expired(before: Segment, keep: u64, limit: usize) -> Vec<WorkId>;
-        fn get(table: Name, key: &TableKey) -> Option<Payload>;
-        fn scan(table: Name, range: &KeyRange, limit: usize) -> Vec<(TableKey, Payload)>;
-    }
+    reads!();
 
     fn commit(
         &mut self,

@@ -32,6 +32,14 @@ pub struct Demand {
     pub batch_size: usize,
 }
 
+impl Demand {
+    /// How many starts may be read when so many completions were, each of which frees a slot.
+    pub(crate) fn slots(&self, completions: usize) -> usize {
+        let slots = self.free_slots.saturating_add(completions as i64).max(0);
+        usize::try_from(slots).unwrap_or(usize::MAX).min(self.batch_size)
+    }
+}
+
 /// Rows that are due, with all the facts a decision needs, and the time at which they were read.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {

@@ -371,8 +371,7 @@ impl Tables {
         });
         let cancelations = cancelations.collect();
 
-        let slots = demand.free_slots.saturating_add(completions.len() as i64).max(0);
-        let slots = usize::try_from(slots).unwrap_or(usize::MAX).min(demand.batch_size);
+        let slots = demand.slots(completions.len());
         let mut starts = Vec::with_capacity(slots.min(pool.pending_start.len()));
         let mut next_due = None;
         let waiting = pool.pending_start.range(from(demand.cursors.incoming)..);

@@ -1,21 +1,25 @@
 //! What the integration tests share: paused time, gates, and a storage that fails when it is told to.
 #![allow(dead_code)] // Each test binary uses a part of it.
 
+mod reads;
+
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use actix_workpool::model::{
-    Batch, Change, Counts, Cursors, Demand, Finished, Key, Name, Payload, PoolId, RunningRow,
-    Segment, Spec, StateRow, TableKey, WorkFact, WorkId,
-};
+use actix_workpool::model::{Change, Segment};
 #[cfg(all(feature = "redb", feature = "conformance"))]
 use actix_workpool::storage::Redb;
-use actix_workpool::storage::{Fsync, KeyRange, Memory, Opened, Storage, StorageError};
-use actix_workpool::{ActionKey, PoolConfig, Runtime, RuntimeBuilder, StartError, Workpool};
+use actix_workpool::storage::{Fsync, Memory, Opened, Storage, StorageError};
+use actix_workpool::{
+    ActionKey, Completion, OnComplete, PoolConfig, Runtime, RuntimeBuilder, StartError,
+    Transaction, WorkError, Workpool,
+};
 use tokio::sync::watch;
+
+pub(crate) use reads::reads;
 
 /// Runs a test in an actix system whose time stands still unless everybody waits. A test that waits for a virtual
 /// week has hung.
@@ -255,6 +259,16 @@ impl Tables {
     }
 }
 
+impl Tables {
+    fn read<T>(
+        &mut self,
+        _: &str,
+        read: impl FnOnce(&mut dyn Storage) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
+        self.ask(read)
+    }
+}
+
 #[cfg(all(feature = "redb", feature = "conformance"))]
 struct TablesFile {
     path: std::path::PathBuf,
@@ -320,77 +334,7 @@ impl Storage for Tables {
         }
     }
 
-    fn facts(&mut self, work_ids: &[WorkId]) -> Result<Vec<Option<WorkFact>>, StorageError> {
-        self.ask(|tables| tables.facts(work_ids))
-    }
-
-    fn finished(
-        &mut self,
-        work_ids: &[WorkId],
-    ) -> Result<Vec<Option<Arc<Finished>>>, StorageError> {
-        self.ask(|tables| tables.finished(work_ids))
-    }
-
-    fn read_batch(
-        &mut self,
-        pool: PoolId,
-        demand: Demand,
-        now: Segment,
-    ) -> Result<Batch, StorageError> {
-        self.ask(|tables| tables.read_batch(pool, demand, now))
-    }
-
-    fn state(&mut self, pool: PoolId) -> Result<StateRow, StorageError> {
-        self.ask(|tables| tables.state(pool))
-    }
-
-    fn running(&mut self, pool: PoolId) -> Result<Vec<RunningRow>, StorageError> {
-        self.ask(|tables| tables.running(pool))
-    }
-
-    fn works(
-        &mut self,
-        pool: PoolId,
-        after: Option<WorkId>,
-        limit: usize,
-    ) -> Result<Vec<WorkId>, StorageError> {
-        self.ask(|tables| tables.works(pool, after, limit))
-    }
-
-    fn unregistered(
-        &mut self,
-        pool: PoolId,
-        after: Option<Key>,
-        limit: usize,
-    ) -> Result<Vec<(Key, Arc<Spec>)>, StorageError> {
-        self.ask(|tables| tables.unregistered(pool, after, limit))
-    }
-
-    fn counts(&mut self, pool: PoolId, cursors: &Cursors) -> Result<Counts, StorageError> {
-        self.ask(|tables| tables.counts(pool, cursors))
-    }
-
-    fn expired(
-        &mut self,
-        before: Segment,
-        keep: u64,
-        limit: usize,
-    ) -> Result<Vec<WorkId>, StorageError> {
-        self.ask(|tables| tables.expired(before, keep, limit))
-    }
-
-    fn get(&mut self, table: Name, key: &TableKey) -> Result<Option<Payload>, StorageError> {
-        self.ask(|tables| tables.get(table, key))
-    }
-
-    fn scan(
-        &mut self,
-        table: Name,
-        range: &KeyRange,
-        limit: usize,
-    ) -> Result<Vec<(TableKey, Payload)>, StorageError> {
-        self.ask(|tables| tables.scan(table, range, limit))
-    }
+    reads!();
 
     fn commit(
         &mut self,
@@ -399,6 +343,20 @@ impl Storage for Tables {
         fsync: Fsync,
     ) -> Result<(), StorageError> {
         self.ask(|tables| tables.commit(changes, now, fsync))
+    }
+}
+
+/// Counts in a table how often it was told of a work.
+pub struct Told;
+
+impl OnComplete for Told {
+    const NAME: &'static str = "told";
+    type Context = ();
+    type Output = u64;
+
+    fn apply(tx: &mut Transaction<'_>, done: Completion<(), u64>) -> Result<(), WorkError> {
+        let times = tx.get::<u64>("told", done.work_id)?.unwrap_or(0) + 1;
+        Ok(tx.put("told", done.work_id, &times)?)
     }
 }
 
@@ -471,9 +429,13 @@ impl Faulty {
         }
     }
 
-    fn read(&self) -> Result<(), StorageError> {
+    fn read<T>(
+        &mut self,
+        _: &str,
+        read: impl FnOnce(&mut dyn Storage) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
         if !self.faults.failing_reads.load(Ordering::SeqCst) {
-            return Ok(());
+            return read(&mut self.tables);
         }
         let failed = self.faults.failed_reads.fetch_add(1, Ordering::SeqCst);
         if failed > 100_000 {
@@ -497,88 +459,7 @@ impl Storage for Faulty {
         self.tables.close();
     }
 
-    fn facts(&mut self, work_ids: &[WorkId]) -> Result<Vec<Option<WorkFact>>, StorageError> {
-        self.read()?;
-        self.tables.facts(work_ids)
-    }
-
-    fn finished(
-        &mut self,
-        work_ids: &[WorkId],
-    ) -> Result<Vec<Option<Arc<Finished>>>, StorageError> {
-        self.read()?;
-        self.tables.finished(work_ids)
-    }
-
-    fn read_batch(
-        &mut self,
-        pool: PoolId,
-        demand: Demand,
-        now: Segment,
-    ) -> Result<Batch, StorageError> {
-        self.read()?;
-        self.tables.read_batch(pool, demand, now)
-    }
-
-    fn state(&mut self, pool: PoolId) -> Result<StateRow, StorageError> {
-        self.read()?;
-        self.tables.state(pool)
-    }
-
-    fn running(&mut self, pool: PoolId) -> Result<Vec<RunningRow>, StorageError> {
-        self.read()?;
-        self.tables.running(pool)
-    }
-
-    fn works(
-        &mut self,
-        pool: PoolId,
-        after: Option<WorkId>,
-        limit: usize,
-    ) -> Result<Vec<WorkId>, StorageError> {
-        self.read()?;
-        self.tables.works(pool, after, limit)
-    }
-
-    fn unregistered(
-        &mut self,
-        pool: PoolId,
-        after: Option<Key>,
-        limit: usize,
-    ) -> Result<Vec<(Key, Arc<Spec>)>, StorageError> {
-        self.read()?;
-        self.tables.unregistered(pool, after, limit)
-    }
-
-    fn counts(&mut self, pool: PoolId, cursors: &Cursors) -> Result<Counts, StorageError> {
-        self.read()?;
-        self.tables.counts(pool, cursors)
-    }
-
-    fn expired(
-        &mut self,
-        before: Segment,
-        keep: u64,
-        limit: usize,
-    ) -> Result<Vec<WorkId>, StorageError> {
-        self.read()?;
-        self.tables.expired(before, keep, limit)
-    }
-
-    fn get(&mut self, table: Name, key: &TableKey) -> Result<Option<Payload>, StorageError> {
-        self.read()?;
-        self.tables.get(table, key)
-    }
-
-    fn scan(
-        &mut self,
-        table: Name,
-        range: &KeyRange,
-        limit: usize,
-    ) -> Result<Vec<(TableKey, Payload)>, StorageError> {
-        self.read()?;
-        self.tables.scan(table, range, limit)
-    }
+    reads!();
 
     fn commit(
         &mut self,

@@ -484,28 +484,21 @@ async fn enqueue_again(callers: &Callers) {
     }
 }
 
+/// A work that a caller is about to cancel, and what callers knew of it before.
+fn some_work_to_cancel(world: &mut World) -> Option<(u32, WorkId, usize, (bool, bool))> {
+    let (number, id, pool) = world.some_work()?;
+    world.canceling(number);
+    Some((number, id, pool, world.before_cancel(number)))
+}
+
 async fn cancel(callers: &Callers) {
-    let Some((number, id, pool)) = with(|world| {
-        let some = world.some_work()?;
-        world.canceling(some.0);
-        Some(some)
-    }) else {
-        return;
-    };
-    let before = with(|world| world.before_cancel(number));
+    let Some((number, id, pool, before)) = with(some_work_to_cancel) else { return };
     let answer = callers.pools[pool].cancel(id).await;
     with(|world| world.cancel_answered(number, before, &answer));
 }
 
 async fn abort(callers: &Callers) {
-    let Some((number, id, pool)) = with(|world| {
-        let some = world.some_work()?;
-        world.canceling(some.0);
-        Some(some)
-    }) else {
-        return;
-    };
-    let before = with(|world| world.before_cancel(number));
+    let Some((number, id, pool, before)) = with(some_work_to_cancel) else { return };
     let grace = with(|world| pick(&mut world.rng, &[0, 10, 1_000]));
     let answer = callers.pools[pool].abort(id, Duration::from_millis(grace)).await;
     with(|world| {

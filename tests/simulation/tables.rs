@@ -3,13 +3,11 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use actix_workpool::model::{
-    Batch, Change, Counts, Cursors, Demand, Finished, Key, Name, Payload, PoolId, RunningRow,
-    Segment, Spec, StateRow, TableKey, WorkFact, WorkId,
-};
-use actix_workpool::storage::{Fsync, KeyRange, Memory, Opened, Storage, StorageError};
+use actix_workpool::model::{Change, Finished, Segment};
+use actix_workpool::storage::{Fsync, Memory, Opened, Storage, StorageError};
 use fastrand::Rng;
 
+use super::reads::reads;
 use super::world::{self, World, trace, with};
 
 thread_local! {
@@ -150,6 +148,17 @@ impl SimStorage {
     }
 }
 
+impl SimStorage {
+    fn read<T>(
+        &mut self,
+        name: &str,
+        read: impl FnOnce(&mut dyn Storage) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
+        self.call(name, true)?;
+        read(&mut *self.tables)
+    }
+}
+
 /// So many calls without time passing are no work but a circle.
 const CIRCLE: u64 = 50_000;
 
@@ -178,15 +187,6 @@ impl World {
     }
 }
 
-macro_rules! reads {
-    ($(fn $name:ident($($arg:ident: $type:ty),*) -> $answer:ty;)*) => {$(
-        fn $name(&mut self, $($arg: $type),*) -> Result<$answer, StorageError> {
-            self.call(stringify!($name), true)?;
-            self.tables.$name($($arg),*)
-        }
-    )*};
-}
-
 impl Storage for SimStorage {
     fn may_block(&self) -> bool {
         false
@@ -208,19 +208,7 @@ impl Storage for SimStorage {
         }
     }
 
-    reads! {
-        fn facts(work_ids: &[WorkId]) -> Vec<Option<WorkFact>>;
-        fn finished(work_ids: &[WorkId]) -> Vec<Option<Arc<Finished>>>;
-        fn read_batch(pool: PoolId, demand: Demand, now: Segment) -> Batch;
-        fn state(pool: PoolId) -> StateRow;
-        fn running(pool: PoolId) -> Vec<RunningRow>;
-        fn works(pool: PoolId, after: Option<WorkId>, limit: usize) -> Vec<WorkId>;
-        fn unregistered(pool: PoolId, after: Option<Key>, limit: usize) -> Vec<(Key, Arc<Spec>)>;
-        fn counts(pool: PoolId, cursors: &Cursors) -> Counts;
-        fn expired(before: Segment, keep: u64, limit: usize) -> Vec<WorkId>;
-        fn get(table: Name, key: &TableKey) -> Option<Payload>;
-        fn scan(table: Name, range: &KeyRange, limit: usize) -> Vec<(TableKey, Payload)>;
-    }
+    reads!();
 
     fn commit(
         &mut self,

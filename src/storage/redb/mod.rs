@@ -214,7 +214,11 @@ impl Store {
             let mut changes = Input(changes);
             while let Some(change) = changes.change()? {
                 let mut known = Known::new();
-                if let Some(work_id) = needs_work(&change)
+                let needed = match &change {
+                    Logged::Change(change) => needs_work(change),
+                    Logged::Complete(finished) => Some(finished.work_id),
+                };
+                if let Some(work_id) = needed
                     && recent.work(work_id).is_none()
                     && let Some(work) = works.get(work_id)?
                 {
@@ -373,8 +377,7 @@ impl Store {
             }
         }
 
-        let slots = demand.free_slots.saturating_add(batch.completions.len() as i64).max(0);
-        let slots = usize::try_from(slots).unwrap_or(usize::MAX).min(demand.batch_size);
+        let slots = demand.slots(batch.completions.len());
         let mut works = None;
         let mut first = None;
         let mut read = Vec::new();
@@ -404,13 +407,7 @@ impl Store {
     fn learn(&mut self, changes: &[Change]) -> Result<(), StorageError> {
         let mut works = None;
         for change in changes {
-            let work_id = match change {
-                Change::StartWork { work_id, .. } | Change::MovePendingStart { work_id, .. } => {
-                    *work_id
-                }
-                Change::CompleteWork { finished, .. } => finished.work_id,
-                _ => continue,
-            };
+            let Some(work_id) = needs_work(change) else { continue };
             if !self.recent.running.contains_key(&work_id)
                 && self.recent.work(work_id).is_none()
                 && !self.known.contains_key(&work_id)
@@ -800,14 +797,14 @@ impl Drop for Store {
 /// Where the unregistered lane begins.
 const LANE: Key = Key { segment: Segment::UNREGISTERED, seq: 0 };
 
-/// The work that a change in the log is about, if it has to be found.
-fn needs_work(change: &Logged) -> Option<WorkId> {
+/// The work that a change is about, if it has to be found.
+fn needs_work(change: &Change) -> Option<WorkId> {
     match change {
-        Logged::Change(
-            Change::StartWork { work_id, .. } | Change::MovePendingStart { work_id, .. },
-        ) => Some(*work_id),
-        Logged::Complete(finished) => Some(finished.work_id),
-        Logged::Change(_) => None,
+        Change::StartWork { work_id, .. } | Change::MovePendingStart { work_id, .. } => {
+            Some(*work_id)
+        }
+        Change::CompleteWork { finished, .. } => Some(finished.work_id),
+        _ => None,
     }
 }
 
