@@ -77,7 +77,8 @@ pub enum Durability {
 /// before it was under way. The log has 16 MiB, which the file has from the beginning; what was committed goes from there
 /// into the tables in large steps, beside the commits that follow.
 ///
-/// Memory is bounded by what runs, by the log's size and by a cache of 64 MiB, however many works wait.
+/// Memory is bounded by what runs, by the log's size, by a cache of 64 MiB and by some 8,000 works that were read last, with
+/// their arguments, however many works wait.
 ///
 /// ```
 /// # actix_workpool::doctest::run(async {

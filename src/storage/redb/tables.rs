@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use ::redb::{
     Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable,
-    ReadableTableMetadata, TableDefinition,
+    ReadableTableMetadata, TableDefinition, WriteTransaction,
 };
 use hashbrown::HashMap;
 
@@ -177,61 +177,16 @@ impl Tables {
                 state.insert(pool.0, row).map_err(failed)?;
             }
         }
-        if !layer.works.is_empty() {
-            let mut work = txn.open_table(WORK).map_err(failed)?;
-            for (work_id, row) in in_order(&layer.works) {
-                match row {
-                    Some(row) => {
-                        let row = fresh(&mut bytes, |out| codec::work(out, row.head, &row.spec));
-                        work.insert(raw(work_id), row).map_err(failed)?;
-                    }
-                    None => drop(work.remove(raw(work_id)).map_err(failed)?),
-                }
-            }
-        }
-        if !layer.starts.is_empty() {
-            let mut pending_start = txn.open_table(PENDING_START).map_err(failed)?;
-            for ((pool, key), work_id) in &layer.starts {
-                let place = place(*pool, *key);
-                match work_id {
-                    Some(id) => drop(pending_start.insert(place, raw(*id)).map_err(failed)?),
-                    None => drop(pending_start.remove(place).map_err(failed)?),
-                }
-            }
-        }
-        if !sealed.running.is_empty() {
-            let mut running = txn.open_table(RUNNING).map_err(failed)?;
-            for (work_id, row) in &sealed.running {
-                match row {
-                    Some(row) => {
-                        let row = fresh(&mut bytes, |out| codec::running(out, row));
-                        running.insert(raw(*work_id), row).map_err(failed)?;
-                    }
-                    None => drop(running.remove(raw(*work_id)).map_err(failed)?),
-                }
-            }
-        }
-        if !sealed.cancelations.is_empty() {
-            let mut cancelations = txn.open_table(PENDING_CANCELATION).map_err(failed)?;
-            for ((pool, key), work_id) in &sealed.cancelations {
-                let place = place(*pool, *key);
-                match work_id {
-                    Some(id) => drop(cancelations.insert(place, raw(*id)).map_err(failed)?),
-                    None => drop(cancelations.remove(place).map_err(failed)?),
-                }
-            }
-        }
+        let works = in_order(&layer.works);
+        put_rows(&txn, WORK, &mut bytes, works, |out, row| codec::work(out, row.head, &row.spec))?;
+        let starts = layer.starts.iter().map(|(place, work_id)| (*place, *work_id));
+        put_places(&txn, PENDING_START, starts)?;
+        let running = sealed.running.iter().map(|(work_id, row)| (*work_id, row));
+        put_rows(&txn, RUNNING, &mut bytes, running, codec::running)?;
+        put_places(&txn, PENDING_CANCELATION, sealed.cancelations.iter().copied())?;
         if !layer.finished.is_empty() {
-            let mut finished = txn.open_table(FINISHED).map_err(failed)?;
-            for (work_id, row) in in_order(&layer.finished) {
-                match row {
-                    Some(row) => {
-                        let row = fresh(&mut bytes, |out| codec::finished(out, row));
-                        finished.insert(raw(work_id), row).map_err(failed)?;
-                    }
-                    None => drop(finished.remove(raw(work_id)).map_err(failed)?),
-                }
-            }
+            let finished = in_order(&layer.finished);
+            put_rows(&txn, FINISHED, &mut bytes, finished, |out, row| codec::finished(out, row))?;
             let mut order = txn.open_table(FINISHED_ORDER).map_err(failed)?;
             let mut from = layer.order_from;
             let mut entries = layer.order.iter().peekable();
@@ -269,6 +224,52 @@ impl Tables {
     pub fn read(&self) -> Result<Rows, StorageError> {
         Ok(Rows(self.0.begin_read().map_err(failed)?))
     }
+}
+
+/// Writes and deletes rows that are found by a work's id.
+fn put_rows<'r, T: 'r>(
+    txn: &WriteTransaction,
+    table: TableDefinition<'_, Id, &'static [u8]>,
+    bytes: &mut Vec<u8>,
+    rows: impl IntoIterator<Item = (WorkId, &'r Option<T>)>,
+    encode: impl Fn(&mut Vec<u8>, &T),
+) -> Result<(), StorageError> {
+    let mut rows = rows.into_iter().peekable();
+    if rows.peek().is_none() {
+        return Ok(());
+    }
+    let mut table = txn.open_table(table).map_err(failed)?;
+    for (work_id, row) in rows {
+        match row {
+            Some(row) => {
+                let row = fresh(bytes, |out| encode(out, row));
+                table.insert(raw(work_id), row).map_err(failed)?;
+            }
+            None => drop(table.remove(raw(work_id)).map_err(failed)?),
+        }
+    }
+    Ok(())
+}
+
+/// Writes and deletes rows of a pending table.
+fn put_places(
+    txn: &WriteTransaction,
+    table: TableDefinition<'_, Place, Id>,
+    rows: impl IntoIterator<Item = ((PoolId, Key), Option<WorkId>)>,
+) -> Result<(), StorageError> {
+    let mut rows = rows.into_iter().peekable();
+    if rows.peek().is_none() {
+        return Ok(());
+    }
+    let mut table = txn.open_table(table).map_err(failed)?;
+    for ((pool, key), work_id) in rows {
+        let place = place(pool, key);
+        match work_id {
+            Some(id) => drop(table.insert(place, raw(id)).map_err(failed)?),
+            None => drop(table.remove(place).map_err(failed)?),
+        }
+    }
+    Ok(())
 }
 
 type OrderTable<'t> = ::redb::Table<'t, u64, &'static [u8]>;
