@@ -252,7 +252,12 @@ impl Board {
     /// Ends every watch: nothing more will be heard.
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
-        self.watchers.clear();
+        let mut watched: Vec<_> = self.watchers.iter().map(|watch| *watch.key()).collect();
+        // In an order that does not depend on the addresses of maps: a seed repeats a run.
+        watched.sort_unstable();
+        for work_id in watched {
+            self.watchers.remove(&work_id);
+        }
         self.watching.store(0, Ordering::SeqCst);
     }
 }

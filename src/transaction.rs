@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
-use hashbrown::HashMap;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::enqueue::{Enqueue, prepare};
@@ -216,7 +215,7 @@ pub struct Transaction<'a> {
     reader: Reader<'a>,
     shared: &'a Arc<Shared>,
     /// By how much the pools' counts of pending works fall with the group; negative where it enqueues.
-    group_left: &'a HashMap<PoolId, i64>,
+    group_left: &'a BTreeMap<PoolId, i64>,
     enqueued: Vec<(Arc<Spec>, Segment)>,
 }
 
@@ -224,7 +223,7 @@ impl<'a> Transaction<'a> {
     pub(crate) fn new(
         reader: Reader<'a>,
         shared: &'a Arc<Shared>,
-        group_left: &'a HashMap<PoolId, i64>,
+        group_left: &'a BTreeMap<PoolId, i64>,
     ) -> Self {
         Transaction { reader, shared, group_left, enqueued: Vec::new() }
     }

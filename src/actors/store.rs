@@ -1,5 +1,6 @@
 //! The StoreActor: everything that is written goes through here, in groups.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,7 +38,8 @@ pub(super) struct StoreActor {
     flushing: bool,
     mains: HashMap<PoolId, Recipient<BatchReady>>,
     /// Who is told of a completion, once. Written by enqueue and join, deleted by the completion.
-    listeners: HashMap<WorkId, Vec<Listener>>,
+    /// Ordered, so that they hear of an end in an order that a seed repeats.
+    listeners: BTreeMap<WorkId, Vec<Listener>>,
     order: FinishedOrder,
     /// Failed commits in a row.
     failures: u32,
@@ -80,7 +82,7 @@ impl StoreActor {
             kept: Vec::new(),
             flushing: false,
             mains: HashMap::new(),
-            listeners: HashMap::new(),
+            listeners: BTreeMap::new(),
             order: FinishedOrder::default(),
             failures: 0,
             closing: None,
@@ -217,7 +219,7 @@ impl StoreActor {
                 listener.fail(error);
             }
         }
-        for listener in self.listeners.drain().flat_map(|(_, waiting)| waiting) {
+        for listener in std::mem::take(&mut self.listeners).into_values().flatten() {
             listener.fail(error);
         }
         self.shared.board.close();

@@ -1,5 +1,7 @@
 //! The group under way: what it is about, what it has decided, and how it is found again if its commit fails.
 
+use std::collections::BTreeMap;
+
 use hashbrown::{HashMap, HashSet};
 
 use super::request::{Reply, RunInStore, Settled};
@@ -32,7 +34,7 @@ pub(super) struct Group {
     /// Answers that tell of the commit.
     pub(super) receipts: Vec<Receipt>,
     /// See [`Settled::left`].
-    pub(super) left: HashMap<PoolId, i64>,
+    pub(super) left: BTreeMap<PoolId, i64>,
 }
 
 impl Group {

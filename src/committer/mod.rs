@@ -19,6 +19,7 @@ mod user_code;
 pub(crate) use request::*;
 pub(crate) use user_code::guarded;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
@@ -190,7 +191,7 @@ impl Committer {
             in_store: Vec::new(),
             configs: Vec::new(),
             receipts: Vec::new(),
-            left: HashMap::new(),
+            left: BTreeMap::new(),
         })
     }
 

@@ -1,10 +1,10 @@
 //! What the store is asked, and what it has to say.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashbrown::HashMap;
 use tokio::sync::oneshot;
 
 use crate::board::WorkStatus;
@@ -207,7 +207,7 @@ pub(crate) struct Settled {
     pub listeners: Vec<(WorkId, Listener)>,
     pub batches: Vec<(PoolId, BatchReady)>,
     /// By how much each pool's count of works without an outcome falls; negative where transactions have enqueued.
-    pub left: HashMap<PoolId, i64>,
+    pub left: BTreeMap<PoolId, i64>,
     /// Works that were enqueued under an id that was in use before and forgotten.
     pub revived: Vec<WorkId>,
     /// Works that were canceled: no attempt of them begins any more once that is answered.
