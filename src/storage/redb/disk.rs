@@ -3,8 +3,8 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ::redb::StorageBackend;
 
@@ -44,11 +44,29 @@ impl FileDisk {
         let file = options.read(true).write(true).create(true).truncate(false).open(path);
         let file = file.map_err(failed)?;
         match file.try_lock() {
-            Ok(()) => Ok(FileDisk(file)),
+            Ok(()) => {
+                if file.metadata().map_err(failed)?.len() == 0 {
+                    sync_folder(path).map_err(failed)?;
+                }
+                Ok(FileDisk(file))
+            }
             Err(TryLockError::WouldBlock) => Err(StorageError::InUse),
             Err(TryLockError::Error(error)) => Err(failed(error)),
         }
     }
+}
+
+/// Makes the name of a new file last: the file's own sync does not do that. (`fsync(2)`.)
+#[cfg(unix)]
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// Elsewhere a folder cannot be synced.
+#[cfg(not(unix))]
+fn sync_folder(_: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 impl Disk for FileDisk {
@@ -106,21 +124,25 @@ impl Disk for FileDisk {
 /// A disk that is not written to any more once a sync has failed.
 ///
 /// After a failed sync nobody can say what is on the disk: the system may have dropped what it could not write, and a
-/// second sync would succeed. (Rebello et al., *Can Applications Recover from fsync Failures?*, USENIX ATC 2020.)
+/// second sync would succeed. (Rebello et al., *Can Applications Recover from fsync Failures?*, USENIX ATC 2020.) It may
+/// be the sync of another thread that hears of it, for an open file reports what it could not write once: syncs come one
+/// after the other, and each sees how those before it have ended.
 #[derive(Debug)]
 pub(super) struct CheckedDisk {
     disk: Box<dyn Disk>,
     failed: AtomicBool,
+    syncing: Mutex<()>,
 }
 
 impl CheckedDisk {
     pub fn new(disk: impl Disk) -> Arc<CheckedDisk> {
-        Arc::new(CheckedDisk { disk: Box::new(disk), failed: AtomicBool::new(false) })
+        let (disk, failed) = (Box::new(disk), AtomicBool::new(false));
+        Arc::new(CheckedDisk { disk, failed, syncing: Mutex::new(()) })
     }
 
     /// Whether a sync has failed.
     pub fn is_lost(&self) -> bool {
-        self.failed.load(Ordering::Relaxed)
+        self.failed.load(Ordering::SeqCst)
     }
 
     fn check(&self) -> io::Result<()> {
@@ -151,8 +173,9 @@ impl Disk for CheckedDisk {
     }
 
     fn sync(&self) -> io::Result<()> {
+        let _one_at_a_time = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         self.check()?;
-        self.disk.sync().inspect_err(|_| self.failed.store(true, Ordering::Relaxed))
+        self.disk.sync().inspect_err(|_| self.failed.store(true, Ordering::SeqCst))
     }
 }
 
@@ -161,32 +184,42 @@ impl Disk for CheckedDisk {
 pub(super) struct Rest {
     disk: Arc<CheckedDisk>,
     from: u64,
+    failed: Arc<AtomicBool>,
 }
 
 impl Rest {
     pub fn of(disk: &Arc<CheckedDisk>, from: u64) -> Rest {
-        Rest { disk: disk.clone(), from }
+        Rest { disk: disk.clone(), from, failed: Arc::default() }
+    }
+
+    /// Becomes true with the first error. redb refuses everything from then on.
+    pub fn failed(&self) -> Arc<AtomicBool> {
+        self.failed.clone()
+    }
+
+    fn noting<T>(&self, answer: io::Result<T>) -> io::Result<T> {
+        answer.inspect_err(|_| self.failed.store(true, Ordering::Relaxed))
     }
 }
 
 impl StorageBackend for Rest {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.disk.len()?.saturating_sub(self.from))
+        Ok(self.noting(self.disk.len())?.saturating_sub(self.from))
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.disk.read_at(self.from + offset, out)
+        self.noting(self.disk.read_at(self.from + offset, out))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.disk.set_len(self.from + len)
+        self.noting(self.disk.set_len(self.from + len))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.disk.sync()
+        self.noting(self.disk.sync())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.disk.write_at(self.from + offset, data)
+        self.noting(self.disk.write_at(self.from + offset, data))
     }
 }

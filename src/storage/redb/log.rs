@@ -46,6 +46,9 @@ const FRAME: usize = 24;
 /// Frames begin at multiples of this.
 const ALIGN: usize = 8;
 
+/// A half is no longer than this: it is read into memory as a whole when the store is opened.
+const MOST_HALF: u64 = 512 << 20;
+
 /// A commit that is larger gives its memory back.
 const MOST_KEPT: usize = 1 << 20;
 
@@ -98,7 +101,7 @@ impl Log {
         disk.read_at(0, &mut header[..there]).map_err(unreadable)?;
         let mut log = Log {
             disk: disk.clone(),
-            half_len: (length / 2).next_multiple_of(UNIT).clamp(UNIT, UNIT << 31),
+            half_len: (length / 2).next_multiple_of(UNIT).clamp(UNIT, MOST_HALF),
             half: 0,
             used: 0,
             next: 1,
@@ -127,6 +130,9 @@ impl Log {
             return Err(StorageError::Poisoned("the file's header is damaged".into()));
         }
         log.half_len = (number(8) >> 32) * UNIT;
+        if !(UNIT..=MOST_HALF).contains(&log.half_len) {
+            return Err(StorageError::Poisoned("the file's header is damaged".into()));
+        }
         if len <= log.tables_from() {
             return Err(StorageError::Poisoned("the file was cut short".into()));
         }
@@ -284,7 +290,10 @@ impl Log {
 
         self.dirty = true;
         let offset = HEADER + self.half * self.half_len + self.used;
-        self.disk.write_at(offset, &self.frame).map_err(unwritable)?;
+        if let Err(error) = self.disk.write_at(offset, &self.frame) {
+            let _ = self.rub_out();
+            return Err(unwritable(error));
+        }
         if self.synced {
             self.disk.sync().map_err(lost)?;
         }
@@ -297,14 +306,23 @@ impl Log {
         Ok(())
     }
 
+    /// Makes what a failed write has left no frame.
+    fn rub_out(&mut self) -> io::Result<()> {
+        if self.used + FRAME as u64 <= self.half_len {
+            let offset = HEADER + self.half * self.half_len + self.used;
+            self.disk.write_at(offset, &[0; FRAME])?;
+        }
+        self.dirty = false;
+        Ok(())
+    }
+
     /// Goes on in the other half. The tables contain its frames.
     pub fn switch(&mut self) -> Result<(), StorageError> {
-        if self.dirty && self.used + FRAME as u64 <= self.half_len {
+        if self.dirty {
             // What failed here must not stand beside the frame that gets its number.
-            let offset = HEADER + self.half * self.half_len + self.used;
-            self.disk.write_at(offset, &[0; FRAME]).map_err(unwritable)?;
+            self.rub_out().map_err(unwritable)?;
         }
-        (self.half, self.used, self.dirty) = (1 - self.half, 0, false);
+        (self.half, self.used) = (1 - self.half, 0);
         Ok(())
     }
 }

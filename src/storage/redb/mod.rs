@@ -50,8 +50,8 @@ pub use self::disk::Disk;
 /// A checkpoint is due when so many rows have gathered, however few bytes they have in the log.
 const MOST_RECENT: usize = 200_000;
 
-/// How many works that were read are remembered for the changes that follow.
-const MOST_KNOWN: usize = 8_192;
+/// How many bytes of works that were read are remembered for the changes that follow.
+const MOST_KNOWN: usize = 4 << 20;
 
 /// In a frame, the store's clock stands before the changes.
 const CLOCK: usize = 8;
@@ -77,8 +77,8 @@ pub enum Durability {
 /// before it was under way. The log has 16 MiB, which the file has from the beginning; what was committed goes from there
 /// into the tables in large steps, beside the commits that follow.
 ///
-/// Memory is bounded by what runs, by the log's size, by a cache of 64 MiB and by some 8,000 works that were read last, with
-/// their arguments, however many works wait.
+/// Memory is bounded by what runs, by the log's size, by a cache of 64 MiB and by 4 MiB of works that were read to be
+/// started, however many works wait.
 ///
 /// ```
 /// # actix_workpool::doctest::run(async {
@@ -99,6 +99,8 @@ pub enum Durability {
 pub struct Redb {
     /// Taken when the storage is closed, which frees the file.
     store: Option<Store>,
+    /// Why nothing is asked of it any more.
+    poisoned: Option<StorageError>,
 }
 
 struct Store {
@@ -107,6 +109,8 @@ struct Store {
     recent: Recent,
     /// Missing while they cannot be opened again after a failure.
     tables: Option<Arc<Tables>>,
+    /// The number of the last commit that is in the tables.
+    applied: u64,
     /// Whether the tables have rows in `pending_start`, so that they need not be asked for nothing.
     tables_have_starts: bool,
     /// Works as they were read from the tables.
@@ -116,7 +120,7 @@ struct Store {
     checkpoint: Option<JoinHandle<Result<(), StorageError>>>,
     /// Whether checkpoints have a thread of their own.
     threads: bool,
-    /// Why the last checkpoint failed, and when it is tried again.
+    /// Why the tables could not be used, and when the checkpoint under way is tried again, by the store's clock.
     setback: Option<(StorageError, Segment)>,
     /// What memory will hold if a commit turns out to be in the tables that went there directly, and failed.
     unsure: Option<Box<Recent>>,
@@ -156,7 +160,7 @@ impl Redb {
     pub(crate) fn on(disk: impl Disk, length: u64, threads: bool) -> Result<Redb, StorageError> {
         let open = || Store::open(CheckedDisk::new(disk), length, threads);
         let store = catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| Err(damaged()))?;
-        Ok(Redb { store: Some(store) })
+        Ok(Redb { store: Some(store), poisoned: None })
     }
 
     /// Sets what commits survive. The default is [`Durability::Disk`].
@@ -186,17 +190,7 @@ impl Redb {
     /// # Errors
     /// When the file cannot be written.
     pub fn compact(&mut self) -> Result<(), StorageError> {
-        let store = self.store()?;
-        store.checkpoint_all()?;
-        store.done = None;
-        match store.tables.as_mut().and_then(Arc::get_mut) {
-            Some(tables) => tables.compact(),
-            None => Err(closed()),
-        }
-    }
-
-    fn store(&mut self) -> Result<&mut Store, StorageError> {
-        self.store.as_mut().ok_or_else(closed)
+        self.ask(Store::compact)
     }
 }
 
@@ -214,16 +208,16 @@ impl Store {
             recent.clock = recent.clock.max(Segment(u64::from_le_bytes(time)));
             let mut changes = Input(changes);
             while let Some(change) = changes.change()? {
-                let mut known = Known::new();
+                let mut known = Known::default();
                 let needed = match &change {
                     Logged::Change(change) => needs_work(change),
                     Logged::Complete(finished) => Some(finished.work_id),
                 };
                 if let Some(work_id) = needed
                     && recent.work(work_id).is_none()
-                    && let Some(work) = works.get(work_id)?
+                    && let Some((head, spec)) = works.get(work_id)?
                 {
-                    known.insert(work_id, work);
+                    known.put(head, spec);
                 }
                 recent.replay(&change, &known);
             }
@@ -243,11 +237,12 @@ impl Store {
         let tables_have_starts = tables.read()?.has_starts()?;
         Ok(Store {
             disk,
+            applied: log.last(),
             log,
             recent,
             tables: Some(Arc::new(tables)),
             tables_have_starts,
-            known: Known::new(),
+            known: Known::default(),
             frame: vec![0; CLOCK],
             checkpoint: None,
             threads,
@@ -264,6 +259,15 @@ impl Store {
                 StorageError::Poisoned(error)
             }
             error => error,
+        }
+    }
+
+    fn compact(&mut self) -> Result<(), StorageError> {
+        self.checkpoint_all()?;
+        self.done = None;
+        match self.tables.as_mut().and_then(Arc::get_mut) {
+            Some(tables) => tables.compact(),
+            None => Err(closed()),
         }
     }
 
@@ -288,7 +292,7 @@ impl Store {
         if let Some(row) = self.recent.work(work_id) {
             return Ok(row.map(|row| (row.head, row.spec.clone())));
         }
-        if let Some(work) = self.known.get(&work_id) {
+        if let Some(work) = self.known.get(work_id) {
             return Ok(Some(work.clone()));
         }
         let works = match works {
@@ -391,12 +395,15 @@ impl Store {
             }
             let Some((head, spec)) = self.work(&mut works, work_id)? else { continue };
             if self.recent.work(work_id).is_none() {
-                read.push((work_id, (head, spec.clone())));
+                read.push((head, spec.clone()));
             }
             let Head { attempts, runs, .. } = head;
             batch.starts.push(StartRow { key, spec, attempts, runs });
         }
-        self.known.extend(read);
+        self.known.bound(MOST_KNOWN);
+        for (head, spec) in read {
+            self.known.put(head, spec);
+        }
         // No row is behind its cursor, and none was found before this one.
         if let Some(entry) = self.recent.pools.get_mut(pool.0 as usize) {
             entry.starts_from = first.unwrap_or(LANE);
@@ -411,10 +418,10 @@ impl Store {
             let Some(work_id) = needs_work(change) else { continue };
             if !self.recent.running.contains_key(&work_id)
                 && self.recent.work(work_id).is_none()
-                && !self.known.contains_key(&work_id)
-                && let Some(work) = self.work(&mut works, work_id)?
+                && self.known.get(work_id).is_none()
+                && let Some((head, spec)) = self.work(&mut works, work_id)?
             {
-                self.known.insert(work_id, work);
+                self.known.put(head, spec);
             }
         }
         Ok(())
@@ -426,7 +433,7 @@ impl Store {
         now: Segment,
         fsync: Fsync,
     ) -> Result<(), StorageError> {
-        self.look_after_checkpoint(now)?;
+        self.retry_checkpoint(now)?;
         let before = self.frame.len();
         for change in changes {
             codec::change(&mut self.frame, change);
@@ -455,6 +462,7 @@ impl Store {
             Room::InEmptyHalf => {
                 self.finish_checkpoint()?;
                 self.begin_checkpoint()?;
+                self.try_mend()?;
             }
             Room::Nowhere => return self.write_into_tables(changes, clock),
         }
@@ -472,11 +480,12 @@ impl Store {
     fn written(&mut self, changes: &[Change], clock: Segment) {
         for change in changes {
             self.recent.apply(change, &self.known);
+            if let Some(work_id) = needs_work(change) {
+                self.known.remove(work_id);
+            }
         }
         self.recent.clock = clock;
-        if self.known.len() > MOST_KNOWN {
-            self.known.clear();
-        }
+        self.known.bound(MOST_KNOWN);
         self.frame.truncate(CLOCK);
         if self.frame.capacity() > 1 << 20 {
             self.frame.shrink_to(1 << 16);
@@ -496,7 +505,7 @@ impl Store {
         let sealed = self.recent.seal(self.log.last() + 1);
         let Err(error) = self.tables()?.checkpoint(&sealed, None) else {
             self.log.skip();
-            return self.checkpoint_done();
+            return self.checkpoint_done(sealed.last);
         };
         let after = std::mem::replace(&mut self.recent, before.0);
         self.frame = before.1;
@@ -520,8 +529,19 @@ impl Store {
             return Ok(());
         }
         self.log.switch()?;
-        let sealed = self.recent.seal(self.log.last());
-        let Some(tables) = self.tables.clone() else { return Ok(()) };
+        // What is newer than the tables is told apart from what is in them by the number of its last commit.
+        if self.log.last() == self.applied {
+            return Ok(());
+        }
+        self.recent.seal(self.log.last());
+        self.run_checkpoint()
+    }
+
+    /// Writes the sealed layer into the tables, on a thread of its own.
+    fn run_checkpoint(&mut self) -> Result<(), StorageError> {
+        let (Some(tables), Some(sealed)) = (self.tables.clone(), self.recent.sealed.clone()) else {
+            return Ok(());
+        };
         let done = self.done.take();
         let work = move || {
             drop(done);
@@ -544,7 +564,10 @@ impl Store {
             self.end_checkpoint(joined(thread))?;
         }
         self.mend()?;
-        let Some(sealed) = self.recent.sealed.clone() else { return Ok(()) };
+        let Some(sealed) = self.recent.sealed.clone() else {
+            self.setback = None;
+            return Ok(());
+        };
         let written = self.tables()?.checkpoint(&sealed, None);
         self.end_checkpoint(written)?;
         match &self.setback {
@@ -553,23 +576,24 @@ impl Store {
         }
     }
 
-    /// Takes the result of a checkpoint that has ended, and tries again one that has failed when it is time.
-    fn look_after_checkpoint(&mut self, now: Segment) -> Result<(), StorageError> {
-        if let Some(thread) = self.checkpoint.take_if(|thread| thread.is_finished()) {
-            self.end_checkpoint(joined(thread))?;
+    /// Tries again a checkpoint that has failed, when it is time. The log goes on meanwhile, until it is full.
+    fn retry_checkpoint(&mut self, now: Segment) -> Result<(), StorageError> {
+        match &self.setback {
+            Some((_, again)) if now >= *again && self.checkpoint.is_none() => {}
+            _ => return Ok(()),
         }
-        if let Some((_, again)) = &self.setback
-            && now >= *again
-        {
-            // The log goes on meanwhile, until it is full.
-            let _ = self.finish_checkpoint();
+        if self.recent.sealed.is_none() && self.tables.is_some() {
+            self.setback = None;
         }
-        Ok(())
+        self.run_checkpoint()
     }
 
     fn end_checkpoint(&mut self, written: Result<(), StorageError>) -> Result<(), StorageError> {
-        match written {
-            Ok(()) => self.checkpoint_done(),
+        match written.map_err(|error| self.judge(error)) {
+            Ok(()) => {
+                let last = self.recent.sealed.as_ref().map_or(self.applied, |sealed| sealed.last);
+                self.checkpoint_done(last)
+            }
             Err(error @ StorageError::Poisoned(_)) => Err(error),
             Err(error) => {
                 self.set_back(error);
@@ -585,8 +609,17 @@ impl Store {
         self.tables = None;
     }
 
-    /// Opens the tables again, if they failed.
+    /// Takes the result of a checkpoint that has ended, and opens the tables again if they failed.
     fn mend(&mut self) -> Result<(), StorageError> {
+        if let Some(thread) = self.checkpoint.take_if(|thread| thread.is_finished()) {
+            self.end_checkpoint(joined(thread))?;
+        }
+        // One that is under way uses them, and fails as well.
+        if self.checkpoint.is_none()
+            && self.tables.as_ref().is_some_and(|tables| tables.have_failed())
+        {
+            self.set_back(StorageError::Unavailable("failed to use the tables".into()));
+        }
         if self.tables.is_some() {
             return Ok(());
         }
@@ -604,11 +637,23 @@ impl Store {
             self.frame.truncate(CLOCK);
             self.log.skip();
         }
-        if is_in(&self.recent) { self.checkpoint_done() } else { Ok(()) }
+        if is_in(&self.recent) { self.checkpoint_done(applied.last) } else { Ok(()) }
     }
 
-    fn checkpoint_done(&mut self) -> Result<(), StorageError> {
-        self.tables_have_starts = self.rows()?.has_starts()?;
+    /// As [`Store::mend`]; but while the tables cannot be opened, memory and the log may be enough. Whoever needs the
+    /// tables finds them missing.
+    fn try_mend(&mut self) -> Result<(), StorageError> {
+        match self.mend() {
+            Err(StorageError::Unavailable(_)) if self.unsure.is_none() => Ok(()),
+            mended => mended,
+        }
+    }
+
+    /// The sealed layer is in the tables, which now have everything up to the commit `last`.
+    fn checkpoint_done(&mut self, last: u64) -> Result<(), StorageError> {
+        self.applied = last;
+        // Asked for nothing they are only slower.
+        self.tables_have_starts = self.rows().and_then(|rows| rows.has_starts()).unwrap_or(true);
         self.done = self.recent.sealed.take();
         self.known.clear();
         self.setback = None;
@@ -829,14 +874,26 @@ impl Redb {
         &mut self,
         ask: impl FnOnce(&mut Store) -> Result<T, StorageError>,
     ) -> Result<T, StorageError> {
-        let store = self.store()?;
-        let answer = catch_unwind(AssertUnwindSafe(|| store.mend().and_then(|()| ask(store))));
-        let Ok(answer) = answer else {
-            let store = self.store.take();
-            let _ = catch_unwind(AssertUnwindSafe(|| drop(store)));
-            return Err(damaged());
+        if let Some(error) = &self.poisoned {
+            return Err(error.clone());
+        }
+        let store = self.store.as_mut().ok_or_else(closed)?;
+        let answer = catch_unwind(AssertUnwindSafe(|| {
+            store.try_mend()?;
+            ask(store)
+        }));
+        let answer = match answer {
+            Ok(answer) => answer.map_err(|error| store.judge(error)),
+            Err(_) => {
+                let store = self.store.take();
+                let _ = catch_unwind(AssertUnwindSafe(|| drop(store)));
+                Err(damaged())
+            }
         };
-        answer.map_err(|error| store.judge(error))
+        if let Err(error @ StorageError::Poisoned(_)) = &answer {
+            self.poisoned = Some(error.clone());
+        }
+        answer
     }
 }
 

@@ -15,8 +15,51 @@ use crate::model::{
 /// A row of a user table: its table's name and its key.
 pub(super) type UserKey = (Name, TableKey);
 
-/// Works as they were read, for the changes that follow.
-pub(super) type Known = HashMap<WorkId, (Head, Arc<Spec>)>;
+/// Works as they were read from the tables, for the changes that follow.
+#[derive(Default)]
+pub(super) struct Known {
+    works: HashMap<WorkId, (Head, Arc<Spec>)>,
+    /// About how much memory they take.
+    bytes: usize,
+}
+
+impl Known {
+    pub fn get(&self, work_id: WorkId) -> Option<&(Head, Arc<Spec>)> {
+        self.works.get(&work_id)
+    }
+
+    pub fn put(&mut self, head: Head, spec: Arc<Spec>) {
+        self.bytes += size(&spec);
+        if let Some((_, old)) = self.works.insert(spec.work_id, (head, spec)) {
+            self.bytes -= size(&old);
+        }
+    }
+
+    pub fn remove(&mut self, work_id: WorkId) {
+        if let Some((_, spec)) = self.works.remove(&work_id) {
+            self.bytes -= size(&spec);
+        }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.works.clear();
+        self.bytes = 0;
+    }
+
+    /// Forgets everything if it is more than `most` bytes.
+    pub fn bound(&mut self, most: usize) {
+        if self.bytes > most {
+            self.clear();
+        }
+    }
+}
+
+/// About how much memory a work takes.
+fn size(spec: &Spec) -> usize {
+    let context = spec.on_complete().map_or(0, |call| call.context.as_bytes().len());
+    size_of::<Spec>() + spec.args.as_bytes().len() + context
+}
 
 /// Rows that the tables do not have yet, and those that are gone from them (`None`).
 #[derive(Clone, Default)]
@@ -271,7 +314,8 @@ impl Recent {
             self.remove_cancelation(pool, key);
         }
         self.layer.remove_work(work_id);
-        self.pool(pool).works -= 1;
+        let entry = self.pool(pool);
+        entry.works = entry.works.saturating_sub(1);
         self.layer.put_finished(finished);
         self.finished += 1;
     }
@@ -283,7 +327,7 @@ impl Recent {
             false => drop(self.layer.finished.insert(work_id, None)),
         }
         self.forgotten += 1;
-        self.finished -= 1;
+        self.finished = self.finished.saturating_sub(1);
     }
 
     /// Takes a completion. It need not be in the log yet: nobody is told of it before.
@@ -346,8 +390,8 @@ impl Recent {
         self.layer.remove_start(pool, key);
         let entry = self.pool(pool);
         match key.segment {
-            Segment::UNREGISTERED => entry.lane -= 1,
-            _ => entry.waiting -= 1,
+            Segment::UNREGISTERED => entry.lane = entry.lane.saturating_sub(1),
+            _ => entry.waiting = entry.waiting.saturating_sub(1),
         }
     }
 
@@ -365,7 +409,7 @@ impl Recent {
     fn find(&self, work_id: WorkId, known: &Known) -> Option<(Head, Arc<Spec>)> {
         match self.work(work_id) {
             Some(row) => row.map(|row| (row.head, row.spec.clone())),
-            None => known.get(&work_id).cloned(),
+            None => known.get(work_id).cloned(),
         }
     }
 

@@ -14,6 +14,7 @@
 //! | `user` | table, key | value |
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ::redb::{
     Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable,
@@ -53,7 +54,10 @@ const ORDER_ENTRY: usize = 24;
 /// How much of the tables redb keeps in memory. The system keeps more if it has room.
 const CACHE: usize = 64 << 20;
 
-pub(super) struct Tables(Database);
+pub(super) struct Tables {
+    db: Database,
+    failed: Arc<AtomicBool>,
+}
 
 /// What the tables know of the log.
 #[derive(Clone, Copy, Debug, Default)]
@@ -66,15 +70,24 @@ pub(super) struct Applied {
 
 impl Tables {
     pub fn open(file: Rest) -> Result<Tables, StorageError> {
+        let failed_before = file.failed();
         let mut builder = Database::builder();
         let db = builder.set_cache_size(CACHE).create_with_backend(file).map_err(failed)?;
-        Ok(Tables(db))
+        Ok(Tables { db, failed: failed_before })
+    }
+
+    /// Whether the disk has failed them, so that they have to be opened again.
+    pub fn have_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
     }
 
     /// Gives pages that are free back to the file system.
     pub fn compact(&mut self) -> Result<(), StorageError> {
-        while self.0.compact().map_err(failed)? {}
-        Ok(())
+        while self.db.compact().map_err(failed)? {}
+        // It leaves tables that would be gone through as a whole after a crash.
+        let mut txn = self.db.begin_write().map_err(failed)?;
+        txn.set_quick_repair(true);
+        txn.commit().map_err(failed)
     }
 
     pub fn applied(&self) -> Result<Applied, StorageError> {
@@ -89,7 +102,7 @@ impl Tables {
         if self.read()?.0.list_tables().map_err(failed)?.next().is_some() {
             return Ok(());
         }
-        let txn = self.0.begin_write().map_err(failed)?;
+        let txn = self.db.begin_write().map_err(failed)?;
         txn.open_table(META).map_err(failed)?;
         txn.open_table(POOLS).map_err(failed)?;
         txn.open_table(STATE).map_err(failed)?;
@@ -147,7 +160,7 @@ impl Tables {
 
     /// Writes a layer, in one transaction. `seed` is that of the frames behind it, if it changes.
     pub fn checkpoint(&self, sealed: &Sealed, seed: Option<u64>) -> Result<(), StorageError> {
-        let mut txn = self.0.begin_write().map_err(failed)?;
+        let mut txn = self.db.begin_write().map_err(failed)?;
         // A crash is then repaired at once, whatever the size of the file.
         txn.set_quick_repair(true);
         let layer = &sealed.layer;
@@ -222,7 +235,7 @@ impl Tables {
     }
 
     pub fn read(&self) -> Result<Rows, StorageError> {
-        Ok(Rows(self.0.begin_read().map_err(failed)?))
+        Ok(Rows(self.db.begin_read().map_err(failed)?))
     }
 }
 
