@@ -1,7 +1,8 @@
 //! Runs the simulation of `tests/simulation` on many seeds.
 //!
 //! ```text
-//! cargo run --release --example simulate -- --seeds 1000 [--seed FIRST] [--trace] [--twice]
+//! cargo run --release --features conformance --example simulate -- --seeds 1000 [--seed FIRST] [--trace] [--twice]
+//!     [--store memory|file]
 //! ```
 //!
 //! Prints what was simulated, and the seed and the violated invariant if there is one.
@@ -9,10 +10,16 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 #[path = "../tests/simulation/mod.rs"]
 mod simulation;
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Store {
+    Memory,
+    File,
+}
 
 #[derive(Parser)]
 struct Options {
@@ -31,6 +38,9 @@ struct Options {
     /// Stop after so many seconds, however many seeds are left.
     #[arg(long)]
     seconds: Option<u64>,
+    /// What to keep the rows in; each seed draws it if not given.
+    #[arg(long)]
+    store: Option<Store>,
     /// Measure the speed on a small configuration.
     #[arg(long)]
     speed: bool,
@@ -39,6 +49,10 @@ struct Options {
 fn main() -> ExitCode {
     let options = Options::parse();
     let first = options.seed.unwrap_or_else(|| fastrand::u64(..1 << 48));
+    let store = options.store.map(|store| match store {
+        Store::Memory => simulation::Store::Memory,
+        Store::File => simulation::Store::File,
+    });
     println!("seeds {first} and on");
     let begun = Instant::now();
     let seconds = options.seconds.map(Duration::from_secs);
@@ -46,7 +60,7 @@ fn main() -> ExitCode {
     let seeds = (first..).take(options.seeds as usize).take_while(in_time);
     if options.trace {
         for seed in seeds {
-            let outcome = simulation::run(seed, true);
+            let outcome = simulation::run_on(seed, store, true);
             println!("{outcome:?}");
             if outcome.violation.is_some() {
                 return ExitCode::FAILURE;
@@ -63,7 +77,7 @@ fn main() -> ExitCode {
         println!("{summary}");
         return ExitCode::SUCCESS;
     }
-    match simulation::run_many(seeds, options.twice) {
+    match simulation::run_many(seeds, store, options.twice) {
         Ok(summary) => {
             println!("{summary}");
             ExitCode::SUCCESS
@@ -71,9 +85,11 @@ fn main() -> ExitCode {
         Err(outcome) => {
             let violation = outcome.violation.unwrap_or_default();
             println!("seed {}: {violation}", outcome.seed);
+            let store = options.store.map(|store| format!(" --store {store:?}").to_lowercase());
             println!(
-                "again: cargo run --release --example simulate -- --seed {} --trace",
-                outcome.seed
+                "again: cargo run --release --features conformance --example simulate -- --seed {} --trace{}",
+                outcome.seed,
+                store.unwrap_or_default()
             );
             ExitCode::FAILURE
         }

@@ -8,13 +8,13 @@ const SEEDS: u64 = if cfg!(debug_assertions) { 200 } else { 1_000 };
 
 #[test]
 fn no_seed_violates_an_invariant_and_each_goes_the_same_way_twice() {
-    match simulation::run_many(0..SEEDS, true) {
+    match simulation::run_many(0..SEEDS, None, true) {
         Ok(summary) => println!("{summary}"),
         Err(outcome) => panic!("seed {}: {}", outcome.seed, outcome.violation.unwrap()),
     }
 }
 
-/// Seeds that once found something, each with what that was.
+/// Seeds that once found something in memory, each with what that was.
 const REGRESSIONS: [u64; 3] = [
     90,    // a change of the configuration was committed and answered as failed
     348,   // a loop that claimed its pool anew spun on a timer that was due
@@ -24,7 +24,7 @@ const REGRESSIONS: [u64; 3] = [
 #[test]
 fn seeds_that_once_found_something_find_nothing() {
     for seed in REGRESSIONS {
-        let outcome = simulation::run(seed, false);
+        let outcome = simulation::run_on(seed, Some(simulation::Store::Memory), false);
         assert_eq!(outcome.violation, None, "seed {seed}");
     }
 }

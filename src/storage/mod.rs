@@ -12,6 +12,9 @@ mod redb;
 use std::ops::Bound;
 use std::sync::Arc;
 
+#[cfg(all(feature = "redb", feature = "conformance"))]
+#[doc(hidden)]
+pub use self::redb::sim as simulated;
 #[cfg(feature = "redb")]
 pub use self::redb::{Durability, Redb};
 pub use memory::Memory;

@@ -12,7 +12,7 @@ use actix_workpool::{PoolConfig, Runtime, StartError};
 use super::clients::{Callers, Ear, Tasks, client, set_limit};
 use super::functions::{OURS, give_way, register};
 use super::history::drain_limit;
-use super::plan::{FaultPlan, POOLS, below, pick};
+use super::plan::{FaultPlan, POOLS, Store, below, pick};
 use super::tables::{self, SimStorage};
 use super::world::{SimClock, is_there, millis, trace, with};
 
@@ -20,29 +20,21 @@ use super::world::{SimClock, is_there, millis, trace, with};
 #[derive(Clone, Copy, Debug)]
 enum Fate {
     /// Around a call of the storage: before it, or after it and before its answer.
-    CrashAtCall {
-        call: u64,
-        after: bool,
-    },
+    CrashAtCall { call: u64, after: bool },
+    /// At a write, a change of length or a sync of the disk.
+    CrashAtStep { step: u64 },
     /// At some time, and some steps later.
-    Crash {
-        ms: u64,
-        steps: u32,
-    },
+    Crash { ms: u64, steps: u32 },
     Shutdown {
         ms: u64,
         grace_ms: u64,
         crash_after_calls: Option<u64>,
+        crash_after_steps: Option<u64>,
     },
     /// The last handle on the runtime is dropped, and the thread goes on for some steps.
-    Drop {
-        ms: u64,
-        steps: u32,
-    },
+    Drop { ms: u64, steps: u32 },
     /// Faults stop, and everything drains.
-    Drain {
-        ms: u64,
-    },
+    Drain { ms: u64 },
 }
 
 /// Runs all lives of a seed.
@@ -70,7 +62,12 @@ fn draw_fate(last: bool) -> Fate {
         if last {
             return Fate::Drain { ms };
         }
+        let on_disk = world.plan.store == Store::File;
         let fate = match below(rng, 10) {
+            0..=3 if on_disk && rng.bool() => {
+                let most = pick(rng, &[20, 100, 600]);
+                Fate::CrashAtStep { step: rng.u64(1..most) }
+            }
             0 => Fate::CrashAtCall { call: rng.u64(1..16), after: rng.bool() },
             1..=3 => Fate::CrashAtCall { call: rng.u64(1..200), after: rng.bool() },
             4 | 5 => Fate::Crash { ms, steps: rng.u32(0..40) },
@@ -78,7 +75,9 @@ fn draw_fate(last: bool) -> Fate {
                 let grace_ms = pick(rng, &[0, 100, 10_000]);
                 let crash = below(rng, 4) == 0;
                 let crash_after_calls = crash.then(|| rng.u64(1..8));
-                Fate::Shutdown { ms, grace_ms, crash_after_calls }
+                let crash = on_disk && below(rng, 3) == 0;
+                let crash_after_steps = crash.then(|| rng.u64(1..30));
+                Fate::Shutdown { ms, grace_ms, crash_after_calls, crash_after_steps }
             }
             _ => Fate::Drop { ms, steps: rng.u32(0..20) },
         };
@@ -125,6 +124,9 @@ async fn live(fate: Fate) -> bool {
     if let Fate::CrashAtCall { call, after } = fate {
         with(|world| world.crash_at = Some((call, after)));
     }
+    if let Fate::CrashAtStep { step } = fate {
+        with(|world| world.stop_after(step));
+    }
     let Some(callers) = start(matches!(fate, Fate::Drain { .. })).await else {
         // It could not be started, and must have left nothing.
         return false;
@@ -134,7 +136,7 @@ async fn live(fate: Fate) -> bool {
         callers.clients.spawn(client(callers.clone()));
     }
     match fate {
-        Fate::CrashAtCall { .. } => {
+        Fate::CrashAtCall { .. } | Fate::CrashAtStep { .. } => {
             let longest = with(|world| world.plan.life_ms * 2);
             tokio::time::sleep(Duration::from_millis(longest)).await;
             with(|world| world.crash());
@@ -157,12 +159,15 @@ async fn live(fate: Fate) -> bool {
             after(0, steps).await;
             false
         }
-        Fate::Shutdown { ms, grace_ms, crash_after_calls } => {
+        Fate::Shutdown { ms, grace_ms, crash_after_calls, crash_after_steps } => {
             after(ms, 0).await;
             with(|world| {
                 trace!(world, "shutdown with a grace of {grace_ms} ms");
                 world.shutting_down = true;
                 world.crash_at = crash_after_calls.map(|calls| (world.calls + calls, true));
+                if let Some(steps) = crash_after_steps {
+                    world.stop_after(steps);
+                }
             });
             callers.runtime.shutdown(Duration::from_millis(grace_ms)).await;
             ended(grace_ms)
@@ -221,7 +226,7 @@ async fn start(last: bool) -> Option<Callers> {
                 if last {
                     with(|world| {
                         world.faulty = false;
-                        world.full = false;
+                        world.set_full(false);
                     });
                 }
                 tries += 1;
@@ -294,7 +299,7 @@ async fn go_wrong() {
                     return Some(by);
                 }
                 2 if world.plan.faults.full => {
-                    world.full = true;
+                    world.set_full(true);
                     trace!(world, "the storage is full");
                 }
                 _ => {
@@ -313,7 +318,7 @@ async fn go_wrong() {
         with(|world| {
             if world.faulty || world.full {
                 world.faulty = false;
-                world.full = false;
+                world.set_full(false);
                 trace!(world, "the storage works again");
             }
         });
@@ -341,7 +346,7 @@ async fn drain(callers: &Callers) {
     let answered = with(|world| {
         trace!(world, "drain");
         world.faulty = false;
-        world.full = false;
+        world.set_full(false);
         world.quiet = true;
         world.disturb();
         Duration::from_millis(world.plan.pause_ms + 120_000)

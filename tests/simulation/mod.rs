@@ -34,6 +34,8 @@ mod world;
 
 use std::time::{Duration, Instant};
 
+pub use plan::Store;
+
 /// What became of a seed.
 #[derive(Clone, Debug)]
 pub struct Outcome {
@@ -53,8 +55,14 @@ pub struct Outcome {
 
 /// Runs one seed.
 pub fn run(seed: u64, print: bool) -> Outcome {
+    run_on(seed, None, print)
+}
+
+/// Runs one seed on a given store, if one is given.
+pub fn run_on(seed: u64, store: Option<Store>, print: bool) -> Outcome {
     life::quiet_panics();
-    let plan = plan::Plan::draw(seed);
+    let mut plan = plan::Plan::draw(seed);
+    plan.store = store.unwrap_or(plan.store);
     run_plan(seed, plan, print)
 }
 
@@ -73,13 +81,17 @@ fn run_plan(seed: u64, plan: plan::Plan, print: bool) -> Outcome {
 }
 
 /// Runs seeds one after the other, each twice if `twice`, and sums up. Stops at the first violation.
-pub fn run_many(seeds: impl Iterator<Item = u64>, twice: bool) -> Result<Summary, Outcome> {
+pub fn run_many(
+    seeds: impl Iterator<Item = u64>,
+    store: Option<Store>,
+    twice: bool,
+) -> Result<Summary, Outcome> {
     let mut summary = Summary::default();
     let begun = Instant::now();
     for seed in seeds {
-        let mut outcome = run(seed, false);
+        let mut outcome = run_on(seed, store, false);
         if twice && outcome.violation.is_none() {
-            let again = run(seed, false);
+            let again = run_on(seed, store, false);
             if again.trace != outcome.trace {
                 let (first, second) = (outcome.trace, again.trace);
                 outcome.violation = Some(format!("two runs differ: {first:x} and {second:x}"));

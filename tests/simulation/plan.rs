@@ -10,6 +10,14 @@ use super::world::{Act, End};
 /// The names of the pools.
 pub const POOLS: [&str; 3] = ["p0", "p1", "p2"];
 
+/// What the rows are kept in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    Memory,
+    /// The durable store, on a simulated disk.
+    File,
+}
+
 /// What holds for a whole seed.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -37,6 +45,7 @@ pub struct Plan {
     pub on_completes: u64,
     /// The weights of what callers do; see `clients`.
     pub weights: [u64; 14],
+    pub store: Store,
 }
 
 #[derive(Clone, Debug)]
@@ -113,6 +122,7 @@ impl Plan {
                 1..=3 => pick(rng, &[0, 5, 20]),
                 _ => pick(rng, &[0, 2, 6]),
             }),
+            store: pick(rng, &[Store::Memory, Store::File]),
         }
     }
 
@@ -128,6 +138,7 @@ impl Plan {
             faults: FaultPlan::default(),
             wall_jumps: false,
             stalls: false,
+            store: Store::Memory,
             ..Plan::draw(seed)
         }
     }

@@ -1,12 +1,15 @@
 //! The storage of the simulated machine: its faults, and what a crash leaves of it.
 
 use std::cell::RefCell;
+use std::ops::Bound;
 use std::sync::Arc;
 
-use actix_workpool::model::{Change, Finished, Segment};
-use actix_workpool::storage::{Fsync, Memory, Opened, Storage, StorageError};
+use actix_workpool::model::{Change, Finished, Name, Payload, Segment, TableKey};
+use actix_workpool::storage::simulated::{self, SimDisk};
+use actix_workpool::storage::{Fsync, Memory, Opened, Redb, Storage, StorageError};
 use fastrand::Rng;
 
+use super::plan::{Store, below, pick};
 use super::reads::reads;
 use super::world::{self, World, trace, with};
 
@@ -14,29 +17,25 @@ thread_local! {
     static TABLES: RefCell<Tables> = RefCell::new(Tables::Memory(InMemory::default()));
 }
 
-/// What keeps the rows. A second kind, on a simulated disk, has its place here.
+/// What keeps the rows.
 pub enum Tables {
     Memory(InMemory),
+    File(Box<InFile>),
 }
 
 impl Tables {
     /// A handle on them, for one life.
-    fn handle(&self) -> Box<dyn Storage> {
+    fn handle(&self) -> Result<Box<dyn Storage>, StorageError> {
         match self {
-            Tables::Memory(tables) => Box::new(tables.memory.clone()),
+            Tables::Memory(tables) => Ok(Box::new(tables.memory.clone())),
+            Tables::File(tables) => Ok(Box::new(tables.open()?)),
         }
     }
 
     fn committed(&mut self, changes: Vec<Change>, now: Segment, fsync: Fsync) {
         match self {
             Tables::Memory(tables) => tables.committed(changes, now, fsync),
-        }
-    }
-
-    /// Loses what was not synced, or a part of it.
-    fn crash(&mut self, rng: &mut Rng) -> usize {
-        match self {
-            Tables::Memory(tables) => tables.crash(rng),
+            Tables::File(tables) => tables.committed(fsync),
         }
     }
 }
@@ -71,53 +70,239 @@ impl InMemory {
     }
 }
 
+/// A file on a simulated disk. Each commit leaves its number in a table of its own, so that the file itself says which
+/// ones it holds.
+pub struct InFile {
+    disk: SimDisk,
+    log_length: u64,
+    /// Every commit that may be there, by its number.
+    commits: Vec<Committed>,
+    next: u64,
+    /// Held while the tables are read in the end.
+    looking: Option<Redb>,
+}
+
+struct Committed {
+    number: u64,
+    completed: Vec<Arc<Finished>>,
+    /// The store said that it has happened, and perhaps also that it is safe.
+    happened: bool,
+    safe: bool,
+}
+
+/// The table with the numbers of commits.
+const COMMITS: &str = "commits";
+
+impl InFile {
+    fn open(&self) -> Result<Redb, StorageError> {
+        simulated::open(&self.disk, self.log_length, false)
+    }
+
+    /// Adds what tells that the commit has happened. One that only reports has nothing: it is kept in memory until the
+    /// next one, which it would not be then.
+    fn committing(&mut self, changes: &mut Vec<Change>, rng: &mut Rng) -> bool {
+        let only_reports =
+            changes.iter().all(|change| matches!(change, Change::InsertPendingCompletion { .. }));
+        if only_reports {
+            return false;
+        }
+        self.next += 1;
+        let completed = changes.iter().filter_map(|change| match change {
+            Change::CompleteWork { finished, .. } => Some(finished.clone()),
+            _ => None,
+        });
+        let completed = completed.collect();
+        let number = self.next;
+        self.commits.push(Committed { number, completed, happened: false, safe: false });
+        // Now and then one that is larger than the log.
+        let len = if below(rng, 60) == 0 { self.log_length as usize } else { 1 };
+        let (table, key) = (Name::from_static(COMMITS), TableKey::from(number));
+        changes.push(Change::PutRow { table, key, value: Payload::new(&vec![b'7'; len]) });
+        true
+    }
+
+    fn committed(&mut self, fsync: Fsync) {
+        let Some(last) = self.commits.last_mut() else { return };
+        last.happened = true;
+        if fsync == Fsync::Now {
+            self.all_safe();
+        }
+    }
+
+    /// Everything that has happened is certain to be there.
+    fn all_safe(&mut self) {
+        let unsafe_ones = self.commits.iter_mut().rev().take_while(|commit| !commit.safe);
+        for commit in unsafe_ones.filter(|commit| commit.happened) {
+            commit.safe = true;
+        }
+    }
+
+    /// Takes the commits that a store holds for those that have happened. Says what is wrong with them.
+    fn find(&mut self, store: &mut dyn Storage) -> Result<Result<usize, String>, StorageError> {
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        let rows = store.scan(Name::from_static(COMMITS), &all, usize::MAX)?;
+        let there: Vec<_> = rows.iter().filter_map(|(key, _)| key.as_u64()).collect();
+        let is_there = |commit: &Committed| there.binary_search(&commit.number).is_ok();
+        let mut lost = None;
+        for commit in &self.commits {
+            let number = commit.number;
+            match is_there(commit) {
+                true if lost.is_some() => {
+                    return Ok(Err(format!("commit {number} is there without {lost:?}")));
+                }
+                false if commit.safe => {
+                    return Ok(Err(format!("commit {number} was synced, and is not there")));
+                }
+                false if commit.happened => lost = Some(number),
+                _ => {}
+            }
+        }
+        let before = self.commits.len();
+        self.commits.retain(is_there);
+        for commit in &mut self.commits {
+            commit.happened = true;
+        }
+        if self.commits.len() != there.len() {
+            return Ok(Err("a commit is there that was lost before".into()));
+        }
+        Ok(Ok(before - self.commits.len()))
+    }
+
+    /// The process ends, and perhaps the machine with it.
+    fn crash(&mut self, rng: &mut Rng) {
+        self.disk = match below(rng, 4) {
+            0 => self.disk.for_next_process(),
+            _ => SimDisk::holding(self.disk.remains(rng)),
+        };
+    }
+}
+
 pub fn begin() {
-    TABLES.set(Tables::Memory(InMemory::default()));
+    let tables = with(|world| match world.plan.store {
+        Store::Memory => {
+            world.disk = None;
+            Tables::Memory(InMemory::default())
+        }
+        Store::File => {
+            // The store draws from there what has no influence on what it does.
+            fastrand::seed(world.seed);
+            let log_length = pick(&mut world.rng, &[8 << 10, 16 << 10, 64 << 10]);
+            let disk = SimDisk::default();
+            world.disk = Some(disk.clone());
+            let commits = Vec::new();
+            let tables = InFile { disk, log_length, commits, next: 0, looking: None };
+            Tables::File(Box::new(tables))
+        }
+    });
+    TABLES.set(tables);
 }
 
 /// What the process leaves behind when it ends without closing the storage.
 pub fn crash() {
-    let lost = with(|world| TABLES.with_borrow_mut(|tables| tables.crash(&mut world.rng)));
-    with(|world| trace!(world, "{lost} commits are lost"));
+    with(|world| {
+        TABLES.with_borrow_mut(|tables| match tables {
+            Tables::Memory(tables) => {
+                let lost = tables.crash(&mut world.rng);
+                trace!(world, "{lost} commits are lost");
+            }
+            Tables::File(tables) => {
+                tables.crash(&mut world.rng);
+                world.disk = Some(tables.disk.clone());
+            }
+        });
+    });
 }
 
 /// Everything is written, and nobody has the storage open.
 pub fn closed() {
-    TABLES.with_borrow_mut(|tables| match tables {
-        Tables::Memory(tables) => tables.synced = tables.commits.len(),
+    with(|world| {
+        TABLES.with_borrow_mut(|tables| match tables {
+            Tables::Memory(tables) => tables.synced = tables.commits.len(),
+            Tables::File(tables) => {
+                tables.all_safe();
+                tables.crash(&mut world.rng);
+                world.disk = Some(tables.disk.clone());
+            }
+        });
     });
 }
 
 /// Reads the tables as they are now, past all faults.
 pub fn look<T>(read: impl FnOnce(&mut dyn Storage) -> Result<T, StorageError>) -> T {
-    let mut handle = TABLES.with_borrow(Tables::handle);
-    read(&mut *handle).expect("tables can be read")
+    TABLES
+        .with_borrow_mut(|tables| match tables {
+            Tables::Memory(tables) => read(&mut tables.memory),
+            Tables::File(tables) => {
+                let opened = tables.looking.take().map_or_else(|| tables.open(), Ok);
+                read(tables.looking.insert(opened.expect("the file can be opened")))
+            }
+        })
+        .expect("tables can be read")
 }
 
 /// Every work that was completed in a commit that stayed, in order.
 pub fn completed() -> Vec<Arc<Finished>> {
-    TABLES.with_borrow(|tables| match tables {
+    let (completed, wrong) = TABLES.with_borrow_mut(|tables| match tables {
         Tables::Memory(tables) => {
             let changes = tables.commits.iter().flat_map(|(changes, _)| changes);
             let completed = changes.filter_map(|change| match change {
                 Change::CompleteWork { finished, .. } => Some(finished.clone()),
                 _ => None,
             });
-            completed.collect()
+            (completed.collect(), None)
         }
-    })
+        Tables::File(tables) => {
+            let opened = tables.looking.take().map_or_else(|| tables.open(), Ok);
+            let mut store = opened.expect("the file can be opened");
+            let wrong = tables.find(&mut store).expect("tables can be read").err();
+            tables.looking = Some(store);
+            let completed = tables.commits.iter().flat_map(|commit| commit.completed.clone());
+            (completed.collect(), wrong)
+        }
+    });
+    if let Some(wrong) = wrong {
+        with(|world| world.violate(wrong));
+    }
+    completed
 }
 
 /// The storage as one life has it.
 pub struct SimStorage {
-    tables: Box<dyn Storage>,
+    /// Missing until it is opened.
+    tables: Option<Box<dyn Storage>>,
     life: u32,
 }
 
 impl SimStorage {
     pub fn new() -> SimStorage {
-        let tables = TABLES.with_borrow(Tables::handle);
-        SimStorage { tables, life: with(|world| world.life) }
+        SimStorage { tables: None, life: with(|world| world.life) }
+    }
+
+    /// After each call that reached the tables: has the machine stopped meanwhile, and was there a reason to fail?
+    fn came_back<T>(&self, answer: Result<T, StorageError>) -> Result<T, StorageError> {
+        with(|world| {
+            let Some(disk) = &world.disk else { return answer };
+            if !world.dead && disk.has_stopped() {
+                trace!(world, "the machine stops");
+                world.crash();
+            }
+            if world.dead {
+                return Err(StorageError::Unavailable("the process is gone".into()));
+            }
+            if let Err(error) = &answer {
+                trace!(world, "the store fails: {error}");
+                let excused = world.full && !matches!(error, StorageError::Poisoned(_));
+                world.fault();
+                if !excused {
+                    world.violate(format_args!("the store fails with nothing wrong: {error}"));
+                }
+            }
+            answer
+        })
+    }
+
+    fn tables(&mut self) -> Result<&mut Box<dyn Storage>, StorageError> {
+        self.tables.as_mut().ok_or_else(|| StorageError::Poisoned("it is not open".into()))
     }
 
     fn gone(&self) -> bool {
@@ -155,7 +340,9 @@ impl SimStorage {
         read: impl FnOnce(&mut dyn Storage) -> Result<T, StorageError>,
     ) -> Result<T, StorageError> {
         self.call(name, true)?;
-        read(&mut *self.tables)
+        let tables = self.tables()?;
+        let answer = read(&mut **tables);
+        self.came_back(answer)
     }
 }
 
@@ -194,7 +381,21 @@ impl Storage for SimStorage {
 
     fn open(&mut self) -> Result<Opened, StorageError> {
         self.call("open", true)?;
-        let opened = self.tables.open()?;
+        let opened = TABLES.with_borrow_mut(|tables| {
+            let mut handle = tables.handle()?;
+            let opened = handle.open()?;
+            let found = match tables {
+                Tables::Memory(_) => Ok(0),
+                Tables::File(tables) => tables.find(&mut *handle)?,
+            };
+            self.tables = Some(handle);
+            Ok((opened, found))
+        });
+        let (opened, found) = self.came_back(opened)?;
+        with(|world| match found {
+            Ok(lost) => trace!(world, "{lost} commits are not there"),
+            Err(wrong) => world.violate(wrong),
+        });
         with(|world| {
             world.opened(opened.clock);
             trace!(world, "opened at {}", opened.clock);
@@ -204,7 +405,10 @@ impl Storage for SimStorage {
 
     fn close(&mut self) {
         if !self.gone() {
-            self.tables.close();
+            if let Some(tables) = &mut self.tables {
+                tables.close();
+            }
+            let _ = self.came_back(Ok(()));
         }
     }
 
@@ -218,7 +422,7 @@ impl Storage for SimStorage {
     ) -> Result<(), StorageError> {
         let call = self.call("commit", false)?;
         let answer_lost = with(|world| {
-            let refused = if world.full && !world.quiet {
+            let refused = if world.full && !world.quiet && world.disk.is_none() {
                 Some(StorageError::Unavailable("no space left".into()))
             } else if world.fails(|world| world.plan.faults.refuse) {
                 Some(StorageError::Unavailable("commit refused".into()))
@@ -241,9 +445,19 @@ impl Storage for SimStorage {
             }
             Ok(answer_lost)
         })?;
-        let copy = changes.clone();
-        self.tables.commit(changes, now, fsync)?;
-        TABLES.with_borrow_mut(|tables| tables.committed(copy, now, fsync));
+        let mut copy = changes.clone();
+        let is_marked = with(|world| {
+            TABLES.with_borrow_mut(|tables| match tables {
+                Tables::Memory(_) => true,
+                Tables::File(tables) => tables.committing(&mut copy, &mut world.rng),
+            })
+        });
+        let answer = self.tables()?.commit(&mut copy.clone(), now, fsync);
+        if answer.is_ok() && is_marked {
+            TABLES.with_borrow_mut(|tables| tables.committed(copy, now, fsync));
+        }
+        self.came_back(answer)?;
+        changes.clear();
         if with(|world| world.crash_at == Some((call, true))) {
             with(|world| {
                 trace!(world, "crash after commit {call}");

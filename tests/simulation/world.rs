@@ -10,6 +10,7 @@ use std::task::Waker;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use actix_workpool::model::Segment;
+use actix_workpool::storage::simulated::SimDisk;
 use actix_workpool::{Clock, FailureKind, RetryBehavior, WorkId};
 use fastrand::Rng;
 use tokio::time::Instant;
@@ -103,6 +104,8 @@ pub struct World {
     pub quiet: bool,
     pub alt_registered: bool,
 
+    /// What the tables are on, if they are on one.
+    pub disk: Option<SimDisk>,
     /// Whether something is wrong with the storage.
     pub faulty: bool,
     pub full: bool,
@@ -346,6 +349,7 @@ impl World {
             shutting_down: false,
             quiet: false,
             alt_registered: true,
+            disk: None,
             faulty: false,
             full: false,
             faults: 0,
@@ -448,6 +452,9 @@ impl World {
             trace!(self, "the process is gone");
             self.frozen = Some(self.now());
             self.dead = true;
+            if let Some(disk) = &self.disk {
+                disk.stop();
+            }
         }
         if let Some(waker) = self.waker.take() {
             waker.wake();
@@ -481,6 +488,21 @@ impl World {
     pub fn tick(&mut self) -> u64 {
         self.moment += 1;
         self.moment
+    }
+
+    /// From now on there is no space, or there is.
+    pub fn set_full(&mut self, full: bool) {
+        self.full = full;
+        if let Some(disk) = &self.disk {
+            disk.set_full(full);
+        }
+    }
+
+    /// The machine stops so many steps of its disk from now.
+    pub fn stop_after(&mut self, steps: u64) {
+        if let Some(disk) = &self.disk {
+            disk.stop_after(steps);
+        }
     }
 
     // Works

@@ -16,12 +16,16 @@
 //! | `tables.rs` | the tables, written by checkpoints |
 //! | `merged.rs` | reading all of it as one |
 //! | `codec.rs` | how rows and changes become bytes |
+//! | `sim.rs` | a disk in memory, for tests |
 
 mod codec;
 mod disk;
 mod log;
 mod merged;
 mod recent;
+#[cfg(feature = "conformance")]
+#[doc(hidden)]
+pub mod sim;
 mod tables;
 #[cfg(all(test, feature = "conformance"))]
 mod tests;

@@ -1,0 +1,221 @@
+//! A disk in memory, for tests: what was not synced when it stops is there afterwards, or not, or in part.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Redb;
+use super::disk::Disk;
+use crate::storage::StorageError;
+
+/// A disk writes this much at once, or not at all.
+const SECTOR: usize = 512;
+
+/// A disk in memory, that fails when it is told to.
+#[derive(Clone, Debug, Default)]
+pub struct SimDisk(Arc<Mutex<Platter>>);
+
+#[derive(Debug, Default)]
+pub(super) struct Platter {
+    /// What is read.
+    pub(super) seen: Vec<u8>,
+    /// What is certain to be there after a crash.
+    synced: Vec<u8>,
+    /// What was done since.
+    pending: Vec<Step>,
+    /// Writes, changes of length, and syncs so far.
+    pub(super) steps: u64,
+    /// The machine stops at this step, which does not happen, nor does anything that follows.
+    pub(super) stops_at: Option<u64>,
+    /// It has: a step was not done.
+    stopped: bool,
+    /// Steps from, and until, which there is no space left.
+    pub(super) full: Option<(u64, u64)>,
+    /// The sync at or after this step fails, once; what was to be synced may be there or not.
+    pub(super) sync_fails_at: Option<u64>,
+    pub(super) syncs: Vec<u64>,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Write(usize, Vec<u8>),
+    SetLen(usize),
+}
+
+impl SimDisk {
+    pub(super) fn platter(&self) -> MutexGuard<'_, Platter> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A disk with these bytes, all of them synced.
+    #[must_use]
+    pub fn holding(bytes: Vec<u8>) -> SimDisk {
+        let platter = Platter { seen: bytes.clone(), synced: bytes, ..Platter::default() };
+        SimDisk(Arc::new(Mutex::new(platter)))
+    }
+
+    /// Writes, changes of length, and syncs so far.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.platter().steps
+    }
+
+    /// The machine stops so many steps from now: that one does not happen, nor does any that follows.
+    pub fn stop_after(&self, steps: u64) {
+        let mut platter = self.platter();
+        platter.stops_at = Some(platter.steps + steps);
+    }
+
+    /// From now on nothing is written any more.
+    pub fn stop(&self) {
+        let mut platter = self.platter();
+        platter.stopped = true;
+        platter.stops_at = Some(0);
+    }
+
+    /// Whether the machine has stopped.
+    #[must_use]
+    pub fn has_stopped(&self) -> bool {
+        self.platter().stopped
+    }
+
+    /// From now on there is no space, or there is.
+    pub fn set_full(&self, full: bool) {
+        self.platter().full = full.then_some((0, u64::MAX));
+    }
+
+    /// The same disk for the next process. What the last one still does to its own is not seen there.
+    #[must_use]
+    pub fn for_next_process(&self) -> SimDisk {
+        let platter = self.platter();
+        let next = Platter {
+            seen: platter.seen.clone(),
+            synced: platter.synced.clone(),
+            pending: platter.pending.clone(),
+            ..Platter::default()
+        };
+        SimDisk(Arc::new(Mutex::new(next)))
+    }
+
+    /// What a crash may leave: of each write since the last sync any of its sectors, or none.
+    #[must_use]
+    pub fn remains(&self, rng: &mut fastrand::Rng) -> Vec<u8> {
+        let platter = self.platter();
+        let mut bytes = platter.synced.clone();
+        // Often all or nothing of it, which are the likely cases.
+        let kept = [0.0, 0.2, 0.5, 0.9, 1.0][rng.usize(..5)];
+        for step in &platter.pending {
+            match step {
+                Step::SetLen(len) => {
+                    if rng.f64() < kept {
+                        bytes.resize(*len, 0);
+                    }
+                }
+                Step::Write(offset, data) => {
+                    let mut at = 0;
+                    while at < data.len() {
+                        let end = ((offset + at) / SECTOR + 1) * SECTOR - offset;
+                        let end = end.min(data.len());
+                        if rng.f64() < kept {
+                            if bytes.len() < offset + end {
+                                bytes.resize(offset + end, 0);
+                            }
+                            bytes[offset + at..offset + end].copy_from_slice(&data[at..end]);
+                        }
+                        at = end;
+                    }
+                }
+            }
+        }
+        bytes
+    }
+}
+
+impl Platter {
+    fn step(&mut self) -> io::Result<()> {
+        self.steps += 1;
+        match self.stops_at {
+            Some(stop) if self.steps >= stop => {
+                self.stopped = true;
+                Err(io::Error::other("the machine has stopped"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.full.is_some_and(|(from, until)| (from..until).contains(&self.steps))
+    }
+}
+
+impl Disk for SimDisk {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.platter().seen.len() as u64)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let mut platter = self.platter();
+        platter.step()?;
+        let len = len as usize;
+        if len > platter.seen.len() && platter.is_full() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        platter.seen.resize(len, 0);
+        platter.pending.push(Step::SetLen(len));
+        Ok(())
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        let platter = self.platter();
+        let offset = offset as usize;
+        let bytes = platter.seen.get(offset..offset + into.len());
+        into.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut platter = self.platter();
+        platter.step()?;
+        let offset = offset as usize;
+        // Also what overwrites, as on a disk that never writes in place; some of it is there all the same.
+        let bytes = if platter.is_full() { &bytes[..bytes.len() / 2] } else { bytes };
+        if platter.seen.len() < offset + bytes.len() {
+            platter.seen.resize(offset + bytes.len(), 0);
+        }
+        platter.seen[offset..offset + bytes.len()].copy_from_slice(bytes);
+        platter.pending.push(Step::Write(offset, bytes.to_vec()));
+        match platter.is_full() {
+            true => Err(io::ErrorKind::StorageFull.into()),
+            false => Ok(()),
+        }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut platter = self.platter();
+        platter.step()?;
+        let step = platter.steps;
+        platter.syncs.push(step);
+        if platter.sync_fails_at.take_if(|at| *at <= step).is_some() {
+            return Err(io::Error::other("the disk does not answer"));
+        }
+        for step in std::mem::take(&mut platter.pending) {
+            match step {
+                Step::SetLen(len) => platter.synced.resize(len, 0),
+                Step::Write(offset, data) => {
+                    if platter.synced.len() < offset + data.len() {
+                        platter.synced.resize(offset + data.len(), 0);
+                    }
+                    platter.synced[offset..offset + data.len()].copy_from_slice(&data);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Opens a store there. With `threads`, checkpoints are made beside the commits.
+///
+/// # Errors
+/// As [`Redb::open`].
+pub fn open(disk: &SimDisk, log_length: u64, threads: bool) -> Result<Redb, StorageError> {
+    Redb::on(disk.clone(), log_length, threads)
+}
