@@ -33,6 +33,24 @@ pub(super) struct Platter {
     /// The sync at or after this step fails, once; what was to be synced may be there or not.
     pub(super) sync_fails_at: Option<u64>,
     pub(super) syncs: Vec<u64>,
+    /// The write, or change of length, at or after this step fails, once, with a part of it done.
+    write_fails_at: Option<u64>,
+    reads: u64,
+    /// The read at or after this one fails, once.
+    read_fails_at: Option<u64>,
+    failures: u64,
+    failed_syncs: u64,
+}
+
+/// What a disk may fail at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failing {
+    /// Nothing is read.
+    Read,
+    /// A part is written.
+    Write,
+    /// What was written since the last sync is seen, and may never get to the disk.
+    Sync,
 }
 
 #[derive(Clone, Debug)]
@@ -83,6 +101,35 @@ impl SimDisk {
         self.platter().full = full.then_some((0, u64::MAX));
     }
 
+    /// It fails once, when it has done so many more steps, or reads.
+    pub fn fail_after(&self, steps: u64, failing: Failing) {
+        let mut platter = self.platter();
+        let step = platter.steps + steps + 1;
+        match failing {
+            Failing::Read => platter.read_fails_at = Some(platter.reads + steps + 1),
+            Failing::Write => platter.write_fails_at = Some(step),
+            Failing::Sync => platter.sync_fails_at = Some(step),
+        }
+    }
+
+    /// It will not fail any more.
+    pub fn heal(&self) {
+        let mut platter = self.platter();
+        (platter.read_fails_at, platter.write_fails_at, platter.sync_fails_at) = (None, None, None);
+    }
+
+    /// How often it has failed.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.platter().failures
+    }
+
+    /// How often a sync has.
+    #[must_use]
+    pub fn failed_syncs(&self) -> u64 {
+        self.platter().failed_syncs
+    }
+
     /// The same disk for the next process. What the last one still does to its own is not seen there.
     #[must_use]
     pub fn for_next_process(&self) -> SimDisk {
@@ -104,29 +151,41 @@ impl SimDisk {
         // Often all or nothing of it, which are the likely cases.
         let kept = [0.0, 0.2, 0.5, 0.9, 1.0][rng.usize(..5)];
         for step in &platter.pending {
-            match step {
-                Step::SetLen(len) => {
-                    if rng.f64() < kept {
-                        bytes.resize(*len, 0);
-                    }
+            step.reach(&mut bytes, kept, rng);
+        }
+        bytes
+    }
+}
+
+/// How much of a write is done by a disk that fails in the middle of it.
+fn half(offset: usize, len: usize) -> usize {
+    ((offset + len / 2) / SECTOR * SECTOR).saturating_sub(offset)
+}
+
+impl Step {
+    /// Does a part of it: each sector is as likely as that.
+    fn reach(&self, bytes: &mut Vec<u8>, kept: f64, rng: &mut fastrand::Rng) {
+        match self {
+            Step::SetLen(len) => {
+                if rng.f64() < kept {
+                    bytes.resize(*len, 0);
                 }
-                Step::Write(offset, data) => {
-                    let mut at = 0;
-                    while at < data.len() {
-                        let end = ((offset + at) / SECTOR + 1) * SECTOR - offset;
-                        let end = end.min(data.len());
-                        if rng.f64() < kept {
-                            if bytes.len() < offset + end {
-                                bytes.resize(offset + end, 0);
-                            }
-                            bytes[offset + at..offset + end].copy_from_slice(&data[at..end]);
+            }
+            Step::Write(offset, data) => {
+                let mut at = 0;
+                while at < data.len() {
+                    let end = ((offset + at) / SECTOR + 1) * SECTOR - offset;
+                    let end = end.min(data.len());
+                    if rng.f64() < kept {
+                        if bytes.len() < offset + end {
+                            bytes.resize(offset + end, 0);
                         }
-                        at = end;
+                        bytes[offset + at..offset + end].copy_from_slice(&data[at..end]);
                     }
+                    at = end;
                 }
             }
         }
-        bytes
     }
 }
 
@@ -142,6 +201,16 @@ impl Platter {
         }
     }
 
+    fn fail(&mut self) -> io::Error {
+        self.failures += 1;
+        io::Error::other("the disk does not answer")
+    }
+
+    fn write_fails(&mut self) -> bool {
+        let step = self.steps;
+        self.write_fails_at.take_if(|at| *at <= step).is_some()
+    }
+
     fn is_full(&self) -> bool {
         self.full.is_some_and(|(from, until)| (from..until).contains(&self.steps))
     }
@@ -155,6 +224,9 @@ impl Disk for SimDisk {
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut platter = self.platter();
         platter.step()?;
+        if platter.write_fails() {
+            return Err(platter.fail());
+        }
         let len = len as usize;
         if len > platter.seen.len() && platter.is_full() {
             return Err(io::ErrorKind::StorageFull.into());
@@ -165,7 +237,12 @@ impl Disk for SimDisk {
     }
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        let platter = self.platter();
+        let mut platter = self.platter();
+        platter.reads += 1;
+        let read = platter.reads;
+        if platter.read_fails_at.take_if(|at| *at <= read).is_some() {
+            return Err(platter.fail());
+        }
         let offset = offset as usize;
         let bytes = platter.seen.get(offset..offset + into.len());
         into.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
@@ -177,15 +254,17 @@ impl Disk for SimDisk {
         platter.step()?;
         let offset = offset as usize;
         // Also what overwrites, as on a disk that never writes in place; some of it is there all the same.
-        let bytes = if platter.is_full() { &bytes[..bytes.len() / 2] } else { bytes };
+        let (fails, is_full) = (platter.write_fails(), platter.is_full());
+        let bytes = if fails || is_full { &bytes[..half(offset, bytes.len())] } else { bytes };
         if platter.seen.len() < offset + bytes.len() {
             platter.seen.resize(offset + bytes.len(), 0);
         }
         platter.seen[offset..offset + bytes.len()].copy_from_slice(bytes);
         platter.pending.push(Step::Write(offset, bytes.to_vec()));
-        match platter.is_full() {
-            true => Err(io::ErrorKind::StorageFull.into()),
-            false => Ok(()),
+        match (fails, is_full) {
+            (true, _) => Err(platter.fail()),
+            (false, true) => Err(io::ErrorKind::StorageFull.into()),
+            (false, false) => Ok(()),
         }
     }
 
@@ -194,21 +273,21 @@ impl Disk for SimDisk {
         platter.step()?;
         let step = platter.steps;
         platter.syncs.push(step);
-        if platter.sync_fails_at.take_if(|at| *at <= step).is_some() {
-            return Err(io::Error::other("the disk does not answer"));
+        let fails = platter.sync_fails_at.take_if(|at| *at <= step).is_some();
+        // What it could not write the system takes for written: no later sync brings it to the disk.
+        let mut rng = fastrand::Rng::with_seed(step);
+        let kept = if fails { [0.0, 0.5, 1.0][rng.usize(..3)] } else { 1.0 };
+        let Platter { pending, synced, .. } = &mut *platter;
+        for step in pending.drain(..) {
+            step.reach(synced, kept, &mut rng);
         }
-        for step in std::mem::take(&mut platter.pending) {
-            match step {
-                Step::SetLen(len) => platter.synced.resize(len, 0),
-                Step::Write(offset, data) => {
-                    if platter.synced.len() < offset + data.len() {
-                        platter.synced.resize(offset + data.len(), 0);
-                    }
-                    platter.synced[offset..offset + data.len()].copy_from_slice(&data);
-                }
+        match fails {
+            true => {
+                platter.failed_syncs += 1;
+                Err(platter.fail())
             }
+            false => Ok(()),
         }
-        Ok(())
     }
 }
 

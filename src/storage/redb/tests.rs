@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::sim::SimDisk;
+use super::sim::{Failing, SimDisk};
 use super::*;
 use crate::storage::Memory;
 use crate::storage::conformance::{POOLS, Script};
@@ -12,6 +12,11 @@ const LOG: u64 = 16 << 10;
 
 fn open(disk: &SimDisk) -> Result<Redb, StorageError> {
     Redb::on(disk.clone(), LOG, false)
+}
+
+/// Every other seed has checkpoints on their thread, where what goes wrong does so at another time in each run.
+fn open_either(disk: &SimDisk, seed: u64) -> Result<Redb, StorageError> {
+    Redb::on(disk.clone(), LOG, seed % 2 == 1)
 }
 
 /// Everything that can be asked.
@@ -69,11 +74,14 @@ struct Life {
     safe: usize,
     /// How many were before the last one that was synced.
     safe_before: usize,
+    /// How many commits in 256 are larger than a half of the log.
+    large: u8,
 }
 
 impl Life {
     fn new(seed: u64) -> Life {
-        Life { script: Script::new(seed), commits: Vec::new(), safe: 0, safe_before: 0 }
+        let large = if seed % 8 < 6 { 8 } else { 64 };
+        Life { script: Script::new(seed), commits: Vec::new(), safe: 0, safe_before: 0, large }
     }
 
     /// Makes the next commit, which may fail.
@@ -84,8 +92,7 @@ impl Life {
         };
         let script = &mut self.script;
         script.now = Segment(script.now.0 + script.rng.u64(..5));
-        if script.rng.u8(..) < 8 {
-            // Larger than a half of the log.
+        if script.rng.u8(..) < self.large {
             let value = Payload::new(&vec![b'7'; LOG as usize]);
             let (table, key) = (Name::from_static("t"), TableKey::from("large"));
             changes.push(Change::PutRow { table, key, value });
@@ -114,15 +121,25 @@ impl Life {
 
     /// Finds out which commits a store holds: all of those that are safe, and some of those that follow.
     fn find(&mut self, backend: &mut Redb) -> usize {
+        self.try_find(backend).expect("the store answers")
+    }
+
+    /// As [`Life::find`], of a store that may have no space for mending itself.
+    fn find_when_it_answers(&mut self, backend: &mut Redb) -> usize {
+        let found = (0..1_000).find_map(|_| self.try_find(backend).ok());
+        found.expect("the store answers again when there is space")
+    }
+
+    fn try_find(&mut self, backend: &mut Redb) -> Result<usize, StorageError> {
         let ids = self.script.ids.clone();
-        let theirs = everything(backend, &ids).expect("the store answers");
+        let theirs = everything(backend, &ids)?;
         for commits in (self.safe..=self.commits.len()).rev() {
             let mut memory = Memory::new();
             for (changes, now) in &self.commits[..commits] {
                 memory.commit(&mut changes.clone(), *now, Fsync::Now).expect("memory commits");
             }
             if everything(&mut memory, &ids).expect("memory answers") == theirs {
-                return commits;
+                return Ok(commits);
             }
         }
         let (safe, all) = (self.safe, self.commits.len());
@@ -173,14 +190,15 @@ fn crashes_one_after_the_other_also_while_recovering_leave_what_was_acknowledged
         let mut life = Life::new(seed);
         for _ in 0..8 {
             disk.platter().stops_at = Some(rng.u64(1..150));
-            if let Ok(mut backend) = open(&disk) {
+            if let Ok(mut backend) = open_either(&disk, seed) {
                 let found = life.find(&mut backend);
                 life.go_back_to(found);
                 while life.go_on(&mut backend).is_ok() {}
             }
             disk = SimDisk::holding(disk.remains(&mut rng));
         }
-        let mut backend = open(&disk).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        let mut backend =
+            open_either(&disk, seed).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         life.find(&mut backend);
     }
 }
@@ -192,7 +210,7 @@ fn a_full_disk_refuses_and_goes_on_when_there_is_space() {
         let mut rng = fastrand::Rng::with_seed(seed);
         let disk = SimDisk::default();
         let mut life = Life::new(seed);
-        let mut backend = open(&disk).expect("opens");
+        let mut backend = open_either(&disk, seed).expect("opens");
         let from = disk.platter().steps + rng.u64(..60);
         disk.platter().full = Some((from, from + rng.u64(1..200)));
         while life.commits.len() < 120 {
@@ -209,7 +227,7 @@ fn a_full_disk_refuses_and_goes_on_when_there_is_space() {
         let all = life.commits.len();
         assert_eq!(life.find(&mut backend), all, "seed {seed}");
         backend.close();
-        let mut backend = open(&disk).expect("opens again");
+        let mut backend = open_either(&disk, seed).expect("opens again");
         assert_eq!(life.find(&mut backend), all, "seed {seed}: opened again");
     }
     assert!(refused > 40, "commits were refused");
@@ -221,7 +239,7 @@ fn after_a_failed_sync_the_store_is_to_be_opened_again() {
         let mut rng = fastrand::Rng::with_seed(seed);
         let disk = SimDisk::default();
         let mut life = Life::new(seed);
-        let mut backend = open(&disk).expect("opens");
+        let mut backend = open_either(&disk, seed).expect("opens");
         let steps = disk.platter().steps;
         disk.platter().sync_fails_at = Some(steps + rng.u64(..80));
         let error = loop {
@@ -237,14 +255,46 @@ fn after_a_failed_sync_the_store_is_to_be_opened_again() {
         }
         drop(backend);
         // The machine stops later on. What the system could not write is not there then, though it was seen before.
-        let mut reopened = open(&disk).expect("opens again");
+        let mut reopened = open_either(&disk, seed).expect("opens again");
         let found = life.find(&mut reopened);
         life.go_back_to(found);
         drop(reopened);
         let disk = SimDisk::holding(disk.remains(&mut rng));
-        let mut backend = open(&disk).expect("opens after the crash");
+        let mut backend = open_either(&disk, seed).expect("opens after the crash");
         assert_eq!(life.find(&mut backend), found, "seed {seed}");
     }
+}
+
+#[test]
+fn reads_and_writes_that_fail_are_errors_and_pass() {
+    let mut failed = 0;
+    for seed in 0..rounds(40) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let disk = SimDisk::default();
+        let mut life = Life::new(seed);
+        let mut backend = open_either(&disk, seed).expect("opens");
+        while life.commits.len() < 120 {
+            // After a failed write the tables are opened anew, with nothing in memory.
+            if rng.u8(..4) == 0 {
+                disk.fail_after(rng.u64(..20), Failing::Write);
+            }
+            if rng.bool() {
+                disk.fail_after(rng.u64(..6), Failing::Read);
+            }
+            let before = life.commits.len();
+            if let Err(error) = life.go_on(&mut backend) {
+                assert!(matches!(error, StorageError::Unavailable(_)), "seed {seed}: {error:?}");
+                life.safe = before;
+                let found = life.find_when_it_answers(&mut backend);
+                life.go_back_to(found);
+                failed += 1;
+            }
+            disk.heal();
+        }
+        let all = life.commits.len();
+        assert_eq!(life.find(&mut backend), all, "seed {seed}");
+    }
+    assert!(failed > 40, "commits were refused: {failed}");
 }
 
 #[test]
@@ -298,17 +348,4 @@ fn a_flipped_bit_in_the_log_is_found_unless_it_is_in_the_last_commit() {
         }
     }
     assert!(found > 0, "some of them matter");
-}
-
-impl Life {
-    /// As [`Life::find`], of a store that may have no space for mending itself.
-    fn find_when_it_answers(&mut self, backend: &mut Redb) -> usize {
-        let ids = self.script.ids.clone();
-        for _ in 0..1_000 {
-            if everything(backend, &ids).is_ok() {
-                return self.find(backend);
-            }
-        }
-        panic!("the store answers again when there is space");
-    }
 }
