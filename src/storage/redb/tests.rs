@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::sim::{Failing, SimDisk};
 use super::*;
+use crate::config::PoolConfig;
 use crate::storage::Memory;
 use crate::storage::conformance::{POOLS, Script};
 
@@ -31,6 +32,7 @@ struct Everything {
 
 #[derive(Debug, PartialEq)]
 struct PoolRows {
+    opened: Option<(Name, PoolConfig, u64)>,
     state: StateRow,
     counts: Counts,
     running: Vec<RunningRow>,
@@ -41,10 +43,13 @@ struct PoolRows {
 
 fn everything(storage: &mut dyn Storage, ids: &[WorkId]) -> Result<Everything, StorageError> {
     let mut pools = Vec::new();
+    let opened = storage.open()?.pools;
     let last = Segment(u64::MAX - 1);
     for pool in (0..POOLS).map(PoolId) {
         let demand = Demand { free_slots: 1000, batch_size: 1000, ..Demand::default() };
+        let opened = opened.iter().find(|row| row.pool == pool);
         pools.push(PoolRows {
+            opened: opened.map(|row| (row.name, row.config.clone(), row.pending)),
             state: storage.state(pool)?,
             counts: storage.counts(pool, &Cursors::default())?,
             running: storage.running(pool)?,
