@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use actix::prelude::*;
+use actix_workpool::storage::StorageError;
 use actix_workpool::{
     CancelAnswer, Completed, CompletionResult, Enqueue, EnqueueError, Function, JoinError, OneWork,
     PoolConfig, PoolError, RetryBehavior, Runtime, WorkHandle, WorkId, WorkStatus, Workpool,
@@ -83,6 +84,11 @@ impl Handler<Completed<Job, Output>> for Ear {
             }
         });
     }
+}
+
+/// Whether an enqueue that was answered so may have happened.
+fn is_unsure(error: &EnqueueError) -> bool {
+    matches!(error, EnqueueError::Closed | EnqueueError::Storage(StorageError::Poisoned(_)))
 }
 
 /// How a work is enqueued.
@@ -283,13 +289,7 @@ impl World {
             }
             Err(error) => {
                 trace!(self, "enqueue {number}: {error}");
-                let unsure = match &error {
-                    EnqueueError::Closed => true,
-                    EnqueueError::Storage(error) => {
-                        matches!(error, actix_workpool::storage::StorageError::Poisoned(_))
-                    }
-                    _ => false,
-                };
+                let unsure = is_unsure(&error);
                 let quiet = self.quiet && !self.is_disturbed();
                 let work = &mut self.works[number as usize];
                 if !unsure {
@@ -457,9 +457,9 @@ async fn enqueue_batch(callers: &Callers, pool: usize) {
             }
         }
         Err(error) => {
-            let closed = matches!(error, EnqueueError::Closed);
+            let unsure = is_unsure(&error);
             for number in &numbers {
-                let error = match closed {
+                let error = match unsure {
                     true => EnqueueError::Closed,
                     false => EnqueueError::Overloaded { pending: 0, max: 0 },
                 };
@@ -627,7 +627,7 @@ pub async fn set_limit(workpool: &Workpool, pool: usize, limit: usize, paused: b
                 pool.was_full = now;
             }
             // It may have been asked for and not refused: the next life tells.
-            Err(PoolError::Closed) => {}
+            Err(PoolError::Closed | PoolError::Storage(StorageError::Poisoned(_))) => {}
             Err(_) => pool.asked = None,
         }
     });

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use actix::Actor;
 use actix_workpool::{PoolConfig, Runtime, StartError};
+use tokio::task::JoinHandle;
 
 use super::clients::{Callers, Ear, Tasks, client, set_limit};
 use super::functions::{OURS, give_way, register};
@@ -127,14 +128,33 @@ async fn live(fate: Fate) -> bool {
     if let Fate::CrashAtStep { step } = fate {
         with(|world| world.stop_after(step));
     }
-    let Some(callers) = start(matches!(fate, Fate::Drain { .. })).await else {
+    let last = matches!(fate, Fate::Drain { .. });
+    with(|world| {
+        if world.plan.faults.disk && world.disk.is_some() && below(&mut world.rng, 4) == 0 {
+            world.break_disk(last);
+        }
+    });
+    let Some(callers) = start(last).await else {
         // It could not be started, and must have left nothing.
         return false;
     };
-    let faults = actix::spawn(go_wrong());
+    let faults = actix::spawn(go_wrong(last));
     for _ in 0..with(|world| world.plan.clients) {
         callers.clients.spawn(client(callers.clone()));
     }
+    let (clients, tasks) = (callers.clients.clone(), callers.tasks.clone());
+    tokio::select! {
+        biased;
+        clean = come_to(fate, callers, faults) => clean,
+        () = poisoned() => {
+            give_up(&clients, &tasks).await;
+            false
+        }
+    }
+}
+
+/// Goes on until the life has come to its end. Says whether everything was written.
+async fn come_to(fate: Fate, callers: Callers, faults: JoinHandle<()>) -> bool {
     match fate {
         Fate::CrashAtCall { .. } | Fate::CrashAtStep { .. } => {
             let longest = with(|world| world.plan.life_ms * 2);
@@ -181,6 +201,29 @@ async fn live(fate: Fate) -> bool {
     }
 }
 
+/// Returns some time after the storage has said that it is to be opened again.
+async fn poisoned() {
+    let is_poisoned = || with(|world| world.poisoned);
+    poll_fn(|_| if is_poisoned() { Poll::Ready(()) } else { Poll::Pending }).await;
+    after(with(|world| pick(&mut world.rng, &[0, 0, 500, 10_000])), 0).await;
+}
+
+/// With a storage that is to be opened again, nothing works; but whoever asks for something is told so.
+async fn give_up(clients: &Tasks, tasks: &Tasks) {
+    with(|world| {
+        trace!(world, "the storage is given up");
+        world.shutting_down = true;
+    });
+    let answered = with(|world| Duration::from_millis(world.plan.pause_ms + 120_000));
+    let all = async {
+        clients.end().await;
+        tasks.end().await;
+    };
+    if tokio::time::timeout(answered, all).await.is_err() {
+        with(|world| world.violate("a caller of a storage that is to be opened again waits"));
+    }
+}
+
 async fn after(ms: u64, steps: u32) {
     if ms > 0 {
         tokio::time::sleep(Duration::from_millis(ms)).await;
@@ -224,10 +267,7 @@ async fn start(last: bool) -> Option<Callers> {
                     return None;
                 }
                 if last {
-                    with(|world| {
-                        world.faulty = false;
-                        world.set_full(false);
-                    });
+                    with(|world| world.mend());
                 }
                 tries += 1;
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -271,10 +311,11 @@ async fn start(last: bool) -> Option<Callers> {
 }
 
 /// What goes wrong in a life besides its end.
-async fn go_wrong() {
+async fn go_wrong(last: bool) {
     let nothing = with(|world| {
-        let FaultPlan { refuse, answer_lost, conflict, read, full, .. } = world.plan.faults;
-        let storage = refuse + answer_lost + conflict + read > 0 || full;
+        let FaultPlan { refuse, answer_lost, conflict, read, full, disk, .. } = world.plan.faults;
+        let disk = disk && world.disk.is_some();
+        let storage = refuse + answer_lost + conflict + read > 0 || full || disk;
         !storage && !world.plan.stalls && !world.plan.wall_jumps
     });
     if nothing {
@@ -288,6 +329,10 @@ async fn go_wrong() {
         });
         tokio::time::sleep(Duration::from_millis(pause)).await;
         let stall = with(|world| {
+            if world.plan.faults.disk && world.disk.is_some() && world.rng.bool() {
+                world.break_disk(last);
+                return None;
+            }
             match below(&mut world.rng, 4) {
                 0 if world.plan.wall_jumps => {
                     let by = world.rng.i64(-3_600_000..3_600_000);
@@ -317,10 +362,9 @@ async fn go_wrong() {
         tokio::time::sleep(Duration::from_millis(lasts)).await;
         with(|world| {
             if world.faulty || world.full {
-                world.faulty = false;
-                world.set_full(false);
                 trace!(world, "the storage works again");
             }
+            world.mend();
         });
     }
 }
@@ -337,7 +381,7 @@ fn ended(grace_ms: u64) -> bool {
         if running > 0 {
             world.violate(format_args!("{running} attempts run after the shutdown"));
         }
-        !world.is_disturbed() && !world.full
+        !world.is_disturbed() && !world.full && !world.poisoned
     })
 }
 
@@ -345,8 +389,7 @@ fn ended(grace_ms: u64) -> bool {
 async fn drain(callers: &Callers) {
     let answered = with(|world| {
         trace!(world, "drain");
-        world.faulty = false;
-        world.set_full(false);
+        world.mend();
         world.quiet = true;
         world.disturb();
         Duration::from_millis(world.plan.pause_ms + 120_000)

@@ -66,6 +66,8 @@ pub struct FaultPlan {
     pub read: u64,
     /// Whether the storage is full now and then.
     pub full: bool,
+    /// Whether the disk under a file fails now and then.
+    pub disk: bool,
     /// How often something begins to be wrong: pauses of up to this long.
     pub every_ms: u64,
     /// For how long.
@@ -100,10 +102,11 @@ impl Plan {
             conflict: per_mille(&[0, 0, 100]),
             read: per_mille(&[0, 0, 20, 200]),
             full: per_mille(&[0, 1]) == 1,
+            disk: false,
             every_ms: pick(rng, &[500, 5_000, 60_000]),
             for_ms: pick(rng, &[50, 1_000, 20_000]),
         };
-        Plan {
+        let mut plan = Plan {
             pools,
             clients,
             ops,
@@ -123,7 +126,9 @@ impl Plan {
                 _ => pick(rng, &[0, 2, 6]),
             }),
             store: pick(rng, &[Store::Memory, Store::File]),
-        }
+        };
+        plan.faults.disk = below(rng, 3) == 0;
+        plan
     }
 
     pub fn small(seed: u64) -> Plan {

@@ -271,17 +271,22 @@ pub struct SimStorage {
     /// Missing until it is opened.
     tables: Option<Box<dyn Storage>>,
     life: u32,
+    /// How often the disk had failed when the call under way began.
+    failures: u64,
+    /// How often a sync had failed when the storage was opened, and when the call under way began.
+    failed_syncs: (u64, u64),
 }
 
 impl SimStorage {
     pub fn new() -> SimStorage {
-        SimStorage { tables: None, life: with(|world| world.life) }
+        let life = with(|world| world.life);
+        SimStorage { tables: None, life, failures: 0, failed_syncs: (0, 0) }
     }
 
     /// After each call that reached the tables: has the machine stopped meanwhile, and was there a reason to fail?
     fn came_back<T>(&self, answer: Result<T, StorageError>) -> Result<T, StorageError> {
         with(|world| {
-            let Some(disk) = &world.disk else { return answer };
+            let Some(disk) = world.disk.clone() else { return answer };
             if !world.dead && disk.has_stopped() {
                 trace!(world, "the machine stops");
                 world.crash();
@@ -289,9 +294,19 @@ impl SimStorage {
             if world.dead {
                 return Err(StorageError::Unavailable("the process is gone".into()));
             }
+            let failing = disk.failures() > self.failures;
+            let lost = disk.failed_syncs() > self.failed_syncs.0;
+            if failing {
+                trace!(world, "the disk has failed");
+                world.fault();
+            }
             if let Err(error) = &answer {
                 trace!(world, "the store fails: {error}");
-                let excused = world.full && !matches!(error, StorageError::Poisoned(_));
+                let is_poisoned = matches!(error, StorageError::Poisoned(_));
+                let excused = failing || lost || (world.full && !is_poisoned);
+                if lost && is_poisoned && self.tables.is_some() {
+                    world.poison();
+                }
                 world.fault();
                 if !excused {
                     world.violate(format_args!("the store fails with nothing wrong: {error}"));
@@ -310,11 +325,14 @@ impl SimStorage {
     }
 
     /// Before each call: does the process still live, and does the storage do what it is asked?
-    fn call(&self, name: &str, read: bool) -> Result<u64, StorageError> {
+    fn call(&mut self, name: &str, read: bool) -> Result<u64, StorageError> {
         if self.gone() {
             return Err(StorageError::Unavailable("the process is gone".into()));
         }
         with(|world| {
+            if let Some(disk) = &world.disk {
+                (self.failures, self.failed_syncs.1) = (disk.failures(), disk.failed_syncs());
+            }
             world.calls += 1;
             let call = world.calls;
             world.stands_still();
@@ -381,6 +399,7 @@ impl Storage for SimStorage {
 
     fn open(&mut self) -> Result<Opened, StorageError> {
         self.call("open", true)?;
+        self.failed_syncs.0 = self.failed_syncs.1;
         let opened = TABLES.with_borrow_mut(|tables| {
             let mut handle = tables.handle()?;
             let opened = handle.open()?;
@@ -454,6 +473,9 @@ impl Storage for SimStorage {
         });
         let answer = self.tables()?.commit(&mut copy.clone(), now, fsync);
         if answer.is_ok() && is_marked {
+            if self.failed_syncs.1 > self.failed_syncs.0 {
+                with(|world| world.violate("a commit is taken after a sync has failed"));
+            }
             TABLES.with_borrow_mut(|tables| tables.committed(copy, now, fsync));
         }
         self.came_back(answer)?;

@@ -10,13 +10,13 @@ use std::task::Waker;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use actix_workpool::model::Segment;
-use actix_workpool::storage::simulated::SimDisk;
+use actix_workpool::storage::simulated::{Failing, SimDisk};
 use actix_workpool::{Clock, FailureKind, RetryBehavior, WorkId};
 use fastrand::Rng;
 use tokio::time::Instant;
 
 use super::Outcome;
-use super::plan::{POOLS, Plan};
+use super::plan::{POOLS, Plan, pick};
 
 thread_local! {
     static WORLD: RefCell<Option<World>> = const { RefCell::new(None) };
@@ -109,6 +109,8 @@ pub struct World {
     /// Whether something is wrong with the storage.
     pub faulty: bool,
     pub full: bool,
+    /// A sync has failed: the storage is to be opened again.
+    pub poisoned: bool,
     pub faults: u64,
     /// Until then nobody can expect anything to be quick.
     pub disturbed: Micros,
@@ -352,6 +354,7 @@ impl World {
             disk: None,
             faulty: false,
             full: false,
+            poisoned: false,
             faults: 0,
             disturbed: 0,
             stalled: 0,
@@ -441,6 +444,7 @@ impl World {
         self.last_call = (0, 0);
         self.crash_at = None;
         self.shutting_down = false;
+        self.poisoned = false;
         self.disturb();
         let life = self.life;
         trace!(self, "life {life} begins");
@@ -458,6 +462,15 @@ impl World {
         }
         if let Some(waker) = self.waker.take() {
             waker.wake();
+        }
+    }
+
+    /// The storage has said that it is to be opened again. The task that waits for that is the one that waits for a
+    /// crash.
+    pub fn poison(&mut self) {
+        self.poisoned = true;
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
         }
     }
 
@@ -495,6 +508,28 @@ impl World {
         self.full = full;
         if let Some(disk) = &self.disk {
             disk.set_full(full);
+        }
+    }
+
+    /// The disk fails once, soon. A sync is spared where the life must go on.
+    pub fn break_disk(&mut self, spare_syncs: bool) {
+        let Some(disk) = self.disk.clone() else { return };
+        let most = pick(&mut self.rng, &[1, 5, 40]);
+        let steps = self.rng.u64(0..most);
+        let failing = pick(&mut self.rng, &[Failing::Write, Failing::Sync]);
+        if failing == Failing::Sync && spare_syncs {
+            return;
+        }
+        trace!(self, "the disk fails after {steps}: {failing:?}");
+        disk.fail_after(steps, failing, self.rng.u64(..));
+    }
+
+    /// Nothing is wrong with the storage any more.
+    pub fn mend(&mut self) {
+        self.faulty = false;
+        self.set_full(false);
+        if let Some(disk) = &self.disk {
+            disk.heal();
         }
     }
 

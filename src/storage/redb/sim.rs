@@ -40,6 +40,8 @@ pub(super) struct Platter {
     read_fails_at: Option<u64>,
     failures: u64,
     failed_syncs: u64,
+    /// What a failed sync keeps is drawn from there.
+    pub(super) chance: u64,
 }
 
 /// What a disk may fail at.
@@ -101,9 +103,10 @@ impl SimDisk {
         self.platter().full = full.then_some((0, u64::MAX));
     }
 
-    /// It fails once, when it has done so many more steps, or reads.
-    pub fn fail_after(&self, steps: u64, failing: Failing) {
+    /// It fails once, when it has done so many more steps, or reads. By `chance` it is drawn what a failed sync keeps.
+    pub fn fail_after(&self, steps: u64, failing: Failing, chance: u64) {
         let mut platter = self.platter();
+        platter.chance = chance;
         let step = platter.steps + steps + 1;
         match failing {
             Failing::Read => platter.read_fails_at = Some(platter.reads + steps + 1),
@@ -275,7 +278,7 @@ impl Disk for SimDisk {
         platter.syncs.push(step);
         let fails = platter.sync_fails_at.take_if(|at| *at <= step).is_some();
         // What it could not write the system takes for written: no later sync brings it to the disk.
-        let mut rng = fastrand::Rng::with_seed(step);
+        let mut rng = fastrand::Rng::with_seed(step ^ platter.chance);
         let kept = if fails { [0.0, 0.5, 1.0][rng.usize(..3)] } else { 1.0 };
         let Platter { pending, synced, .. } = &mut *platter;
         for step in pending.drain(..) {
