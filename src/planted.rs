@@ -64,6 +64,14 @@ bugs! {
     RetryUncounted: "retries are not counted",
     ListenersForgotten: "who joins is not told of the outcome",
     DeletedTwice: "a work completes twice when it is canceled while it completes",
+    SyncSkipped: "file: a commit is answered and not synced",
+    SyncTooEarly: "file: a commit is synced before it is written",
+    SyncFailureForgotten: "file: commits go on after a sync has failed",
+    ChecksumIgnored: "file: the checksum of a frame is not verified",
+    TornFrameTaken: "file: the checksum covers only the head of a frame",
+    ClockForgotten: "file: the clock of a frame is not replayed",
+    LogRetiredEarly: "file: a half of the log is used again before the tables are synced",
+    CheckpointUnnoted: "file: the tables do not know which commits they contain",
 }
 
 thread_local! {

@@ -175,7 +175,9 @@ impl Disk for CheckedDisk {
     fn sync(&self) -> io::Result<()> {
         let _one_at_a_time = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         self.check()?;
-        self.disk.sync().inspect_err(|_| self.failed.store(true, Ordering::SeqCst))
+        self.disk.sync().inspect_err(|_| {
+            self.failed.store(!planted!(SyncFailureForgotten), Ordering::SeqCst);
+        })
     }
 }
 

@@ -163,12 +163,15 @@ impl Tables {
         let mut txn = self.db.begin_write().map_err(failed)?;
         // A crash is then repaired at once, whatever the size of the file.
         txn.set_quick_repair(true);
+        if planted!(LogRetiredEarly) && seed.is_none() {
+            txn.set_durability(::redb::Durability::None).map_err(failed)?;
+        }
         let layer = &sealed.layer;
         let mut bytes = Vec::new();
         {
             let mut meta = txn.open_table(META).map_err(failed)?;
             for (name, value) in [
-                ("last", Some(sealed.last)),
+                ("last", Some(sealed.last).filter(|_| !planted!(CheckpointUnnoted))),
                 ("seed", seed),
                 ("last_seq", Some(sealed.last_seq)),
                 ("clock", Some(sealed.clock.0)),
