@@ -86,7 +86,6 @@ pub(super) struct Log {
     dirty: bool,
     /// Whether every frame is synced.
     synced: bool,
-    is_new: bool,
     /// The frame under way; its memory serves one after the other.
     frame: Vec<u8>,
 }
@@ -108,12 +107,10 @@ impl Log {
             seed: 0,
             dirty: false,
             synced: true,
-            is_new: false,
             frame: Vec::new(),
         };
         let is_blank = header == [0; 24] && len <= HEADER;
         if is_blank || header[..8] == MAKING {
-            log.is_new = true;
             log.make().map_err(unwritable)?;
             return Ok(log);
         }
@@ -151,14 +148,8 @@ impl Log {
         Ok(())
     }
 
-    /// Whether the file is being made into a store.
-    pub fn is_new(&self) -> bool {
-        self.is_new
-    }
-
     /// From now on the file is a store.
-    pub fn made(&mut self) -> Result<(), StorageError> {
-        self.is_new = false;
+    pub fn made(&self) -> Result<(), StorageError> {
         self.write_header(MAGIC).map_err(unwritable)
     }
 

@@ -236,9 +236,8 @@ impl Store {
         tables.checkpoint(&sealed, Some(seed))?;
         recent.sealed = None;
         log.restart(seed);
-        if log.is_new() {
-            log.made()?;
-        }
+        // Also of one that was a store before: that, too, may only be in the system's cache.
+        log.made()?;
         let tables_have_starts = tables.read()?.has_starts()?;
         Ok(Store {
             disk,

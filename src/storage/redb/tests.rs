@@ -257,6 +257,8 @@ fn after_a_failed_sync_the_store_is_to_be_opened_again() {
         for _ in 0..3 {
             let again = backend.commit(&mut Script::pools(), life.script.now, Fsync::Now);
             assert!(matches!(again, Err(StorageError::Poisoned(_))), "seed {seed}: {again:?}");
+            let later = backend.commit(&mut Vec::new(), life.script.now, Fsync::WithNext);
+            assert!(matches!(later, Err(StorageError::Poisoned(_))), "seed {seed}: {later:?}");
         }
         drop(backend);
         // The machine stops later on. What the system could not write is not there then, though it was seen before.
@@ -284,7 +286,7 @@ fn reads_and_writes_that_fail_are_errors_and_pass() {
                 disk.fail_after(rng.u64(..20), Failing::Write);
             }
             if rng.bool() {
-                disk.fail_after(rng.u64(..6), Failing::Read);
+                disk.fail_after(rng.u64(..60), Failing::Read);
             }
             let before = life.commits.len();
             if let Err(error) = life.go_on(&mut backend) {
@@ -300,6 +302,31 @@ fn reads_and_writes_that_fail_are_errors_and_pass() {
         assert_eq!(life.find(&mut backend), all, "seed {seed}");
     }
     assert!(failed > 40, "commits were refused: {failed}");
+}
+
+#[test]
+fn a_store_whose_making_a_sync_has_failed_keeps_what_it_takes_later() {
+    let undisturbed = SimDisk::default();
+    let backend = open(&undisturbed).expect("opens");
+    let syncs = undisturbed.platter().syncs.clone();
+    drop(backend);
+    for sync in syncs {
+        for seed in 0..rounds(40) {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let disk = SimDisk::default();
+            disk.platter().sync_fails_at = Some(sync);
+            disk.platter().chance = rng.u64(..);
+            assert!(open(&disk).is_err(), "{sync}/{seed}");
+            // What was not written is seen all the same, until the machine stops.
+            let mut backend = open(&disk).expect("opens again");
+            let mut life = Life::new(seed);
+            while life.commits.len() < 5 {
+                life.go_on(&mut backend).expect("commits");
+            }
+            let disk = SimDisk::holding(disk.remains(&mut rng));
+            life.find(&mut open(&disk).expect("opens after the crash"));
+        }
+    }
 }
 
 #[test]
