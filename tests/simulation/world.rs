@@ -516,7 +516,7 @@ impl World {
         let Some(disk) = self.disk.clone() else { return };
         let most = pick(&mut self.rng, &[1, 5, 40]);
         let steps = self.rng.u64(0..most);
-        let failing = pick(&mut self.rng, &[Failing::Write, Failing::Sync]);
+        let failing = pick(&mut self.rng, &[Failing::Read, Failing::Write, Failing::Sync]);
         if failing == Failing::Sync && spare_syncs {
             return;
         }
