@@ -277,12 +277,14 @@ impl Disk for SimDisk {
         let step = platter.steps;
         platter.syncs.push(step);
         let fails = platter.sync_fails_at.take_if(|at| *at <= step).is_some();
-        // What it could not write the system takes for written: no later sync brings it to the disk.
+        // What it could not write the system takes for written: no later sync brings it to the disk. The file's length is
+        // in the file system's journal, which does not forget.
         let mut rng = fastrand::Rng::with_seed(step ^ platter.chance);
         let kept = if fails { [0.0, 0.5, 1.0][rng.usize(..3)] } else { 1.0 };
         let Platter { pending, synced, .. } = &mut *platter;
         for step in pending.drain(..) {
-            step.reach(synced, kept, &mut rng);
+            let is_len = matches!(step, Step::SetLen(_));
+            step.reach(synced, if is_len { 1.0 } else { kept }, &mut rng);
         }
         match fails {
             true => {

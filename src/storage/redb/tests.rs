@@ -283,10 +283,10 @@ fn reads_and_writes_that_fail_are_errors_and_pass() {
         while life.commits.len() < 120 {
             // After a failed write the tables are opened anew, with nothing in memory.
             if rng.u8(..4) == 0 {
-                disk.fail_after(rng.u64(..20), Failing::Write);
+                disk.fail_after(rng.u64(..20), Failing::Write, rng.u64(..));
             }
             if rng.bool() {
-                disk.fail_after(rng.u64(..60), Failing::Read);
+                disk.fail_after(rng.u64(..60), Failing::Read, rng.u64(..));
             }
             let before = life.commits.len();
             if let Err(error) = life.go_on(&mut backend) {
