@@ -1,7 +1,8 @@
 //! Who runs and who has finished lately, for everybody to read without asking the store.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as MapEntry;
@@ -9,7 +10,7 @@ use hashbrown::DefaultHashBuilder;
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::model::{Finished, RunNumber, Segment, WorkId};
+use crate::model::{Failure, Finished, RunNumber, Segment, WorkId};
 
 /// How far an attempt is, as it says itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -63,6 +64,12 @@ impl WorkStatus {
 /// How many finished works the board holds; older ones are in `finished`. Few enough to stay in a core's cache.
 const FINISHED_ON_BOARD: usize = 4_096;
 
+/// How many failures of works that wait for a retry the board holds.
+const FAILURES_ON_BOARD: usize = 4_096;
+
+/// How much of such a failure's message is kept, in characters.
+const LONGEST_MESSAGE: usize = 1_000;
+
 /// Written by the store after each commit and by workers' progress; read by handles.
 pub(crate) struct Board {
     entries: DashMap<WorkId, Entry, DefaultHashBuilder>,
@@ -75,6 +82,12 @@ pub(crate) struct Board {
     canceling: DashMap<WorkId, (), DefaultHashBuilder>,
     /// Whether `canceling` has any.
     any_canceling: AtomicUsize,
+    /// How the last attempt of works that wait for a retry has failed. Written by loops, read by `explain`, deleted
+    /// by the outcome; the oldest go first when there are too many.
+    failures: DashMap<WorkId, Arc<Failure>, DefaultHashBuilder>,
+    failure_order: Mutex<VecDeque<WorkId>>,
+    /// Whether `failures` has any.
+    any_failures: AtomicUsize,
     /// Set when nothing more will be heard.
     closed: AtomicBool,
 }
@@ -104,7 +117,7 @@ impl Entry {
 
 /// The ids of the finished works on the board, oldest first. The store's own, so that only it evicts.
 #[derive(Default)]
-pub(crate) struct FinishedOrder(std::collections::VecDeque<WorkId>);
+pub(crate) struct FinishedOrder(VecDeque<WorkId>);
 
 impl Board {
     pub fn new() -> Board {
@@ -114,6 +127,9 @@ impl Board {
             watching: AtomicUsize::new(0),
             canceling: DashMap::default(),
             any_canceling: AtomicUsize::new(0),
+            failures: DashMap::default(),
+            failure_order: Mutex::default(),
+            any_failures: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
         }
     }
@@ -157,6 +173,7 @@ impl Board {
 
     pub fn set_finished(&self, row: &Arc<Finished>, order: &mut FinishedOrder) {
         self.end_canceling(row.work_id);
+        self.forget_failure(row.work_id);
         self.entries.insert(row.work_id, Entry::Finished(row.clone()));
         order.0.push_back(row.work_id);
         if order.0.len() > FINISHED_ON_BOARD
@@ -188,6 +205,38 @@ impl Board {
             && self.canceling.remove(&work_id).is_some()
         {
             self.any_canceling.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// An attempt has failed, and another one will be made.
+    pub fn set_last_failure(&self, work_id: WorkId, failure: &Failure) {
+        let mut failure = failure.clone();
+        if let Some((end, _)) = failure.message.char_indices().nth(LONGEST_MESSAGE) {
+            failure.message.truncate(end);
+            failure.message.push('…');
+        }
+        if self.failures.insert(work_id, Arc::new(failure)).is_some() {
+            return;
+        }
+        self.any_failures.fetch_add(1, Ordering::SeqCst);
+        let mut order = self.failure_order.lock().unwrap_or_else(PoisonError::into_inner);
+        order.push_back(work_id);
+        if order.len() > FAILURES_ON_BOARD
+            && let Some(oldest) = order.pop_front()
+        {
+            drop(order);
+            self.forget_failure(oldest);
+        }
+    }
+
+    pub fn last_failure(&self, work_id: WorkId) -> Option<Arc<Failure>> {
+        self.failures.get(&work_id).map(|failure| failure.clone())
+    }
+
+    fn forget_failure(&self, work_id: WorkId) {
+        if self.any_failures.load(Ordering::SeqCst) > 0 && self.failures.remove(&work_id).is_some()
+        {
+            self.any_failures.fetch_sub(1, Ordering::SeqCst);
         }
     }
 

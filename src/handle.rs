@@ -14,6 +14,7 @@ use crate::board::WorkStatus;
 use crate::committer::{Listener, Request};
 use crate::engine::arrivals::CancelAnswer;
 use crate::error::{JoinError, PoolError};
+use crate::explain::Explanation;
 use crate::model::{Finished, Outcome, WorkId};
 use crate::pool::Workpool;
 use crate::registry::decode;
@@ -50,6 +51,14 @@ impl<O> WorkHandle<O> {
     /// When the runtime is gone or the storage failed.
     pub async fn status(&self) -> Result<WorkStatus, PoolError> {
         self.pool.status(self.work_id).await
+    }
+
+    /// Why the work is where it is. See [`Workpool::explain`].
+    ///
+    /// # Errors
+    /// When the runtime is gone.
+    pub async fn explain(&self) -> Result<Explanation, PoolError> {
+        self.pool.explain(self.work_id).await
     }
 
     /// What becomes of the work, as a stream: the status now, then each change, and the end after a final one.

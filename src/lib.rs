@@ -66,6 +66,7 @@ pub mod doctest;
 pub mod engine;
 mod enqueue;
 mod error;
+mod explain;
 mod function;
 mod handle;
 pub mod model;
@@ -92,6 +93,7 @@ pub use enqueue::{Batch, Enqueue, OneWork};
 pub use error::{
     ConfigError, EnqueueError, JoinError, PoolError, QueryError, StartError, WorkError,
 };
+pub use explain::{Ahead, Basis, Expected, Explanation, Why};
 pub use function::{
     Action, ActionKey, BlockingAction, Call, Completed, Completion, CompletionResult, Function,
     Mutation, OnComplete, Query, RetryPolicy, kind,

@@ -4,6 +4,7 @@ use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -16,6 +17,7 @@ use crate::config::{PoolConfig, Settings};
 use crate::engine::arrivals::{CancelAnswer, EnqueueAnswer};
 use crate::enqueue::{Batch, Enqueue, Prepared, prepare};
 use crate::error::{EnqueueError, PoolError};
+use crate::explain::{self, Explanation, Found, Why};
 use crate::function::{Completed, Function};
 use crate::handle::{WorkBatch, WorkHandle};
 use crate::model::{Counts, Name, Report, RunStatus, Segment, WorkId};
@@ -162,6 +164,64 @@ impl Workpool {
 
     async fn statuses(&self, work_ids: Vec<WorkId>) -> Result<Vec<WorkStatus>, PoolError> {
         self.ask(|reply| Request::Statuses { work_ids, reply }).await
+    }
+
+    /// Why a work of any pool is where it is, and when it is expected to start.
+    ///
+    /// Costs the store one search and at most 1,000 steps, whatever the length of the queue, and the pool's loop
+    /// nothing. A store that fails or does not answer is an explanation too, after a second at most.
+    ///
+    /// ```
+    /// # actix_workpool::doctest::run(async {
+    /// # let runtime = actix_workpool::doctest::runtime().await?;
+    /// # use actix_workpool::{Why, doctest::Double};
+    /// # use std::time::Duration;
+    /// let pool = runtime.pool("default")?;
+    /// let work = pool.enqueue(Double(21)).run_after(Duration::from_secs(3600)).await?;
+    /// let explanation = work.explain().await?;
+    /// assert_eq!(explanation.why, Why::NotDue);
+    /// println!("{explanation}"); // work 0197… (double in pool default) waits for its time; expected to start in 59 min 59 s
+    /// # runtime.shutdown(Duration::ZERO).await;
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// When the runtime is gone.
+    pub async fn explain(&self, work_id: WorkId) -> Result<Explanation, PoolError> {
+        let shared = &self.shared;
+        if let Some(row) = shared.board.finished(work_id) {
+            return Ok(explain::explain(shared, work_id, Found::Finished(row), None));
+        }
+        // Before the question: its answer would be the first thing that the store does well again.
+        let trouble = shared.health.trouble();
+        let stalled = shared.health.stalled.notified();
+        tokio::pin!(stalled);
+        stalled.as_mut().enable();
+        let asked = self.ask(|reply| Request::Explain { work_id, reply });
+        tokio::pin!(asked);
+        let found = std::future::poll_fn(|cx| {
+            if let Poll::Ready(found) = asked.as_mut().poll(cx) {
+                return Poll::Ready(Some(found));
+            }
+            let is_stalled = stalled.as_mut().poll(cx).is_ready()
+                || shared.health.stalled_since(shared.seams.segment()).is_some();
+            if is_stalled { Poll::Ready(None) } else { Poll::Pending }
+        })
+        .await;
+        match found {
+            Some(Ok(found)) => Ok(explain::explain(shared, work_id, found, trouble)),
+            Some(Err(PoolError::Storage(error))) => {
+                let (since, error) = (shared.seams.segment(), error.to_string());
+                let why = trouble.unwrap_or(Why::StoreFailing { since, error });
+                Ok(explain::without_store(shared, work_id, why))
+            }
+            Some(Err(error)) => Err(error),
+            None => {
+                let now = shared.seams.segment();
+                let since = shared.health.stalled_since(now).unwrap_or(now);
+                Ok(explain::without_store(shared, work_id, Why::StoreStalled { since }))
+            }
+        }
     }
 
     /// Cancels a work; when this returns, it will not be started again. One that is running is told and may go on to

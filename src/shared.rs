@@ -12,6 +12,7 @@ use crate::board::Board;
 use crate::clock::Seams;
 use crate::config::{Retention, Settings};
 use crate::error::EnqueueError;
+use crate::explain::{Gauge, StoreHealth};
 use crate::model::{Epoch, Name, PoolId};
 use crate::registry::Registry;
 
@@ -23,6 +24,7 @@ pub(crate) struct Shared {
     pub epoch: Epoch,
     pub retention: Retention,
     pub board: Board,
+    pub health: StoreHealth,
     /// Runs blocking actions.
     pub blocking: tokio::runtime::Handle,
     /// Where messages to the store go. Set once, when its actor is there.
@@ -54,6 +56,7 @@ impl Shared {
             epoch,
             retention,
             board: Board::new(),
+            health: StoreHealth::default(),
             blocking,
             store: OnceLock::new(),
             closed: AtomicBool::new(false),
@@ -112,6 +115,7 @@ pub(crate) struct PoolShared {
     /// Told when `pending` has become zero.
     idle: Notify,
     settings: RwLock<Arc<Settings>>,
+    pub gauge: Gauge,
     /// Where messages to the pool's loop go. Set once, when its actor is there.
     pub main: OnceLock<MainPort>,
 }
@@ -130,6 +134,7 @@ impl PoolShared {
             pending: AtomicU64::new(pending),
             idle: Notify::new(),
             settings: RwLock::new(Arc::new(settings)),
+            gauge: Gauge::default(),
             main: OnceLock::new(),
         }
     }

@@ -21,8 +21,8 @@ use crate::engine::run_status::{KickSource, rest};
 use crate::engine::{Launch, Lost, Step, TurnCx, demand, step};
 use crate::error::PoolError;
 use crate::model::{
-    Batch, Change, Claimed, InternalState, RunNumber, RunResult, RunStatus, RunningRow, Segment,
-    StateRow, WorkId,
+    Batch, Change, Claimed, InternalState, Retry, RunNumber, RunResult, RunStatus, RunningRow,
+    Segment, StateRow, WorkId,
 };
 use crate::shared::{PoolShared, Shared};
 use crate::storage::StorageError;
@@ -87,6 +87,8 @@ pub(super) struct MainActor {
 
 struct Live {
     control: Arc<Control>,
+    /// When it was launched.
+    since: Duration,
     /// Its row in `deadlines`.
     deadline: Option<Segment>,
 }
@@ -164,6 +166,7 @@ impl MainActor {
             self.config = config.clone().over(&self.config);
         }
         self.state = state;
+        self.pool.gauge.set_running(self.state.running.len());
         self.claiming = false;
         self.lost.clear();
         self.aborts.clear();
@@ -309,7 +312,7 @@ impl MainActor {
         if launches.is_empty() {
             return;
         }
-        let now = self.now();
+        let (now, since) = (self.now(), self.shared.seams.now());
         let max_result_bytes = self.config.settings().max_payload_bytes;
         let log_level = self.pool.settings().log_level;
         let mut attempts = Vec::with_capacity(launches.len());
@@ -320,7 +323,7 @@ impl MainActor {
             telemetry::started(&self.pool, log_level, &launch, now);
             let timeout = launch.spec.timeout();
             let control = Arc::new(Control::new(launch, max_result_bytes, self.shared.clone()));
-            self.live.insert(work_id, Live { control: control.clone(), deadline: None });
+            self.live.insert(work_id, Live { control: control.clone(), since, deadline: None });
             if let Some(timeout) = timeout
                 && !planted!(TimeoutIgnored)
             {
@@ -338,13 +341,23 @@ impl MainActor {
 
     /// Takes one turn on a batch.
     fn turn(&mut self, batch: Batch, ctx: &mut Context<Self>) {
+        let mut ended = (0, Duration::ZERO);
+        let now = self.shared.seams.now();
         for row in &batch.completions {
             self.drained.count(&row.result);
             let work_id = row.work.spec.work_id;
-            if let Some(Live { deadline: Some(segment), .. }) = self.live.remove(&work_id) {
+            if let RunResult::Failed(failure) = &row.result
+                && row.retry != Retry::No
+            {
+                self.shared.board.set_last_failure(work_id, failure);
+            }
+            let Some(Live { since, deadline, .. }) = self.live.remove(&work_id) else { continue };
+            ended = (ended.0 + 1, ended.1 + now.saturating_sub(since));
+            if let Some(segment) = deadline {
                 self.deadlines.remove(&(segment, work_id));
             }
         }
+        self.pool.gauge.ended(ended.0, ended.1);
         let next_due = batch.next_due;
         let slots = self.slots();
         let registry = &self.shared.registry;
@@ -357,6 +370,7 @@ impl MainActor {
         let Step { state, changes, launches, signals, report } =
             step(before, batch, self.pool.id, cx);
         self.state = state;
+        self.pool.gauge.set_running(self.state.running.len());
         if let Some(report) = report {
             telemetry::report(&self.pool, &report, self.state.running.len());
         }

@@ -12,6 +12,7 @@ use super::linger::{self, Linger};
 use super::messages::{AddMain, Close, Flush, GroupSettled};
 use crate::board::FinishedOrder;
 use crate::committer::{BatchReady, Committer, Event, Listener, Request, Settled};
+use crate::explain::STALLED_AFTER;
 use crate::model::{PoolId, WorkId};
 use crate::shared::Shared;
 use crate::storage::StorageError;
@@ -43,6 +44,8 @@ pub(super) struct StoreActor {
     order: FinishedOrder,
     /// Failed commits in a row.
     failures: u32,
+    /// Whether nothing could be written since the last failure.
+    ailing: bool,
     closing: Option<oneshot::Sender<()>>,
     linger: Linger,
 }
@@ -85,6 +88,7 @@ impl StoreActor {
             listeners: BTreeMap::new(),
             order: FinishedOrder::default(),
             failures: 0,
+            ailing: false,
             closing: None,
             linger,
         }))
@@ -99,6 +103,9 @@ impl StoreActor {
 
     fn settle(&mut self, settled: Settled, ctx: &mut Context<Self>) {
         self.flushing = false;
+        if let Driver::Thread(_) = self.driver {
+            self.shared.health.set_busy(None);
+        }
         // Counts first, then the board, then everybody: one who is told finds room, and the board as it was told.
         for (pool, left) in &settled.left {
             let Some(pool) = self.shared.pool_by_id(*pool) else { continue };
@@ -118,8 +125,13 @@ impl StoreActor {
             again,
             failed,
             unfinished,
+            wrote,
             ..
         } = settled;
+        if wrote && self.ailing {
+            self.ailing = false;
+            self.shared.health.committed();
+        }
         for (work_id, listener) in listeners {
             let waiting = self.listeners.entry(work_id).or_default();
             waiting.retain(|listener| !listener.is_gone());
@@ -199,6 +211,8 @@ impl StoreActor {
             return;
         };
         telemetry::storage_failed(&error, count);
+        self.ailing = true;
+        self.shared.health.failed(self.shared.seams.segment(), &error);
         if let StorageError::Poisoned(_) = error {
             self.give_up(&error);
         }
@@ -287,6 +301,14 @@ impl Handler<Request> for StoreActor {
     type Result = ();
 
     fn handle(&mut self, request: Request, ctx: &mut Self::Context) {
+        if let (Request::Explain { .. }, Driver::Thread(_)) = (&request, &self.driver) {
+            // Whoever asks why nothing happens is not to wait for it.
+            ctx.run_later(STALLED_AFTER, |store, _| {
+                if store.shared.health.stalled_since(store.shared.seams.segment()).is_some() {
+                    store.shared.health.stalled.notify_waiters();
+                }
+            });
+        }
         self.inbox.push(request);
         self.flush_soon(ctx);
     }
@@ -305,6 +327,7 @@ impl Handler<Flush> for StoreActor {
                 self.settle(settled, ctx);
             }
             Driver::Thread(jobs) => {
+                self.shared.health.set_busy(Some(self.shared.seams.segment()));
                 if jobs.send(Job::Run(group)).is_err() {
                     telemetry::storage_thread_gone();
                     ctx.stop();

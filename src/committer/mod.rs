@@ -235,6 +235,7 @@ impl Committer {
         match self.storage.commit(&mut group.changes, group.now, fsync) {
             Ok(()) => {
                 self.unsynced = fsync == Fsync::WithNext;
+                group.settled.wrote = true;
                 self.committed(group)
             }
             // These say for certain that nothing was written, or that nothing more can be found out.
@@ -396,6 +397,7 @@ impl Committer {
                 Request::Claim { reply, .. } => Box::new(move || drop(reply.send(Err(error)))),
                 Request::OpenPool { reply, .. } => Box::new(move || drop(reply.send(Err(error)))),
                 Request::Statuses { reply, .. } => Box::new(move || drop(reply.send(Err(error)))),
+                Request::Explain { reply, .. } => Box::new(move || drop(reply.send(Err(error)))),
                 Request::Query { reply, .. } => Box::new(move || drop(reply.send(Err(error)))),
                 Request::Counts { reply, .. } => Box::new(move || drop(reply.send(Err(error)))),
                 Request::Advance(Advance { pool, turn, .. }) => {

@@ -7,6 +7,7 @@ use super::request::{AdvanceError, PoolOpened, Request, Settled};
 use super::{CANCEL_PAGE, Committer, RETENTION_STEP};
 use crate::board::WorkStatus;
 use crate::config::{LogLevel, PoolConfig};
+use crate::explain::{Found, MOST_COUNTED};
 use crate::model::{
     Batch, Change, Claimed, Counts, Cursors, Demand, Finished, Generation, Key, Name, PoolId,
     Segment, StateRow, Turn, WorkFact, WorkId,
@@ -28,6 +29,10 @@ impl Committer {
             Request::Statuses { work_ids, reply } => {
                 let statuses = self.statuses(&work_ids);
                 settled.answer(move || drop(reply.send(statuses)));
+            }
+            Request::Explain { work_id, reply } => {
+                let found = self.explain(work_id);
+                settled.answer(move || drop(reply.send(found)));
             }
             Request::Observe { work_id } => match self.statuses(&[work_id]) {
                 Ok(statuses) => {
@@ -181,6 +186,23 @@ impl Committer {
             (None, None) => WorkStatus::Unknown,
         };
         Ok(facts.into_iter().zip(finished).map(status).collect())
+    }
+
+    /// What the tables say of a work, and how many works of its pool come before it.
+    pub(super) fn explain(&mut self, work_id: WorkId) -> Result<Found, StorageError> {
+        let Some(work) = self.storage.facts(&[work_id])?.pop().flatten() else {
+            let row = self.storage.finished(&[work_id])?.pop().flatten();
+            return Ok(row.map_or(Found::Nothing, Found::Finished));
+        };
+        let pool = work.spec.pool;
+        let ahead = match work.pending_start {
+            Some(key) if key.segment != Segment::UNREGISTERED => {
+                self.storage.pending_starts(pool, None, key, MOST_COUNTED + 1)?.len()
+            }
+            _ => 0,
+        };
+        let pool = self.pools[pool.0 as usize].name;
+        Ok(Found::Work { work, pool, ahead })
     }
 
     pub(super) fn counts(&mut self, pool: PoolId) -> Result<(Counts, Vec<Name>), StorageError> {

@@ -11,6 +11,7 @@ use crate::board::WorkStatus;
 use crate::config::PoolConfig;
 use crate::engine::arrivals::{AttemptReport, CancelAnswer, EnqueueAnswer};
 use crate::engine::run_status::KickSource;
+use crate::explain::Found;
 use crate::model::{
     Batch, Change, Claimed, Counts, Demand, Failure, Finished, Name, Payload, PoolId, RunNumber,
     Segment, Spec, Turn, WorkId,
@@ -47,6 +48,11 @@ pub(crate) enum Request {
     Statuses {
         work_ids: Vec<WorkId>,
         reply: Reply<Vec<WorkStatus>>,
+    },
+    /// Asks everything that the store knows of why a work waits.
+    Explain {
+        work_id: WorkId,
+        reply: Reply<Found>,
     },
     /// Asks to be told the outcome of a work, now or when it has one; `None` when the work is not known.
     Listen {
@@ -218,6 +224,8 @@ pub(crate) struct Settled {
     pub observed: Vec<(WorkId, WorkStatus)>,
     /// To be decided in a later group: pages that follow, and reports that a failed commit could not take.
     pub again: Vec<Request>,
+    /// Whether something was committed.
+    pub wrote: bool,
     /// Why nothing was committed.
     pub failed: Option<StorageError>,
     /// Whether the committer needs another call, also if there is no message: a group is in limbo.

@@ -331,6 +331,17 @@ impl Script {
         }
     }
 
+    /// The place of a row that waits, or one around the present.
+    fn some_key(&mut self) -> Key {
+        let work_id = self.rng.choice(&self.ids).copied();
+        let facts = self.memory.facts(work_id.as_slice()).expect("memory reads");
+        let key = facts.into_iter().flatten().find_map(|work| work.pending_start);
+        key.filter(|_| self.rng.bool()).unwrap_or_else(|| Key {
+            segment: Segment(self.now.0.saturating_sub(20) + self.rng.u64(..60)),
+            seq: self.rng.u64(..=self.seq),
+        })
+    }
+
     fn retention(&mut self) -> (Segment, u64) {
         (Segment(self.now.0.saturating_sub(self.rng.u64(..60))), self.rng.u64(..20))
     }
@@ -380,6 +391,11 @@ impl Script {
             same!(works(pool, None, limit));
             let after = self.rng.choice(&self.ids).copied();
             same!(works(pool, after, limit));
+            let (after, until) = (self.some_key(), self.some_key());
+            same!(pending_starts(pool, None, until, limit));
+            same!(pending_starts(pool, Some(after), until, limit));
+            let end = Key { segment: Segment::UNREGISTERED, seq: u64::MAX };
+            same!(pending_starts(pool, None, end, usize::MAX));
         }
         for table in ["t", "t2", "", "t3"].map(Name::from_static) {
             let key = |rng: &mut fastrand::Rng| TableKey::from(vec![rng.u8(..4); rng.usize(..3)]);

@@ -155,6 +155,23 @@ impl Storage for Memory {
         Ok(rows.map(|(key, slot)| (*key, tables.works.at(*slot).spec.clone())).collect())
     }
 
+    fn pending_starts(
+        &mut self,
+        pool: PoolId,
+        after: Option<Key>,
+        until: Key,
+        limit: usize,
+    ) -> Result<Vec<(Key, WorkId)>, StorageError> {
+        let tables = self.tables();
+        let Some(table) = tables.pools.get(pool.0 as usize) else { return Ok(Vec::new()) };
+        if after.is_some_and(|after| after >= until) {
+            return Ok(Vec::new());
+        }
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let rows = table.pending_start.range((from, Bound::Excluded(until))).take(limit);
+        Ok(rows.map(|(key, slot)| (*key, tables.works.at(*slot).spec.work_id)).collect())
+    }
+
     fn counts(&mut self, pool: PoolId, _: &Cursors) -> Result<Counts, StorageError> {
         let tables = self.tables();
         let Some(table) = tables.pools.get(pool.0 as usize) else { return Ok(Counts::default()) };

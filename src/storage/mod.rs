@@ -142,6 +142,18 @@ pub trait Storage: Send + 'static {
         limit: usize,
     ) -> Result<Vec<(Key, Arc<Spec>)>, StorageError>;
 
+    /// Rows of `pending_start`, the unregistered lane included, in order: those behind `after` and before `until`.
+    ///
+    /// Costs one search and a step for each row that is returned, however many there are. A storage that gathers
+    /// what has changed before it touches its tables also passes the rows that went since then.
+    fn pending_starts(
+        &mut self,
+        pool: PoolId,
+        after: Option<Key>,
+        until: Key,
+        limit: usize,
+    ) -> Result<Vec<(Key, WorkId)>, StorageError>;
+
     /// How many rows a pool has in each table.
     fn counts(&mut self, pool: PoolId, cursors: &Cursors) -> Result<Counts, StorageError>;
 

@@ -30,6 +30,12 @@ macro_rules! reads {
                 actix_workpool::model::Key,
                 std::sync::Arc<actix_workpool::model::Spec>,
             )>;
+            fn pending_starts(
+                pool: actix_workpool::model::PoolId,
+                after: Option<actix_workpool::model::Key>,
+                until: actix_workpool::model::Key,
+                limit: usize,
+            ) -> Vec<(actix_workpool::model::Key, actix_workpool::WorkId)>;
             fn counts(
                 pool: actix_workpool::model::PoolId,
                 cursors: &actix_workpool::model::Cursors,

@@ -796,6 +796,20 @@ impl Store {
         Ok(found)
     }
 
+    fn pending_starts(
+        &self,
+        pool: PoolId,
+        after: Option<Key>,
+        until: Key,
+        limit: usize,
+    ) -> Result<Vec<(Key, WorkId)>, StorageError> {
+        let behind = |after: Key| Key { seq: after.seq.saturating_add(1), ..after };
+        let from = after.map_or(Key::default(), behind);
+        let entry = self.recent.pools.get(pool.0 as usize);
+        let from = entry.map_or(from, |entry| entry.starts_from.max(from));
+        self.starts(pool, from, until)?.take(limit).collect()
+    }
+
     fn running(&self, pool: PoolId) -> Vec<RunningRow> {
         let of_pool = self.recent.running.iter().filter(|(_, work)| work.row.pool == pool);
         let mut rows: Vec<_> = of_pool
@@ -977,6 +991,16 @@ impl Storage for Redb {
         limit: usize,
     ) -> Result<Vec<(Key, Arc<Spec>)>, StorageError> {
         self.ask(|store| store.unregistered(pool, after, limit))
+    }
+
+    fn pending_starts(
+        &mut self,
+        pool: PoolId,
+        after: Option<Key>,
+        until: Key,
+        limit: usize,
+    ) -> Result<Vec<(Key, WorkId)>, StorageError> {
+        self.ask(|store| store.pending_starts(pool, after, until, limit))
     }
 
     fn counts(&mut self, pool: PoolId, cursors: &Cursors) -> Result<Counts, StorageError> {
