@@ -69,6 +69,10 @@ mod error;
 mod explain;
 mod function;
 mod handle;
+#[cfg(feature = "metrics")]
+pub mod metrics;
+#[cfg(not(feature = "metrics"))]
+mod metrics;
 pub mod model;
 #[cfg(feature = "planted")]
 #[doc(hidden)]

@@ -366,6 +366,7 @@ impl RuntimeBuilder {
                 return Err(StartError::DuplicatePool(*pool));
             }
         }
+        crate::metrics::describe();
         let blocking = BlockingThreads::new(self.blocking_threads)?;
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
         let seams = Seams::new(clock, self.seed);

@@ -39,6 +39,7 @@ use crate::config::LogLevel;
 use crate::context::Control;
 use crate::engine::Launch;
 use crate::engine::run_status::KickSource;
+use crate::metrics;
 use crate::model::{Outcome, PoolId, Report, Segment, Turn};
 use crate::shared::{PoolShared, Shared};
 use crate::storage::StorageError;
@@ -70,6 +71,7 @@ pub(crate) fn started(pool: &PoolShared, level: LogLevel, launch: &Launch, now: 
 
 /// What a group has done.
 pub(crate) fn store_event(shared: &Arc<Shared>, event: &Event) {
+    metrics::store_event(shared, event);
     let allowed = |pool: PoolId, level: LogLevel| {
         shared.pool_by_id(pool).filter(|pool| pool.settings().log_level <= level)
     };
@@ -172,6 +174,7 @@ pub(crate) fn abandoned(pool: &PoolShared, control: &Control) {
 }
 
 pub(crate) fn recovered(pool: &PoolShared, attempts: usize) {
+    metrics::recovered(pool, attempts);
     if pool.settings().log_level <= LogLevel::Warn {
         warn!(target: TARGET, pool = %pool.name, attempts, "recovered");
     }
@@ -188,6 +191,9 @@ pub(crate) fn stalled(pool: &PoolShared, stalled: Duration) {
 }
 
 pub(crate) fn turn_failed(pool: &PoolShared, error: &AdvanceError) {
+    if *error == AdvanceError::Fenced {
+        metrics::fenced(pool);
+    }
     error!(target: TARGET, pool = %pool.name, ?error, "turn failed");
 }
 

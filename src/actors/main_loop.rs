@@ -20,6 +20,7 @@ use crate::engine::arrivals::AttemptReport;
 use crate::engine::run_status::{KickSource, rest};
 use crate::engine::{Launch, Lost, Step, TurnCx, demand, step};
 use crate::error::PoolError;
+use crate::metrics;
 use crate::model::{
     Batch, Change, Claimed, InternalState, Retry, RunNumber, RunResult, RunStatus, RunningRow,
     Segment, StateRow, WorkId,
@@ -315,6 +316,7 @@ impl MainActor {
         let (now, since) = (self.now(), self.shared.seams.now());
         let max_result_bytes = self.config.settings().max_payload_bytes;
         let log_level = self.pool.settings().log_level;
+        metrics::launched(&self.pool, &launches, now);
         let mut attempts = Vec::with_capacity(launches.len());
         for launch in launches {
             let work_id = launch.spec.work_id;
@@ -341,7 +343,7 @@ impl MainActor {
 
     /// Takes one turn on a batch.
     fn turn(&mut self, batch: Batch, ctx: &mut Context<Self>) {
-        let mut ended = (0, Duration::ZERO);
+        let (mut ended, mut durations) = ((0, Duration::ZERO), metrics::Ended::new());
         let now = self.shared.seams.now();
         for row in &batch.completions {
             self.drained.count(&row.result);
@@ -352,13 +354,15 @@ impl MainActor {
                 self.shared.board.set_last_failure(work_id, failure);
             }
             let Some(Live { since, deadline, .. }) = self.live.remove(&work_id) else { continue };
-            ended = (ended.0 + 1, ended.1 + now.saturating_sub(since));
+            let took = now.saturating_sub(since);
+            ended = (ended.0 + 1, ended.1 + took);
+            durations.add(&self.pool, &row.work.spec, &row.result, took);
             if let Some(segment) = deadline {
                 self.deadlines.remove(&(segment, work_id));
             }
         }
         self.pool.gauge.ended(ended.0, ended.1);
-        let next_due = batch.next_due;
+        let (next_due, read_at) = (batch.next_due, batch.read_at);
         let slots = self.slots();
         let registry = &self.shared.registry;
         let cx = TurnCx {
@@ -371,6 +375,7 @@ impl MainActor {
             step(before, batch, self.pool.id, cx);
         self.state = state;
         self.pool.gauge.set_running(self.state.running.len());
+        metrics::turn(&self.pool, slots, self.state.running.len(), next_due, read_at);
         if let Some(report) = report {
             telemetry::report(&self.pool, &report, self.state.running.len());
         }
@@ -582,6 +587,7 @@ impl Handler<BatchReady> for MainActor {
 
     fn handle(&mut self, ready: BatchReady, ctx: &mut Self::Context) {
         let BatchReady { turn, kick, batch } = ready;
+        let iteration = metrics::Stopwatch::start();
         if turn != self.state.fence() || self.claiming {
             telemetry::stale_batch(&self.pool, turn);
             return;
@@ -599,6 +605,7 @@ impl Handler<BatchReady> for MainActor {
                 }
                 self.follow_commit(flight);
                 self.turn(batch, ctx);
+                iteration.iteration(&self.pool);
             }
             Err(error) => {
                 telemetry::turn_failed(&self.pool, &error);

@@ -114,6 +114,7 @@ impl StoreActor {
                 Err(_) => pool.enter(left.unsigned_abs()),
             }
         }
+        settled.tally.tell(&self.shared);
         self.write_board(&settled);
         let Settled {
             events,

@@ -127,12 +127,16 @@ impl Committer {
     pub(super) fn attempt_finished(&mut self, group: &mut Group, report: AttemptReport) {
         let (work_id, run) = (report.work_id, report.run);
         let fact = group.facts.get(&work_id).and_then(Option::as_ref);
+        let function = fact.map(|work| work.spec.function);
         let waits_from = Segment(0).after(self.shared.seams.now());
         let cx = ArrivalCx { now: group.now, waits_from, chance: self.rng.f64() };
         let arrival = arrivals::attempt_finished(fact, report, cx);
         debug_assert_eq!(arrival.change.is_some(), arrival.answer == FinishAnswer::Accepted);
         match arrival.change {
-            Some(change) => self.push(group, change),
+            Some(change) => {
+                group.settled.tally.attempt(function, &change);
+                self.push(group, change);
+            }
             None => group.settled.events.push(Event::Stale { work_id, run }),
         }
     }
@@ -188,6 +192,7 @@ impl Committer {
             }
             Change::CompleteWork { finished, spec } => {
                 group.known_finished.insert(finished.work_id);
+                group.settled.tally.completed(finished);
                 *group.left.entry(pool).or_default() += 1;
                 group.settled.events.push(Event::Completed { finished: finished.clone() });
                 if let Some(call) = spec.on_complete() {
@@ -228,6 +233,7 @@ impl Committer {
     /// Adds a change to the group.
     pub(super) fn push(&mut self, group: &mut Group, mut change: Change) {
         self.stamp(group, &mut change);
+        group.settled.tally.enqueued(&change);
         group.changes.push(change);
     }
 

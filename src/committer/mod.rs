@@ -62,7 +62,8 @@ pub(crate) struct Committer {
 
 impl Committer {
     /// Opens the storage.
-    pub fn open(mut storage: Box<dyn Storage>, shared: Arc<Shared>) -> Result<Self, StorageError> {
+    pub fn open(storage: Box<dyn Storage>, shared: Arc<Shared>) -> Result<Self, StorageError> {
+        let mut storage = crate::metrics::metered(storage);
         let opened = storage.open()?;
         shared.seams.go_on_from(opened.clock);
         let mut pools = Vec::new();

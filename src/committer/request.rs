@@ -12,6 +12,7 @@ use crate::config::PoolConfig;
 use crate::engine::arrivals::{AttemptReport, CancelAnswer, EnqueueAnswer};
 use crate::engine::run_status::KickSource;
 use crate::explain::Found;
+use crate::metrics::Tally;
 use crate::model::{
     Batch, Change, Claimed, Counts, Demand, Failure, Finished, Name, Payload, PoolId, RunNumber,
     Segment, Spec, Turn, WorkId,
@@ -224,6 +225,8 @@ pub(crate) struct Settled {
     pub observed: Vec<(WorkId, WorkStatus)>,
     /// To be decided in a later group: pages that follow, and reports that a failed commit could not take.
     pub again: Vec<Request>,
+    /// What the group counts.
+    pub tally: Tally,
     /// Whether something was committed.
     pub wrote: bool,
     /// Why nothing was committed.
