@@ -45,6 +45,20 @@ pub enum ConfigError {
         /// The name.
         given: String,
     },
+    /// A page of a listing that is empty or too long.
+    #[error("a page of {given} works was asked for, it may have 1 to {max}")]
+    PageSize {
+        /// What was asked for.
+        given: usize,
+        /// What can be had.
+        max: usize,
+    },
+    /// A cursor that is none, or of a listing of another state.
+    #[error("cursor {given:?} is not one of this listing")]
+    Cursor {
+        /// The cursor.
+        given: String,
+    },
 }
 
 /// Why a runtime did not start. Nothing is left running.

@@ -69,6 +69,7 @@ mod error;
 mod explain;
 mod function;
 mod handle;
+mod list;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 #[cfg(not(feature = "metrics"))]
@@ -103,6 +104,7 @@ pub use function::{
     Mutation, OnComplete, Query, RetryPolicy, kind,
 };
 pub use handle::{Watch, WorkBatch, WorkHandle};
+pub use list::{Cursor, ListedWork, OutcomeKind, WorkFilter, WorkPage};
 pub use model::{
     Failure, FailureKind, Finished, FunctionKind, Name, Outcome, Payload, PoolId, Report,
     RetryBehavior, RunStatus, Segment, TableKey, WorkId,

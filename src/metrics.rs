@@ -364,6 +364,7 @@ mod inner {
                 -> Vec<(Key, WorkId)>;
             fn counts(pool: PoolId, cursors: &Cursors) -> Counts;
             fn expired(before: Segment, keep: u64, limit: usize) -> Vec<WorkId>;
+            fn last_finished(before: Option<u64>, limit: usize) -> Vec<(u64, Arc<Finished>)>;
             fn get(table: Name, key: &TableKey) -> Option<Payload>;
             fn scan(table: Name, range: &KeyRange, limit: usize) -> Vec<(TableKey, Payload)>;
             fn commit(changes: &mut Vec<Change>, now: Segment, fsync: Fsync) -> ();

@@ -20,6 +20,7 @@ use crate::error::{EnqueueError, PoolError};
 use crate::explain::{self, Explanation, Found, Why};
 use crate::function::{Completed, Function};
 use crate::handle::{WorkBatch, WorkHandle};
+use crate::list::{WorkFilter, WorkPage};
 use crate::model::{Counts, Name, Report, RunStatus, Segment, WorkId};
 use crate::shared::{PoolShared, Shared};
 
@@ -224,6 +225,36 @@ impl Workpool {
         }
     }
 
+    /// Works of this pool by state, a page at a time.
+    ///
+    /// A page costs the store one search and its length, however many works there are; with a filter it looks at some
+    /// 2,000 works at most, and a cursor tells where to go on. What runs is gone through as a whole. A page is what was
+    /// committed at one moment; between two of them works come and go, but one that stays in its place is listed once.
+    ///
+    /// ```
+    /// # actix_workpool::doctest::run(async {
+    /// # let runtime = actix_workpool::doctest::runtime().await?;
+    /// # use actix_workpool::{WorkFilter, doctest::Double};
+    /// # use std::time::Duration;
+    /// let pool = runtime.pool("default")?;
+    /// for hours in 1..=3 {
+    ///     pool.enqueue(Double(hours)).run_after(Duration::from_secs(hours * 3600)).await?;
+    /// }
+    /// let first = pool.works(WorkFilter::pending().limit(2)).await?;
+    /// assert_eq!(first.works.len(), 2);
+    /// let cursor = first.next.ok_or("there is more")?;
+    /// let second = pool.works(WorkFilter::pending().after(cursor)?).await?;
+    /// assert_eq!((second.works.len(), second.next), (1, None));
+    /// # runtime.shutdown(Duration::ZERO).await;
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// When the page's limit is out of its range, the runtime is gone, or the storage failed.
+    pub async fn works(&self, filter: WorkFilter) -> Result<WorkPage, PoolError> {
+        list(&self.shared, filter.pool(self.pool.name.as_str())).await
+    }
+
     /// Cancels a work; when this returns, it will not be started again. One that is running is told and may go on to
     /// its end; a result that it still has counts.
     ///
@@ -353,9 +384,7 @@ impl Workpool {
         &self,
         request: impl FnOnce(Reply<T>) -> Request,
     ) -> Result<T, PoolError> {
-        let (reply, answer) = oneshot::channel();
-        self.shared.store().ok_or(PoolError::Closed)?.send(request(reply));
-        Ok(answer.await.map_err(|_| PoolError::Closed)??)
+        ask(&self.shared, request).await
     }
 
     fn send(
@@ -379,6 +408,22 @@ impl Workpool {
         self.send(prepared, Some(reply))?;
         Ok(answer.await.map_err(|_| EnqueueError::Closed)??)
     }
+}
+
+/// Sends a request to the store and waits for its answer.
+async fn ask<T>(
+    shared: &Shared,
+    request: impl FnOnce(Reply<T>) -> Request,
+) -> Result<T, PoolError> {
+    let (reply, answer) = oneshot::channel();
+    shared.store().ok_or(PoolError::Closed)?.send(request(reply));
+    Ok(answer.await.map_err(|_| PoolError::Closed)??)
+}
+
+/// A page of works of one pool or all.
+pub(crate) async fn list(shared: &Shared, filter: WorkFilter) -> Result<WorkPage, PoolError> {
+    filter.validate()?;
+    ask(shared, |reply| Request::Works { filter, reply }).await
 }
 
 /// What a pool is doing. Made by [`Workpool::diagnostics`].

@@ -16,8 +16,9 @@ use crate::config::{PoolConfig, Retention};
 use crate::context::ActionContext;
 use crate::error::{PoolError, QueryError, StartError, WorkError};
 use crate::function::{Action, ActionKey, BlockingAction, Function, Mutation, OnComplete, Query};
+use crate::list::{WorkFilter, WorkPage};
 use crate::model::Name;
-use crate::pool::Workpool;
+use crate::pool::{Workpool, list};
 use crate::registry::{Registry, decode, validate_name};
 use crate::shared::Shared;
 use crate::storage::{Memory, Storage};
@@ -101,6 +102,15 @@ impl Runtime {
         let shared = &self.inner.shared;
         let pools = shared.pools().into_iter();
         pools.map(|pool| Workpool { shared: shared.clone(), pool }).collect()
+    }
+
+    /// Works of every pool by state, a page at a time: see [`Workpool::works`]. Also of pools that the store has from an
+    /// earlier run and that were not started.
+    ///
+    /// # Errors
+    /// When the page's limit is out of its range, the runtime is gone, or the storage failed.
+    pub async fn works(&self, filter: WorkFilter) -> Result<WorkPage, PoolError> {
+        list(&self.inner.shared, filter).await
     }
 
     /// Creates a pool, or takes one of that name that the store has from an earlier run.

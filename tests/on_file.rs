@@ -3,6 +3,8 @@
 
 #[path = "api.rs"]
 mod api;
+#[path = "listing.rs"]
+mod listing;
 #[path = "recovery.rs"]
 mod recovery;
 #[path = "scripts.rs"]

@@ -12,6 +12,7 @@
 
 mod decide;
 mod group;
+mod list;
 mod read;
 mod request;
 mod user_code;
@@ -398,6 +399,7 @@ impl Committer {
                 Request::Claim { reply, .. } => Box::new(move || drop(reply.send(Err(error)))),
                 Request::OpenPool { reply, .. } => Box::new(move || drop(reply.send(Err(error)))),
                 Request::Statuses { reply, .. } => Box::new(move || drop(reply.send(Err(error)))),
+                Request::Works { reply, .. } => Box::new(move || drop(reply.send(Err(error)))),
                 Request::Explain { reply, .. } => Box::new(move || drop(reply.send(Err(error)))),
                 Request::Query { reply, .. } => Box::new(move || drop(reply.send(Err(error)))),
                 Request::Counts { reply, .. } => Box::new(move || drop(reply.send(Err(error)))),

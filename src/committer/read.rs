@@ -34,6 +34,10 @@ impl Committer {
                 let found = self.explain(work_id);
                 settled.answer(move || drop(reply.send(found)));
             }
+            Request::Works { filter, reply } => {
+                let page = self.works(&filter);
+                settled.answer(move || drop(reply.send(page)));
+            }
             Request::Observe { work_id } => match self.statuses(&[work_id]) {
                 Ok(statuses) => {
                     settled.observed.extend(statuses.into_iter().map(|status| (work_id, status)))

@@ -12,6 +12,7 @@ use crate::config::PoolConfig;
 use crate::engine::arrivals::{AttemptReport, CancelAnswer, EnqueueAnswer};
 use crate::engine::run_status::KickSource;
 use crate::explain::Found;
+use crate::list::{WorkFilter, WorkPage};
 use crate::metrics::Tally;
 use crate::model::{
     Batch, Change, Claimed, Counts, Demand, Failure, Finished, Name, Payload, PoolId, RunNumber,
@@ -54,6 +55,10 @@ pub(crate) enum Request {
     Explain {
         work_id: WorkId,
         reply: Reply<Found>,
+    },
+    Works {
+        filter: WorkFilter,
+        reply: Reply<WorkPage>,
     },
     /// Asks to be told the outcome of a work, now or when it has one; `None` when the work is not known.
     Listen {

@@ -381,6 +381,10 @@ impl Script {
         let (before, keep) = self.retention();
         let limit = self.rng.usize(..9);
         same!(expired(before, keep, limit));
+        same!(last_finished(None, usize::MAX));
+        same!(last_finished(None, limit));
+        let number = Some(self.rng.u64(..=self.seq));
+        same!(last_finished(number, limit));
         for pool in (0..POOLS + 1).map(PoolId) {
             let demand = self.demand();
             same!(read_batch(pool, demand, self.now));

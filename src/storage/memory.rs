@@ -202,6 +202,21 @@ impl Storage for Memory {
         Ok(expired.map(|(_, row)| row.work_id).collect())
     }
 
+    fn last_finished(
+        &mut self,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<(u64, Arc<Finished>)>, StorageError> {
+        let tables = self.tables();
+        let end = before.map_or(u64::MAX, |before| before.saturating_sub(tables.forgotten));
+        let end = usize::try_from(end).unwrap_or(usize::MAX).min(tables.finished_order.len());
+        let from = end.saturating_sub(limit);
+        let rows = (tables.forgotten + from as u64..).zip(tables.finished_order.range(from..end));
+        let mut page: Vec<_> = rows.map(|(number, row)| (number, row.clone())).collect();
+        page.reverse();
+        Ok(page)
+    }
+
     fn get(&mut self, table: Name, key: &TableKey) -> Result<Option<Payload>, StorageError> {
         Ok(self.tables().user.get(&table).and_then(|rows| rows.get(key)).cloned())
     }
@@ -261,6 +276,8 @@ struct Tables {
     pools: Vec<Pool>,
     finished: HashMap<WorkId, Arc<Finished>>,
     finished_order: VecDeque<Arc<Finished>>,
+    /// How many works were forgotten: the number of the first one in the order of finishing.
+    forgotten: u64,
     user: HashMap<Name, BTreeMap<TableKey, Payload>>,
 }
 
@@ -520,7 +537,9 @@ impl Tables {
                 pool.config = config;
             }
             Change::DeleteFinished { work_id } => {
-                self.finished.remove(&work_id);
+                if self.finished.remove(&work_id).is_some() {
+                    self.forgotten += 1;
+                }
                 let oldest = self.finished_order.front();
                 if oldest.is_some_and(|row| row.work_id == work_id) {
                     self.finished_order.pop_front();

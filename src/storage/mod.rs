@@ -165,6 +165,14 @@ pub trait Storage: Send + 'static {
         limit: usize,
     ) -> Result<Vec<WorkId>, StorageError>;
 
+    /// Up to `limit` rows of `finished`, the last one first, that are numbered below `before`: each with its number in
+    /// the order of finishing, which it keeps for ever. Fewer only at the end. Costs no more than the rows.
+    fn last_finished(
+        &mut self,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<(u64, Arc<Finished>)>, StorageError>;
+
     /// A row of a user table.
     fn get(&mut self, table: Name, key: &TableKey) -> Result<Option<Payload>, StorageError>;
 

@@ -42,6 +42,8 @@ macro_rules! reads {
             ) -> actix_workpool::model::Counts;
             fn expired(before: actix_workpool::model::Segment, keep: u64, limit: usize)
                 -> Vec<actix_workpool::WorkId>;
+            fn last_finished(before: Option<u64>, limit: usize)
+                -> Vec<(u64, std::sync::Arc<actix_workpool::model::Finished>)>;
             fn get(
                 table: actix_workpool::model::Name,
                 key: &actix_workpool::model::TableKey,

@@ -688,9 +688,21 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<WorkId>, StorageError> {
         let surplus = self.recent.finished.saturating_sub(keep);
+        let oldest = self.finish_order(self.recent.forgotten, limit)?;
+        let expired = (0..)
+            .zip(oldest)
+            .take_while(|(number, (finished_at, _))| *number < surplus || *finished_at < before);
+        Ok(expired.map(|(_, (_, work_id))| work_id).collect())
+    }
+
+    /// Up to `limit` works in the order of finishing, from a number on.
+    fn finish_order(
+        &self,
+        mut from: u64,
+        limit: usize,
+    ) -> Result<Vec<(Segment, WorkId)>, StorageError> {
         let layers: Vec<_> = self.recent.layers().collect();
         let in_memory_from = layers.last().map_or(0, |layer| layer.order_from);
-        let mut from = self.recent.forgotten;
         let mut oldest = match from < in_memory_from {
             true => self.rows()?.finished_order(from, in_memory_from, limit)?,
             false => Vec::new(),
@@ -704,10 +716,24 @@ impl Store {
             from += more.len() as u64;
             oldest.extend(more);
         }
-        let expired = (0..)
-            .zip(oldest)
-            .take_while(|(number, (finished_at, _))| *number < surplus || *finished_at < before);
-        Ok(expired.map(|(_, (_, work_id))| work_id).collect())
+        Ok(oldest)
+    }
+
+    fn last_finished(
+        &self,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<(u64, Arc<Finished>)>, StorageError> {
+        let first = self.recent.forgotten;
+        let end = before.unwrap_or(u64::MAX).min(self.recent.layer.order_until());
+        let from = end.saturating_sub(limit as u64).max(first);
+        let count = usize::try_from(end.saturating_sub(from)).unwrap_or(limit);
+        let order = self.finish_order(from, count)?;
+        let ids: Vec<_> = order.into_iter().map(|(_, work_id)| work_id).collect();
+        let rows = (from..).zip(self.finished(&ids)?);
+        let mut rows: Vec<_> = rows.filter_map(|(number, row)| Some((number, row?))).collect();
+        rows.reverse();
+        Ok(rows)
     }
 
     fn get(&self, table: Name, key: &TableKey) -> Result<Option<Payload>, StorageError> {
@@ -1014,6 +1040,14 @@ impl Storage for Redb {
         limit: usize,
     ) -> Result<Vec<WorkId>, StorageError> {
         self.ask(|store| store.expired(before, keep, limit))
+    }
+
+    fn last_finished(
+        &mut self,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<(u64, Arc<Finished>)>, StorageError> {
+        self.ask(|store| store.last_finished(before, limit))
     }
 
     fn get(&mut self, table: Name, key: &TableKey) -> Result<Option<Payload>, StorageError> {

@@ -1,0 +1,198 @@
+//! Pages of works, read after the commit.
+
+use std::collections::{BinaryHeap, VecDeque};
+
+use super::Committer;
+use crate::board::WorkStatus;
+use crate::list::{Cursor, Listed, ListedWork, OutcomeKind, Place, WorkFilter, WorkPage};
+use crate::model::{Key, Name, PoolId, Segment, WorkFact, WorkId};
+use crate::storage::StorageError;
+
+/// How many works a page looks at, if a filter takes few of them: more would keep the store from its work.
+const MOST_LOOKED_AT: usize = 2_000;
+
+/// How many finished works are read at once. Their results may be large.
+const FINISHED_STEP: usize = 100;
+
+/// How many works that wait are read at once while most are filtered out.
+const PENDING_STEP: usize = 500;
+
+impl Committer {
+    /// The works that a filter asks for.
+    pub(super) fn works(&mut self, filter: &WorkFilter) -> Result<WorkPage, StorageError> {
+        match filter.state {
+            Listed::Pending { after } => self.pending_works(filter, after),
+            Listed::Running { after } => self.running_works(filter, after),
+            Listed::Finished { outcome, before } => self.finished_works(filter, outcome, before),
+        }
+    }
+
+    fn pending_works(
+        &mut self,
+        filter: &WorkFilter,
+        mut after: Option<Key>,
+    ) -> Result<WorkPage, StorageError> {
+        let pools = self.pools_of(filter);
+        let mut works = Vec::new();
+        let mut looked_at = 0;
+        let step = filter.function.as_ref().map_or(filter.limit, |_| PENDING_STEP);
+        while looked_at < MOST_LOOKED_AT && works.len() < filter.limit {
+            let rows = self.next_starts(&pools, after, step)?;
+            let is_end = rows.len() < step;
+            let ids: Vec<_> = rows.iter().map(|(_, work_id)| *work_id).collect();
+            let mut facts = rows.iter().zip(self.storage.facts(&ids)?);
+            while works.len() < filter.limit
+                && let Some(((key, _), work)) = facts.next()
+            {
+                after = Some(*key);
+                looked_at += 1;
+                let Some(work) = work.filter(|work| filter.takes_function(work.spec.function))
+                else {
+                    continue;
+                };
+                let status = WorkStatus::Pending {
+                    previous_attempts: work.attempts,
+                    due: Some(key.segment).filter(|due| *due != Segment::UNREGISTERED),
+                };
+                works.push(self.listed(&work, status));
+            }
+            if is_end && facts.next().is_none() {
+                return Ok(WorkPage { works, next: None });
+            }
+        }
+        let next = after.map(|key| Cursor(Place::Pending(key)));
+        Ok(WorkPage { works, next })
+    }
+
+    /// The next works of several pools, in the order of their keys, which no two pools have in common.
+    ///
+    /// Each pool gives a few of its works at a time, so that all of them together read hardly more than is wanted.
+    fn next_starts(
+        &mut self,
+        pools: &[PoolId],
+        after: Option<Key>,
+        wanted: usize,
+    ) -> Result<Vec<(Key, WorkId)>, StorageError> {
+        let end = Key { segment: Segment::UNREGISTERED, seq: u64::MAX };
+        let at_once = wanted.div_ceil(pools.len().max(1));
+        let mut heads = BinaryHeap::with_capacity(pools.len());
+        let mut read: Vec<VecDeque<(Key, WorkId)>> = Vec::with_capacity(pools.len());
+        for (place, pool) in pools.iter().enumerate() {
+            let rows = self.storage.pending_starts(*pool, after, end, at_once)?;
+            heads.extend(rows.first().map(|(key, _)| std::cmp::Reverse((*key, place))));
+            read.push(rows.into());
+        }
+        let mut found = Vec::with_capacity(wanted);
+        while found.len() < wanted
+            && let Some(std::cmp::Reverse((key, place))) = heads.pop()
+        {
+            found.extend(read[place].pop_front());
+            if read[place].is_empty() {
+                let left = (wanted - found.len()).min(at_once);
+                read[place] =
+                    self.storage.pending_starts(pools[place], Some(key), end, left)?.into();
+            }
+            heads.extend(read[place].front().map(|(key, _)| std::cmp::Reverse((*key, place))));
+        }
+        Ok(found)
+    }
+
+    fn running_works(
+        &mut self,
+        filter: &WorkFilter,
+        after: Option<(Segment, WorkId)>,
+    ) -> Result<WorkPage, StorageError> {
+        let mut rows = Vec::new();
+        for pool in self.pools_of(filter) {
+            let of_pool = self.storage.running(pool)?.into_iter();
+            rows.extend(of_pool.map(|row| ((row.running.started, row.work.spec.work_id), row)));
+        }
+        rows.retain(|(place, row)| {
+            after.is_none_or(|after| *place > after)
+                && filter.takes_function(row.work.spec.function)
+        });
+        rows.sort_unstable_by_key(|(place, _)| *place);
+        let is_end = rows.len() <= filter.limit;
+        rows.truncate(filter.limit);
+        let last = rows.last().map(|(place, _)| Cursor(Place::Running(*place)));
+        let work = |((started, work_id), row): (_, crate::model::RunningRow)| {
+            let status = WorkStatus::Running {
+                previous_attempts: row.work.attempts,
+                started,
+                progress: self.shared.board.progress_of(work_id),
+            };
+            self.listed(&row.work, status)
+        };
+        let works = rows.into_iter().map(work).collect();
+        Ok(WorkPage { works, next: last.filter(|_| !is_end) })
+    }
+
+    fn finished_works(
+        &mut self,
+        filter: &WorkFilter,
+        outcome: Option<OutcomeKind>,
+        mut before: Option<u64>,
+    ) -> Result<WorkPage, StorageError> {
+        let mut works = Vec::new();
+        let mut looked_at = 0;
+        while looked_at < MOST_LOOKED_AT {
+            let rows = self.storage.last_finished(before, FINISHED_STEP)?;
+            if rows.is_empty() {
+                return Ok(WorkPage { works, next: None });
+            }
+            for (number, row) in rows {
+                before = Some(number);
+                looked_at += 1;
+                let pool = self.pool_name(row.pool);
+                if !filter.takes_function(row.function)
+                    || filter.pool.as_deref().is_some_and(|name| name != pool.as_str())
+                    || outcome.is_some_and(|kind| !kind.is_of(&row.outcome))
+                {
+                    continue;
+                }
+                works.push(ListedWork {
+                    work_id: row.work_id,
+                    pool,
+                    function: row.function,
+                    kind: None,
+                    enqueued_at: row.enqueued_at,
+                    canceling: false,
+                    status: WorkStatus::Finished(row),
+                });
+                if works.len() == filter.limit {
+                    let next = Some(Cursor(Place::Finished(number)));
+                    return Ok(WorkPage { works, next });
+                }
+            }
+        }
+        let next = before.map(|number| Cursor(Place::Finished(number)));
+        Ok(WorkPage { works, next })
+    }
+
+    /// The pools that may have works for a filter. Those of this process that have none are not asked.
+    fn pools_of(&self, filter: &WorkFilter) -> Vec<PoolId> {
+        let all = (0..).map(PoolId).zip(&self.pools);
+        let named = all.filter(|(_, pool)| {
+            filter.pool.as_deref().is_none_or(|name| name == pool.name.as_str())
+        });
+        let ids = named.map(|(id, _)| id);
+        ids.filter(|id| self.shared.pool_by_id(*id).is_none_or(|pool| pool.pending() > 0)).collect()
+    }
+
+    fn pool_name(&self, pool: PoolId) -> Name {
+        self.pools[pool.0 as usize].name
+    }
+
+    fn listed(&self, work: &WorkFact, status: WorkStatus) -> ListedWork {
+        let spec = &work.spec;
+        ListedWork {
+            work_id: spec.work_id,
+            pool: self.pool_name(spec.pool),
+            function: spec.function,
+            kind: Some(spec.kind),
+            enqueued_at: spec.enqueued_at,
+            canceling: work.canceled || work.pending_cancelation.is_some(),
+            status,
+        }
+    }
+}
