@@ -93,7 +93,7 @@ pub use config::{
     LogLevel, MAX_DELAY, MAX_PARALLELISM, MAX_PAYLOAD_BYTES, PoolConfig, Retention, Settings,
 };
 pub use context::ActionContext;
-pub use engine::arrivals::CancelAnswer;
+pub use engine::arrivals::{CancelAnswer, RunNowAnswer};
 pub use enqueue::{Batch, Enqueue, OneWork};
 pub use error::{
     ConfigError, EnqueueError, JoinError, PoolError, QueryError, StartError, WorkError,

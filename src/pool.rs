@@ -14,7 +14,7 @@ use crate::actors::Recipient;
 use crate::board::{Progress, WorkStatus};
 use crate::committer::{CancelAll, Enqueue as EnqueueRequest, Reply, Request};
 use crate::config::{PoolConfig, Settings};
-use crate::engine::arrivals::{CancelAnswer, EnqueueAnswer};
+use crate::engine::arrivals::{CancelAnswer, EnqueueAnswer, RunNowAnswer};
 use crate::enqueue::{Batch, Enqueue, Prepared, prepare};
 use crate::error::{EnqueueError, PoolError};
 use crate::explain::{self, Explanation, Found, Why};
@@ -304,6 +304,31 @@ impl Workpool {
             main.abort(work_id, grace);
         }
         Ok(answer)
+    }
+
+    /// Ends the wait of a work of any pool, for its time or for its retry: it is due now. Only its wait ends: it takes
+    /// its place behind what is due already, and there is a slot to wait for as ever.
+    ///
+    /// When this returns, the work has moved for good, or is as it was.
+    ///
+    /// ```
+    /// # actix_workpool::doctest::run(async {
+    /// # let runtime = actix_workpool::doctest::runtime().await?;
+    /// # use actix_workpool::{RunNowAnswer, doctest::Double};
+    /// # use std::time::Duration;
+    /// let pool = runtime.pool("default")?;
+    /// let work = pool.enqueue(Double(21)).run_after(Duration::from_secs(3600)).await?;
+    /// assert_eq!(pool.run_now(work.id()).await?, RunNowAnswer::Moved);
+    /// assert_eq!(work.join().await?, 42);
+    /// assert_eq!(pool.run_now(work.id()).await?, RunNowAnswer::NotFound);
+    /// # runtime.shutdown(Duration::ZERO).await;
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// When the runtime is gone or the storage failed.
+    pub async fn run_now(&self, work_id: WorkId) -> Result<RunNowAnswer, PoolError> {
+        self.ask(|reply| Request::RunNow { work_id, reply }).await
     }
 
     /// Changes what is set in `config`, from the next start on, and keeps it in the store.

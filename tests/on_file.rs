@@ -3,6 +3,8 @@
 
 #[path = "api.rs"]
 mod api;
+#[path = "controls.rs"]
+mod controls;
 #[path = "listing.rs"]
 mod listing;
 #[path = "recovery.rs"]

@@ -7,7 +7,7 @@ use super::request::{
 use super::{CANCEL_PAGE, Committer};
 use crate::config::LogLevel;
 use crate::engine::arrivals::{
-    self, ArrivalCx, AttemptReport, CancelAnswer, EnqueueAnswer, FinishAnswer,
+    self, ArrivalCx, AttemptReport, CancelAnswer, EnqueueAnswer, FinishAnswer, RunNowAnswer,
 };
 use crate::model::{Change, Key, Name, PendingTable, PoolId, Segment, Turn, WorkId};
 use crate::storage::StorageError;
@@ -63,6 +63,17 @@ impl Committer {
         if let Some(change) = arrival.change {
             // Also of one that waits: a turn may have decided its start already.
             group.settled.canceling.push(work_id);
+            self.push(group, change);
+        }
+        arrival.answer
+    }
+
+    pub(super) fn run_now(&mut self, group: &mut Group, work_id: WorkId) -> RunNowAnswer {
+        let fact = group.facts.get(&work_id).and_then(Option::as_ref);
+        let pool = fact.map(|work| &self.pools[work.spec.pool.0 as usize]);
+        let read_until = pool.map_or(group.now, |pool| pool.read_until);
+        let arrival = arrivals::run_now(fact, group.now, read_until);
+        if let Some(change) = arrival.change {
             self.push(group, change);
         }
         arrival.answer

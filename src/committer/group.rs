@@ -6,11 +6,11 @@ use hashbrown::{HashMap, HashSet};
 
 use super::request::{Reply, RunInStore, Settled};
 use crate::config::{LogLevel, PoolConfig};
-use crate::engine::arrivals::{AttemptReport, CancelAnswer, EnqueueAnswer};
+use crate::engine::arrivals::{AttemptReport, CancelAnswer, EnqueueAnswer, RunNowAnswer};
 use crate::engine::run_status::KickSource;
 use crate::model::{
-    Change, Cursors, Demand, Name, PendingTable, PoolId, Retry, RunNumber, Segment, Turn, WorkFact,
-    WorkId,
+    Change, Cursors, Demand, Key, Name, PendingTable, PoolId, Retry, RunNumber, Segment, Turn,
+    WorkFact, WorkId,
 };
 use crate::storage::StorageError;
 use crate::transaction::Writes;
@@ -129,6 +129,10 @@ pub(super) enum Receipt {
         total: u64,
         reply: Reply<u64>,
     },
+    RunNow {
+        answer: RunNowAnswer,
+        reply: Reply<RunNowAnswer>,
+    },
 }
 
 /// A group that may have been committed: the answer to its commit was an error, which may have come after the fact.
@@ -148,6 +152,8 @@ pub(super) enum Witness {
     Completion(WorkId, RunNumber),
     /// The work has a row in `pending_cancelation`, or is past it.
     Cancelation(WorkId),
+    /// The work has this row in `pending_start`: no other will ever have its key.
+    Start(WorkId, Key),
     /// There is nothing to look for.
     Nothing,
 }
@@ -163,6 +169,7 @@ impl Witness {
             Change::InsertPendingCancelation { work_id, .. } => {
                 Some(Witness::Cancelation(*work_id))
             }
+            Change::MovePendingStart { work_id, to, .. } => Some(Witness::Start(*work_id, *to)),
             _ => None,
         };
         // A turn is the surest trace, and stands last among its changes.

@@ -156,6 +156,7 @@ impl Committer {
                     ask_finished.extend(enqueue.works.iter().map(|(spec, _)| spec.work_id));
                 }
                 Request::Cancel { work_ids, .. } => ids.extend(work_ids),
+                Request::RunNow { work_id, .. } => ids.push(*work_id),
                 Request::AttemptsFinished(reports) => {
                     ids.extend(reports.iter().map(|report| report.work_id));
                 }
@@ -205,6 +206,10 @@ impl Committer {
             Request::Cancel { work_ids, reply } => {
                 let answers = work_ids.iter().map(|id| self.cancel(group, *id)).collect();
                 group.receipts.push(Receipt::Cancel { answers, reply });
+            }
+            Request::RunNow { work_id, reply } => {
+                let answer = self.run_now(group, work_id);
+                group.receipts.push(Receipt::RunNow { answer, reply });
             }
             Request::CancelAll(page) => self.cancel_page(group, page)?,
             Request::AttemptsFinished(reports) => {
@@ -277,13 +282,15 @@ impl Committer {
             }
             Witness::Work(work_id)
             | Witness::Completion(work_id, _)
-            | Witness::Cancelation(work_id) => *work_id,
+            | Witness::Cancelation(work_id)
+            | Witness::Start(work_id, _) => *work_id,
         };
         let Some(work) = self.storage.facts(&[work_id])?.pop().flatten() else {
             return Ok(self.storage.finished(&[work_id])?.pop().flatten().is_some());
         };
         Ok(match witness {
             Witness::Completion(_, run) => work.runs == *run && work.pending_completion.is_some(),
+            Witness::Start(_, key) => work.pending_start == Some(*key),
             Witness::Cancelation(_) => work.canceled || work.pending_cancelation.is_some(),
             _ => true,
         })
@@ -345,6 +352,9 @@ impl Committer {
                 Receipt::Cancel { reply, .. } => {
                     settled.answer(move || drop(reply.send(Err(error))))
                 }
+                Receipt::RunNow { reply, .. } => {
+                    settled.answer(move || drop(reply.send(Err(error))));
+                }
                 Receipt::CancelAll { reply, .. } => {
                     settled.answer(move || drop(reply.send(Err(error))));
                 }
@@ -392,6 +402,7 @@ impl Committer {
                     Box::new(move || drop(reply.send(Err(error))))
                 }
                 Request::Enqueue(_) | Request::Forget => continue,
+                Request::RunNow { reply, .. } => Box::new(move || drop(reply.send(Err(error)))),
                 Request::Cancel { reply, .. } => Box::new(move || drop(reply.send(Err(error)))),
                 Request::CancelAll(CancelAll { reply, .. }) => {
                     Box::new(move || drop(reply.send(Err(error))))
@@ -445,6 +456,9 @@ impl Committer {
             }
             Receipt::Cancel { answers, reply } => {
                 settled.answers.push(Box::new(move || drop(reply.send(Ok(answers)))));
+            }
+            Receipt::RunNow { answer, reply } => {
+                settled.answers.push(Box::new(move || drop(reply.send(Ok(answer)))));
             }
             Receipt::CancelAll { total, reply } => {
                 settled.answers.push(Box::new(move || drop(reply.send(Ok(total)))));

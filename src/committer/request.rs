@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::board::WorkStatus;
 use crate::config::PoolConfig;
-use crate::engine::arrivals::{AttemptReport, CancelAnswer, EnqueueAnswer};
+use crate::engine::arrivals::{AttemptReport, CancelAnswer, EnqueueAnswer, RunNowAnswer};
 use crate::engine::run_status::KickSource;
 use crate::explain::Found;
 use crate::list::{WorkFilter, WorkPage};
@@ -34,6 +34,11 @@ pub(crate) enum Request {
         reply: Reply<Vec<CancelAnswer>>,
     },
     CancelAll(CancelAll),
+    /// Ends the wait of a work.
+    RunNow {
+        work_id: WorkId,
+        reply: Reply<RunNowAnswer>,
+    },
     AttemptsFinished(Vec<AttemptReport>),
     RunInStore(RunInStore),
     Advance(Advance),
@@ -90,6 +95,7 @@ impl Request {
             Request::Enqueue(_)
                 | Request::Cancel { .. }
                 | Request::CancelAll(_)
+                | Request::RunNow { .. }
                 | Request::AttemptsFinished(_)
                 | Request::RunInStore(_)
                 | Request::Advance(_)

@@ -37,6 +37,24 @@ pub enum CancelAnswer {
     AlreadyFinished,
 }
 
+/// What became of the wish that a work is run now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunNowAnswer {
+    /// Its wait is over: it is due, and starts when there is a slot and its pool is not paused.
+    Moved,
+    /// It had been due already.
+    AlreadyDue,
+    /// It waits until its function is registered.
+    NotRegistered,
+    /// It was canceled, and will not be started.
+    Canceled,
+    /// An attempt is running, or has just ended.
+    Running,
+    /// It has an outcome, or is not known.
+    NotFound,
+}
+
 /// What became of a worker's report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FinishAnswer {
@@ -95,6 +113,35 @@ pub fn cancel(fact: Option<&WorkFact>, now: Segment) -> Arrival<CancelAnswer> {
         key: Key { segment: now, seq: 0 },
     };
     Arrival { change: Some(change), answer: CancelAnswer::Requested }
+}
+
+/// S1, S10 → the same, due now. A row that is due stays where it is: a turn may have been shown it there. Rows up to
+/// `read_until` have been.
+#[must_use]
+pub fn run_now(
+    fact: Option<&WorkFact>,
+    now: Segment,
+    read_until: Segment,
+) -> Arrival<RunNowAnswer> {
+    let refuse = |answer| Arrival { change: None, answer };
+    let Some(work) = fact else { return refuse(RunNowAnswer::NotFound) };
+    if work.canceled || work.pending_cancelation.is_some() {
+        return refuse(RunNowAnswer::Canceled);
+    }
+    let Some(from) = work.pending_start else { return refuse(RunNowAnswer::Running) };
+    if from.segment == Segment::UNREGISTERED {
+        return refuse(RunNowAnswer::NotRegistered);
+    }
+    if from.segment <= now.max(read_until) {
+        return refuse(RunNowAnswer::AlreadyDue);
+    }
+    let change = Change::MovePendingStart {
+        work_id: work.spec.work_id,
+        pool: work.spec.pool,
+        from,
+        to: Key { segment: now, seq: 0 },
+    };
+    Arrival { change: Some(change), answer: RunNowAnswer::Moved }
 }
 
 /// A report counts once, and only for the run that occupies the slot.

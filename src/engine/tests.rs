@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::arrivals::{
-    ArrivalCx, AttemptReport, CancelAnswer, EnqueueAnswer, FinishAnswer, attempt_finished, cancel,
-    enqueue,
+    ArrivalCx, AttemptReport, CancelAnswer, EnqueueAnswer, FinishAnswer, RunNowAnswer,
+    attempt_finished, cancel, enqueue, run_now,
 };
 use super::run_status::{KickSource, rest};
 use super::{Launch, Lost, Step, TurnCx, demand, step};
@@ -1053,6 +1053,41 @@ mod arrivals {
             let row = Change::InsertPendingCancelation { work_id: id(1), pool: POOL, key };
             assert_eq!(canceled(Some(&work)), (Some(row), CancelAnswer::Requested));
         }
+    }
+
+    #[test]
+    fn s1_and_s10_are_due_now_when_they_are_to_run_now() {
+        for waiting in [s1(1), s10(1)] {
+            let from = key(1_500, 1);
+            let arrival =
+                run_now(Some(&WorkFact { pending_start: Some(from), ..waiting }), NOW, NOW);
+            let to = key(NOW.0, 0);
+            let moved = Change::MovePendingStart { work_id: id(1), pool: POOL, from, to };
+            assert_eq!((arrival.change, arrival.answer), (Some(moved), RunNowAnswer::Moved));
+        }
+    }
+
+    #[test]
+    fn what_does_not_wait_for_its_time_is_not_moved() {
+        let at = |segment| WorkFact { pending_start: Some(Key { segment, seq: 1 }), ..s1(1) };
+        let canceling = WorkFact { pending_cancelation: Some(key(970, 1)), ..at(Segment(1_500)) };
+        for (work, answer) in [
+            (s1(1), RunNowAnswer::AlreadyDue),
+            (at(NOW), RunNowAnswer::AlreadyDue),
+            // A turn may have been shown it there.
+            (at(Segment(1_200)), RunNowAnswer::AlreadyDue),
+            (at(Segment::UNREGISTERED), RunNowAnswer::NotRegistered),
+            (canceling, RunNowAnswer::Canceled),
+            (s2(1), RunNowAnswer::Running),
+            (s3(1), RunNowAnswer::Running),
+            (s5(1), RunNowAnswer::Running),
+            (s8(1), RunNowAnswer::Canceled),
+            (s12(1), RunNowAnswer::Canceled),
+        ] {
+            let arrival = run_now(Some(&work), NOW, Segment(1_200));
+            assert_eq!((arrival.change, arrival.answer), (None, answer), "{work:?}");
+        }
+        assert_eq!(run_now(None, NOW, NOW).answer, RunNowAnswer::NotFound);
     }
 
     #[test]

@@ -74,7 +74,7 @@ pub enum Change {
         /// Who decided it.
         generation: Generation,
     },
-    /// Moves the work within `pending_start`, into or out of the unregistered lane.
+    /// Moves the work within `pending_start`: into or out of the unregistered lane, or to where it is due now.
     MovePendingStart {
         /// Which work.
         work_id: WorkId,
