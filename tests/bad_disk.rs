@@ -355,9 +355,9 @@ fn after_a_sync_that_failed_nothing_is_acknowledged_until_the_store_is_opened_ag
 fn a_disk_that_takes_nothing_for_a_while_is_waited_for() {
     let folder = folder("writes");
     for (number, fault) in [
-        "pwrite64:error=ENOSPC:when=12..40",
+        "pwrite64:error=ENOSPC:when=20..48",
         "pwrite64:error=EIO:when=25..30",
-        "pwrite64:error=EIO:when=30..1000+10",
+        "pwrite64:error=EIO:when=30..200+10",
         "pwrite64:error=ENOSPC:when=31..80",
     ]
     .into_iter()

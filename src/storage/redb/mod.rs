@@ -868,10 +868,8 @@ impl Store {
     }
 
     fn close(mut self) {
-        // If the last steps fail, the next start finds the rest in the log.
-        if self.frame.len() > CLOCK {
-            let _ = self.write(&[], self.recent.clock);
-        }
+        // Reports that were not synced, and the clock. If the last steps fail, the next start finds the rest in the log.
+        let _ = self.write(&[], self.recent.clock);
         let _ = self.checkpoint_all();
     }
 }
