@@ -523,32 +523,43 @@ mod durable {
 
     pub fn enqueue_many(quick: bool) -> Value {
         const CALLERS: usize = 256;
-        let each = if quick { 20 } else { 100 };
-        let (many, one) = with_file(|path| {
+        let (rounds, each) = if quick { (3, 40) } else { (7, 100) };
+        let pairs = with_file(|path| {
             block_on(async {
                 let storage = Redb::open(path).expect("opens");
                 let (runtime, pool) = start_on(storage, config().paused(true)).await;
-                let one = 1e3 / acks(&pool, each * 5).await;
-                let begun = Instant::now();
-                let callers: Vec<_> = (0..CALLERS)
-                    .map(|_| {
-                        let pool = pool.clone();
-                        tokio::spawn(async move { acks(&pool, each).await })
-                    })
-                    .collect();
-                for caller in callers {
-                    caller.await.expect("the caller ends");
+                let mut pairs = Vec::new();
+                for _ in 0..rounds {
+                    let one = acks_per_second(&pool, 1, each * 10).await;
+                    let many = acks_per_second(&pool, CALLERS, each).await;
+                    pairs.push((many, one));
                 }
-                let many = (CALLERS * each) as f64 / begun.elapsed().as_secs_f64();
                 runtime.shutdown(Duration::ZERO).await;
-                (many, one)
+                pairs
             })
         });
+        let (many, one) = medians(&pairs);
         json!({
-            "ratio": round(many / one, 1),
+            "ratio": round(ratios(&pairs), 1),
             "acks_per_s": many.round(),
             "baseline_per_s": one.round(),
         })
+    }
+
+    /// So many callers at a time enqueue `each` works, one after the other.
+    async fn acks_per_second(pool: &Workpool, callers: usize, each: usize) -> f64 {
+        let begun = Instant::now();
+        let callers: Vec<_> = (0..callers)
+            .map(|_| {
+                let pool = pool.clone();
+                tokio::spawn(async move { acks(&pool, each).await })
+            })
+            .collect();
+        let count = callers.len() * each;
+        for caller in callers {
+            caller.await.expect("the caller ends");
+        }
+        count as f64 / begun.elapsed().as_secs_f64()
     }
 
     pub fn backlog(quick: bool) -> Value {
