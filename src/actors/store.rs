@@ -21,6 +21,9 @@ use crate::telemetry;
 /// The wait after a failed commit, doubled each time up to the second.
 const RETRY_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
 
+/// So many requests are enough for a group: it does not wait for what comes behind them.
+const ENOUGH: usize = 64;
+
 /// How often finished works are looked at for their age, also when nothing completes.
 const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -37,6 +40,8 @@ pub(super) struct StoreActor {
     kept: Vec<Request>,
     /// Whether a flush is on its way or under way.
     flushing: bool,
+    /// The storage's thread has a group.
+    under_way: bool,
     mains: HashMap<PoolId, Recipient<BatchReady>>,
     /// Who is told of a completion, once. Written by enqueue and join, deleted by the completion.
     /// Ordered, so that they hear of an end in an order that a seed repeats.
@@ -84,6 +89,7 @@ impl StoreActor {
             inbox: Vec::new(),
             kept: Vec::new(),
             flushing: false,
+            under_way: false,
             mains: HashMap::new(),
             listeners: BTreeMap::new(),
             order: FinishedOrder::default(),
@@ -102,7 +108,7 @@ impl StoreActor {
     }
 
     fn settle(&mut self, settled: Settled, ctx: &mut Context<Self>) {
-        self.flushing = false;
+        (self.flushing, self.under_way) = (false, false);
         if let Driver::Thread(_) = self.driver {
             self.shared.health.set_busy(None);
         }
@@ -311,7 +317,11 @@ impl Handler<Request> for StoreActor {
             });
         }
         self.inbox.push(request);
-        self.flush_soon(ctx);
+        let thread_is_idle = matches!(self.driver, Driver::Thread(_)) && !self.under_way;
+        match thread_is_idle && self.inbox.len() >= ENOUGH {
+            true => self.flush(ctx),
+            false => self.flush_soon(ctx),
+        }
     }
 }
 
@@ -319,6 +329,19 @@ impl Handler<Flush> for StoreActor {
     type Result = ();
 
     fn handle(&mut self, _: Flush, ctx: &mut Self::Context) {
+        if !self.under_way {
+            self.flush(ctx);
+        }
+        if self.closing.is_some() && !self.flushing && self.inbox.is_empty() {
+            self.close(ctx);
+        }
+    }
+}
+
+impl StoreActor {
+    /// Decides everything that has gathered.
+    fn flush(&mut self, ctx: &mut Context<Self>) {
+        self.flushing = true;
         self.linger.touch();
         let mut group = std::mem::take(&mut self.kept);
         group.append(&mut self.inbox);
@@ -328,6 +351,7 @@ impl Handler<Flush> for StoreActor {
                 self.settle(settled, ctx);
             }
             Driver::Thread(jobs) => {
+                self.under_way = true;
                 self.shared.health.set_busy(Some(self.shared.seams.segment()));
                 if jobs.send(Job::Run(group)).is_err() {
                     telemetry::storage_thread_gone();
@@ -335,9 +359,6 @@ impl Handler<Flush> for StoreActor {
                 }
             }
             Driver::Closed => {}
-        }
-        if self.closing.is_some() && !self.flushing && self.inbox.is_empty() {
-            self.close(ctx);
         }
     }
 }
