@@ -5,6 +5,8 @@
 mod api;
 #[path = "controls.rs"]
 mod controls;
+#[path = "limits.rs"]
+mod limits;
 #[path = "listing.rs"]
 mod listing;
 #[path = "recovery.rs"]
