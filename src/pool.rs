@@ -278,7 +278,9 @@ impl Workpool {
 
     /// Cancels every work of this pool that was enqueued before now. Answers how many there were.
     ///
-    /// It goes through them page by page, so that other requests get their turn.
+    /// It goes through them page by page, so that other requests get their turn. An `on_complete` that has failed and is
+    /// tried again as a work of its own is not among them, if it is registered: it belongs to a work that has ended. Cancel
+    /// it by its id.
     ///
     /// # Errors
     /// When the runtime is gone or the storage failed; a part may be canceled then.

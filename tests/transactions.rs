@@ -567,6 +567,22 @@ fn an_on_complete_that_fails_or_panics_becomes_a_work_named_after_it_that_is_ret
 }
 
 #[test]
+fn an_on_complete_that_is_tried_again_is_not_canceled_with_all_works() {
+    run_paused(async {
+        let (runtime, pool) = pool().await;
+        let plan = Plan { key: s("spared"), failing: 2, panicking: false };
+        let work = pool.enqueue(ECHO.call(1)).on_complete::<Count>(plan).await.unwrap();
+        work.join().await.unwrap();
+        let later = pool.enqueue(ECHO.call(2)).run_after(secs(60)).await.unwrap();
+        assert_eq!(pool.cancel_all().await.unwrap(), 1, "what is delayed, not what is tried again");
+        assert_eq!(later.join().await, Err(JoinError::Canceled));
+        drained(&pool).await;
+        assert_eq!(row(&runtime, "spared").await, json!(1), "its effects are there once");
+        runtime.shutdown(secs(1)).await;
+    });
+}
+
+#[test]
 fn an_on_complete_that_never_succeeds_ends_as_a_failed_work() {
     run_paused(async {
         let (runtime, pool) = pool().await;

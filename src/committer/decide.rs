@@ -9,7 +9,8 @@ use crate::config::LogLevel;
 use crate::engine::arrivals::{
     self, ArrivalCx, AttemptReport, CancelAnswer, EnqueueAnswer, FinishAnswer, RunNowAnswer,
 };
-use crate::model::{Change, Key, Name, PendingTable, PoolId, Segment, Turn, WorkId};
+use crate::model::{Change, Key, Name, PendingTable, PoolId, Segment, Turn, WorkFact, WorkId};
+use crate::registry::Code;
 use crate::storage::StorageError;
 
 /// Works found at a time by one `cancel_all`.
@@ -99,7 +100,12 @@ impl Committer {
         for (work_id, fact) in rows {
             // What the group has changed already goes before what the storage says.
             let fact = group.facts.entry(work_id).or_insert(fact);
-            if fact.as_ref().is_some_and(|work| work.spec.enqueued_at > page.until) {
+            let stays = |work: &WorkFact| {
+                let code = self.shared.registry.get(work.spec.function).map(|known| &known.code);
+                // The effects of a work that has ended happen once, whatever is canceled.
+                work.spec.enqueued_at > page.until || matches!(code, Some(Code::OnComplete(_)))
+            };
+            if fact.as_ref().is_some_and(stays) {
                 continue;
             }
             if self.cancel(group, work_id) == CancelAnswer::Requested {

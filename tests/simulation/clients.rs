@@ -515,7 +515,6 @@ async fn abort(callers: &Callers) {
 async fn cancel_all(callers: &Callers, pool: usize) {
     let before: Vec<_> = with(|world| {
         trace!(world, "cancel all of {pool}");
-        world.pools[pool].all_canceled = true;
         for work in world.works.iter_mut().filter(|work| work.pool == pool) {
             // One that another caller, or a work, enqueues meanwhile may be found too.
             work.cancel_sent = true;

@@ -141,8 +141,6 @@ pub struct Pool {
     /// Works that are due at once and have not started, in the order in which they were acknowledged.
     pub queue: Vec<u32>,
     pub created: bool,
-    /// A `cancel_all` was sent: it cancels the follow-ups of failed `on_complete`s as well.
-    pub all_canceled: bool,
 }
 
 /// What an attempt does.
@@ -327,7 +325,6 @@ impl World {
             was_full: 0,
             queue: Vec::new(),
             created: false,
-            all_canceled: false,
         };
         World {
             seed,
