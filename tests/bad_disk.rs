@@ -195,13 +195,13 @@ fn a_flipped_bit_of_the_tables_is_no_panic() {
         bytes[at] ^= 1 << rng.u8(..8);
         match image.seen(&bytes) {
             Seen::Everything | Seen::Damage => {}
-            // BUG: redb does not check its pages when it reads them, and our rows have no checksums: a bit that is
-            // flipped in a value is not noticed.
+            // Values have checksums. A bit that is flipped in a key leaves a row that nobody asks for, and redb does not
+            // check its pages when it reads them.
             Seen::SomethingElse => harm += 1,
             seen => panic!("seed {seed}: {seen:?} after byte {at}"),
         }
     }
-    assert!(harm < cases(250) / 10, "{harm} were not noticed");
+    assert!(harm <= cases(250) / 50, "{harm} were not noticed");
 }
 
 #[test]

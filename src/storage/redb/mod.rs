@@ -397,7 +397,8 @@ impl Store {
                 batch.next_due = Some(key.segment);
                 break;
             }
-            let Some((head, spec)) = self.work(&mut works, work_id)? else { continue };
+            let work = self.work(&mut works, work_id)?.filter(|(head, _)| head.key == key);
+            let (head, spec) = work.ok_or_else(damaged)?;
             if self.recent.work(work_id).is_none() {
                 read.push((head, spec.clone()));
             }

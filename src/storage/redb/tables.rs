@@ -12,6 +12,9 @@
 //! | `finished` | id | outcome |
 //! | `finished_order` | a number that counts up | times and ids of the works that finished from this number on |
 //! | `user` | table, key | value |
+//!
+//! Each value ends with a checksum of its key and itself: redb does not look at its own when it reads a page. A row of
+//! `pending_start` has none; the work that it names says where its row must be.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +24,7 @@ use ::redb::{
     ReadableTableMetadata, TableDefinition, WriteTransaction,
 };
 use hashbrown::HashMap;
+use twox_hash::XxHash3_64;
 
 use super::codec::{self, Damaged, Head};
 use super::disk::Rest;
@@ -28,7 +32,7 @@ use super::recent::{PoolEntry, Recent, Sealed, UserKey};
 use crate::model::{Finished, Key, Name, Payload, PoolId, Segment, Spec, TableKey, WorkId};
 use crate::storage::StorageError;
 
-const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 const POOLS: TableDefinition<u32, &[u8]> = TableDefinition::new("pools");
 const STATE: TableDefinition<u32, &[u8]> = TableDefinition::new("state");
 const WORK: TableDefinition<Id, &[u8]> = TableDefinition::new("work");
@@ -50,6 +54,9 @@ const ORDER_CHUNK: usize = 160;
 
 /// Bytes of an entry of `finished_order`.
 const ORDER_ENTRY: usize = 24;
+
+/// Bytes of a checksum.
+const CHECKSUM: usize = 8;
 
 /// How much of the tables redb keeps in memory. The system keeps more if it has room.
 const CACHE: usize = 64 << 20;
@@ -133,9 +140,10 @@ impl Tables {
             if pool.value() as usize != recent.pools.len() {
                 return Err(StorageError::Poisoned("a pool is missing".into()));
             }
-            let (name, config) = codec::decode_globals(row.value())?;
+            let check = u64::from(pool.value());
+            let (name, config) = codec::decode_globals(whole(check, row.value())?)?;
             let (state, counts) = match state.get(pool.value()).map_err(failed)? {
-                Some(row) => codec::decode_state(row.value())?,
+                Some(row) => codec::decode_state(whole(check, row.value())?)?,
                 None => Default::default(),
             };
             recent.pools.push(PoolEntry::new(name, config, state, counts));
@@ -143,7 +151,7 @@ impl Tables {
         let work = rows.open(WORK)?;
         for row in rows.open(RUNNING)?.iter().map_err(failed)? {
             let (work_id, row) = row.map_err(failed)?;
-            let row = codec::decode_running(row.value())?;
+            let row = codec::decode_running(whole(of_id(work_id.value()), row.value())?)?;
             let Some((_, spec)) = work_in(&work, id(work_id.value()))? else {
                 return Err(StorageError::Poisoned("a running work is missing".into()));
             };
@@ -179,7 +187,10 @@ impl Tables {
                 ("forgotten", Some(sealed.forgotten)),
             ] {
                 if let Some(value) = value {
-                    meta.insert(name, value).map_err(failed)?;
+                    let row = fresh(&mut bytes, of_bytes(name.as_bytes()), |out| {
+                        out.extend_from_slice(&value.to_le_bytes());
+                    });
+                    meta.insert(name, row).map_err(failed)?;
                 }
             }
         }
@@ -187,9 +198,12 @@ impl Tables {
             let mut pools = txn.open_table(POOLS).map_err(failed)?;
             let mut state = txn.open_table(STATE).map_err(failed)?;
             for (pool, entry) in &sealed.pools {
-                let row = fresh(&mut bytes, |out| codec::globals(out, entry.name, &entry.config));
+                let check = u64::from(pool.0);
+                let row =
+                    fresh(&mut bytes, check, |out| codec::globals(out, entry.name, &entry.config));
                 pools.insert(pool.0, row).map_err(failed)?;
-                let row = fresh(&mut bytes, |out| codec::state(out, &entry.state, entry.counts()));
+                let row =
+                    fresh(&mut bytes, check, |out| codec::state(out, &entry.state, entry.counts()));
                 state.insert(pool.0, row).map_err(failed)?;
             }
         }
@@ -207,13 +221,14 @@ impl Tables {
             let mut from = layer.order_from;
             let mut entries = layer.order.iter().peekable();
             while entries.peek().is_some() {
-                bytes.clear();
-                for (finished_at, work_id) in entries.by_ref().take(ORDER_CHUNK) {
-                    bytes.extend_from_slice(&finished_at.0.to_be_bytes());
-                    bytes.extend_from_slice(&raw(*work_id).to_be_bytes());
-                }
-                order.insert(from, bytes.as_slice()).map_err(failed)?;
-                from += (bytes.len() / ORDER_ENTRY) as u64;
+                let row = fresh(&mut bytes, from, |out| {
+                    for (finished_at, work_id) in entries.by_ref().take(ORDER_CHUNK) {
+                        out.extend_from_slice(&finished_at.0.to_be_bytes());
+                        out.extend_from_slice(&raw(*work_id).to_be_bytes());
+                    }
+                });
+                order.insert(from, row).map_err(failed)?;
+                from += (row.len() / ORDER_ENTRY) as u64;
             }
             // A row goes when the next one begins at or before the oldest work that is left.
             while let Some((first, second)) = first_two(&order)?
@@ -228,7 +243,10 @@ impl Tables {
                 let key = user_key(*table, key.as_bytes());
                 match value {
                     Some(value) => {
-                        drop(user.insert(key.as_slice(), value.as_bytes()).map_err(failed)?);
+                        let row = fresh(&mut bytes, of_bytes(&key), |out| {
+                            out.extend_from_slice(value.as_bytes());
+                        });
+                        drop(user.insert(key.as_slice(), row).map_err(failed)?);
                     }
                     None => drop(user.remove(key.as_slice()).map_err(failed)?),
                 }
@@ -258,7 +276,7 @@ fn put_rows<'r, T: 'r>(
     for (work_id, row) in rows {
         match row {
             Some(row) => {
-                let row = fresh(bytes, |out| encode(out, row));
+                let row = fresh(bytes, of_id(raw(work_id)), |out| encode(out, row));
                 table.insert(raw(work_id), row).map_err(failed)?;
             }
             None => drop(table.remove(raw(work_id)).map_err(failed)?),
@@ -299,8 +317,13 @@ fn first_two(order: &OrderTable<'_>) -> Result<Option<(u64, Option<u64>)>, Stora
     Ok(Some((first, next()?.map(number))))
 }
 
-fn number(meta: &ReadOnlyTable<&'static str, u64>, name: &str) -> Result<u64, StorageError> {
-    Ok(meta.get(name).map_err(failed)?.map_or(0, |number| number.value()))
+fn number(
+    meta: &ReadOnlyTable<&'static str, &'static [u8]>,
+    name: &str,
+) -> Result<u64, StorageError> {
+    let Some(row) = meta.get(name).map_err(failed)? else { return Ok(0) };
+    let row = whole(of_bytes(name.as_bytes()), row.value())?;
+    Ok(u64::from_le_bytes(row.try_into().map_err(|_| damaged_row())?))
 }
 
 /// The rows of a layer in the order of their ids, in which the tables take them fastest.
@@ -310,10 +333,37 @@ fn in_order<T>(rows: &HashMap<WorkId, Option<T>>) -> Vec<(WorkId, &Option<T>)> {
     rows
 }
 
-fn fresh(bytes: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
+/// A row as it is stored, with a checksum that begins with `key`.
+fn fresh(bytes: &mut Vec<u8>, key: u64, write: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
     bytes.clear();
     write(bytes);
+    let checksum = XxHash3_64::oneshot_with_seed(key, bytes);
+    bytes.extend_from_slice(&checksum.to_le_bytes());
     bytes
+}
+
+/// What was stored under this key.
+fn whole(key: u64, row: &[u8]) -> Result<&[u8], StorageError> {
+    match row.split_last_chunk::<CHECKSUM>() {
+        Some((row, checksum))
+            if u64::from_le_bytes(*checksum) == XxHash3_64::oneshot_with_seed(key, row) =>
+        {
+            Ok(row)
+        }
+        _ => Err(damaged_row()),
+    }
+}
+
+fn damaged_row() -> StorageError {
+    StorageError::Poisoned("a row of the file's tables is damaged".into())
+}
+
+fn of_id(id: Id) -> u64 {
+    (id >> 64) as u64 ^ id as u64
+}
+
+fn of_bytes(key: &[u8]) -> u64 {
+    XxHash3_64::oneshot(key)
 }
 
 /// The tables as they were at one moment.
@@ -357,7 +407,10 @@ impl Rows {
     ) -> Result<Vec<Option<Arc<Finished>>>, StorageError> {
         let finished = self.open(FINISHED)?;
         let row = |work_id: &WorkId| match finished.get(raw(*work_id)).map_err(failed)? {
-            Some(row) => Ok(Some(Arc::new(codec::decode_finished(*work_id, row.value())?))),
+            Some(row) => {
+                let row = whole(of_id(raw(*work_id)), row.value())?;
+                Ok(Some(Arc::new(codec::decode_finished(*work_id, row)?)))
+            }
             None => Ok(None),
         };
         work_ids.iter().map(row).collect()
@@ -376,7 +429,7 @@ impl Rows {
         let mut found = Vec::new();
         for row in order.range(first..until).map_err(failed)? {
             let (number, row) = row.map_err(failed)?;
-            let entries = row.value().chunks_exact(ORDER_ENTRY);
+            let entries = whole(number.value(), row.value())?.chunks_exact(ORDER_ENTRY);
             for (number, entry) in (number.value()..until).zip(entries) {
                 if number < from {
                     continue;
@@ -396,7 +449,8 @@ impl Rows {
     pub fn user_row(&self, table: Name, key: &TableKey) -> Result<Option<Payload>, StorageError> {
         let user = self.open(USER)?;
         let row = user.get(user_key(table, key.as_bytes()).as_slice()).map_err(failed)?;
-        Ok(row.map(|row| Payload::new(row.value())))
+        let check = of_bytes(&user_key(table, key.as_bytes()));
+        row.map(|row| Ok(Payload::new(whole(check, row.value())?))).transpose()
     }
 
     /// Rows of a user table from a key on, in order.
@@ -408,14 +462,15 @@ impl Rows {
         impl Iterator<Item = Result<(UserKey, Option<Payload>), StorageError>> + use<>,
         StorageError,
     > {
-        let whole = user_key(table, &[]);
+        let prefix = user_key(table, &[]);
         let from = user_key(table, from.as_bytes());
         let rows = self.open(USER)?.range::<&[u8]>(from.as_slice()..).map_err(failed)?;
         let rows = rows.map(move |row| {
             let (key, value) = row.map_err(failed)?;
             // Without an upper bound the range runs into the tables behind.
-            let Some(key) = key.value().strip_prefix(whole.as_slice()) else { return Ok(None) };
-            Ok(Some(((table, TableKey::from(key)), Some(Payload::new(value.value())))))
+            let Some(short) = key.value().strip_prefix(prefix.as_slice()) else { return Ok(None) };
+            let value = Payload::new(whole(of_bytes(key.value()), value.value())?);
+            Ok(Some(((table, TableKey::from(short)), Some(value))))
         });
         Ok(rows.map_while(Result::transpose))
     }
@@ -440,7 +495,8 @@ impl Works {
         let rows = self.0.range::<Id>((from, Bound::Unbounded)).map_err(failed)?;
         let rows = rows.map(move |row| {
             let (work_id, row) = row.map_err(failed)?;
-            let of_pool = codec::decode_pool(row.value())? == pool;
+            let row = whole(of_id(work_id.value()), row.value())?;
+            let of_pool = codec::decode_pool(row)? == pool;
             Ok(of_pool.then(|| id(work_id.value())))
         });
         Ok(rows.filter_map(Result::transpose))
@@ -452,7 +508,10 @@ fn work_in(
     work_id: WorkId,
 ) -> Result<Option<(Head, Arc<Spec>)>, StorageError> {
     match work.get(raw(work_id)).map_err(failed)? {
-        Some(row) => Ok(Some(codec::decode_work(work_id, row.value())?)),
+        Some(row) => {
+            let row = whole(of_id(raw(work_id)), row.value())?;
+            Ok(Some(codec::decode_work(work_id, row)?))
+        }
         None => Ok(None),
     }
 }
