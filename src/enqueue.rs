@@ -235,7 +235,7 @@ impl Common {
             FunctionKind::Action => {
                 options.timeout.or(registered.timeout).or(settings.attempt_timeout)
             }
-            FunctionKind::Mutation | FunctionKind::Query => None,
+            FunctionKind::Mutation | FunctionKind::Query | FunctionKind::OnComplete => None,
         };
         if timeout == Some(Duration::ZERO) {
             return Err(ConfigError::NoTimeToRun.into());
@@ -326,7 +326,7 @@ pub(crate) fn follow_up(
     Arc::new(Spec {
         work_id: shared.seams.work_id(),
         pool: failed.pool,
-        kind: FunctionKind::Mutation,
+        kind: FunctionKind::OnComplete,
         function: call,
         args: ArgBytes::new(args.as_bytes()),
         enqueued_at: now,

@@ -169,8 +169,8 @@ impl Workpool {
 
     /// Why a work of any pool is where it is, and when it is expected to start.
     ///
-    /// Costs the store one search and at most 1,000 steps, whatever the length of the queue, and the pool's loop
-    /// nothing. A store that fails or does not answer is an explanation too, after a second at most.
+    /// Costs the store one search and some 1,000 steps, whatever the length of the queue, and the pool's loop
+    /// nothing. A store that fails or does not answer is an explanation too, after two seconds at most.
     ///
     /// ```
     /// # actix_workpool::doctest::run(async {
@@ -279,7 +279,7 @@ impl Workpool {
     /// Cancels every work of this pool that was enqueued before now. Answers how many there were.
     ///
     /// It goes through them page by page, so that other requests get their turn. An `on_complete` that has failed and is
-    /// tried again as a work of its own is not among them, if it is registered: it belongs to a work that has ended. Cancel
+    /// tried again as a work of its own is not among them: it belongs to a work that has ended. Cancel
     /// it by its id.
     ///
     /// # Errors

@@ -69,8 +69,9 @@ impl Registry {
         matches!(
             (spec.kind, self.get(spec.function).map(|function| &function.code)),
             (FunctionKind::Action, Some(Code::Action(_) | Code::Blocking(_)))
-                | (FunctionKind::Mutation, Some(Code::Mutation(_) | Code::OnComplete(_)))
+                | (FunctionKind::Mutation, Some(Code::Mutation(_)))
                 | (FunctionKind::Query, Some(Code::Query(_)))
+                | (FunctionKind::OnComplete, Some(Code::OnComplete(_)))
         )
     }
 

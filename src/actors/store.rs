@@ -31,7 +31,7 @@ const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 ///
 /// Promises: what it answers is committed; later messages see earlier ones; a loop that rests is woken; a report that
 /// a failed commit could not take is tried again. Its handlers only gather; one [`Flush`] decides everything that has
-/// gathered. It never waits for a storage: one that may block has a thread of its own.
+/// gathered, or what is enough for a group, if the storage's thread has none. It never waits for a storage: one that may block has a thread of its own.
 pub(super) struct StoreActor {
     shared: Arc<Shared>,
     driver: Driver,
@@ -42,6 +42,8 @@ pub(super) struct StoreActor {
     flushing: bool,
     /// The storage's thread has a group.
     under_way: bool,
+    /// Whether somebody who asks for an explanation may have to be told that the storage stalls.
+    looks_for_stall: bool,
     mains: HashMap<PoolId, Recipient<BatchReady>>,
     /// Who is told of a completion, once. Written by enqueue and join, deleted by the completion.
     /// Ordered, so that they hear of an end in an order that a seed repeats.
@@ -90,6 +92,7 @@ impl StoreActor {
             kept: Vec::new(),
             flushing: false,
             under_way: false,
+            looks_for_stall: false,
             mains: HashMap::new(),
             listeners: BTreeMap::new(),
             order: FinishedOrder::default(),
@@ -309,12 +312,7 @@ impl Handler<Request> for StoreActor {
 
     fn handle(&mut self, request: Request, ctx: &mut Self::Context) {
         if let (Request::Explain { .. }, Driver::Thread(_)) = (&request, &self.driver) {
-            // Whoever asks why nothing happens is not to wait for it.
-            ctx.run_later(STALLED_AFTER, |store, _| {
-                if store.shared.health.stalled_since(store.shared.seams.segment()).is_some() {
-                    store.shared.health.stalled.notify_waiters();
-                }
-            });
+            self.look_for_stall(ctx);
         }
         self.inbox.push(request);
         let thread_is_idle = matches!(self.driver, Driver::Thread(_)) && !self.under_way;
@@ -339,6 +337,23 @@ impl Handler<Flush> for StoreActor {
 }
 
 impl StoreActor {
+    /// Tells those who ask for explanations when the storage does not answer: whoever asks why nothing happens is not to
+    /// wait for it.
+    fn look_for_stall(&mut self, ctx: &mut Context<Self>) {
+        if std::mem::replace(&mut self.looks_for_stall, true) {
+            return;
+        }
+        ctx.run_later(STALLED_AFTER, |store, ctx| {
+            store.looks_for_stall = false;
+            if store.shared.health.stalled_since(store.shared.seams.segment()).is_some() {
+                store.shared.health.stalled.notify_waiters();
+            } else if store.under_way {
+                // This group has begun since.
+                store.look_for_stall(ctx);
+            }
+        });
+    }
+
     /// Decides everything that has gathered.
     fn flush(&mut self, ctx: &mut Context<Self>) {
         self.flushing = true;

@@ -9,8 +9,9 @@ use crate::config::LogLevel;
 use crate::engine::arrivals::{
     self, ArrivalCx, AttemptReport, CancelAnswer, EnqueueAnswer, FinishAnswer, RunNowAnswer,
 };
-use crate::model::{Change, Key, Name, PendingTable, PoolId, Segment, Turn, WorkFact, WorkId};
-use crate::registry::Code;
+use crate::model::{
+    Change, FunctionKind, Key, Name, PendingTable, PoolId, Segment, Turn, WorkFact, WorkId,
+};
 use crate::storage::StorageError;
 
 /// Works found at a time by one `cancel_all`.
@@ -100,10 +101,9 @@ impl Committer {
         for (work_id, fact) in rows {
             // What the group has changed already goes before what the storage says.
             let fact = group.facts.entry(work_id).or_insert(fact);
+            // The effects of a work that has ended happen once, whatever is canceled.
             let stays = |work: &WorkFact| {
-                let code = self.shared.registry.get(work.spec.function).map(|known| &known.code);
-                // The effects of a work that has ended happen once, whatever is canceled.
-                work.spec.enqueued_at > page.until || matches!(code, Some(Code::OnComplete(_)))
+                work.spec.enqueued_at > page.until || work.spec.kind == FunctionKind::OnComplete
             };
             if fact.as_ref().is_some_and(stays) {
                 continue;

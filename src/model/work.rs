@@ -74,6 +74,8 @@ pub enum FunctionKind {
     Mutation,
     /// Reads the store and writes nothing.
     Query,
+    /// An `on_complete` that has failed in the commit that completed its work, and is tried again as a work of its own.
+    OnComplete,
 }
 
 impl FunctionKind {
@@ -84,6 +86,7 @@ impl FunctionKind {
             FunctionKind::Action => "action",
             FunctionKind::Mutation => "mutation",
             FunctionKind::Query => "query",
+            FunctionKind::OnComplete => "on_complete",
         }
     }
 }

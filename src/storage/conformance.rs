@@ -161,7 +161,12 @@ impl Script {
             pool: PoolId(self.rng.u32(..POOLS)),
             kind: self
                 .rng
-                .choice([FunctionKind::Action, FunctionKind::Mutation, FunctionKind::Query])
+                .choice([
+                    FunctionKind::Action,
+                    FunctionKind::Mutation,
+                    FunctionKind::Query,
+                    FunctionKind::OnComplete,
+                ])
                 .expect("a kind"),
             function: Name::from_static(self.rng.choice(["a", "mail.send", "ü"]).expect("a name")),
             args: ArgBytes::new(self.payload().as_bytes()),

@@ -50,6 +50,7 @@ pub(super) fn work(out: &mut Vec<u8>, head: Head, spec: &Spec) {
         FunctionKind::Action => 0,
         FunctionKind::Mutation => 1,
         FunctionKind::Query => 2,
+        FunctionKind::OnComplete => 3,
     };
     let flag = |set: bool, bit: u8| u8::from(set) << bit;
     out.push(
@@ -468,7 +469,7 @@ impl<'a> Input<'a> {
             0 => FunctionKind::Action,
             1 => FunctionKind::Mutation,
             2 => FunctionKind::Query,
-            _ => return Err(Damaged("unknown kind of function")),
+            _ => FunctionKind::OnComplete,
         };
         let pool = PoolId(self.small()?);
         let enqueued_at = Segment(self.number()?);

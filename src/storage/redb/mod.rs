@@ -405,10 +405,10 @@ impl Store {
             let Head { attempts, runs, .. } = head;
             batch.starts.push(StartRow { key, spec, attempts, runs });
         }
-        self.known.bound(MOST_KNOWN);
         for (head, spec) in read {
             self.known.put(head, spec);
         }
+        self.known.bound(MOST_KNOWN);
         // No row is behind its cursor, and none was found before this one.
         if let Some(entry) = self.recent.pools.get_mut(pool.0 as usize) {
             entry.starts_from = first.unwrap_or(LANE);
