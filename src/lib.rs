@@ -85,6 +85,8 @@ mod shared;
 pub mod storage;
 pub mod telemetry;
 mod transaction;
+#[cfg(feature = "actix-web")]
+pub mod web;
 
 pub use actors::Recipient;
 pub use board::{Progress, WorkStatus};

@@ -104,6 +104,12 @@ impl Runtime {
         pools.map(|pool| Workpool { shared: shared.clone(), pool }).collect()
     }
 
+    /// What its parts have a hold of, for those that have no pool at hand.
+    #[cfg(feature = "actix-web")]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.inner.shared
+    }
+
     /// Works of every pool by state, a page at a time: see [`Workpool::works`]. Also of pools that the store has from an
     /// earlier run and that were not started.
     ///

@@ -22,6 +22,8 @@
 //! | `storage thread gone` | error | always | |
 //! | `worker host replaced` | warn | always | `host` `was_connected` |
 //! | `worker host not replaced` | error | always | `host` `error` |
+//! | `dashboard open to everybody` | warn | always | |
+//! | `app data missing` | error | always | `data` |
 //! | `kicked` | debug | `Debug` | `pool` `source` |
 //! | `report stale` | debug | always | `work_id` `run` |
 //! | `batch stale` | debug | always | `pool` `turn` |
@@ -219,4 +221,16 @@ pub(crate) fn host_replaced(host: usize, was_connected: bool) {
 
 pub(crate) fn host_not_replaced(host: usize, error: &std::io::Error) {
     error!(target: TARGET, host, %error, "worker host not replaced");
+}
+
+/// A dashboard was made that asks nobody who he is.
+#[cfg(feature = "actix-web")]
+pub(crate) fn dashboard_open() {
+    warn!(target: TARGET, "dashboard open to everybody");
+}
+
+/// A handler takes what its app does not have.
+#[cfg(feature = "actix-web")]
+pub(crate) fn data_missing(data: &'static str) {
+    error!(target: TARGET, data, "app data missing");
 }

@@ -1,0 +1,208 @@
+//! Errors as answers: a status, a code that stays the same, and a message.
+//!
+//! What functions and the storage say is not for whoever sent the request; their errors come without details.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use actix_web::{HttpResponse, ResponseError};
+use serde_json::json;
+
+use crate::error::{EnqueueError, JoinError, PoolError, QueryError};
+use crate::model::WorkId;
+
+/// An error of the dashboard or of an extractor.
+#[derive(Debug)]
+pub(super) struct ApiError {
+    pub status: StatusCode,
+    pub code: &'static str,
+    pub message: Cow<'static, str>,
+}
+
+impl ApiError {
+    pub fn new(
+        status: StatusCode,
+        code: &'static str,
+        message: impl Into<Cow<'static, str>>,
+    ) -> ApiError {
+        ApiError { status, code, message: message.into() }
+    }
+
+    pub fn invalid(message: impl Into<Cow<'static, str>>) -> ApiError {
+        ApiError::new(StatusCode::BAD_REQUEST, "invalid_value", message)
+    }
+
+    pub fn forbidden(message: &'static str) -> ApiError {
+        ApiError::new(StatusCode::FORBIDDEN, "forbidden", message)
+    }
+
+    pub fn no_such_work(work_id: WorkId) -> ApiError {
+        let message = format!("work {work_id} is not known, or its outcome is forgotten");
+        ApiError::new(StatusCode::NOT_FOUND, "unknown_work", message)
+    }
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl ResponseError for ApiError {
+    fn status_code(&self) -> StatusCode {
+        self.status
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut answer = HttpResponse::build(self.status);
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            answer.insert_header((RETRY_AFTER, "1"));
+        }
+        answer.json(json!({ "error": { "code": self.code, "message": self.message } }))
+    }
+}
+
+const SHUT_DOWN: (StatusCode, &str) = (StatusCode::SERVICE_UNAVAILABLE, "shut_down");
+const STORAGE: (StatusCode, &str) = (StatusCode::SERVICE_UNAVAILABLE, "storage_failed");
+const INVALID: (StatusCode, &str) = (StatusCode::BAD_REQUEST, "invalid_value");
+
+/// What an error is for whoever sent the request.
+trait Answer: fmt::Display {
+    fn kind(&self) -> (StatusCode, &'static str);
+
+    fn answer(&self) -> ApiError {
+        let (status, code) = self.kind();
+        match code {
+            "storage_failed" => ApiError::new(status, code, "the storage failed"),
+            "work_failed" => ApiError::new(status, code, "the work failed"),
+            "internal" => ApiError::new(status, code, "the request could not be carried out"),
+            _ => ApiError::new(status, code, self.to_string()),
+        }
+    }
+}
+
+const INTERNAL: (StatusCode, &str) = (StatusCode::INTERNAL_SERVER_ERROR, "internal");
+
+impl Answer for PoolError {
+    fn kind(&self) -> (StatusCode, &'static str) {
+        match self {
+            PoolError::Unknown(_) => (StatusCode::NOT_FOUND, "unknown_pool"),
+            PoolError::Duplicate(_) => (StatusCode::CONFLICT, "duplicate_pool"),
+            PoolError::Config(_) => INVALID,
+            PoolError::Closed => SHUT_DOWN,
+            PoolError::Storage(_) => STORAGE,
+        }
+    }
+}
+
+impl Answer for EnqueueError {
+    fn kind(&self) -> (StatusCode, &'static str) {
+        match self {
+            EnqueueError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            EnqueueError::Overloaded { .. } => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+            EnqueueError::TooFarAhead { .. } => (StatusCode::BAD_REQUEST, "too_far_ahead"),
+            EnqueueError::Config(_) => INVALID,
+            EnqueueError::Encode(_) | EnqueueError::UnknownFunction(_) => INTERNAL,
+            EnqueueError::Closed => SHUT_DOWN,
+            EnqueueError::Storage(_) => STORAGE,
+        }
+    }
+}
+
+impl Answer for QueryError {
+    fn kind(&self) -> (StatusCode, &'static str) {
+        match self {
+            QueryError::UnknownFunction(_) | QueryError::Failed(_) | QueryError::Json(_) => {
+                INTERNAL
+            }
+            QueryError::Closed => SHUT_DOWN,
+            QueryError::Storage(_) => STORAGE,
+        }
+    }
+}
+
+impl Answer for JoinError {
+    fn kind(&self) -> (StatusCode, &'static str) {
+        match self {
+            JoinError::Failed { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "work_failed"),
+            JoinError::Canceled => (StatusCode::CONFLICT, "work_canceled"),
+            JoinError::Unknown(_) => (StatusCode::NOT_FOUND, "unknown_work"),
+            JoinError::Decode(_) => INTERNAL,
+            JoinError::Closed => SHUT_DOWN,
+            JoinError::Storage(_) => STORAGE,
+        }
+    }
+}
+
+impl From<PoolError> for ApiError {
+    fn from(error: PoolError) -> ApiError {
+        error.answer()
+    }
+}
+
+macro_rules! response_error {
+    ($($error:ty),*) => { $(
+        /// Answers `{"error":{"code":"…","message":"…"}}`, without what a function or the storage has said.
+        impl ResponseError for $error {
+            fn status_code(&self) -> StatusCode {
+                self.kind().0
+            }
+
+            fn error_response(&self) -> HttpResponse {
+                self.answer().error_response()
+            }
+        }
+    )* };
+}
+
+response_error!(PoolError, EnqueueError, QueryError, JoinError);
+
+impl super::Refusal {
+    pub(super) fn into_response(self) -> HttpResponse {
+        match self {
+            super::Refusal::Unauthorized { challenge } => {
+                let error =
+                    ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", "log in to go on");
+                let mut answer = error.error_response();
+                if let Some(challenge) = challenge {
+                    answer.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+                }
+                answer
+            }
+            super::Refusal::Forbidden => {
+                ApiError::forbidden("this is not for you to see").error_response()
+            }
+            super::Refusal::Response(answer) => *answer,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Failure, FailureKind};
+
+    #[test]
+    fn what_a_function_has_said_is_not_told() {
+        let failure = Failure::permanent(FailureKind::Error, "password is hunter2");
+        let told = [
+            JoinError::Failed { attempts: 1, failure: failure.clone() }.answer(),
+            JoinError::Decode("hunter2".into()).answer(),
+            QueryError::Failed(failure).answer(),
+        ];
+        for error in told {
+            assert!(!error.message.contains("hunter2"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn the_caller_is_told_what_it_may_change() {
+        let error = EnqueueError::TooLarge { size: 9, max: 8 }.answer();
+        assert_eq!((error.status.as_u16(), error.code), (413, "too_large"));
+        assert!(error.message.contains("at most 8"), "{error:?}");
+        assert_eq!(PoolError::Unknown("x".into()).answer().status, StatusCode::NOT_FOUND);
+        assert!(PoolError::Closed.answer().error_response().headers().contains_key(RETRY_AFTER));
+    }
+}

@@ -1,0 +1,451 @@
+//! What is shown of pools and works, as the API sends it. Everything that may be secret is redacted here.
+
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
+
+use super::dashboard::{Dashboard, Sensitive};
+use crate::board::{Progress, WorkStatus};
+use crate::error::PoolError;
+use crate::explain::{Ahead, Basis, Explanation, Why};
+use crate::list::{Cursor, ListedWork, WorkPage};
+use crate::model::{Failure, FailureKind, Finished, Name, Outcome, Report, RunStatus, Segment};
+use crate::pool::{Diagnostics, Workpool};
+use crate::runtime::Runtime;
+
+/// The most that is sent of one text, in characters.
+const LONGEST_TEXT: usize = 16 << 10;
+
+/// The most that is sent of one text where there are many.
+const LONGEST_IN_LIST: usize = 500;
+
+/// A number that JavaScript would round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Big(pub u64);
+
+impl Serialize for Big {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl From<Segment> for Big {
+    fn from(time: Segment) -> Big {
+        Big(time.0)
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Overview {
+    pub at: Big,
+    pub pools: Vec<PoolView>,
+}
+
+impl Overview {
+    pub async fn of(runtime: &Runtime) -> Result<Overview, PoolError> {
+        let at = runtime.shared().seams.segment();
+        let mut pools = Vec::new();
+        for pool in runtime.pools() {
+            pools.push(PoolView::of(&pool).await?);
+        }
+        Ok(Overview { at: at.into(), pools })
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct PoolView {
+    pub name: Name,
+    pub paused: bool,
+    pub max_parallelism: usize,
+    pub max_pending: Big,
+    /// Works without an outcome.
+    pub pending: Big,
+    pub waiting: Big,
+    pub running: Big,
+    pub completing: Big,
+    pub canceling: Big,
+    pub unregistered: Big,
+    pub unregistered_functions: Vec<Name>,
+    /// When the first of those that wait was or will be due.
+    pub oldest_due: Option<Big>,
+    /// `running`, `scheduled` or `idle`.
+    pub run_status: &'static str,
+    pub turn: Big,
+    pub report: ReportView,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct ReportView {
+    pub completed: Big,
+    pub succeeded: Big,
+    pub failed: Big,
+    pub retries: Big,
+    pub canceled: Big,
+}
+
+impl PoolView {
+    pub async fn of(pool: &Workpool) -> Result<PoolView, PoolError> {
+        let settings = pool.settings();
+        let pending = Big(pool.pending());
+        let Diagnostics {
+            pool: name,
+            waiting,
+            running,
+            completing,
+            canceling,
+            unregistered,
+            unregistered_names: unregistered_functions,
+            oldest_due,
+            spare_capacity: _,
+            run_status,
+            turn,
+            report: Report { completed, succeeded, failed, retries, canceled, last_report_ts: _ },
+        } = pool.diagnostics().await?;
+        Ok(PoolView {
+            name,
+            paused: settings.paused,
+            max_parallelism: settings.max_parallelism,
+            max_pending: Big(settings.max_pending),
+            pending,
+            waiting: Big(waiting),
+            running: Big(running),
+            completing: Big(completing),
+            canceling: Big(canceling),
+            unregistered: Big(unregistered),
+            unregistered_functions,
+            oldest_due: oldest_due.map(Big::from),
+            run_status: match run_status {
+                RunStatus::Running => "running",
+                RunStatus::Scheduled { .. } => "scheduled",
+                RunStatus::Idle { .. } => "idle",
+            },
+            turn: Big(turn),
+            report: ReportView {
+                completed: Big(completed),
+                succeeded: Big(succeeded),
+                failed: Big(failed),
+                retries: Big(retries),
+                canceled: Big(canceled),
+            },
+        })
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct PageView {
+    pub works: Vec<WorkView>,
+    pub next: Option<Cursor>,
+}
+
+impl PageView {
+    pub fn of(page: WorkPage, dashboard: &Dashboard) -> PageView {
+        let works = page.works.iter().map(|work| WorkView::of_listed(work, dashboard)).collect();
+        PageView { works, next: page.next }
+    }
+}
+
+/// A work: what a list says of it.
+#[derive(Debug, Serialize)]
+pub(super) struct WorkView {
+    pub id: String,
+    pub pool: Option<Name>,
+    pub function: Option<Name>,
+    /// `pending`, `running` or `finished`.
+    pub state: &'static str,
+    pub canceling: bool,
+    /// How many were charged.
+    pub attempts: u32,
+    pub enqueued_at: Option<Big>,
+    pub due: Option<Big>,
+    pub started: Option<Big>,
+    pub finished_at: Option<Big>,
+    /// `success`, `failed` or `canceled`.
+    pub outcome: Option<&'static str>,
+    pub error: Option<ErrorView>,
+    pub progress: Option<ProgressView>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct ErrorView {
+    pub kind: FailureKind,
+    pub message: String,
+    pub retryable: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct ProgressView {
+    pub done: Big,
+    pub total: Option<Big>,
+    pub note: Option<String>,
+}
+
+impl WorkView {
+    fn of_listed(work: &ListedWork, dashboard: &Dashboard) -> WorkView {
+        let mut view = WorkView {
+            id: work.work_id.to_string(),
+            pool: Some(work.pool),
+            function: Some(work.function),
+            state: "pending",
+            canceling: work.canceling,
+            attempts: 0,
+            enqueued_at: Some(work.enqueued_at.into()),
+            due: None,
+            started: None,
+            finished_at: None,
+            outcome: None,
+            error: None,
+            progress: None,
+        };
+        match &work.status {
+            WorkStatus::Pending { previous_attempts, due } => {
+                view.attempts = *previous_attempts;
+                view.due = due.map(Big::from);
+            }
+            WorkStatus::Running { previous_attempts, started, progress } => {
+                view.state = "running";
+                view.attempts = *previous_attempts;
+                view.started = Some((*started).into());
+                let progress = progress.as_deref();
+                view.progress = progress.map(|said| {
+                    let said = redacted_progress(said, work.function, dashboard);
+                    ProgressView::of(&said, LONGEST_IN_LIST)
+                });
+            }
+            WorkStatus::Finished(row) => {
+                let row = redacted_row(row, dashboard);
+                view.finish(&row, LONGEST_IN_LIST);
+            }
+            WorkStatus::Unknown => view.state = "unknown",
+        }
+        view
+    }
+
+    /// What an explanation, redacted already, says of its work.
+    fn of_explained(explained: &Explanation) -> WorkView {
+        let mut view = WorkView {
+            id: explained.work_id.to_string(),
+            pool: explained.pool,
+            function: explained.function,
+            state: "pending",
+            canceling: false,
+            attempts: explained.attempts,
+            enqueued_at: None,
+            due: explained.due.map(Big::from),
+            started: None,
+            finished_at: None,
+            outcome: None,
+            error: None,
+            progress: None,
+        };
+        match &explained.why {
+            Why::Running { since, progress, .. } => {
+                view.state = "running";
+                view.started = since.map(Big::from);
+                let progress = progress.as_deref();
+                view.progress = progress.map(|said| ProgressView::of(said, LONGEST_TEXT));
+            }
+            Why::Completing { .. } => view.state = "running",
+            Why::Canceling { running_since } => {
+                view.canceling = true;
+                view.started = running_since.map(Big::from);
+                view.state = if view.due.is_none() && running_since.is_some() {
+                    "running"
+                } else {
+                    "pending"
+                };
+            }
+            Why::RetryBackoff { last_failure: Some(failure), .. } => {
+                view.error = Some(ErrorView::of(failure, LONGEST_TEXT));
+            }
+            Why::Finished(row) => view.finish(row, LONGEST_TEXT),
+            Why::Unknown => view.state = "unknown",
+            _ => {}
+        }
+        view
+    }
+
+    fn finish(&mut self, row: &Finished, longest: usize) {
+        self.state = "finished";
+        self.attempts = row.attempts;
+        self.enqueued_at = Some(row.enqueued_at.into());
+        self.finished_at = Some(row.finished_at.into());
+        self.outcome = Some(row.outcome.as_str());
+        if let Outcome::Failed(failure) = &row.outcome {
+            self.error = Some(ErrorView::of(failure, longest));
+        }
+    }
+}
+
+impl ErrorView {
+    fn of(failure: &Failure, longest: usize) -> ErrorView {
+        let message = shortened(&failure.message, longest);
+        ErrorView { kind: failure.kind, message, retryable: failure.retryable }
+    }
+}
+
+impl ProgressView {
+    fn of(said: &Progress, longest: usize) -> ProgressView {
+        let note = said.note.as_deref().map(|note| shortened(note, longest));
+        ProgressView { done: Big(said.done), total: said.total.map(Big), note }
+    }
+}
+
+/// All that is shown of a work.
+#[derive(Debug, Serialize)]
+pub(super) struct WorkDetail {
+    #[serde(flatten)]
+    pub work: WorkView,
+    pub output: Option<OutputView>,
+    pub explain: ExplainView,
+}
+
+/// A result: its JSON as text, since nobody knows how large its numbers are and how deep it is.
+#[derive(Debug, Serialize)]
+pub(super) struct OutputView {
+    pub json: String,
+    /// How much there is of it in the store.
+    pub bytes: Big,
+}
+
+/// Why a work is where it is.
+#[derive(Debug, Serialize)]
+pub(super) struct ExplainView {
+    pub at: Big,
+    /// All of it in one sentence.
+    pub sentence: String,
+    /// The name of the reason, as of [`Why`].
+    pub why: &'static str,
+    /// What there is to say of the reason.
+    pub details: Value,
+    pub max_attempts: u32,
+    pub due: Option<Big>,
+    pub ahead: Option<AheadView>,
+    pub expected: Option<ExpectedView>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct AheadView {
+    pub works: Big,
+    pub or_more: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct ExpectedView {
+    pub start: Big,
+    pub basis: Basis,
+}
+
+impl WorkDetail {
+    pub fn of(explained: Explanation, dashboard: &Dashboard) -> WorkDetail {
+        let explained = redacted(explained, dashboard);
+        let output = match &explained.why {
+            Why::Finished(row) => output(row, dashboard),
+            _ => None,
+        };
+        let work = WorkView::of_explained(&explained);
+        WorkDetail { work, output, explain: ExplainView::of(&explained) }
+    }
+}
+
+impl ExplainView {
+    fn of(explained: &Explanation) -> ExplainView {
+        let (why, details) = reason(&explained.why);
+        ExplainView {
+            at: explained.at.into(),
+            sentence: shortened(&explained.to_string(), LONGEST_TEXT),
+            why,
+            details,
+            max_attempts: explained.max_attempts,
+            due: explained.due.map(Big::from),
+            ahead: explained
+                .ahead
+                .map(|Ahead { works, or_more }| AheadView { works: Big(works), or_more }),
+            expected: explained.expected.map(|expected| ExpectedView {
+                start: expected.start.into(),
+                basis: expected.basis,
+            }),
+        }
+    }
+}
+
+fn reason(why: &Why) -> (&'static str, Value) {
+    let time = |time: &Option<Segment>| time.map(Big::from);
+    match why {
+        Why::StoreStalled { since } => ("store_stalled", json!({ "since": Big::from(*since) })),
+        // What the storage says is for the log.
+        Why::StoreFailing { since, .. } => ("store_failing", json!({ "since": Big::from(*since) })),
+        Why::ShuttingDown => ("shutting_down", json!({})),
+        Why::PoolNotStarted => ("pool_not_started", json!({})),
+        Why::NotRegistered => ("not_registered", json!({})),
+        Why::Paused { paused } => ("paused", json!({ "paused": paused })),
+        Why::NotDue => ("not_due", json!({})),
+        Why::RetryBackoff { retry, max_retries, .. } => {
+            ("retry_backoff", json!({ "retry": retry, "max_retries": max_retries }))
+        }
+        Why::NoFreeSlot { running, limit } => {
+            ("no_free_slot", json!({ "running": Big(*running), "limit": Big(*limit) }))
+        }
+        Why::Behind => ("behind", json!({})),
+        Why::AboutToStart => ("about_to_start", json!({})),
+        Why::Running { attempt, since, timeout_at, .. } => (
+            "running",
+            json!({ "attempt": attempt, "since": time(since), "timeout_at": time(timeout_at) }),
+        ),
+        Why::Completing { will_retry } => ("completing", json!({ "will_retry": will_retry })),
+        Why::Canceling { running_since } => {
+            ("canceling", json!({ "running_since": time(running_since) }))
+        }
+        Why::Finished(_) => ("finished", json!({})),
+        Why::Unknown => ("unknown", json!({})),
+    }
+}
+
+fn output(row: &Finished, dashboard: &Dashboard) -> Option<OutputView> {
+    let Outcome::Success(output) = &row.outcome else { return None };
+    let json = String::from_utf8_lossy(output.as_bytes());
+    let json = dashboard.shown(Sensitive::Output, row.function, &json);
+    Some(OutputView { json: shortened(&json, LONGEST_TEXT), bytes: Big(output.len() as u64) })
+}
+
+/// The explanation with every text in it as it may be shown, so that its sentence may be as well.
+fn redacted(mut explained: Explanation, dashboard: &Dashboard) -> Explanation {
+    let function = explained.function;
+    match (&mut explained.why, function) {
+        (Why::RetryBackoff { last_failure: Some(failure), .. }, Some(function)) => {
+            *failure = Arc::new(redacted_failure(failure, function, dashboard));
+        }
+        (Why::Running { progress: Some(progress), .. }, Some(function)) => {
+            *progress = Arc::new(redacted_progress(progress, function, dashboard));
+        }
+        (Why::Finished(row), _) => *row = redacted_row(row, dashboard),
+        (Why::StoreFailing { error, .. }, _) => *error = "see the log".to_owned(),
+        _ => {}
+    }
+    explained
+}
+
+/// A row whose error may be shown. Its output is not looked at here: it may be large.
+fn redacted_row(row: &Arc<Finished>, dashboard: &Dashboard) -> Arc<Finished> {
+    let Outcome::Failed(failure) = &row.outcome else { return row.clone() };
+    let failure = redacted_failure(failure, row.function, dashboard);
+    Arc::new(Finished { outcome: Outcome::Failed(failure), ..Finished::clone(row) })
+}
+
+fn redacted_failure(failure: &Failure, of: Name, dashboard: &Dashboard) -> Failure {
+    let message = dashboard.shown(Sensitive::Error, of, &failure.message).into_owned();
+    Failure { message, ..failure.clone() }
+}
+
+fn redacted_progress(said: &Progress, of: Name, dashboard: &Dashboard) -> Progress {
+    let note = said.note.as_deref();
+    let note = note.map(|note| dashboard.shown(Sensitive::Progress, of, note).into_owned());
+    Progress { note, ..*said }
+}
+
+fn shortened(text: &str, longest: usize) -> String {
+    match text.char_indices().nth(longest) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}

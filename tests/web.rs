@@ -1,0 +1,590 @@
+//! The dashboard's scope: who may do what, from where, and what is answered.
+#![cfg(feature = "actix-web")]
+
+mod common;
+
+use std::time::Duration;
+
+use actix_web::http::header::{HeaderMap, HeaderValue};
+use actix_web::http::{Method, StatusCode};
+use actix_web::test::{TestRequest, call_service, init_service, read_body};
+use actix_web::{App, HttpRequest, HttpResponse, web};
+use actix_workpool::web::{
+    Dashboard, Permission, Permissions, Pool, PoolName, Refusal, Sensitive, insecure_allow_all,
+    workpool_dashboard,
+};
+use actix_workpool::{
+    ActionKey, JoinError, PoolConfig, RetryBehavior, Runtime, RuntimeBuilder, WorkError, WorkId,
+    Workpool,
+};
+use common::{run_real, secs, soon, start};
+use serde_json::{Value, json};
+
+const ECHO: ActionKey<Value, Value> = ActionKey::new("echo");
+const FAIL: ActionKey<String, ()> = ActionKey::new("fail");
+const HANG: ActionKey<String, ()> = ActionKey::new("hang");
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn builder() -> RuntimeBuilder {
+    common::builder()
+        .action_fn(ECHO, |value, _| async move { Ok(value) })
+        .action_fn(FAIL, |message, _| async move { Err(WorkError::retryable(message)) })
+        .action_fn(HANG, |note, cx| async move {
+            cx.progress_note(1, Some(4), note);
+            cx.canceled().await;
+            Err(WorkError::canceled())
+        })
+}
+
+/// Knows whom a header names.
+fn by_header(request: &HttpRequest) -> Result<Permissions, Refusal> {
+    match request.headers().get("x-user").map(HeaderValue::as_bytes) {
+        Some(b"viewer") => Ok(Permissions::read_only()),
+        Some(b"canceler") => Ok(Permissions::read_only().with(Permission::Cancel)),
+        Some(b"admin") => Ok(Permissions::full()),
+        _ => {
+            let challenge = Some(HeaderValue::from_static("Basic realm=\"workpool\""));
+            Err(Refusal::Unauthorized { challenge })
+        }
+    }
+}
+
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    text: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+
+    fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name).unwrap_or_else(|| panic!("no {name}"));
+        value.to_str().unwrap()
+    }
+
+    fn code(&self) -> String {
+        self.json()["error"]["code"].as_str().expect("an error").to_owned()
+    }
+}
+
+const PREFIX: &str = "/ops/workpool";
+
+async fn ask(dashboard: &Dashboard, request: TestRequest) -> Answer {
+    let app = init_service(App::new().service(dashboard.scope(PREFIX))).await;
+    let answer = call_service(&app, request.to_request()).await;
+    let (status, headers) = (answer.status(), answer.headers().clone());
+    let text = String::from_utf8(read_body(answer).await.to_vec()).unwrap();
+    Answer { status, headers, text }
+}
+
+fn get(path: &str) -> TestRequest {
+    TestRequest::get().uri(&format!("{PREFIX}{path}"))
+}
+
+fn post(path: &str) -> TestRequest {
+    TestRequest::post().uri(&format!("{PREFIX}{path}"))
+}
+
+fn patch(path: &str, body: &Value) -> TestRequest {
+    TestRequest::patch().uri(&format!("{PREFIX}{path}")).set_json(body)
+}
+
+async fn open(config: PoolConfig) -> (Runtime, Workpool, Dashboard) {
+    let (runtime, pool) = start(builder(), config).await;
+    let dashboard = workpool_dashboard(runtime.clone(), insecure_allow_all());
+    (runtime, pool, dashboard)
+}
+
+async fn delayed(pool: &Workpool) -> WorkId {
+    pool.enqueue(ECHO.call(json!(1))).run_after(HOUR).await.unwrap().id()
+}
+
+/// A route, and the type and content of the body that it takes.
+type Route = (Method, &'static str, Option<(&'static str, &'static str)>);
+
+/// Every route: its method, its path with `{id}` for a work that waits, and what it takes.
+fn routes() -> Vec<Route> {
+    let json = Some(("application/json", r#"{"max_parallelism": 3}"#));
+    vec![
+        (Method::GET, "/healthz", None),
+        (Method::GET, "/api/overview", None),
+        (Method::GET, "/api/works", None),
+        (Method::GET, "/api/works/{id}", None),
+        (Method::POST, "/api/works/{id}/cancel", None),
+        (Method::POST, "/api/works/{id}/abort", None),
+        (Method::POST, "/api/works/{id}/run", None),
+        (Method::GET, "/api/pools/p", None),
+        (Method::PATCH, "/api/pools/p", json),
+    ]
+}
+
+#[test]
+fn each_route_lets_in_whom_it_should() {
+    run_real(async {
+        let (runtime, pool) = start(builder(), PoolConfig::default()).await;
+        let dashboard = workpool_dashboard(runtime.clone(), by_header);
+        let same = [("sec-fetch-site", "same-origin"), ("origin", "http://ops.example")];
+        let cross = [("sec-fetch-site", "cross-site"), ("origin", "http://evil.example")];
+        let places = [(true, same[0]), (true, same[1]), (false, cross[0]), (false, cross[1])];
+        for (method, path, body) in routes() {
+            for user in [None, Some("viewer"), Some("admin")] {
+                for (is_same_origin, place) in places {
+                    let path = path.replace("{id}", &delayed(&pool).await.to_string());
+                    let mut request = TestRequest::with_uri(&format!("{PREFIX}{path}"))
+                        .method(method.clone())
+                        .insert_header(("host", "ops.example"))
+                        .insert_header(place);
+                    if let Some(user) = user {
+                        request = request.insert_header(("x-user", user));
+                    }
+                    if let Some((kind, body)) = body {
+                        request = request.insert_header(("content-type", kind)).set_payload(body);
+                    }
+                    let answer = ask(&dashboard, request).await;
+                    let reads = method == Method::GET;
+                    let expected = match user {
+                        _ if !reads && !is_same_origin => 403,
+                        _ if path == "/healthz" => 200,
+                        None => 401,
+                        Some("viewer") if !reads => 403,
+                        _ => 200,
+                    };
+                    let asked = format!("{method} {path} by {user:?} from {place:?}");
+                    assert_eq!(answer.status, expected, "{asked}: {}", answer.text);
+                    assert_is_guarded(&answer, &asked);
+                    let works = runtime.pool("p").unwrap().settings().max_parallelism;
+                    let may = user == Some("admin") && is_same_origin;
+                    assert!(works == 10 || may || body.is_none(), "{asked} has changed the pool");
+                    pool.update(PoolConfig::default().max_parallelism(10)).await.unwrap();
+                }
+            }
+        }
+        soon(runtime.shutdown(Duration::ZERO)).await;
+    });
+}
+
+fn assert_is_guarded(answer: &Answer, asked: &str) {
+    assert!(answer.headers.contains_key("content-security-policy"), "{asked}");
+    let policy = answer.header("content-security-policy");
+    assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+    assert!(policy.contains("frame-ancestors 'none'") && policy.contains("base-uri 'none'"));
+    assert_eq!(answer.header("x-content-type-options"), "nosniff");
+    assert_eq!(answer.header("x-frame-options"), "DENY");
+    assert_eq!(answer.header("cache-control"), "no-store");
+    assert_eq!(answer.header("referrer-policy"), "no-referrer");
+}
+
+#[test]
+fn each_control_needs_its_own_permission() {
+    run_real(async {
+        let (runtime, pool) = start(builder(), PoolConfig::default()).await;
+        let dashboard = workpool_dashboard(runtime.clone(), by_header);
+        for (method, path, _) in routes().into_iter().filter(|route| route.0 == Method::POST) {
+            let id = delayed(&pool).await.to_string();
+            let request = TestRequest::with_uri(&format!("{PREFIX}{}", path.replace("{id}", &id)))
+                .method(method)
+                .insert_header(("x-user", "canceler"));
+            let expected = if path.ends_with("cancel") { 200 } else { 403 };
+            let answer = ask(&dashboard, request).await;
+            assert_eq!(answer.status, expected, "{path}");
+            let waits = get(&format!("/api/works/{id}")).insert_header(("x-user", "viewer"));
+            let waits = ask(&dashboard, waits).await.json()["explain"]["why"] == "not_due";
+            assert_eq!(waits, expected == 403, "{path}");
+        }
+        soon(runtime.shutdown(Duration::ZERO)).await;
+    });
+}
+
+#[test]
+fn who_is_not_known_is_asked_and_refusals_are_guarded_as_well() {
+    run_real(async {
+        let (runtime, _) = start(builder(), PoolConfig::default()).await;
+        let dashboard = workpool_dashboard(runtime.clone(), by_header);
+        let answer = ask(&dashboard, get("/api/overview")).await;
+        assert_eq!(answer.code(), "unauthorized");
+        assert_eq!(answer.header("www-authenticate"), "Basic realm=\"workpool\"");
+        let elsewhere = workpool_dashboard(runtime.clone(), |_: &HttpRequest| {
+            let answer = HttpResponse::Found().insert_header(("location", "/login")).finish();
+            Err(Refusal::from(answer))
+        });
+        for path in ["/api/overview", "/nothing"] {
+            let answer = ask(&elsewhere, get(path)).await;
+            assert_eq!((answer.status.as_u16(), answer.header("location")), (302, "/login"));
+            assert_is_guarded(&answer, path);
+        }
+        soon(runtime.shutdown(Duration::ZERO)).await;
+    });
+}
+
+#[test]
+fn the_overview_has_each_pool_and_its_large_numbers_as_text() {
+    run_real(async {
+        let (runtime, pool, dashboard) = open(PoolConfig::default().max_parallelism(2)).await;
+        let work = pool.enqueue(ECHO.call(json!(7))).await.unwrap();
+        work.join().await.unwrap();
+        delayed(&pool).await;
+        let overview = ask(&dashboard, get("/api/overview")).await.json();
+        assert!(overview["at"].as_str().unwrap().parse::<u64>().unwrap() > 1_600_000_000_000);
+        let shown = &overview["pools"][0];
+        assert_eq!(shown["name"], "p");
+        assert_eq!((&shown["waiting"], &shown["pending"]), (&json!("1"), &json!("1")));
+        assert_eq!((&shown["max_parallelism"], &shown["paused"]), (&json!(2), &json!(false)));
+        assert_eq!(shown["report"]["succeeded"], "1");
+        assert!(shown["oldest_due"].is_string());
+        let alone = ask(&dashboard, get("/api/pools/p")).await.json();
+        assert_eq!((&alone["name"], &alone["waiting"]), (&json!("p"), &json!("1")));
+        assert_eq!(ask(&dashboard, get("/api/pools/other")).await.code(), "unknown_pool");
+        soon(runtime.shutdown(Duration::ZERO)).await;
+    });
+}
+
+#[test]
+fn works_are_listed_by_state_page_by_page() {
+    run_real(async {
+        let (runtime, pool, dashboard) = open(PoolConfig::default()).await;
+        let mut waiting = Vec::new();
+        for _ in 0..5 {
+            waiting.push(delayed(&pool).await.to_string());
+        }
+        let (mut seen, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let path = format!("/api/works?state=pending&limit=2&cursor={cursor}");
+            let page = ask(&dashboard, get(&path)).await.json();
+            let works = page["works"].as_array().unwrap();
+            assert!(works.len() <= 2);
+            seen.extend(works.iter().map(|work| work["id"].as_str().unwrap().to_owned()));
+            match page["next"].as_str() {
+                Some(next) => cursor = next.to_owned(),
+                None => break,
+            }
+        }
+        assert_eq!(seen, waiting);
+
+        let failed = pool.enqueue(FAIL.call("no luck".into())).await.unwrap();
+        failed.join().await.unwrap_err();
+        let page = ask(&dashboard, get("/api/works?outcome=failed&function=fail&pool=p")).await;
+        let work = &page.json()["works"][0];
+        assert_eq!(work["id"], failed.id().to_string());
+        assert_eq!((&work["state"], &work["outcome"]), (&json!("finished"), &json!("failed")));
+        assert_eq!(work["error"]["message"], "no luck");
+        let page = ask(&dashboard, get("/api/works?state=finished&function=echo")).await.json();
+        assert_eq!(page["works"], json!([]));
+        soon(runtime.shutdown(Duration::ZERO)).await;
+    });
+}
+
+#[test]
+fn a_work_is_shown_with_its_reason_and_its_end() {
+    run_real(async {
+        let (runtime, pool, dashboard) = open(PoolConfig::default()).await;
+        let detail =
+            async |id: WorkId| ask(&dashboard, get(&format!("/api/works/{id}"))).await.json();
+
+        let waits = detail(delayed(&pool).await).await;
+        assert_eq!(
+            (&waits["state"], &waits["explain"]["why"]),
+            (&json!("pending"), &json!("not_due"))
+        );
+        assert!(waits["explain"]["sentence"].as_str().unwrap().contains("waits for its time"));
+        assert!(waits["due"].is_string() && waits["explain"]["expected"]["start"].is_string());
+
+        let huge = json!({ "huge": u64::MAX });
+        let done = pool.enqueue(ECHO.call(huge.clone())).await.unwrap();
+        done.join().await.unwrap();
+        let done = detail(done.id()).await;
+        assert_eq!((&done["outcome"], &done["attempts"]), (&json!("success"), &json!(1)));
+        assert_eq!(done["output"]["json"], huge.to_string());
+
+        let retries = RetryBehavior::default().initial_backoff(HOUR);
+        let retried = pool.enqueue(FAIL.call("later".into())).retry(retries).await.unwrap();
+        let mut shown = detail(retried.id()).await;
+        while shown["explain"]["why"] != "retry_backoff" {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            shown = detail(retried.id()).await;
+        }
+        assert_eq!(shown["explain"]["details"], json!({ "retry": 1, "max_retries": 4 }));
+        assert_eq!(shown["error"]["message"], "later");
+
+        let unknown = ask(&dashboard, get("/api/works/00000000-0000-0000-0000-000000000000")).await;
+        assert_eq!((unknown.status.as_u16(), unknown.code().as_str()), (404, "unknown_work"));
+        soon(runtime.shutdown(Duration::ZERO)).await;
+    });
+}
+
+/// Waits until the work is running and has said how far it is.
+async fn hanging(pool: &Workpool, note: &str) -> WorkId {
+    use actix_workpool::WorkStatus;
+    let work = pool.enqueue(HANG.call(note.into())).await.unwrap();
+    while !matches!(work.status().await, Ok(WorkStatus::Running { progress: Some(_), .. })) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    work.id()
+}
+
+#[test]
+fn works_are_canceled_aborted_and_run() {
+    run_real(async {
+        let (runtime, pool, dashboard) = open(PoolConfig::default()).await;
+        let id = delayed(&pool).await;
+        let answer = ask(&dashboard, post(&format!("/api/works/{id}/cancel"))).await.json();
+        assert_eq!(answer, json!({ "answer": "requested" }));
+        let canceled = pool.work::<Value>(id).join().await;
+        assert_eq!(canceled, Err(JoinError::Canceled));
+
+        let id = delayed(&pool).await;
+        let answer = ask(&dashboard, post(&format!("/api/works/{id}/run"))).await.json();
+        assert_eq!(answer, json!({ "answer": "moved" }));
+        assert_eq!(pool.work::<Value>(id).join().await, Ok(json!(1)));
+
+        let id = hanging(&pool, "at it").await;
+        let answer = ask(&dashboard, post(&format!("/api/works/{id}/abort?grace_ms=0"))).await;
+        assert_eq!(answer.json(), json!({ "answer": "requested" }));
+        assert_eq!(pool.work::<()>(id).join().await, Err(JoinError::Canceled));
+
+        for control in ["cancel", "abort", "run"] {
+            let unknown = format!("/api/works/00000000-0000-0000-0000-000000000000/{control}");
+            assert_eq!(ask(&dashboard, post(&unknown)).await.code(), "unknown_work");
+        }
+        soon(runtime.shutdown(Duration::ZERO)).await;
+    });
+}
+
+#[test]
+fn a_pool_is_changed_and_shown_as_it_is_then() {
+    run_real(async {
+        let (runtime, pool, dashboard) = open(PoolConfig::default()).await;
+        ask(&dashboard, get("/api/overview")).await;
+        let change = json!({ "max_parallelism": 3, "paused": true });
+        let shown = ask(&dashboard, patch("/api/pools/p", &change)).await.json();
+        assert_eq!((&shown["max_parallelism"], &shown["paused"]), (&json!(3), &json!(true)));
+        assert!(pool.settings().paused);
+        let overview = ask(&dashboard, get("/api/overview")).await.json();
+        assert_eq!(overview["pools"][0]["paused"], true, "an old overview is not kept");
+        ask(&dashboard, patch("/api/pools/p", &json!({ "paused": false }))).await;
+        let settings = pool.settings();
+        assert_eq!((settings.paused, settings.max_parallelism), (false, 3));
+        for wrong in [
+            json!({ "max_parallelism": 65_537 }),
+            json!({ "max_parallelism": -1 }),
+            json!({ "max_pending": 1 }),
+            json!({ "paused": "yes" }),
+            json!([]),
+            json!([3, true]),
+        ] {
+            let answer = ask(&dashboard, patch("/api/pools/p", &wrong)).await;
+            assert_eq!((answer.status.as_u16(), answer.code().as_str()), (400, "invalid_value"));
+        }
+        soon(runtime.shutdown(Duration::ZERO)).await;
+    });
+}
+
+#[test]
+fn a_pool_is_found_by_any_name() {
+    run_real(async {
+        let (runtime, _, dashboard) = open(PoolConfig::default()).await;
+        for (name, encoded) in [("a/b", "a%2Fb"), ("50 %", "50%20%25"), ("ö<b>", "%C3%B6%3Cb%3E")]
+        {
+            runtime.create_pool(name, PoolConfig::default()).await.unwrap();
+            let shown = ask(&dashboard, get(&format!("/api/pools/{encoded}"))).await.json();
+            assert_eq!(shown["name"], name);
+        }
+        soon(runtime.shutdown(Duration::ZERO)).await;
+    });
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_a_code() {
+    run_real(async {
+        let (runtime, pool, dashboard) = open(PoolConfig::default()).await;
+        let id = delayed(&pool).await;
+        let deep = format!("{}1{}", "[".repeat(2_000), "]".repeat(2_000));
+        let body = |body: String, kind: &str| {
+            let request = TestRequest::patch().uri(&format!("{PREFIX}/api/pools/p"));
+            request.insert_header(("content-type", kind.to_owned())).set_payload(body)
+        };
+        let json = "application/json; charset=utf-8";
+        let cases = [
+            (get("/api/works?limit=0"), 400, "invalid_value"),
+            (get("/api/works?limit=201"), 400, "invalid_value"),
+            (get("/api/works?limit=x"), 400, "invalid_value"),
+            (get("/api/works?state=lost"), 400, "invalid_value"),
+            (get("/api/works?state=running&outcome=failed"), 400, "invalid_value"),
+            (get("/api/works?cursor=f.1"), 400, "invalid_value"),
+            (get("/api/works?cursor=%00"), 400, "invalid_value"),
+            (get("/api/works?nothing=1"), 400, "invalid_value"),
+            (get("/api/works?pool=a&pool=b"), 400, "invalid_value"),
+            (get("/api/works/1"), 400, "invalid_value"),
+            (get("/api/works/%ff"), 400, "invalid_value"),
+            (get(&format!("/api/works?function={}", "x".repeat(5_000))), 414, "uri_too_long"),
+            (post(&format!("/api/works/{id}/abort?grace_ms=3600001")), 400, "invalid_value"),
+            (post(&format!("/api/works/{id}/abort?grace_ms=-1")), 400, "invalid_value"),
+            (post("/api/overview"), 405, "method_not_allowed"),
+            (get(&format!("/api/works/{id}/cancel")), 405, "method_not_allowed"),
+            (get("/api/nothing"), 404, "not_found"),
+            (body(format!("{{\"paused\":{deep}}}"), json), 400, "invalid_value"),
+            (body("{".into(), json), 400, "invalid_value"),
+            (body(" ".repeat(5_000), json), 413, "too_large"),
+            (body("{\"paused\":true}".into(), "text/plain"), 415, "unsupported_media_type"),
+        ];
+        for (request, status, code) in cases {
+            let answer = ask(&dashboard, request).await;
+            assert_eq!((answer.status.as_u16(), answer.code().as_str()), (status, code));
+            assert_is_guarded(&answer, code);
+        }
+        assert!(!pool.settings().paused);
+        soon(runtime.shutdown(Duration::ZERO)).await;
+    });
+}
+
+#[test]
+fn what_is_redacted_is_nowhere_to_be_seen() {
+    run_real(async {
+        let (runtime, pool, open) = open(PoolConfig::default()).await;
+        let redacting = workpool_dashboard(runtime.clone(), insecure_allow_all())
+            .redact(|what: Sensitive, _, _| format!("({what:?})"));
+        let once = RetryBehavior::default().initial_backoff(HOUR);
+        let done = pool.enqueue(ECHO.call(json!("hunter2"))).await.unwrap();
+        done.join().await.unwrap();
+        let failed = pool.enqueue(FAIL.call("hunter2".into())).await.unwrap();
+        failed.join().await.unwrap_err();
+        let waits = pool.enqueue(FAIL.call("hunter2".into())).retry(once).await.unwrap();
+        while waits.explain().await.unwrap().attempts == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let runs = hanging(&pool, "hunter2").await;
+        let detail = |id: WorkId| format!("/api/works/{id}");
+        let paths = [
+            (detail(done.id()), "(Output)"),
+            (detail(failed.id()), "(Error)"),
+            (detail(waits.id()), "(Error)"),
+            (detail(runs), "(Progress)"),
+            ("/api/works?state=finished".into(), "(Error)"),
+            ("/api/works?state=running".into(), "(Progress)"),
+        ];
+        for (path, instead) in paths {
+            let shown = ask(&open, get(&path)).await.text;
+            assert!(shown.contains("hunter2"), "{path}: {shown}");
+            let hidden = ask(&redacting, get(&path)).await.text;
+            assert!(!hidden.contains("hunter2") && hidden.contains(instead), "{path}: {hidden}");
+        }
+        soon(runtime.shutdown(Duration::ZERO)).await;
+    });
+}
+
+#[test]
+fn long_texts_are_cut() {
+    run_real(async {
+        let (runtime, pool, dashboard) = open(PoolConfig::default()).await;
+        let long = "ü".repeat(100_000);
+        let done = pool.enqueue(ECHO.call(json!(long))).await.unwrap();
+        done.join().await.unwrap();
+        let failed = pool.enqueue(FAIL.call(long)).await.unwrap();
+        failed.join().await.unwrap_err();
+        for id in [done.id(), failed.id()] {
+            let answer = ask(&dashboard, get(&format!("/api/works/{id}"))).await;
+            assert!(answer.text.len() < 80_000, "{}", answer.text.len());
+        }
+        let page = ask(&dashboard, get("/api/works?state=finished")).await;
+        assert!(page.text.len() < 4_000, "{}", page.text.len());
+        soon(runtime.shutdown(Duration::ZERO)).await;
+    });
+}
+
+#[test]
+fn a_dashboard_outlives_its_runtime() {
+    run_real(async {
+        let (runtime, pool, dashboard) = open(PoolConfig::default()).await;
+        let id = delayed(&pool).await;
+        assert_eq!(ask(&dashboard, get("/healthz")).await.json(), json!({ "status": "ok" }));
+        soon(runtime.shutdown(Duration::ZERO)).await;
+        let health = ask(&dashboard, get("/healthz")).await;
+        assert_eq!(health.status, StatusCode::SERVICE_UNAVAILABLE);
+        for request in [
+            get("/api/overview"),
+            get("/api/works"),
+            get(&format!("/api/works/{id}")),
+            post(&format!("/api/works/{id}/cancel")),
+            patch("/api/pools/p", &json!({ "paused": true })),
+        ] {
+            let answer = ask(&dashboard, request).await;
+            assert_eq!((answer.status.as_u16(), answer.code().as_str()), (503, "shut_down"));
+        }
+    });
+}
+
+struct P;
+
+impl PoolName for P {
+    const NAME: &'static str = "p";
+}
+
+struct Missing;
+
+impl PoolName for Missing {
+    const NAME: &'static str = "missing";
+}
+
+#[test]
+fn handlers_take_the_runtime_and_its_pools_and_their_errors_are_answers() {
+    async fn named(pool: Pool<P>, body: web::Bytes) -> actix_web::Result<HttpResponse> {
+        let text = String::from_utf8_lossy(&body).into_owned();
+        let work = pool.enqueue(ECHO.call(json!(text))).await?;
+        Ok(HttpResponse::Ok().json(work.join().await?))
+    }
+    async fn from_runtime(runtime: Runtime) -> actix_web::Result<HttpResponse> {
+        Ok(HttpResponse::Ok().body(runtime.pool("p")?.name().as_str()))
+    }
+    async fn fails(pool: Workpool) -> actix_web::Result<HttpResponse> {
+        pool.enqueue(FAIL.call("hunter2".into())).await?.join().await?;
+        Ok(HttpResponse::Ok().finish())
+    }
+    async fn missing(_: Pool<Missing>) -> HttpResponse {
+        HttpResponse::Ok().finish()
+    }
+    async fn not_configured(_: web::Path<u8>, _: Workpool) -> HttpResponse {
+        HttpResponse::Ok().finish()
+    }
+    run_real(async {
+        let (runtime, pool) = start(builder(), PoolConfig::default().max_payload_bytes(64)).await;
+        let with_all = web::scope("/with")
+            .app_data(web::Data::new(pool))
+            .route("/fails", web::post().to(fails));
+        let app = App::new()
+            .app_data(web::Data::new(runtime.clone()))
+            .route("/named", web::post().to(named))
+            .route("/runtime", web::post().to(from_runtime))
+            .route("/missing", web::post().to(missing))
+            .route("/none/{n}", web::post().to(not_configured))
+            .service(with_all);
+        let app = init_service(app).await;
+        let ask = async |path: &str, body: String| {
+            let request = TestRequest::post().uri(path).set_payload(body).to_request();
+            let answer = call_service(&app, request).await;
+            let status = answer.status().as_u16();
+            (status, String::from_utf8(read_body(answer).await.to_vec()).unwrap())
+        };
+        let error = |code: &str, text: &str| {
+            assert!(text.contains(&format!("\"code\":\"{code}\"")), "{code}: {text}");
+            assert!(!text.contains("hunter2"), "{text}");
+        };
+        assert_eq!(ask("/named", "hello".into()).await, (200, "\"hello\"".into()));
+        assert_eq!(ask("/runtime", String::new()).await, (200, "p".into()));
+        for (path, body, status, code) in [
+            ("/named", "x".repeat(100), 413, "too_large"),
+            ("/missing", String::new(), 404, "unknown_pool"),
+            ("/none/1", String::new(), 500, "not_configured"),
+            ("/with/fails", String::new(), 500, "work_failed"),
+        ] {
+            let (answered, text) = ask(path, body).await;
+            assert_eq!(answered, status, "{path}: {text}");
+            error(code, &text);
+        }
+        soon(runtime.shutdown(secs(1))).await;
+        let (status, text) = ask("/named", String::new()).await;
+        assert_eq!(status, 503);
+        error("shut_down", &text);
+    });
+}
