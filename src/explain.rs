@@ -533,7 +533,7 @@ impl fmt::Display for Explanation {
 }
 
 /// A duration as people say it: with two units at most.
-struct Lasting(Duration);
+pub(crate) struct Lasting(pub Duration);
 
 impl fmt::Display for Lasting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

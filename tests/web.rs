@@ -5,6 +5,7 @@ mod common;
 
 use std::time::Duration;
 
+use actix_web::body::MessageBody;
 use actix_web::http::header::{HeaderMap, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::test::{TestRequest, call_service, init_service, read_body};
@@ -23,6 +24,7 @@ use serde_json::{Value, json};
 const ECHO: ActionKey<Value, Value> = ActionKey::new("echo");
 const FAIL: ActionKey<String, ()> = ActionKey::new("fail");
 const HANG: ActionKey<String, ()> = ActionKey::new("hang");
+const FORM: &str = "application/x-www-form-urlencoded";
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn builder() -> RuntimeBuilder {
@@ -76,8 +78,16 @@ async fn ask(dashboard: &Dashboard, request: TestRequest) -> Answer {
     let app = init_service(App::new().service(dashboard.scope(PREFIX))).await;
     let answer = call_service(&app, request.to_request()).await;
     let (status, headers) = (answer.status(), answer.headers().clone());
-    let text = String::from_utf8(read_body(answer).await.to_vec()).unwrap();
-    Answer { status, headers, text }
+    // Events have no end.
+    let bytes = match headers.get("content-type").map(HeaderValue::as_bytes) {
+        Some(b"text/event-stream") => {
+            let mut body = std::pin::pin!(answer.into_body());
+            let first = std::future::poll_fn(|cx| body.as_mut().poll_next(cx)).await;
+            first.expect("an event").expect("no error")
+        }
+        _ => read_body(answer).await,
+    };
+    Answer { status, headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
 }
 
 fn get(path: &str) -> TestRequest {
@@ -118,6 +128,18 @@ fn routes() -> Vec<Route> {
         (Method::POST, "/api/works/{id}/run", None),
         (Method::GET, "/api/pools/p", None),
         (Method::PATCH, "/api/pools/p", json),
+        (Method::GET, "/api/events", None),
+        (Method::GET, "", None),
+        (Method::GET, "/", None),
+        (Method::GET, "/works", None),
+        (Method::GET, "/works/{id}", None),
+        (Method::GET, "/find?id={id}", None),
+        (Method::GET, "/assets/workpool.css", None),
+        (Method::GET, "/assets/workpool.js", None),
+        (Method::POST, "/works/{id}/cancel", None),
+        (Method::POST, "/works/{id}/abort", None),
+        (Method::POST, "/works/{id}/run", None),
+        (Method::POST, "/pools/p", Some((FORM, "max_parallelism=3"))),
     ]
 }
 
@@ -144,12 +166,15 @@ fn each_route_lets_in_whom_it_should() {
                         request = request.insert_header(("content-type", kind)).set_payload(body);
                     }
                     let answer = ask(&dashboard, request).await;
-                    let reads = method == Method::GET;
+                    let reads = method == Method::GET && !path.ends_with("events");
                     let expected = match user {
                         _ if !reads && !is_same_origin => 403,
                         _ if path == "/healthz" => 200,
                         None => 401,
-                        Some("viewer") if !reads => 403,
+                        Some("viewer") if method != Method::GET => 403,
+                        _ if path.is_empty() => 308,
+                        _ if path.starts_with("/find") => 303,
+                        _ if method == Method::POST && !path.starts_with("/api") => 303,
                         _ => 200,
                     };
                     let asked = format!("{method} {path} by {user:?} from {place:?}");
@@ -182,7 +207,10 @@ fn each_control_needs_its_own_permission() {
     run_real(async {
         let (runtime, pool) = start(builder(), PoolConfig::default()).await;
         let dashboard = workpool_dashboard(runtime.clone(), by_header);
-        for (method, path, _) in routes().into_iter().filter(|route| route.0 == Method::POST) {
+        for (method, path, _) in routes()
+            .into_iter()
+            .filter(|route| route.1.starts_with("/api") && route.0 == Method::POST)
+        {
             let id = delayed(&pool).await.to_string();
             let request = TestRequest::with_uri(&format!("{PREFIX}{}", path.replace("{id}", &id)))
                 .method(method)
@@ -512,6 +540,195 @@ fn a_dashboard_outlives_its_runtime() {
             let answer = ask(&dashboard, request).await;
             assert_eq!((answer.status.as_u16(), answer.code().as_str()), (503, "shut_down"));
         }
+    });
+}
+
+#[test]
+fn events_tell_what_the_pools_do_and_have_few_places() {
+    run_real(async {
+        let (runtime, pool, dashboard) = open(PoolConfig::default()).await;
+        let first = ask(&dashboard, get("/api/events")).await;
+        let data = first.text.strip_prefix("event: overview\ndata: ").unwrap();
+        let data: Value = serde_json::from_str(data.strip_suffix("\n\n").unwrap()).unwrap();
+        assert_eq!(data["pools"][0]["waiting"], "0");
+
+        let app = init_service(App::new().service(dashboard.scope(PREFIX))).await;
+        let listen = async || call_service(&app, get("/api/events").to_request()).await;
+        let mut listening = Vec::new();
+        let refused = loop {
+            let answer = listen().await;
+            match answer.status().as_u16() {
+                200 => listening.push(answer),
+                _ => break answer,
+            }
+            assert!(listening.len() <= 32);
+        };
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(String::from_utf8_lossy(&read_body(refused).await).contains("too_many_clients"));
+
+        // One that listens hears what changes.
+        let mut body = std::pin::pin!(listening.pop().unwrap().into_body());
+        delayed(&pool).await;
+        loop {
+            let event = soon(std::future::poll_fn(|cx| body.as_mut().poll_next(cx))).await;
+            let event = event.expect("it goes on").expect("no error");
+            if String::from_utf8_lossy(&event).contains("\"waiting\":\"1\"") {
+                break;
+            }
+        }
+        // Who goes leaves a place.
+        drop(listening);
+        while listen().await.status() != StatusCode::OK {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        soon(runtime.shutdown(Duration::ZERO)).await;
+        let end = async {
+            while std::future::poll_fn(|cx| body.as_mut().poll_next(cx)).await.is_some() {}
+        };
+        soon(end).await;
+    });
+}
+
+/// What would run, or break out of its place, if it were not escaped.
+const CORPUS: [&str; 9] = [
+    "<script>alert(1)</script>",
+    "\"><img src=x onerror=alert(1)>",
+    "'><svg/onload=alert(1)>",
+    "</title></textarea></pre><script>alert(1)</script>",
+    "javascript:alert(1)",
+    "\" onmouseover=\"alert(1)",
+    "{{constructor.constructor('alert(1)')()}}",
+    "<!--<script>",
+    "&lt;script&gt;<b>",
+];
+
+/// Nothing of the text stands in the page as it is, if it could mean something there.
+fn assert_escaped(page: &str, text: &str) {
+    if text.contains(['<', '>', '"']) {
+        assert!(!page.contains(text), "{text} in {page}");
+    }
+    let lower = page.to_lowercase();
+    for place in ["href", "src", "action"] {
+        assert!(!lower.contains(&format!("{place}=\"javascript")), "{text} in {page}");
+    }
+    let scripts = lower.matches("<script").count();
+    assert_eq!((scripts, lower.matches("<script src=\"").count()), (1, 1), "{text} in {page}");
+}
+
+#[test]
+fn nothing_that_comes_from_outside_becomes_a_part_of_a_page() {
+    run_real(async {
+        for text in CORPUS {
+            let name: &'static str = text;
+            let evil = ActionKey::<Value, Value>::new(name);
+            let builder = builder().action_fn(evil, |value, _| async move { Ok(value) });
+            let pools = builder.pool(name, PoolConfig::default());
+            let (runtime, pool) = start(pools, PoolConfig::default()).await;
+            let dashboard = workpool_dashboard(runtime.clone(), insecure_allow_all());
+            let named = runtime.pool(name).unwrap();
+            let waits =
+                named.enqueue(evil.call(json!({ text: text }))).run_after(HOUR).await.unwrap();
+            let done = named.enqueue(evil.call(json!({ text: text }))).await.unwrap();
+            done.join().await.unwrap();
+            let failed = pool.enqueue(FAIL.call(text.into())).await.unwrap();
+            failed.join().await.unwrap_err();
+            let runs = hanging(&pool, text).await;
+            let url: String = text.bytes().map(|byte| format!("%{byte:02X}")).collect();
+            let mut paths = vec!["/".to_owned(), "/works".into(), "/works?state=finished".into()];
+            paths.push("/works?state=running".into());
+            paths.extend(
+                [waits.id(), done.id(), failed.id(), runs].map(|id| format!("/works/{id}")),
+            );
+            paths.push(format!("/works/{}?said={url}", done.id()));
+            paths.push(format!("/works?pool={url}&function={url}&limit=1"));
+            for field in ["state", "outcome", "cursor", "limit", "other"] {
+                paths.push(format!("/works?{field}={url}"));
+            }
+            paths.extend([
+                format!("/works/{url}"),
+                format!("/find?id={url}"),
+                format!("/works?{url}=1"),
+            ]);
+            for path in paths {
+                let page = ask(&dashboard, get(&path)).await;
+                assert_eq!(page.header("content-type"), "text/html; charset=utf-8", "{path}");
+                assert_escaped(&page.text, text);
+            }
+            // The pool's controls find it whatever its name.
+            let control = post(&format!("/pools/{url}")).insert_header(("content-type", FORM));
+            let answer = ask(&dashboard, control.set_payload("paused=true")).await;
+            assert_eq!((answer.status.as_u16(), answer.header("location")), (303, "../"));
+            assert!(named.settings().paused);
+            soon(runtime.shutdown(Duration::ZERO)).await;
+        }
+    });
+}
+
+#[test]
+fn forms_do_what_they_say_and_lead_back() {
+    run_real(async {
+        let (runtime, pool, dashboard) = open(PoolConfig::default()).await;
+        let id = delayed(&pool).await;
+        let page = ask(&dashboard, get(&format!("/works/{id}"))).await.text;
+        assert!(page.contains(&format!("action=\"{id}/cancel\"")), "{page}");
+        assert!(page.contains("waits for its time"), "{page}");
+        let answer = ask(&dashboard, post(&format!("/works/{id}/cancel"))).await;
+        let back = format!("../{id}?said=requested");
+        assert_eq!((answer.status.as_u16(), answer.header("location")), (303, back.as_str()));
+        pool.work::<Value>(id).join().await.unwrap_err();
+        let page = ask(&dashboard, get(&format!("/works/{id}?said=requested"))).await.text;
+        assert!(page.contains("It is being canceled.") && !page.contains("/cancel\""), "{page}");
+
+        let form = |body: &'static str| {
+            post("/pools/p").insert_header(("content-type", FORM)).set_payload(body)
+        };
+        for wrong in ["max_parallelism=x", "max_parallelism=65537", "other=1", "paused=1"] {
+            assert_eq!(ask(&dashboard, form(wrong)).await.status, 400, "{wrong}");
+        }
+        assert_eq!(ask(&dashboard, form("max_parallelism=7")).await.header("location"), "../");
+        assert_eq!(pool.settings().max_parallelism, 7);
+        soon(runtime.shutdown(Duration::ZERO)).await;
+    });
+}
+
+#[test]
+fn who_may_only_look_sees_no_controls() {
+    run_real(async {
+        let (runtime, pool) = start(builder(), PoolConfig::default()).await;
+        let dashboard = workpool_dashboard(runtime.clone(), by_header);
+        let id = delayed(&pool).await;
+        for (user, controls) in [("viewer", 0), ("canceler", 1), ("admin", 4)] {
+            let mut seen = 0;
+            for path in ["/".to_owned(), format!("/works/{id}")] {
+                let page = ask(&dashboard, get(&path).insert_header(("x-user", user))).await.text;
+                seen += page.matches("method=\"post\"").count();
+            }
+            assert_eq!(seen, controls, "{user}");
+        }
+        soon(runtime.shutdown(Duration::ZERO)).await;
+    });
+}
+
+#[test]
+fn links_hold_under_any_prefix() {
+    run_real(async {
+        let (runtime, _, dashboard) = open(PoolConfig::default()).await;
+        let answer = ask(&dashboard, get("")).await;
+        assert_eq!((answer.status.as_u16(), answer.header("location")), (308, "./workpool/"));
+        for prefix in ["", "/", "/a", "/a/b/"] {
+            let app = init_service(App::new().service(dashboard.scope(prefix))).await;
+            let at = prefix.trim_end_matches('/');
+            for path in ["/", "/works", "/assets/workpool.js", "/healthz"] {
+                let request = TestRequest::with_uri(&format!("{at}{path}")).to_request();
+                let answer = call_service(&app, request).await;
+                assert_eq!(answer.status(), 200, "{prefix} {path}");
+                let text = String::from_utf8(read_body(answer).await.to_vec()).unwrap();
+                for absolute in ["href=\"/", "src=\"/", "action=\"/"] {
+                    assert!(!text.contains(absolute), "{absolute} in {text}");
+                }
+            }
+        }
+        soon(runtime.shutdown(Duration::ZERO)).await;
     });
 }
 

@@ -10,13 +10,14 @@ use actix_web::dev::HttpServiceFactory;
 use actix_web::http::StatusCode;
 use actix_web::middleware::from_fn;
 use actix_web::{HttpMessage, HttpRequest, Resource, web};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 use super::api::Answer;
 use super::authorizer::AnyAuthorizer;
 use super::error::ApiError;
+use super::events::{self, MOST_CLIENTS};
 use super::view::Overview;
-use super::{Authorizer, Permission, Permissions, api, guard};
+use super::{Authorizer, Permission, Permissions, api, guard, pages};
 use crate::error::PoolError;
 use crate::model::Name;
 use crate::runtime::Runtime;
@@ -55,6 +56,8 @@ pub struct Dashboard {
     authorizer: Arc<dyn AnyAuthorizer>,
     redact: Option<Arc<Redact>>,
     last: Arc<Mutex<Option<Last>>>,
+    /// A place for each who listens.
+    clients: Arc<Semaphore>,
 }
 
 impl fmt::Debug for Dashboard {
@@ -67,7 +70,13 @@ impl fmt::Debug for Dashboard {
 ///
 /// Make it once and take its [`scope`](Dashboard::scope) in each worker's app.
 pub fn workpool_dashboard(runtime: Runtime, authorizer: impl Authorizer) -> Dashboard {
-    Dashboard { runtime, authorizer: Arc::new(authorizer), redact: None, last: Arc::default() }
+    Dashboard {
+        runtime,
+        authorizer: Arc::new(authorizer),
+        redact: None,
+        last: Arc::default(),
+        clients: Arc::new(Semaphore::new(MOST_CLIENTS)),
+    }
 }
 
 impl Dashboard {
@@ -109,6 +118,18 @@ impl Dashboard {
             .service(resource("/api/works/{id}/abort").post(api::abort))
             .service(resource("/api/works/{id}/run").post(api::run))
             .service(resource("/api/pools/{name}").get(api::pool).patch(api::configure))
+            .service(resource("/api/events").get(events::events))
+            .service(resource("").get(pages::without_slash))
+            .service(resource("/").get(pages::overview))
+            .service(resource("/works").get(pages::works))
+            .service(resource("/find").get(pages::find))
+            .service(resource("/works/{id}").get(pages::work))
+            .service(resource("/works/{id}/cancel").post(pages::cancel))
+            .service(resource("/works/{id}/abort").post(pages::abort))
+            .service(resource("/works/{id}/run").post(pages::run))
+            .service(resource("/pools/{name}").post(pages::configure))
+            .service(resource("/assets/workpool.css").get(pages::style))
+            .service(resource("/assets/workpool.js").get(pages::script))
             .default_service(web::to(not_found))
             .wrap(from_fn(move |request, next| guard::guard(dashboard.clone(), request, next)))
     }
@@ -119,6 +140,10 @@ impl Dashboard {
 
     pub(super) fn authorizer(&self) -> &dyn AnyAuthorizer {
         &*self.authorizer
+    }
+
+    pub(super) fn clients(&self) -> Arc<Semaphore> {
+        self.clients.clone()
     }
 
     pub(super) fn shown<'a>(&self, what: Sensitive, of: Name, text: &'a str) -> Cow<'a, str> {

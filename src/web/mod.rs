@@ -26,6 +26,7 @@
 //!
 //! | below the scope | |
 //! |---|---|
+//! | `/` | the overview as a page; from there lead links to works by state and to each work, with its controls |
 //! | `GET api/overview` | each pool in numbers |
 //! | `GET api/works?pool=&state=&function=&outcome=&cursor=&limit=` | works by state (`pending`, `running`, `finished`), a page at a time |
 //! | `GET api/works/{id}` | where a work is, and why |
@@ -34,6 +35,7 @@
 //! | `POST api/works/{id}/run` | [`Permission::RunNow`] |
 //! | `GET api/pools/{name}` | one pool |
 //! | `PATCH api/pools/{name}` | [`Permission::Configure`]; takes `{"max_parallelism": 4, "paused": false}` |
+//! | `GET api/events` | server-sent events: `overview` whenever something in it has changed, four times a second at most |
 //! | `GET healthz` | whether the store answers; open to everybody, and says nothing else |
 //!
 //! 64-bit numbers are strings, times are milliseconds since the Unix epoch, and an error is
@@ -42,8 +44,11 @@ mod api;
 mod authorizer;
 mod dashboard;
 mod error;
+mod events;
 mod extract;
 mod guard;
+mod html;
+mod pages;
 mod view;
 
 pub use authorizer::{

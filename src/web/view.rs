@@ -36,7 +36,7 @@ impl From<Segment> for Big {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Serialize)]
 pub(super) struct Overview {
     pub at: Big,
     pub pools: Vec<PoolView>,
@@ -53,7 +53,7 @@ impl Overview {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Serialize)]
 pub(super) struct PoolView {
     pub name: Name,
     pub paused: bool,
@@ -75,7 +75,7 @@ pub(super) struct PoolView {
     pub report: ReportView,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Serialize)]
 pub(super) struct ReportView {
     pub completed: Big,
     pub succeeded: Big,

@@ -1,0 +1,60 @@
+// Keeps the region "live" of a page as the server would render it now. Without this script everything works as well.
+"use strict";
+(() => {
+  const EVERY_MS = 2000;
+  const events = new URL("../api/events", document.currentScript.src);
+  const region = () => document.getElementById("live");
+  let streaming = false;
+  let busy = false;
+  let last = 0;
+  let due = null;
+
+  // Whoever is about to confirm or to type is not interrupted.
+  const isHeld = () => {
+    const focused = document.activeElement;
+    const types = focused && focused.matches("input, select, button") && region().contains(focused);
+    return types || region().querySelector("details[open]");
+  };
+
+  const refresh = async () => {
+    if (busy || document.hidden || !region() || isHeld()) return;
+    busy = true;
+    last = Date.now();
+    try {
+      const answer = await fetch(location.href, { cache: "no-store", redirect: "error" });
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const fresh = page.getElementById("live");
+      if (!answer.ok || !fresh || isHeld()) return;
+      const focused = region().contains(document.activeElement) && document.activeElement.href;
+      region().replaceWith(document.adoptNode(fresh));
+      const link = focused && [...region().querySelectorAll("a")].find((a) => a.href === focused);
+      if (link) link.focus();
+      document.body.classList.remove("stale");
+    } catch {
+      document.body.classList.add("stale");
+    } finally {
+      busy = false;
+    }
+  };
+
+  // At most once a second, and once more after the last news.
+  const soon = () => {
+    if (due) return;
+    due = setTimeout(() => { due = null; refresh(); }, Math.max(0, last + 1000 - Date.now()));
+  };
+
+  const listen = () => {
+    const source = new EventSource(events);
+    source.addEventListener("open", () => { streaming = true; });
+    source.addEventListener("overview", soon);
+    source.addEventListener("error", () => {
+      streaming = false;
+      // The browser tries again by itself, unless it was refused.
+      if (source.readyState === EventSource.CLOSED) setTimeout(listen, 30000);
+    });
+  };
+
+  if (!region()) return;
+  listen();
+  setInterval(() => { if (!streaming || region().hasAttribute("data-poll")) refresh(); }, EVERY_MS);
+})();

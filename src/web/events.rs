@@ -1,0 +1,85 @@
+//! What changes, as server-sent events.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpResponse, ResponseError, web};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::{Instant, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::api::{Answer, Board};
+use super::dashboard::Dashboard;
+use super::error::ApiError;
+use super::view::Overview;
+
+/// As many may listen at once. The pools are looked at once for all of them.
+pub(super) const MOST_CLIENTS: usize = 32;
+
+/// Four times a second is live for an eye.
+const TICK: Duration = Duration::from_millis(250);
+
+/// After so long without news something is said all the same, so that nothing between here and there hangs up.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// One who has not taken an event after so long is not there any more.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Then the client has to come again, and is looked at again.
+const LONGEST: Duration = Duration::from_secs(5 * 60);
+
+type Sender = mpsc::Sender<Result<web::Bytes, Infallible>>;
+
+pub(super) async fn events(board: Board) -> Answer {
+    let Ok(place) = board.clients().try_acquire_owned() else {
+        let message = "too many are listening; ask for the overview now and then";
+        return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_clients", message));
+    };
+    // One event at a time: one who reads slowly misses what was in between.
+    let (sender, receiver) = mpsc::channel(1);
+    actix_web::rt::spawn(tell(Dashboard::clone(&board), sender, place));
+    let stream = ReceiverStream::new(receiver);
+    Ok(HttpResponse::Ok().content_type("text/event-stream").streaming(stream))
+}
+
+/// Tells the client what changes until it goes, its time is up, or the runtime ends.
+async fn tell(board: Dashboard, sender: Sender, _place: OwnedSemaphorePermit) {
+    let begun = Instant::now();
+    let mut said = begun;
+    let mut last: Option<Arc<Overview>> = None;
+    while begun.elapsed() < LONGEST && !board.runtime().shared().is_closed() {
+        let event = match board.overview().await {
+            Ok(now) if last.as_ref().is_some_and(|last| last.pools == now.pools) => None,
+            Ok(now) => {
+                let event = serde_json::to_string(&*now).map(|json| event("overview", &json));
+                last = Some(now);
+                event.ok()
+            }
+            Err(error) => {
+                last = None;
+                Some(event(
+                    "unavailable",
+                    &format!("{{\"status\":{}}}", error.status_code().as_u16()),
+                ))
+            }
+        };
+        let event = event.or_else(|| (said.elapsed() >= QUIET).then(|| ":\n\n".to_owned()));
+        if let Some(event) = event {
+            said = Instant::now();
+            match timeout(PATIENCE, sender.send(Ok(event.into()))).await {
+                Ok(Ok(())) => {}
+                _ => return,
+            }
+        }
+        if timeout(TICK, sender.closed()).await.is_ok() {
+            return;
+        }
+    }
+}
+
+/// JSON has no line breaks, so it is one line of data.
+fn event(name: &str, json: &str) -> String {
+    format!("event: {name}\ndata: {json}\n\n")
+}

@@ -1,0 +1,422 @@
+//! The pages as HTML. Whatever comes from outside is text to maud, which escapes it.
+
+use std::fmt::Display;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use maud::{DOCTYPE, Markup, html};
+
+use super::api::Filter;
+use super::error::ApiError;
+use super::view::{
+    Big, ErrorView, Overview, PageView, PoolView, ProgressView, WorkDetail, WorkView,
+};
+use super::{Permission, Permissions};
+use crate::config::MAX_PARALLELISM;
+use crate::explain::Lasting;
+use crate::model::Segment;
+
+/// A page around its content. `base` leads from the page to the overview.
+pub(super) fn page(base: &str, content: Markup) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { "Workpool" }
+                link rel="stylesheet" href={ (base) "assets/workpool.css" };
+                script src={ (base) "assets/workpool.js" } defer {}
+            }
+            body {
+                a.skip href="#content" { "Skip to content" }
+                header {
+                    strong { "Workpool" }
+                    nav aria-label="Pages" {
+                        a href={ (base) "./" } { "Overview" }
+                        a href={ (base) "works?state=pending" } { "Waiting" }
+                        a href={ (base) "works?state=running" } { "Running" }
+                        a href={ (base) "works?state=finished" } { "Finished" }
+                        a href={ (base) "works?state=finished&outcome=failed" } { "Failed" }
+                    }
+                    form method="get" action={ (base) "find" } role="search" {
+                        input name="id" aria-label="Id of a work" placeholder="Id of a work"
+                            required maxlength="36" autocomplete="off";
+                        " " button { "Find" }
+                    }
+                }
+                main #content { (content) }
+            }
+        }
+    }
+}
+
+pub(super) fn error(error: &ApiError) -> Markup {
+    html! {
+        h1 { (error.status.canonical_reason().unwrap_or("Error")) }
+        p.note role="alert" { (error.message) }
+    }
+}
+
+pub(super) fn overview(overview: &Overview, may: Permissions) -> Markup {
+    html! {
+        h1 { "Overview" }
+        div #live {
+            ul.pools {
+                @for pool in &overview.pools { li { (pool_card(pool, overview.at, may)) } }
+            }
+            @if overview.pools.is_empty() { p.soft { "There is no pool." } }
+        }
+    }
+}
+
+fn pool_card(pool: &PoolView, now: Big, may: Permissions) -> Markup {
+    let name = encoded(pool.name.as_str());
+    let listed = |state: &str| format!("works?pool={name}&state={state}");
+    let report = &pool.report;
+    html! {
+        h2 { (pool.name) }
+        dl {
+            dt { "Status" }
+            dd {
+                @if pool.paused { span.busy { "paused" } } @else { (pool.run_status) }
+            }
+            dt { "Running" }
+            dd {
+                a href=(listed("running")) { (pool.running.0) " of " (pool.max_parallelism) }
+                progress value=(pool.running.0) max=(pool.max_parallelism.max(1))
+                    aria-label="Slots that are taken" {}
+            }
+            dt { "Waiting" }
+            dd { a href=(listed("pending")) { (pool.waiting.0) } }
+            dt { "Oldest waiting" }
+            dd {
+                @match pool.oldest_due {
+                    Some(due) if due.0 > now.0 => { "due in " (lasting(due.0 - now.0)) }
+                    Some(due) => { "due for " (lasting(now.0 - due.0)) }
+                    None => { "–" }
+                }
+            }
+            dt { "Succeeded" } dd { (report.succeeded.0) }
+            dt { "Failed" }
+            dd {
+                a href={ (listed("finished")) "&outcome=failed" } { (report.failed.0) }
+            }
+            dt { "Retries" } dd { (report.retries.0) }
+            dt { "Canceled" } dd { (report.canceled.0) }
+            @if pool.unregistered.0 > 0 {
+                dt { "Not registered" }
+                dd.bad {
+                    (pool.unregistered.0) " of "
+                    @for function in &pool.unregistered_functions { code { (function) } " " }
+                }
+            }
+        }
+        @if may.allow(Permission::Configure) {
+            details {
+                summary { "Change…" }
+                form method="post" action={ "pools/" (name) } {
+                    label {
+                        "Parallelism"
+                        input type="number" name="max_parallelism" required
+                            min="0" max=(MAX_PARALLELISM) value=(pool.max_parallelism);
+                    }
+                    button { "Set for " (pool.name) }
+                }
+                form method="post" action={ "pools/" (name) } {
+                    input type="hidden" name="paused" value=(!pool.paused);
+                    button.danger[!pool.paused] {
+                        (if pool.paused { "Resume " } else { "Pause " }) (pool.name)
+                    }
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn works(page: &PageView, filter: &Filter, now: Segment) -> Markup {
+    let state = match (filter.state.as_str(), filter.outcome.as_str()) {
+        ("", "") => "pending",
+        ("", _) => "finished",
+        (state, _) => state,
+    };
+    let option = |name: &str, chosen: &str| {
+        html! {
+            option value=(name) selected[name == chosen] { (if name.is_empty() { "any" } else { name }) }
+        }
+    };
+    html! {
+        h1 { "Works: " (state) }
+        form.filter method="get" action="works" {
+            label {
+                "State"
+                select name="state" {
+                    @for name in ["pending", "running", "finished"] { (option(name, state)) }
+                }
+            }
+            label {
+                "Outcome, if finished"
+                select name="outcome" {
+                    @for name in ["", "success", "failed", "canceled"] {
+                        (option(name, &filter.outcome))
+                    }
+                }
+            }
+            label { "Pool" input name="pool" value=(filter.pool) maxlength="200"; }
+            label { "Function" input name="function" value=(filter.function) maxlength="200"; }
+            button { "Show" }
+        }
+        div #live data-poll {
+            @if page.works.is_empty() { p.soft { "Nothing here." } } @else {
+                div.scroll { table {
+                    thead { tr {
+                        th scope="col" { "Work" } th scope="col" { "Function" }
+                        th scope="col" { "Pool" } th scope="col" { "Attempts" }
+                        th scope="col" { "State" }
+                    } }
+                    tbody { @for work in &page.works { (work_row(work, now)) } }
+                } }
+            }
+            @if let Some(next) = page.next {
+                p { a rel="next" href={ "works?" (next_page(filter, state, &next)) } { "Next page" } }
+            }
+        }
+    }
+}
+
+fn work_row(work: &WorkView, now: Segment) -> Markup {
+    html! {
+        tr {
+            td { a href={ "works/" (work.id) } { code { (work.id) } } }
+            td { @if let Some(function) = work.function { (function) } }
+            td { @if let Some(pool) = work.pool { (pool) } }
+            td { (work.attempts) }
+            td {
+                (state_of(work))
+                @if let Some(due) = work.due { " due " (time(due, now)) }
+                @if let Some(finished) = work.finished_at { " " (time(finished, now)) }
+                @else if let Some(started) = work.started { " since " (time(started, now)) }
+                @if let Some(error) = &work.error { div.soft { (error.message) } }
+                @if let Some(said) = &work.progress { (progress(said)) }
+            }
+        }
+    }
+}
+
+fn next_page(filter: &Filter, state: &str, cursor: &impl Display) -> String {
+    let mut query = format!("state={}", encoded(state));
+    let cursor = cursor.to_string();
+    for (name, value) in [
+        ("outcome", &filter.outcome),
+        ("pool", &filter.pool),
+        ("function", &filter.function),
+        ("limit", &filter.limit),
+        ("cursor", &cursor),
+    ] {
+        if !value.is_empty() {
+            query.push('&');
+            query.push_str(name);
+            query.push('=');
+            query.push_str(&encoded(value));
+        }
+    }
+    query
+}
+
+pub(super) fn work(detail: &WorkDetail, may: Permissions, said: Option<&str>) -> Markup {
+    let WorkDetail { work, output, explain } = detail;
+    let now = Segment(explain.at.0);
+    html! {
+        h1 { "Work " code { (work.id) } }
+        @if let Some(said) = said.and_then(spoken) { p.note role="status" { (said) } }
+        div #live data-poll {
+            p.note { (explain.sentence) }
+            dl {
+                dt { "State" } dd { (state_of(work)) }
+                dt { "Function" } dd { @if let Some(function) = work.function { (function) } }
+                dt { "Pool" }
+                dd {
+                    @if let Some(pool) = work.pool {
+                        a href={ "../works?pool=" (encoded(pool.as_str())) "&state=" (work.state) } {
+                            (pool)
+                        }
+                    }
+                }
+                dt { "Attempts" }
+                dd {
+                    (work.attempts) " charged"
+                    @if explain.max_attempts > 0 { " of " (explain.max_attempts) }
+                }
+                @for (name, at) in [
+                    ("Enqueued", work.enqueued_at),
+                    ("Due", work.due),
+                    ("Expected to start", explain.expected.as_ref().map(|expected| expected.start)),
+                    ("Started", work.started),
+                    ("Finished", work.finished_at),
+                ] {
+                    @if let Some(at) = at { dt { (name) } dd { (time(at, now)) } }
+                }
+                @if let Some(ahead) = &explain.ahead {
+                    dt { "Ahead" }
+                    dd { (ahead.works.0) @if ahead.or_more { " or more" } }
+                }
+                @if let Some(said) = &work.progress { dt { "Progress" } dd { (progress(said)) } }
+            }
+            @if let Some(error) = &work.error { (failure(error)) }
+            @if let Some(output) = output {
+                details {
+                    summary { "Result, " (output.bytes.0) " bytes" }
+                    pre { (output.json) }
+                }
+            }
+            @if work.state != "finished" { (controls(work, may)) }
+        }
+    }
+}
+
+/// Each control is opened first and confirmed then.
+fn controls(work: &WorkView, may: Permissions) -> Markup {
+    let control = |permission: Permission, action: &str, label: &str, sure: &str| {
+        html! {
+            @if may.allow(permission) {
+                details {
+                    summary { (label) "…" }
+                    form method="post" action={ (work.id) "/" (action) } {
+                        button.danger[permission != Permission::RunNow] { (sure) }
+                    }
+                }
+            }
+        }
+    };
+    html! {
+        div.controls {
+            @if work.state == "pending" {
+                (control(Permission::RunNow, "run", "Run now", "Yes, end its wait"))
+            }
+            (control(Permission::Cancel, "cancel", "Cancel", "Yes, cancel this work"))
+            @if work.state == "running" {
+                (control(Permission::Abort, "abort", "Abort", "Yes, drop its attempt"))
+            }
+        }
+    }
+}
+
+fn state_of(work: &WorkView) -> Markup {
+    let class = match (work.outcome, work.state) {
+        (Some("success"), _) => "good",
+        (Some("failed"), _) => "bad",
+        (None, "running") => "busy",
+        _ => "soft",
+    };
+    html! {
+        span class=(class) { (work.outcome.unwrap_or(work.state)) }
+        @if work.canceling { " (canceling)" }
+    }
+}
+
+fn failure(error: &ErrorView) -> Markup {
+    html! {
+        h2 { "Last error" }
+        pre { (error.message) }
+    }
+}
+
+fn progress(said: &ProgressView) -> Markup {
+    html! {
+        @match said.total {
+            Some(total) => {
+                progress value=(said.done.0) max=(total.0.max(1)) aria-label="Progress" {}
+                (said.done.0) " of " (total.0)
+            }
+            None => { (said.done.0) }
+        }
+        @if let Some(note) = &said.note { " " span.soft { (note) } }
+    }
+}
+
+/// What a control has answered, in words; nothing that comes from the address is repeated.
+fn spoken(answer: &str) -> Option<&'static str> {
+    Some(match answer {
+        "requested" => "It is being canceled.",
+        "already_requested" => "It had been canceled before.",
+        "already_finished" => "It has finished already.",
+        "moved" => "It is due now, and starts when there is a slot.",
+        "already_due" => "It had been due already.",
+        "not_registered" => "It waits until its function is registered.",
+        "canceled" => "It was canceled, and will not be started.",
+        "running" => "An attempt is running.",
+        "not_found" => "It has finished, or is not known.",
+        _ => return None,
+    })
+}
+
+/// A time as seen from now, and when that was.
+fn time(at: Big, now: Segment) -> Markup {
+    let date = date(at.0);
+    html! {
+        time datetime=(date) title=(date) {
+            @if at.0 > now.0 { "in " (lasting(at.0 - now.0)) }
+            @else { (lasting(now.0 - at.0)) " ago" }
+        }
+    }
+}
+
+fn lasting(millis: u64) -> String {
+    Lasting(Duration::from_millis(millis)).to_string()
+}
+
+/// Milliseconds since the Unix epoch, as a date and a time of the day in UTC.
+fn date(millis: u64) -> String {
+    let (seconds, days) = (millis / 1_000 % 86_400, millis / 86_400_000);
+    // The civil calendar, in eras of 400 years that begin on the first of March.
+    let days = days + 719_468;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// Text as a part of a path or a query.
+pub(super) fn encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                encoded.push(byte.into());
+            }
+            _ => {
+                // Writing to a string does not fail.
+                let _ = write!(encoded, "%{byte:02X}");
+            }
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for (millis, expected) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_400_000, "2000-02-29T00:00:00Z"),
+            (1_709_164_799_999, "2024-02-28T23:59:59Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(date(millis), expected);
+        }
+        date(u64::MAX);
+    }
+
+    #[test]
+    fn what_is_encoded_stays_in_its_place() {
+        assert_eq!(encoded("a/b?c=d&e \"<ö>%"), "a%2Fb%3Fc%3Dd%26e%20%22%3C%C3%B6%3E%25");
+    }
+}
