@@ -38,6 +38,10 @@
 //! | `GET api/events` | server-sent events: `overview` whenever something in it has changed, four times a second at most |
 //! | `GET healthz` | whether the store answers; open to everybody, and says nothing else |
 //!
+//! To end a service, stop the server first and then [shut the runtime down](crate::Runtime::shutdown). The server has to
+//! leave signals to the program for that (`HttpServer::disable_signals`): one that handles them stops the whole actix
+//! system, and the attempts that run in it are lost. `examples/web.rs` shows how.
+//!
 //! 64-bit numbers are strings, times are milliseconds since the Unix epoch, and an error is
 //! `{"error":{"code":"…","message":"…"}}`.
 mod api;

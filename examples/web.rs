@@ -1,0 +1,292 @@
+//! A service that counts the words of texts, with a dashboard at `/workpool` and metrics at `/metrics`.
+//!
+//! ```text
+//! $ cargo run --release --features actix-web,metrics --example web -- --demo-load
+//! dashboard: http://127.0.0.1:8080/workpool/ as admin:… (all) or viewer:… (read only)
+//! $ curl --data-binary @README.md http://127.0.0.1:8080/texts              # 202 and the id; ?after_secs=60 to count later
+//! $ curl http://127.0.0.1:8080/texts/ID                                    # where it is, and the result
+//! $ curl -N http://127.0.0.1:8080/texts/ID/events                          # the same as it changes
+//! $ curl -X DELETE http://127.0.0.1:8080/texts/ID                          # cancels it
+//! ```
+//!
+//! With `--store FILE` texts that were taken are counted even if the service is killed. Ctrl-C ends it: first no request
+//! is taken any more, then what runs may finish, and what is left waits in the file.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use actix_web::http::header::{AUTHORIZATION, HeaderValue};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, Result, web};
+use actix_workpool::storage::Redb;
+use actix_workpool::web::{Permissions, Pool, PoolName, Refusal, workpool_dashboard};
+use actix_workpool::{
+    Action, ActionContext, PoolConfig, RetryBehavior, Runtime, WorkError, WorkId, WorkStatus,
+    Workpool,
+};
+use base64::prelude::{BASE64_STANDARD, Engine};
+use clap::Parser;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use serde::{Deserialize, Serialize};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_stream::StreamExt;
+use uuid::Uuid;
+
+#[derive(Parser)]
+struct Args {
+    /// Where to listen.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    bind: String,
+    /// A file that keeps the works; without it they are gone with the process.
+    #[arg(long)]
+    store: Option<PathBuf>,
+    /// Makes traffic, and counts slowly, so that there is something to look at.
+    #[arg(long)]
+    demo_load: bool,
+    /// The password of `admin`, who may do everything; a random one if left out.
+    #[arg(long)]
+    admin_password: Option<String>,
+    /// The password of `viewer`, who may look; a random one if left out.
+    #[arg(long)]
+    viewer_password: Option<String>,
+}
+
+/// How long the service rests after each part of a text.
+struct Pace(Duration);
+
+/// Counts words, part by part, and says how far it is.
+#[derive(Serialize, Deserialize)]
+struct CountWords {
+    text: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Counted {
+    words: u64,
+    most_frequent: Vec<(String, u64)>,
+}
+
+impl Action for CountWords {
+    const NAME: &'static str = "text.count_words";
+    type Output = Counted;
+
+    async fn run(self, cx: ActionContext) -> std::result::Result<Counted, WorkError> {
+        let words: Vec<&str> = self.text.split_whitespace().collect();
+        if words.is_empty() {
+            return Err(WorkError::non_retryable("there are no words in it"));
+        }
+        let mut counts = BTreeMap::<String, u64>::new();
+        for (part, some) in words.chunks(100).enumerate() {
+            for word in some {
+                *counts.entry(word.to_lowercase()).or_default() += 1;
+            }
+            cx.progress((part * 100 + some.len()) as u64, Some(words.len() as u64));
+            tokio::time::sleep(cx.data::<Pace>().0).await;
+            if cx.is_canceled() {
+                return Err(WorkError::canceled());
+            }
+        }
+        let mut most_frequent: Vec<_> = counts.into_iter().collect();
+        most_frequent.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        most_frequent.truncate(10);
+        Ok(Counted { words: words.len() as u64, most_frequent })
+    }
+}
+
+/// Runs every night, and enqueues itself for the next one.
+#[derive(Serialize, Deserialize)]
+struct Nightly {
+    day: u64,
+}
+
+impl Action for Nightly {
+    const NAME: &'static str = "nightly";
+    type Output = u64;
+
+    async fn run(self, cx: ActionContext) -> std::result::Result<u64, WorkError> {
+        Nightly::enqueue(&cx.pool("nightly")?, self.day + 1).await?;
+        Ok(cx.pool("texts")?.diagnostics().await?.report.succeeded)
+    }
+}
+
+impl Nightly {
+    const DAY: u64 = 24 * 60 * 60;
+
+    /// Each night has its id: however often it is enqueued, it runs once.
+    async fn enqueue(
+        pool: &Workpool,
+        day: u64,
+    ) -> std::result::Result<(), actix_workpool::EnqueueError> {
+        let id = WorkId::from_uuid(Uuid::from_u128(day.into()));
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(day * Nightly::DAY);
+        pool.enqueue(Nightly { day }).id(id).run_at(at).await?;
+        Ok(())
+    }
+}
+
+struct Texts;
+
+impl PoolName for Texts {
+    const NAME: &'static str = "texts";
+}
+
+#[derive(Deserialize)]
+struct Later {
+    #[serde(default)]
+    after_secs: u64,
+}
+
+/// When this has answered, the text will be counted, whatever becomes of the client.
+async fn upload(pool: Pool<Texts>, later: web::Query<Later>, text: String) -> Result<HttpResponse> {
+    let after = Duration::from_secs(later.after_secs);
+    let work = pool.enqueue(CountWords { text }).run_after(after).await?;
+    let at = format!("/texts/{}", work.id());
+    let answer = serde_json::json!({ "id": work.id() });
+    Ok(HttpResponse::Accepted().insert_header(("location", at)).json(answer))
+}
+
+async fn status(pool: Pool<Texts>, id: web::Path<Uuid>) -> Result<HttpResponse> {
+    let status = pool.status(WorkId::from_uuid(*id)).await?;
+    Ok(match status {
+        WorkStatus::Unknown => HttpResponse::NotFound().json(status),
+        status => HttpResponse::Ok().json(status),
+    })
+}
+
+async fn events(pool: Pool<Texts>, id: web::Path<Uuid>) -> HttpResponse {
+    let changes = pool.work::<Counted>(WorkId::from_uuid(*id)).watch();
+    let events = changes.map(|status| {
+        let json = serde_json::to_string(&status).unwrap_or_default();
+        Ok::<_, Infallible>(web::Bytes::from(format!("data: {json}\n\n")))
+    });
+    HttpResponse::Ok().content_type("text/event-stream").streaming(events)
+}
+
+async fn cancel(pool: Pool<Texts>, id: web::Path<Uuid>) -> Result<HttpResponse> {
+    Ok(HttpResponse::Ok().json(pool.cancel(WorkId::from_uuid(*id)).await?))
+}
+
+async fn metrics(handle: web::Data<PrometheusHandle>) -> String {
+    handle.run_upkeep();
+    handle.render()
+}
+
+/// Knows `admin` and `viewer` by what their browsers send.
+fn authorizer(
+    admin: &str,
+    viewer: &str,
+) -> impl Fn(&HttpRequest) -> std::result::Result<Permissions, Refusal> + use<> {
+    let sent = |user: &str, password: &str| {
+        let encoded = BASE64_STANDARD.encode(format!("{user}:{password}"));
+        blake3::hash(format!("Basic {encoded}").as_bytes())
+    };
+    let (admin, viewer) = (sent("admin", admin), sent("viewer", viewer));
+    move |request| {
+        let given = request.headers().get(AUTHORIZATION);
+        // Hashes of this kind are compared in constant time.
+        match given.map(|given| blake3::hash(given.as_bytes())) {
+            Some(given) if given == admin => Ok(Permissions::full()),
+            Some(given) if given == viewer => Ok(Permissions::read_only()),
+            _ => Err(Refusal::Unauthorized {
+                challenge: Some(HeaderValue::from_static("Basic realm=\"workpool\"")),
+            }),
+        }
+    }
+}
+
+/// Texts of all lengths, a few of them empty, a few for later.
+async fn demo_load(pool: Workpool) {
+    for n in 0_usize.. {
+        let text = "the quick brown fox jumps over the lazy dog ".repeat(n * 37 % 25 * 6);
+        let later = Duration::from_secs(if n.is_multiple_of(10) { 20 } else { 0 });
+        if let Err(error) = pool.enqueue(CountWords { text }).run_after(later).await {
+            eprintln!("demo load: {error}");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+}
+
+/// Ctrl-C, or what a supervisor sends.
+async fn told_to_end() -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let terminated = terminate.recv();
+    tokio::select! {
+        told = tokio::signal::ctrl_c() => told,
+        _ = terminated => Ok(()),
+    }
+}
+
+#[actix_web::main]
+async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let args = Args::parse();
+    tracing_subscriber::fmt().with_max_level(tracing_subscriber::filter::LevelFilter::WARN).init();
+    // Before the runtime starts, which describes its metrics then.
+    let metrics_handle = web::Data::new(PrometheusBuilder::new().install_recorder()?);
+
+    let pace = Duration::from_millis(if args.demo_load { 100 } else { 0 });
+    let mut builder = Runtime::builder()
+        .action::<CountWords>()
+        .action::<Nightly>()
+        .data(Pace(pace))
+        .pool(
+            "texts",
+            PoolConfig::default().max_parallelism(4).default_retry(RetryBehavior::default()),
+        )
+        .pool("nightly", PoolConfig::default().max_parallelism(1));
+    if let Some(file) = &args.store {
+        builder = builder.storage(Redb::open(file)?);
+    }
+    let runtime = builder.start().await?;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
+    Nightly::enqueue(&runtime.pool("nightly")?, now / Nightly::DAY + 1).await?;
+
+    let random = || Uuid::new_v4().simple().to_string();
+    let admin = args.admin_password.clone().unwrap_or_else(random);
+    let viewer = args.viewer_password.clone().unwrap_or_else(random);
+    let dashboard = workpool_dashboard(runtime.clone(), authorizer(&admin, &viewer));
+    let data = web::Data::new(runtime.clone());
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(data.clone())
+            .app_data(metrics_handle.clone())
+            .app_data(web::PayloadConfig::new(512 << 10))
+            .route("/texts", web::post().to(upload))
+            .route("/texts/{id}", web::get().to(status))
+            .route("/texts/{id}", web::delete().to(cancel))
+            .route("/texts/{id}/events", web::get().to(events))
+            .route("/metrics", web::get().to(metrics))
+            .service(dashboard.scope("/workpool"))
+    })
+    // Who listens to events does not go by himself.
+    .shutdown_timeout(2)
+    .bind(&args.bind)?;
+    for address in server.addrs() {
+        println!(
+            "dashboard: http://{address}/workpool/ as admin:{} (all) or viewer:{} (read only)",
+            if args.admin_password.is_some() { "…" } else { &admin },
+            if args.viewer_password.is_some() { "…" } else { &viewer },
+        );
+    }
+    let load = args.demo_load.then(|| runtime.pool("texts")).transpose()?;
+    let load = load.map(|pool| actix_web::rt::spawn(demo_load(pool)));
+
+    // A server that handles signals itself stops the actix system with all that is in it, the pool as well.
+    let serving = server.disable_signals().run();
+    let handle = serving.handle();
+    let serving = actix_web::rt::spawn(serving);
+    told_to_end().await?;
+    // First requests are answered. Then the pool ends: nobody enqueues any more.
+    handle.stop(true).await;
+    serving.await??;
+    if let Some(load) = load {
+        load.abort();
+    }
+    let left = runtime.shutdown(Duration::from_secs(10)).await;
+    println!(
+        "finished {}, handed back {}, waiting {}",
+        left.finished, left.handed_back, left.pending
+    );
+    Ok(())
+}
