@@ -101,7 +101,7 @@ impl Dashboard {
         self
     }
 
-    /// The scope under that prefix, such as `/workpool`.
+    /// The scope under that prefix, such as `/workpool`. An empty one takes everything that nothing before it has taken.
     pub fn scope(&self, prefix: &str) -> impl HttpServiceFactory + use<> {
         let dashboard = self.clone();
         let resource = |path: &str| -> Resource {

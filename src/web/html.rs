@@ -187,15 +187,15 @@ pub(super) fn works(page: &PageView, filter: &Filter, now: Segment) -> Markup {
 fn work_row(work: &WorkView, now: Segment) -> Markup {
     html! {
         tr {
-            td { a href={ "works/" (work.id) } { code { (work.id) } } }
-            td { @if let Some(function) = work.function { (function) } }
-            td { @if let Some(pool) = work.pool { (pool) } }
-            td { (work.attempts) }
-            td {
+            td data-label="Work" { a href={ "works/" (work.id) } { code { (work.id) } } }
+            td data-label="Function" { @if let Some(function) = work.function { (function) } }
+            td data-label="Pool" { @if let Some(pool) = work.pool { (pool) } }
+            td data-label="Attempts" { (work.attempts) }
+            td data-label="State" {
                 (state_of(work))
                 @if let Some(due) = work.due { " due " (time(due, now)) }
                 @if let Some(finished) = work.finished_at { " " (time(finished, now)) }
-                @else if let Some(started) = work.started { " since " (time(started, now)) }
+                @else if let Some(started) = work.started { " started " (time(started, now)) }
                 @if let Some(error) = &work.error { div.soft { (error.message) } }
                 @if let Some(said) = &work.progress { (progress(said)) }
             }
