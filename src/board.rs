@@ -1,16 +1,13 @@
 //! Who runs and who has finished lately, for everybody to read without asking the store.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
-use dashmap::DashMap;
-use dashmap::mapref::entry::Entry as MapEntry;
-use hashbrown::DefaultHashBuilder;
 use serde::Serialize;
-use tokio::sync::watch;
 
 use crate::model::{Failure, Finished, RunNumber, Segment, WorkId};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::{Map, MapEntry, Mutex, watch};
 
 /// How far an attempt is, as it says itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -72,19 +69,19 @@ const LONGEST_MESSAGE: usize = 1_000;
 
 /// Written by the store after each commit and by workers' progress; read by handles.
 pub(crate) struct Board {
-    entries: DashMap<WorkId, Entry, DefaultHashBuilder>,
+    entries: Map<WorkId, Entry>,
     /// Written and read by `watch`, which also deletes; filled by the store and by progress.
-    watchers: DashMap<WorkId, watch::Sender<Option<WorkStatus>>, DefaultHashBuilder>,
+    watchers: Map<WorkId, watch::Sender<Option<WorkStatus>>>,
     /// The number of `watchers`, so that nobody looks when there are none.
     watching: AtomicUsize,
     /// Works whose cancel is answered, and whose start may be on its way. Written by the store; read by loops and
     /// workers before they start; deleted when the attempt has been told.
-    canceling: DashMap<WorkId, (), DefaultHashBuilder>,
+    canceling: Map<WorkId, ()>,
     /// Whether `canceling` has any.
     any_canceling: AtomicUsize,
     /// How the last attempt of works that wait for a retry has failed. Written by loops, read by `explain`, deleted
     /// by the outcome; the oldest go first when there are too many.
-    failures: DashMap<WorkId, Arc<Failure>, DefaultHashBuilder>,
+    failures: Map<WorkId, Arc<Failure>>,
     failure_order: Mutex<VecDeque<WorkId>>,
     /// Whether `failures` has any.
     any_failures: AtomicUsize,
@@ -122,12 +119,12 @@ pub(crate) struct FinishedOrder(VecDeque<WorkId>);
 impl Board {
     pub fn new() -> Board {
         Board {
-            entries: DashMap::default(),
-            watchers: DashMap::default(),
+            entries: Map::default(),
+            watchers: Map::default(),
             watching: AtomicUsize::new(0),
-            canceling: DashMap::default(),
+            canceling: Map::default(),
             any_canceling: AtomicUsize::new(0),
-            failures: DashMap::default(),
+            failures: Map::default(),
             failure_order: Mutex::default(),
             any_failures: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
@@ -159,22 +156,37 @@ impl Board {
         previous_attempts: u32,
         started: Segment,
     ) {
-        let entry = Entry::Running { run, previous_attempts, started, progress: None };
-        self.entries.insert(work_id, entry);
-        self.tell(work_id, || WorkStatus::Running { previous_attempts, started, progress: None });
+        self.set(work_id, Entry::Running { run, previous_attempts, started, progress: None });
+    }
+
+    /// Changes an entry. Told under its lock, as every change of one is: who watches sees changes in their order.
+    fn set(&self, work_id: WorkId, entry: Entry) {
+        match self.entries.entry(work_id) {
+            MapEntry::Occupied(mut place) => {
+                place.insert(entry);
+                self.tell(work_id, || place.get().status());
+            }
+            MapEntry::Vacant(place) => {
+                let place = place.insert(entry);
+                self.tell(work_id, || place.status());
+            }
+        }
     }
 
     pub fn set_pending(&self, work_id: WorkId, previous_attempts: u32, due: Option<Segment>) {
-        if !planted!(BoardStale) {
-            self.entries.remove(&work_id);
-        }
+        let place = self.entries.entry(work_id);
         self.tell(work_id, || WorkStatus::Pending { previous_attempts, due });
+        if let MapEntry::Occupied(entry) = place
+            && !planted!(BoardStale)
+        {
+            entry.remove();
+        }
     }
 
     pub fn set_finished(&self, row: &Arc<Finished>, order: &mut FinishedOrder) {
         self.end_canceling(row.work_id);
         self.forget_failure(row.work_id);
-        self.entries.insert(row.work_id, Entry::Finished(row.clone()));
+        self.set(row.work_id, Entry::Finished(row.clone()));
         order.0.push_back(row.work_id);
         if order.0.len() > FINISHED_ON_BOARD
             && let Some(oldest) = order.0.pop_front()
@@ -182,13 +194,14 @@ impl Board {
             // Under an id that was forgotten and used again, another work may be running.
             self.entries.remove_if(&oldest, |_, entry| matches!(entry, Entry::Finished(_)));
         }
-        self.tell(row.work_id, || WorkStatus::Finished(row.clone()));
     }
 
     /// The cancel of a work is about to be answered: no attempt of it begins any more.
     pub fn set_canceling(&self, work_id: WorkId) {
-        if self.canceling.insert(work_id, ()).is_none() {
-            self.any_canceling.fetch_add(1, Ordering::SeqCst);
+        // Counted before it is there: one that is gone before it is counted would hide another one.
+        self.any_canceling.fetch_add(1, Ordering::SeqCst);
+        if self.canceling.insert(work_id, ()).is_some() {
+            self.any_canceling.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
@@ -215,10 +228,12 @@ impl Board {
             failure.message.truncate(end);
             failure.message.push('…');
         }
+        // As in `set_canceling`.
+        self.any_failures.fetch_add(1, Ordering::SeqCst);
         if self.failures.insert(work_id, Arc::new(failure)).is_some() {
+            self.any_failures.fetch_sub(1, Ordering::SeqCst);
             return;
         }
-        self.any_failures.fetch_add(1, Ordering::SeqCst);
         let mut order = self.failure_order.lock().unwrap_or_else(PoisonError::into_inner);
         order.push_back(work_id);
         if order.len() > FAILURES_ON_BOARD
@@ -247,18 +262,13 @@ impl Board {
 
     /// Takes what a running attempt says of itself; from any other run it is ignored.
     pub fn set_progress(&self, work_id: WorkId, from: RunNumber, said: Progress) {
-        let said = Arc::new(said);
-        let status = match self.entries.entry(work_id) {
-            MapEntry::Occupied(mut entry) => match entry.get_mut() {
-                Entry::Running { run, progress, .. } if *run == from => {
-                    *progress = Some(said);
-                    entry.get().status()
-                }
-                _ => return,
-            },
-            MapEntry::Vacant(_) => return,
-        };
-        self.tell(work_id, || status);
+        if let MapEntry::Occupied(mut entry) = self.entries.entry(work_id)
+            && let Entry::Running { run, progress, .. } = entry.get_mut()
+            && *run == from
+        {
+            *progress = Some(Arc::new(said));
+            self.tell(work_id, || entry.get().status());
+        }
     }
 
     /// Begins to collect what becomes of a work. The first value comes when the store has looked.
@@ -269,8 +279,9 @@ impl Board {
             MapEntry::Occupied(sender) => sender.get().subscribe(),
             MapEntry::Vacant(place) => {
                 let (sender, receiver) = watch::channel(None);
-                place.insert(sender);
+                // As in `set_canceling`.
                 self.watching.fetch_add(1, Ordering::SeqCst);
+                place.insert(sender);
                 receiver
             }
         }
@@ -278,13 +289,21 @@ impl Board {
 
     /// Forgets a watch that nobody reads any more.
     pub fn unwatch(&self, work_id: WorkId) {
-        if self.watchers.remove_if(&work_id, |_, sender| sender.receiver_count() == 0).is_some() {
+        self.end_watch(work_id, |sender| sender.receiver_count() == 0);
+    }
+
+    fn end_watch(
+        &self,
+        work_id: WorkId,
+        ends: impl FnOnce(&watch::Sender<Option<WorkStatus>>) -> bool,
+    ) {
+        if self.watchers.remove_if(&work_id, |_, sender| ends(sender)).is_some() {
             self.watching.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
     /// Passes a status on to those who watch the work. A final one ends the watch.
-    pub fn tell(&self, work_id: WorkId, status: impl FnOnce() -> WorkStatus) {
+    fn tell(&self, work_id: WorkId, status: impl FnOnce() -> WorkStatus) {
         if self.watching.load(Ordering::SeqCst) == 0 {
             return;
         }
@@ -293,9 +312,33 @@ impl Board {
         let last = status.is_final();
         sender.send_replace(Some(status));
         drop(sender);
-        if last && self.watchers.remove(&work_id).is_some() {
-            self.watching.fetch_sub(1, Ordering::SeqCst);
+        if last {
+            // A watch that has begun since then is another one, and was told nothing yet.
+            let told =
+                |status: &Option<WorkStatus>| status.as_ref().is_some_and(WorkStatus::is_final);
+            self.end_watch(work_id, |sender| told(&sender.borrow()));
         }
+    }
+
+    /// Passes on how a work is by the board, or else `status`, to those who watch it.
+    pub fn observe(&self, work_id: WorkId, status: WorkStatus) {
+        let place = self.entries.entry(work_id);
+        self.tell(work_id, || match &place {
+            MapEntry::Occupied(entry) => entry.get().status(),
+            MapEntry::Vacant(_) => status,
+        });
+    }
+
+    /// How many watches are counted, and how many there are.
+    #[cfg(all(test, shuttle))]
+    pub fn watching(&self) -> (usize, usize) {
+        (self.watching.load(Ordering::SeqCst), self.watchers.len())
+    }
+
+    /// How many cancels are counted, and how many there are.
+    #[cfg(all(test, shuttle))]
+    pub fn canceling(&self) -> (usize, usize) {
+        (self.any_canceling.load(Ordering::SeqCst), self.canceling.len())
     }
 
     /// Ends every watch: nothing more will be heard.
@@ -305,8 +348,7 @@ impl Board {
         // In an order that does not depend on the addresses of maps: a seed repeats a run.
         watched.sort_unstable();
         for work_id in watched {
-            self.watchers.remove(&work_id);
+            self.end_watch(work_id, |_| true);
         }
-        self.watching.store(0, Ordering::SeqCst);
     }
 }

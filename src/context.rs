@@ -2,9 +2,6 @@
 
 use std::any::{TypeId, type_name};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
-
-use tokio::sync::Notify;
 
 use crate::board::Progress;
 use crate::engine::Launch;
@@ -12,6 +9,8 @@ use crate::error::PoolError;
 use crate::model::{Name, RunNumber, Spec, WorkId};
 use crate::pool::Workpool;
 use crate::shared::Shared;
+use crate::sync::Notify;
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
 /// How urgently an attempt is asked to end. Only ever raised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,6 +85,12 @@ impl Control {
 
     pub fn stage(&self) -> Stage {
         Stage::from_u8(self.stage.load(Ordering::SeqCst))
+    }
+
+    /// Whether it may begin: nobody has told it to end, and no cancel of its work was answered.
+    pub fn may_begin(&self) -> bool {
+        // In this order: the loop tells the attempt first, and then the board no longer holds the start.
+        !self.shared.board.is_canceling(self.spec.work_id) && self.stage() == Stage::Go
     }
 
     pub fn is_reported(&self) -> bool {

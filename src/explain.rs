@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -12,6 +11,8 @@ use crate::config::Settings;
 use crate::model::{Failure, Finished, Name, Segment, WorkFact, WorkId};
 use crate::shared::Shared;
 use crate::storage::StorageError;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard, Notify};
 
 /// The works ahead of one are counted up to here: more would keep the store from its work.
 pub(crate) const MOST_COUNTED: usize = 1_000;
@@ -391,9 +392,9 @@ pub(crate) struct StoreHealth {
     /// When the group under way was sent to the storage's thread; zero if there is none.
     busy_since: AtomicU64,
     /// Since when nothing could be committed, and the last error. Seldom written, read by `explain` only.
-    failing: std::sync::Mutex<Option<(Segment, StorageError)>>,
+    failing: Mutex<Option<(Segment, StorageError)>>,
     /// Told when a group takes too long while somebody asks.
-    pub stalled: tokio::sync::Notify,
+    pub stalled: Notify,
 }
 
 impl StoreHealth {
@@ -424,7 +425,7 @@ impl StoreHealth {
         Some(Why::StoreFailing { since: *since, error: error.to_string() })
     }
 
-    fn failing(&self) -> std::sync::MutexGuard<'_, Option<(Segment, StorageError)>> {
+    fn failing(&self) -> MutexGuard<'_, Option<(Segment, StorageError)>> {
         self.failing.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

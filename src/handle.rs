@@ -6,9 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use tokio::sync::oneshot;
 use tokio_stream::Stream;
-use tokio_stream::wrappers::WatchStream;
 
 use crate::board::WorkStatus;
 use crate::committer::{Listener, Request};
@@ -18,6 +16,7 @@ use crate::explain::Explanation;
 use crate::model::{Finished, Outcome, WorkId};
 use crate::pool::Workpool;
 use crate::registry::decode;
+use crate::sync::{WatchStream, oneshot};
 
 /// A handle on one work. Dropping it changes nothing for the work.
 pub struct WorkHandle<O> {

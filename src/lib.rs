@@ -83,7 +83,10 @@ mod registry;
 mod runtime;
 mod shared;
 pub mod storage;
+mod sync;
 pub mod telemetry;
+#[cfg(all(test, shuttle))]
+mod threads;
 mod transaction;
 #[cfg(feature = "actix-web")]
 pub mod web;

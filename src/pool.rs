@@ -8,7 +8,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::oneshot;
 
 use crate::actors::Recipient;
 use crate::board::{Progress, WorkStatus};
@@ -23,6 +22,7 @@ use crate::handle::{WorkBatch, WorkHandle};
 use crate::list::{WorkFilter, WorkPage};
 use crate::model::{Counts, Name, Report, RunStatus, Segment, WorkId};
 use crate::shared::{PoolShared, Shared};
+use crate::sync::oneshot;
 
 /// A handle on one pool: enqueue, cancel, look.
 ///

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::sync::oneshot;
 
 use crate::actors::{self, Actors};
 use crate::clock::{Clock, Seams, SystemClock};
@@ -22,6 +21,7 @@ use crate::pool::{Workpool, list};
 use crate::registry::{Registry, decode, validate_name};
 use crate::shared::Shared;
 use crate::storage::{Memory, Storage};
+use crate::sync::oneshot;
 
 /// How long functions are given to end, once they are told at the end of a shutdown's grace, before they are dropped.
 const NOTICE: Duration = Duration::from_millis(500);

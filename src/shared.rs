@@ -1,11 +1,9 @@
 //! What every part of a runtime has a hold of.
 
 use std::any::{Any, TypeId};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use hashbrown::HashMap;
-use tokio::sync::Notify;
 
 use crate::actors::{MainPort, StorePort};
 use crate::board::Board;
@@ -15,6 +13,8 @@ use crate::error::EnqueueError;
 use crate::explain::{Gauge, StoreHealth};
 use crate::model::{Epoch, Name, PoolId};
 use crate::registry::Registry;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Notify, RwLock};
 
 /// One per runtime.
 pub(crate) struct Shared {

@@ -5,7 +5,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::prelude::*;
-use tokio::sync::oneshot;
 
 use super::hosts::{Hosts, Spawner};
 use super::linger::Linger;
@@ -18,6 +17,7 @@ use crate::error::{PoolError, StartError};
 use crate::model::{Claimed, Name};
 use crate::shared::{PoolShared, Shared};
 use crate::storage::Storage;
+use crate::sync::oneshot;
 
 /// The running ring, as its runtime holds it. Dropped, it ends at once.
 pub(crate) struct Actors {

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use hashbrown::HashMap;
-use tokio::sync::oneshot;
 
 use super::hosts::Spawner;
 use super::messages::{
@@ -27,6 +26,7 @@ use crate::model::{
 };
 use crate::shared::{PoolShared, Shared};
 use crate::storage::StorageError;
+use crate::sync::oneshot;
 use crate::telemetry;
 
 /// How often a loop looks whether it is making progress.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use tokio::sync::oneshot;
 
 use super::worker::Attempt;
 use crate::committer::{BatchReady, Request, Settled};
@@ -12,6 +11,7 @@ use crate::config::PoolConfig;
 use crate::error::PoolError;
 use crate::function::Completed;
 use crate::model::{RunStatus, WorkId};
+use crate::sync::oneshot;
 
 impl Message for Request {
     type Result = ();

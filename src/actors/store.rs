@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use hashbrown::HashMap;
-use tokio::sync::oneshot;
 
 use super::linger::{self, Linger};
 use super::messages::{AddMain, Close, Flush, GroupSettled};
@@ -16,6 +15,7 @@ use crate::explain::STALLED_AFTER;
 use crate::model::{PoolId, WorkId};
 use crate::shared::Shared;
 use crate::storage::StorageError;
+use crate::sync::oneshot;
 use crate::telemetry;
 
 /// The wait after a failed commit, doubled each time up to the second.
@@ -163,8 +163,7 @@ impl StoreActor {
         }
         for (work_id, status) in observed {
             // The board knows more of a running work than its row does.
-            let status = self.shared.board.status(work_id).unwrap_or(status);
-            self.shared.board.tell(work_id, || status);
+            self.shared.board.observe(work_id, status);
         }
         for (pool, batch) in batches {
             if let Some(main) = self.mains.get(&pool) {

@@ -221,7 +221,7 @@ fn begin(control: &Arc<Control>) -> Begun {
         return Begun::Finished(RunResult::Failed(Failure::permanent(FailureKind::Error, message)));
     };
     // Told to end before it began: then it never did, and is not charged. A canceled work does not start again.
-    if control.stage() != Stage::Go || control.shared.board.is_canceling(spec.work_id) {
+    if !control.may_begin() {
         return Begun::Finished(RunResult::HandedBack);
     }
     let cx = || ActionContext { control: control.clone() };

@@ -5,8 +5,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-
 use crate::board::WorkStatus;
 use crate::config::PoolConfig;
 use crate::engine::arrivals::{AttemptReport, CancelAnswer, EnqueueAnswer, RunNowAnswer};
@@ -19,6 +17,7 @@ use crate::model::{
     Segment, Spec, Turn, WorkId,
 };
 use crate::storage::StorageError;
+use crate::sync::oneshot;
 
 /// Called once with the outcome of a work.
 pub(crate) type OnFinish = Box<dyn FnOnce(&Arc<Finished>) + Send>;
