@@ -20,19 +20,30 @@ use crate::clock::{Clock, Seams};
 use crate::config::{PoolConfig, Retention};
 use crate::context::{Control, Stage};
 use crate::engine::Launch;
+use crate::engine::arrivals::CancelAnswer;
+use crate::error::{EnqueueError, JoinError, PoolError};
+use crate::function::ActionKey;
 use crate::handle::Watch;
 use crate::model::{
     ArgBytes, Finished, FunctionKind, Name, Outcome, PoolId, RunNumber, Segment, Spec, WorkId,
 };
 use crate::pool::Workpool;
 use crate::registry::Registry;
+use crate::runtime::Runtime;
 use crate::shared::{PoolShared, Shared};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::oneshot;
 
-/// Some at random, some with few switches at the worst places.
-fn in_many_orders(test: impl Fn() + Clone + Send + Sync + 'static) {
-    shuttle::check_random(test.clone(), 5_000);
-    shuttle::check_pct(test, 5_000, 3);
+/// Runs a test so many times with switches at random, and as often with few of them in the worst places.
+fn in_many_orders(times: usize, test: impl Fn() + Clone + Send + Sync + 'static) {
+    let mut config = shuttle::Config::new();
+    // Room for all that a runtime does on one thread.
+    config.stack_size = 1 << 19;
+    config.silence_warnings = true;
+    let at_random = shuttle::scheduler::RandomScheduler::new(times);
+    shuttle::Runner::new(at_random, config.clone()).run(test.clone());
+    let at_worst = shuttle::scheduler::PctScheduler::new(3, times);
+    shuttle::Runner::new(at_worst, config).run(test);
 }
 
 /// Time has no part in this.
@@ -103,7 +114,7 @@ fn watch(pool: &Workpool, work_id: WorkId, asks: &mpsc::Sender<WorkId>) -> Watch
 /// Two works are watched while they complete: each watch ends with the outcome.
 #[test]
 fn who_watches_sees_the_end() {
-    in_many_orders(|| {
+    in_many_orders(5_000, || {
         let pool = pool();
         let (asks, asked) = mpsc::channel();
         let watchers: Vec<_> = [work(1), work(2)]
@@ -136,27 +147,30 @@ fn who_watches_sees_the_end() {
     });
 }
 
-/// A watch is dropped and another one of the same work begins while the work completes.
+/// Watches of one work are dropped, and others of it begin, while it completes.
 #[test]
 fn who_watches_again_sees_the_end() {
-    in_many_orders(|| {
+    in_many_orders(5_000, || {
         let pool = pool();
         let (asks, asked) = mpsc::channel();
-        let watcher = {
-            let pool = pool.clone();
+        let watchers = [(); 2].map(|()| {
+            let (pool, asks) = (pool.clone(), asks.clone());
             thread::spawn(move || {
                 drop(watch(&pool, work(1), &asks));
                 read(watch(&pool, work(1), &asks))
             })
-        };
+        });
+        drop(asks);
         let board = &pool.shared.board;
         board.set_running(work(1), 1, 0, Segment(1));
         finish(board, work(1), &mut FinishedOrder::default());
         while let Ok(work_id) = asked.recv() {
             board.observe(work_id, WorkStatus::Unknown);
         }
-        let seen = watcher.join().expect("no panic");
-        assert!(matches!(seen.last(), Some(WorkStatus::Finished(_))), "{seen:?}");
+        for watcher in watchers {
+            let seen = watcher.join().expect("no panic");
+            assert!(matches!(seen.last(), Some(WorkStatus::Finished(_))), "{seen:?}");
+        }
         assert_eq!(board.watching(), (0, 0));
     });
 }
@@ -164,7 +178,7 @@ fn who_watches_again_sees_the_end() {
 /// The runtime goes away while works complete and watches come and go: none of them waits for ever.
 #[test]
 fn a_watch_ends_with_the_runtime() {
-    in_many_orders(|| {
+    in_many_orders(5_000, || {
         let pool = pool();
         let (asks, asked) = mpsc::channel();
         let watchers: Vec<_> = [work(1), work(2)]
@@ -195,7 +209,7 @@ fn a_watch_ends_with_the_runtime() {
 /// An attempt that was given up goes on saying how far it is, while the work is tried again and completes.
 #[test]
 fn an_old_run_says_nothing_of_a_new_one() {
-    in_many_orders(|| {
+    in_many_orders(5_000, || {
         let pool = pool();
         let (asks, asked) = mpsc::channel();
         let watcher = {
@@ -270,7 +284,7 @@ fn attempt(pool: &Workpool, work_id: WorkId) -> Arc<Control> {
 /// Store and loop cancel two works whose starts are under way on other threads.
 #[test]
 fn after_a_cancel_is_answered_nothing_begins() {
-    in_many_orders(|| {
+    in_many_orders(5_000, || {
         let pool = pool();
         let works = [work(1), work(2)].map(|work_id| {
             let (control, answered) = (attempt(&pool, work_id), Arc::new(AtomicBool::new(false)));
@@ -305,7 +319,7 @@ fn after_a_cancel_is_answered_nothing_begins() {
 /// A function waits to be told to end, while it is told so.
 #[test]
 fn an_attempt_hears_that_it_is_to_end() {
-    in_many_orders(|| {
+    in_many_orders(5_000, || {
         let control = attempt(&pool(), work(1));
         let function = {
             let control = control.clone();
@@ -322,7 +336,7 @@ fn an_attempt_hears_that_it_is_to_end() {
 /// Works come and go on several threads while somebody waits until there is none.
 #[test]
 fn who_waits_for_an_idle_pool_hears_of_the_last_work() {
-    in_many_orders(|| {
+    in_many_orders(5_000, || {
         let pool = pool();
         pool.pool.enter(1);
         let others = [1, 2].map(|works| {
@@ -348,7 +362,7 @@ fn who_waits_for_an_idle_pool_hears_of_the_last_work() {
 /// More works come than may: those that are refused leave no trace.
 #[test]
 fn a_full_pool_takes_no_more_than_it_may() {
-    in_many_orders(|| {
+    in_many_orders(5_000, || {
         let pool = pool();
         pool.pool.set_settings(PoolConfig::default().max_pending(2).settings());
         let taken = Arc::new(AtomicUsize::new(0));
@@ -385,4 +399,178 @@ fn nobody_waits_for_the_pools_of_a_closed_runtime() {
         },
         None,
     );
+}
+
+const ECHO: ActionKey<u8, u8> = ActionKey::new("echo");
+
+type Caller = Box<dyn FnOnce(Runtime) + Send>;
+
+/// What happens in a whole runtime.
+#[derive(Default)]
+struct Told {
+    /// How many attempts began.
+    begun: AtomicUsize,
+    /// How many works were acknowledged.
+    acknowledged: AtomicUsize,
+    /// How many of them succeeded, as their callers were told.
+    succeeded: AtomicUsize,
+    /// How many of them a shutdown left behind.
+    pending: AtomicUsize,
+}
+
+/// Runs a whole runtime on one thread, with a pool of one slot, and each caller on a thread of its own. Ends when all
+/// have returned and dropped their handles.
+fn with_a_runtime(
+    callers: impl Fn(&Arc<Told>) -> Vec<Caller> + Clone + Send + Sync + 'static,
+    in_the_end: fn(&Told),
+) {
+    // Actors have timers, which never fire here.
+    let timers = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let timers = timers.expect("a runtime");
+    let _entered = timers.enter();
+    in_many_orders(1_000, move || {
+        let told = Arc::new(Told::default());
+        let callers = callers(&told);
+        let begun = told.clone();
+        block_on(tokio::task::LocalSet::new().run_until(async move {
+            let echo = move |given, _| {
+                begun.begun.fetch_add(1, Ordering::SeqCst);
+                async move { Ok(given) }
+            };
+            let runtime = Runtime::builder()
+                .action_fn(ECHO, echo)
+                .worker_arbiters(0)
+                .clock(StandingStill)
+                .seed(1)
+                .pool("pool", PoolConfig::default().max_parallelism(1))
+                .start()
+                .await
+                .expect("nothing is wrong");
+            let returned: Vec<_> = callers
+                .into_iter()
+                .map(|caller| {
+                    let (returns, returned) = oneshot::channel();
+                    let runtime = runtime.clone();
+                    thread::spawn(move || {
+                        caller(runtime);
+                        let _ = returns.send(());
+                    });
+                    returned
+                })
+                .collect();
+            drop(runtime);
+            for returned in returned {
+                returned.await.expect("no panic");
+            }
+        }));
+        in_the_end(&told);
+    });
+}
+
+/// One enqueues and joins, one watches, one cancels and joins: all are told the same.
+#[test]
+fn joins_agree_with_cancels() {
+    let callers = |told: &Arc<Told>| -> Vec<Caller> {
+        let told = told.clone();
+        vec![
+            Box::new(|runtime| {
+                let pool = runtime.pool("pool").expect("it is there");
+                let work = block_on(pool.enqueue(ECHO.call(7)).id(work(1)).into_future());
+                let joined = block_on(work.expect("it is taken").join());
+                assert!(matches!(joined, Ok(7) | Err(JoinError::Canceled)), "{joined:?}");
+            }),
+            Box::new(|runtime| {
+                let pool = runtime.pool("pool").expect("it is there");
+                let seen = read(pool.work::<u8>(work(1)).watch());
+                assert!(seen.last().is_some_and(WorkStatus::is_final), "{seen:?}");
+            }),
+            Box::new(move |runtime| {
+                let pool = runtime.pool("pool").expect("it is there");
+                let answer = block_on(pool.cancel(work(1))).expect("the store is there");
+                let begun = told.begun.load(Ordering::SeqCst);
+                let joined = block_on(pool.work::<u8>(work(1)).join());
+                if answer == CancelAnswer::Requested {
+                    assert_eq!(told.begun.load(Ordering::SeqCst), begun);
+                    let expected = if begun == 0 { Err(JoinError::Canceled) } else { Ok(7) };
+                    assert_eq!(joined, expected);
+                }
+            }),
+        ]
+    };
+    with_a_runtime(callers, |_| {});
+}
+
+/// The runtime shuts down while works are enqueued and joined, and while somebody waits until there is none.
+#[test]
+fn a_shutdown_answers_everybody() {
+    let callers = |told: &Arc<Told>| -> Vec<Caller> {
+        let caller = |given: u8| -> Caller {
+            let told = told.clone();
+            Box::new(move |runtime| {
+                let pool = runtime.pool("pool").expect("it is there");
+                let work = match block_on(pool.enqueue(ECHO.call(given)).into_future()) {
+                    Err(EnqueueError::Closed) => return,
+                    work => work.expect("it is taken"),
+                };
+                told.acknowledged.fetch_add(1, Ordering::SeqCst);
+                match block_on(work.join()) {
+                    Err(JoinError::Closed) => {}
+                    joined => {
+                        assert_eq!(joined, Ok(given));
+                        told.succeeded.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+            })
+        };
+        let (one, two, told) = (caller(1), caller(2), told.clone());
+        vec![
+            one,
+            two,
+            Box::new(|runtime| {
+                let idle = block_on(runtime.pool("pool").expect("it is there").idle());
+                assert!(matches!(idle, Ok(()) | Err(PoolError::Closed)), "{idle:?}");
+            }),
+            Box::new(move |runtime| {
+                let report = block_on(runtime.shutdown(Duration::MAX));
+                told.pending.store(report.pending as usize, Ordering::SeqCst);
+                assert_eq!(block_on(runtime.shutdown(Duration::MAX)), report);
+                let pool = runtime.pool("pool").expect("it is there");
+                let late = block_on(pool.enqueue(ECHO.call(3)).into_future());
+                assert!(matches!(late, Err(EnqueueError::Closed)), "{late:?}");
+            }),
+        ]
+    };
+    with_a_runtime(callers, |told| {
+        let get = |count: &AtomicUsize| count.load(Ordering::SeqCst);
+        let (acknowledged, begun) = (get(&told.acknowledged), get(&told.begun));
+        let (succeeded, pending) = (get(&told.succeeded), get(&told.pending));
+        // One that was told that the runtime is gone may have been answered before its work was.
+        assert!(succeeded <= begun, "{succeeded} of {begun} succeeded");
+        assert!(begun + pending >= acknowledged, "{begun} and {pending} of {acknowledged}");
+    });
+}
+
+/// Every handle is dropped while others are used: the runtime ends with the last one, and not before.
+#[test]
+fn a_runtime_ends_with_its_last_handle() {
+    let callers = |_: &Arc<Told>| -> Vec<Caller> {
+        let caller = |given: u8| -> Caller {
+            Box::new(move |runtime: Runtime| {
+                let pool = runtime.pool("pool").expect("it is there");
+                let later = pool.enqueue(ECHO.call(given)).run_after(Duration::from_secs(60));
+                let work = block_on(later.into_future()).expect("it is taken");
+                let another = runtime.clone();
+                drop(runtime);
+                assert!(!pool.shared.is_closed());
+                let watch = work.watch();
+                drop(another);
+                assert!(matches!(block_on(work.join()), Err(JoinError::Closed)));
+                assert!(matches!(block_on(pool.idle()), Err(PoolError::Closed)));
+                assert!(pool.shared.is_closed());
+                assert!(read(watch).iter().all(|status| !status.is_final()));
+            })
+        };
+        vec![caller(1), caller(2)]
+    };
+    with_a_runtime(callers, |_| {});
 }

@@ -64,6 +64,10 @@ pub(crate) async fn start(
     storage: Box<dyn Storage>,
     worker_arbiters: usize,
 ) -> Result<Actors, StartError> {
+    #[cfg(shuttle)]
+    if worker_arbiters == 0 {
+        return start_here(shared, storage);
+    }
     let may_block = storage.may_block();
     let committer = {
         let shared = shared.clone();
@@ -95,6 +99,16 @@ pub(crate) async fn start(
         return Err(StartError::Closed);
     }
     Ok(Actors { shared, store, conductor, _threads: threads })
+}
+
+/// Builds the ring on a thread of shuttle's, which has no arbiter.
+#[cfg(shuttle)]
+fn start_here(shared: Arc<Shared>, storage: Box<dyn Storage>) -> Result<Actors, StartError> {
+    let committer = Committer::open(storage, shared.clone())?;
+    let (store, conductor) = build(shared.clone(), committer, false, 0)?;
+    let port = StorePort::new(store.clone().recipient());
+    shared.store.set(port).map_err(|_| StartError::Closed)?;
+    Ok(Actors { shared, store, conductor, _threads: Threads::default() })
 }
 
 /// The arbiter of store and loops. They do no I/O, and without an I/O driver the thread is cheaper to wake.
