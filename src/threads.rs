@@ -1,11 +1,14 @@
 //! What crosses threads, in many orders of what the threads do.
 //!
-//! Each test runs some thousand times, each time in another order, which shuttle's scheduler chooses. It switches threads
-//! at every lock, counter, map and channel of `sync.rs`, and nowhere else. A thread that waits for ever fails a test as a
-//! deadlock. Memory is sequentially consistent here, whatever the code asks for: what is said with `Relaxed` must not
-//! matter. A failure prints a schedule, which `shuttle::replay` repeats.
+//! Each test runs some thousand times, each time in another order, which shuttle's scheduler chooses. It switches
+//! threads at every lock, counter, map and channel of `sync.rs`, and nowhere else: not inside a message to an actor, nor
+//! where an `Arc` is counted. A thread that waits for ever fails a test as a deadlock. Memory is sequentially consistent
+//! here, whatever the code asks for. A failure prints a schedule, which `shuttle::replay` repeats.
 //!
-//! Actors have one thread each; here, threads do what actors do to what is shared.
+//! In most tests threads do what actors do to what is shared. In the last ones a whole runtime is on one thread, and
+//! those who call it are on others.
+//!
+//! Each test says which mistakes it finds: those were made, and it found them.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -112,6 +115,9 @@ fn watch(pool: &Workpool, work_id: WorkId, asks: &mpsc::Sender<WorkId>) -> Watch
 }
 
 /// Two works are watched while they complete: each watch ends with the outcome.
+///
+/// Finds a watch that is counted after it is there: ended before that, it takes the count of the other one away, which
+/// nobody tells then.
 #[test]
 fn who_watches_sees_the_end() {
     in_many_orders(5_000, || {
@@ -148,6 +154,9 @@ fn who_watches_sees_the_end() {
 }
 
 /// Watches of one work are dropped, and others of it begin, while it completes.
+///
+/// Finds an end that takes away a watch which began after it was told, and one who stops reading that takes a watch away
+/// from others.
 #[test]
 fn who_watches_again_sees_the_end() {
     in_many_orders(5_000, || {
@@ -176,6 +185,9 @@ fn who_watches_again_sees_the_end() {
 }
 
 /// The runtime goes away while works complete and watches come and go: none of them waits for ever.
+///
+/// Finds `closed` that is looked at outside the lock of the entry, or set after the watches are gone; and a close that
+/// sets the count to zero, below which it then falls.
 #[test]
 fn a_watch_ends_with_the_runtime() {
     in_many_orders(5_000, || {
@@ -207,6 +219,9 @@ fn a_watch_ends_with_the_runtime() {
 }
 
 /// An attempt that was given up goes on saying how far it is, while the work is tried again and completes.
+///
+/// Finds progress, and the store's first look, that are told after the lock of the entry is given back: the older of two
+/// is told last. And progress that is taken from any run.
 #[test]
 fn an_old_run_says_nothing_of_a_new_one() {
     in_many_orders(5_000, || {
@@ -281,59 +296,63 @@ fn attempt(pool: &Workpool, work_id: WorkId) -> Arc<Control> {
     Arc::new(Control::new(launch, 1_000, pool.shared.clone()))
 }
 
-/// Store and loop cancel two works whose starts are under way on other threads.
+/// A work is canceled while its start is under way on another thread, and while the cancel of a work that completes
+/// comes and goes.
+///
+/// Finds a worker that looks whether it was told before it looks at the board: between the two it is told, and the board
+/// forgets. And a cancel that is counted after it is there, as with watches.
 #[test]
 fn after_a_cancel_is_answered_nothing_begins() {
     in_many_orders(5_000, || {
         let pool = pool();
-        let works = [work(1), work(2)].map(|work_id| {
-            let (control, answered) = (attempt(&pool, work_id), Arc::new(AtomicBool::new(false)));
-            let worker = {
-                let (control, answered) = (control.clone(), answered.clone());
-                thread::spawn(move || {
-                    let too_late = answered.load(Ordering::SeqCst);
-                    let begins = control.may_begin();
-                    assert!(!(too_late && begins), "began after its cancel was answered");
-                })
-            };
-            (control, answered, worker)
-        });
-        let threads = works.map(|(control, answered, worker)| {
-            let pool = pool.clone();
-            let loops = thread::spawn(move || {
-                let (board, work_id) = (&pool.shared.board, control.spec.work_id);
-                board.set_canceling(work_id);
-                answered.store(true, Ordering::SeqCst);
-                control.raise(Stage::Canceled);
-                board.end_canceling(work_id);
-            });
-            [loops, worker]
-        });
-        for thread in threads.into_iter().flatten() {
+        let control = attempt(&pool, work(1));
+        let answered = Arc::new(AtomicBool::new(false));
+        let worker = {
+            let (control, answered) = (control.clone(), answered.clone());
+            thread::spawn(move || {
+                let too_late = answered.load(Ordering::SeqCst);
+                let begins = control.may_begin();
+                assert!(!(too_late && begins), "began after its cancel was answered");
+            })
+        };
+        let (other, completes) = (pool.clone(), pool.clone());
+        let others = [
+            thread::spawn(move || other.shared.board.set_canceling(work(2))),
+            thread::spawn(move || completes.shared.board.end_canceling(work(2))),
+        ];
+        let board = &pool.shared.board;
+        board.set_canceling(work(1));
+        answered.store(true, Ordering::SeqCst);
+        control.raise(Stage::Canceled);
+        board.end_canceling(work(1));
+        for thread in others.into_iter().chain([worker]) {
             thread.join().expect("no panic");
         }
-        assert_eq!(pool.shared.board.canceling(), (0, 0));
+        board.end_canceling(work(2));
+        assert_eq!(board.canceling(), (0, 0));
     });
 }
 
-/// A function waits to be told to end, while it is told so.
+/// A function waits to be told to end, while it is told so from two sides.
+///
+/// Finds a stage that is raised after those who wait are woken, and one that is looked at and then stored.
 #[test]
 fn an_attempt_hears_that_it_is_to_end() {
     in_many_orders(5_000, || {
         let control = attempt(&pool(), work(1));
-        let function = {
-            let control = control.clone();
-            thread::spawn(move || block_on(control.until(Stage::is_abort)))
-        };
-        control.raise(Stage::Canceled);
+        let (function, canceled) = (control.clone(), control.clone());
+        let function = thread::spawn(move || block_on(function.until(Stage::is_abort)));
+        let canceled = thread::spawn(move || canceled.raise(Stage::Canceled));
         control.raise(Stage::AbortTimeout);
-        control.raise(Stage::AbortCanceled);
-        assert!(function.join().expect("no panic").is_abort());
+        canceled.join().expect("no panic");
+        assert_eq!(function.join().expect("no panic"), Stage::AbortTimeout);
         assert_eq!(control.stage(), Stage::AbortTimeout);
     });
 }
 
 /// Works come and go on several threads while somebody waits until there is none.
+///
+/// Finds one who looks before it is registered, and a count that falls after those who wait are woken.
 #[test]
 fn who_waits_for_an_idle_pool_hears_of_the_last_work() {
     in_many_orders(5_000, || {
@@ -360,6 +379,8 @@ fn who_waits_for_an_idle_pool_hears_of_the_last_work() {
 }
 
 /// More works come than may: those that are refused leave no trace.
+///
+/// Finds a count that is looked at and then added to, and works that were refused and stay counted.
 #[test]
 fn a_full_pool_takes_no_more_than_it_may() {
     in_many_orders(5_000, || {
@@ -384,6 +405,8 @@ fn a_full_pool_takes_no_more_than_it_may() {
 }
 
 /// The runtime shuts down while somebody waits for a pool that will not be idle.
+///
+/// Finds those who wait being woken before `closed` is set. Goes through all orders that there are.
 #[test]
 fn nobody_waits_for_the_pools_of_a_closed_runtime() {
     shuttle::check_dfs(
@@ -468,6 +491,8 @@ fn with_a_runtime(
 }
 
 /// One enqueues and joins, one watches, one cancels and joins: all are told the same.
+///
+/// Finds a board that does not hold starts, and a listener that is forgotten.
 #[test]
 fn joins_agree_with_cancels() {
     let callers = |told: &Arc<Told>| -> Vec<Caller> {
@@ -501,6 +526,8 @@ fn joins_agree_with_cancels() {
 }
 
 /// The runtime shuts down while works are enqueued and joined, and while somebody waits until there is none.
+///
+/// Finds a shutdown that forgets those who wait for idle pools.
 #[test]
 fn a_shutdown_answers_everybody() {
     let callers = |told: &Arc<Told>| -> Vec<Caller> {
@@ -551,6 +578,8 @@ fn a_shutdown_answers_everybody() {
 }
 
 /// Every handle is dropped while others are used: the runtime ends with the last one, and not before.
+///
+/// Finds a handle that closes the runtime while another one is left, and a last one that does not.
 #[test]
 fn a_runtime_ends_with_its_last_handle() {
     let callers = |_: &Arc<Told>| -> Vec<Caller> {
