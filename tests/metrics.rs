@@ -362,7 +362,9 @@ fn everything_is_described_and_documented_and_the_dashboard_names_nothing_else()
     }
     drop(board);
     assert_eq!(named(include_str!("../src/metrics.rs")), names, "in the table and in the code");
-    assert_eq!(named(include_str!("../README.md")), names, "in the README");
+    let mut in_readme = named(include_str!("../README.md"));
+    assert!(in_readme.remove("workpool_dashboard"), "which is a function");
+    assert_eq!(in_readme, names, "in the README");
     for (name, kind) in &kinds {
         assert!(include_str!("../README.md").contains(&format!("| `{name}` | {kind} |")), "{name}");
     }

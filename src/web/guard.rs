@@ -26,7 +26,8 @@ const HEADERS: [(HeaderName, HeaderValue); 6] = [
     (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
     (CACHE_CONTROL, HeaderValue::from_static("no-store")),
-    (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    // With "no-referrer" a form would be sent with the origin "null", and without TLS nothing else says where it is from.
+    (REFERRER_POLICY, HeaderValue::from_static("same-origin")),
     (
         HeaderName::from_static("cross-origin-resource-policy"),
         HeaderValue::from_static("same-origin"),
