@@ -71,20 +71,14 @@ const LONGEST_MESSAGE: usize = 1_000;
 pub(crate) struct Board {
     entries: Map<WorkId, Entry>,
     /// Written and read by `watch`, which also deletes; filled by the store and by progress.
-    watchers: Map<WorkId, watch::Sender<Option<WorkStatus>>>,
-    /// The number of `watchers`, so that nobody looks when there are none.
-    watching: AtomicUsize,
+    watchers: Counted<watch::Sender<Option<WorkStatus>>>,
     /// Works whose cancel is answered, and whose start may be on its way. Written by the store; read by loops and
     /// workers before they start; deleted when the attempt has been told.
-    canceling: Map<WorkId, ()>,
-    /// Whether `canceling` has any.
-    any_canceling: AtomicUsize,
+    canceling: Counted<()>,
     /// How the last attempt of works that wait for a retry has failed. Written by loops, read by `explain`, deleted
     /// by the outcome; the oldest go first when there are too many.
-    failures: Map<WorkId, Arc<Failure>>,
+    failures: Counted<Arc<Failure>>,
     failure_order: Mutex<VecDeque<WorkId>>,
-    /// Whether `failures` has any.
-    any_failures: AtomicUsize,
     /// Set when nothing more will be heard.
     closed: AtomicBool,
 }
@@ -112,6 +106,48 @@ impl Entry {
     }
 }
 
+/// A map that is empty most of the time, which nobody who looks for nothing in it has to lock to find out.
+struct Counted<V> {
+    rows: Map<WorkId, V>,
+    /// Never less than there are rows: a row is counted before it is there. One that is gone before it is counted
+    /// would hide another one.
+    count: AtomicUsize,
+}
+
+impl<V> Default for Counted<V> {
+    fn default() -> Self {
+        Counted { rows: Map::default(), count: AtomicUsize::new(0) }
+    }
+}
+
+impl<V> Counted<V> {
+    fn is_empty(&self) -> bool {
+        self.count.load(Ordering::SeqCst) == 0
+    }
+
+    /// Says whether there was none.
+    fn insert(&self, work_id: WorkId, row: V) -> bool {
+        self.count.fetch_add(1, Ordering::SeqCst);
+        let is_new = self.rows.insert(work_id, row).is_none();
+        if !is_new {
+            self.count.fetch_sub(1, Ordering::SeqCst);
+        }
+        is_new
+    }
+
+    fn remove_if(&self, work_id: WorkId, goes: impl FnOnce(&V) -> bool) {
+        if self.rows.remove_if(&work_id, |_, row| goes(row)).is_some() {
+            self.count.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    fn remove(&self, work_id: WorkId) {
+        if !self.is_empty() {
+            self.remove_if(work_id, |_| true);
+        }
+    }
+}
+
 /// The ids of the finished works on the board, oldest first. The store's own, so that only it evicts.
 #[derive(Default)]
 pub(crate) struct FinishedOrder(VecDeque<WorkId>);
@@ -120,13 +156,10 @@ impl Board {
     pub fn new() -> Board {
         Board {
             entries: Map::default(),
-            watchers: Map::default(),
-            watching: AtomicUsize::new(0),
-            canceling: Map::default(),
-            any_canceling: AtomicUsize::new(0),
-            failures: Map::default(),
+            watchers: Counted::default(),
+            canceling: Counted::default(),
+            failures: Counted::default(),
             failure_order: Mutex::default(),
-            any_failures: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
         }
     }
@@ -185,7 +218,7 @@ impl Board {
 
     pub fn set_finished(&self, row: &Arc<Finished>, order: &mut FinishedOrder) {
         self.end_canceling(row.work_id);
-        self.forget_failure(row.work_id);
+        self.failures.remove(row.work_id);
         self.set(row.work_id, Entry::Finished(row.clone()));
         order.0.push_back(row.work_id);
         if order.0.len() > FINISHED_ON_BOARD
@@ -198,27 +231,19 @@ impl Board {
 
     /// The cancel of a work is about to be answered: no attempt of it begins any more.
     pub fn set_canceling(&self, work_id: WorkId) {
-        // Counted before it is there: one that is gone before it is counted would hide another one.
-        self.any_canceling.fetch_add(1, Ordering::SeqCst);
-        if self.canceling.insert(work_id, ()).is_some() {
-            self.any_canceling.fetch_sub(1, Ordering::SeqCst);
-        }
+        self.canceling.insert(work_id, ());
     }
 
     /// Whether an attempt of this work must not begin.
     pub fn is_canceling(&self, work_id: WorkId) -> bool {
-        self.any_canceling.load(Ordering::SeqCst) > 0
-            && self.canceling.contains_key(&work_id)
+        !self.canceling.is_empty()
+            && self.canceling.rows.contains_key(&work_id)
             && !planted!(CancelNotHeld)
     }
 
     /// The attempt has been told, or has ended.
     pub fn end_canceling(&self, work_id: WorkId) {
-        if self.any_canceling.load(Ordering::SeqCst) > 0
-            && self.canceling.remove(&work_id).is_some()
-        {
-            self.any_canceling.fetch_sub(1, Ordering::SeqCst);
-        }
+        self.canceling.remove(work_id);
     }
 
     /// An attempt has failed, and another one will be made.
@@ -228,10 +253,7 @@ impl Board {
             failure.message.truncate(end);
             failure.message.push('…');
         }
-        // As in `set_canceling`.
-        self.any_failures.fetch_add(1, Ordering::SeqCst);
-        if self.failures.insert(work_id, Arc::new(failure)).is_some() {
-            self.any_failures.fetch_sub(1, Ordering::SeqCst);
+        if !self.failures.insert(work_id, Arc::new(failure)) {
             return;
         }
         let mut order = self.failure_order.lock().unwrap_or_else(PoisonError::into_inner);
@@ -240,19 +262,12 @@ impl Board {
             && let Some(oldest) = order.pop_front()
         {
             drop(order);
-            self.forget_failure(oldest);
+            self.failures.remove(oldest);
         }
     }
 
     pub fn last_failure(&self, work_id: WorkId) -> Option<Arc<Failure>> {
-        self.failures.get(&work_id).map(|failure| failure.clone())
-    }
-
-    fn forget_failure(&self, work_id: WorkId) {
-        if self.any_failures.load(Ordering::SeqCst) > 0 && self.failures.remove(&work_id).is_some()
-        {
-            self.any_failures.fetch_sub(1, Ordering::SeqCst);
-        }
+        self.failures.rows.get(&work_id).map(|failure| failure.clone())
     }
 
     /// A work of this id begins anew.
@@ -274,13 +289,12 @@ impl Board {
     /// Begins to collect what becomes of a work. The first value comes when the store has looked.
     pub fn watch(&self, work_id: WorkId) -> watch::Receiver<Option<WorkStatus>> {
         // Looked at under the lock that `close` takes to clear the entry.
-        match self.watchers.entry(work_id) {
+        match self.watchers.rows.entry(work_id) {
             _ if self.closed.load(Ordering::SeqCst) => watch::channel(None).1,
             MapEntry::Occupied(sender) => sender.get().subscribe(),
             MapEntry::Vacant(place) => {
                 let (sender, receiver) = watch::channel(None);
-                // As in `set_canceling`.
-                self.watching.fetch_add(1, Ordering::SeqCst);
+                self.watchers.count.fetch_add(1, Ordering::SeqCst);
                 place.insert(sender);
                 receiver
             }
@@ -289,25 +303,15 @@ impl Board {
 
     /// Forgets a watch that nobody reads any more.
     pub fn unwatch(&self, work_id: WorkId) {
-        self.end_watch(work_id, |sender| sender.receiver_count() == 0);
-    }
-
-    fn end_watch(
-        &self,
-        work_id: WorkId,
-        ends: impl FnOnce(&watch::Sender<Option<WorkStatus>>) -> bool,
-    ) {
-        if self.watchers.remove_if(&work_id, |_, sender| ends(sender)).is_some() {
-            self.watching.fetch_sub(1, Ordering::SeqCst);
-        }
+        self.watchers.remove_if(work_id, |sender| sender.receiver_count() == 0);
     }
 
     /// Passes a status on to those who watch the work. A final one ends the watch.
     fn tell(&self, work_id: WorkId, status: impl FnOnce() -> WorkStatus) {
-        if self.watching.load(Ordering::SeqCst) == 0 {
+        if self.watchers.is_empty() {
             return;
         }
-        let Some(sender) = self.watchers.get(&work_id) else { return };
+        let Some(sender) = self.watchers.rows.get(&work_id) else { return };
         let status = status();
         let last = status.is_final();
         sender.send_replace(Some(status));
@@ -316,7 +320,7 @@ impl Board {
             // A watch that has begun since then is another one, and was told nothing yet.
             let told =
                 |status: &Option<WorkStatus>| status.as_ref().is_some_and(WorkStatus::is_final);
-            self.end_watch(work_id, |sender| told(&sender.borrow()));
+            self.watchers.remove_if(work_id, |sender| told(&sender.borrow()));
         }
     }
 
@@ -332,23 +336,23 @@ impl Board {
     /// How many watches are counted, and how many there are.
     #[cfg(all(test, shuttle))]
     pub fn watching(&self) -> (usize, usize) {
-        (self.watching.load(Ordering::SeqCst), self.watchers.len())
+        (self.watchers.count.load(Ordering::SeqCst), self.watchers.rows.len())
     }
 
     /// How many cancels are counted, and how many there are.
     #[cfg(all(test, shuttle))]
     pub fn canceling(&self) -> (usize, usize) {
-        (self.any_canceling.load(Ordering::SeqCst), self.canceling.len())
+        (self.canceling.count.load(Ordering::SeqCst), self.canceling.rows.len())
     }
 
     /// Ends every watch: nothing more will be heard.
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
-        let mut watched: Vec<_> = self.watchers.iter().map(|watch| *watch.key()).collect();
+        let mut watched: Vec<_> = self.watchers.rows.iter().map(|watch| *watch.key()).collect();
         // In an order that does not depend on the addresses of maps: a seed repeats a run.
         watched.sort_unstable();
         for work_id in watched {
-            self.end_watch(work_id, |_| true);
+            self.watchers.remove_if(work_id, |_| true);
         }
     }
 }
