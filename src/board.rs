@@ -248,11 +248,8 @@ impl Board {
 
     /// An attempt has failed, and another one will be made.
     pub fn set_last_failure(&self, work_id: WorkId, failure: &Failure) {
-        let mut failure = failure.clone();
-        if let Some((end, _)) = failure.message.char_indices().nth(LONGEST_MESSAGE) {
-            failure.message.truncate(end);
-            failure.message.push('…');
-        }
+        let message = shortened(&failure.message, LONGEST_MESSAGE);
+        let failure = Failure { message, ..failure.clone() };
         if !self.failures.insert(work_id, Arc::new(failure)) {
             return;
         }
@@ -354,5 +351,13 @@ impl Board {
         for work_id in watched {
             self.watchers.remove_if(work_id, |_| true);
         }
+    }
+}
+
+/// A text of at most so many characters; where something is missing, it says so.
+pub(crate) fn shortened(text: &str, longest: usize) -> String {
+    match text.char_indices().nth(longest) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }

@@ -107,6 +107,18 @@ fn read(mut watch: Watch) -> Vec<WorkStatus> {
     })
 }
 
+/// Each watch ended with the outcome, and none is left.
+fn all_have_seen_the_end(
+    board: &Board,
+    watchers: impl IntoIterator<Item = thread::JoinHandle<Vec<WorkStatus>>>,
+) {
+    for watcher in watchers {
+        let seen = watcher.join().expect("no panic");
+        assert!(matches!(seen.last(), Some(WorkStatus::Finished(_))), "{seen:?}");
+    }
+    assert_eq!(board.watching(), (0, 0));
+}
+
 /// Begins a watch, and asks the store to look, as handles do.
 fn watch(pool: &Workpool, work_id: WorkId, asks: &mpsc::Sender<WorkId>) -> Watch {
     let watch = pool.work::<()>(work_id).watch();
@@ -145,11 +157,7 @@ fn who_watches_sees_the_end() {
         while let Ok(work_id) = asked.recv() {
             board.observe(work_id, WorkStatus::Unknown);
         }
-        for watcher in watchers {
-            let seen = watcher.join().expect("no panic");
-            assert!(matches!(seen.last(), Some(WorkStatus::Finished(_))), "{seen:?}");
-        }
-        assert_eq!(board.watching(), (0, 0));
+        all_have_seen_the_end(board, watchers);
     });
 }
 
@@ -176,11 +184,7 @@ fn who_watches_again_sees_the_end() {
         while let Ok(work_id) = asked.recv() {
             board.observe(work_id, WorkStatus::Unknown);
         }
-        for watcher in watchers {
-            let seen = watcher.join().expect("no panic");
-            assert!(matches!(seen.last(), Some(WorkStatus::Finished(_))), "{seen:?}");
-        }
-        assert_eq!(board.watching(), (0, 0));
+        all_have_seen_the_end(board, watchers);
     });
 }
 

@@ -31,7 +31,8 @@ const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 ///
 /// Promises: what it answers is committed; later messages see earlier ones; a loop that rests is woken; a report that
 /// a failed commit could not take is tried again. Its handlers only gather; one [`Flush`] decides everything that has
-/// gathered, or what is enough for a group, if the storage's thread has none. It never waits for a storage: one that may block has a thread of its own.
+/// gathered, or what is enough for a group, if the storage's thread has none. It never waits for a storage: one that may
+/// block has a thread of its own.
 pub(super) struct StoreActor {
     shared: Arc<Shared>,
     driver: Driver,
@@ -107,6 +108,46 @@ impl StoreActor {
         if !self.flushing {
             self.flushing = true;
             ctx.address().do_send(Flush);
+        }
+    }
+
+    /// Tells those who ask for explanations when the storage does not answer: whoever asks why nothing happens is not to
+    /// wait for it.
+    fn look_for_stall(&mut self, ctx: &mut Context<Self>) {
+        if std::mem::replace(&mut self.looks_for_stall, true) {
+            return;
+        }
+        ctx.run_later(STALLED_AFTER, |store, ctx| {
+            store.looks_for_stall = false;
+            if store.shared.health.stalled_since(store.shared.seams.segment()).is_some() {
+                store.shared.health.stalled.notify_waiters();
+            } else if store.under_way {
+                // This group has begun since.
+                store.look_for_stall(ctx);
+            }
+        });
+    }
+
+    /// Decides everything that has gathered.
+    fn flush(&mut self, ctx: &mut Context<Self>) {
+        self.flushing = true;
+        self.linger.touch();
+        let mut group = std::mem::take(&mut self.kept);
+        group.append(&mut self.inbox);
+        match &mut self.driver {
+            Driver::Inline(committer) => {
+                let settled = committer.run(group);
+                self.settle(settled, ctx);
+            }
+            Driver::Thread(jobs) => {
+                self.under_way = true;
+                self.shared.health.set_busy(Some(self.shared.seams.segment()));
+                if jobs.send(Job::Run(group)).is_err() {
+                    telemetry::storage_thread_gone();
+                    ctx.stop();
+                }
+            }
+            Driver::Closed => {}
         }
     }
 
@@ -248,6 +289,13 @@ impl StoreActor {
         self.shared.board.close();
     }
 
+    /// Closes the storage when somebody waits for that and nothing is left to write.
+    fn close_if_done(&mut self, ctx: &mut Context<Self>) {
+        if self.closing.is_some() && !self.flushing && self.inbox.is_empty() {
+            self.close(ctx);
+        }
+    }
+
     fn close(&mut self, ctx: &mut Context<Self>) {
         let Some(reply) = self.closing.take() else { return };
         match std::mem::replace(&mut self.driver, Driver::Closed) {
@@ -329,51 +377,7 @@ impl Handler<Flush> for StoreActor {
         if !self.under_way {
             self.flush(ctx);
         }
-        if self.closing.is_some() && !self.flushing && self.inbox.is_empty() {
-            self.close(ctx);
-        }
-    }
-}
-
-impl StoreActor {
-    /// Tells those who ask for explanations when the storage does not answer: whoever asks why nothing happens is not to
-    /// wait for it.
-    fn look_for_stall(&mut self, ctx: &mut Context<Self>) {
-        if std::mem::replace(&mut self.looks_for_stall, true) {
-            return;
-        }
-        ctx.run_later(STALLED_AFTER, |store, ctx| {
-            store.looks_for_stall = false;
-            if store.shared.health.stalled_since(store.shared.seams.segment()).is_some() {
-                store.shared.health.stalled.notify_waiters();
-            } else if store.under_way {
-                // This group has begun since.
-                store.look_for_stall(ctx);
-            }
-        });
-    }
-
-    /// Decides everything that has gathered.
-    fn flush(&mut self, ctx: &mut Context<Self>) {
-        self.flushing = true;
-        self.linger.touch();
-        let mut group = std::mem::take(&mut self.kept);
-        group.append(&mut self.inbox);
-        match &mut self.driver {
-            Driver::Inline(committer) => {
-                let settled = committer.run(group);
-                self.settle(settled, ctx);
-            }
-            Driver::Thread(jobs) => {
-                self.under_way = true;
-                self.shared.health.set_busy(Some(self.shared.seams.segment()));
-                if jobs.send(Job::Run(group)).is_err() {
-                    telemetry::storage_thread_gone();
-                    ctx.stop();
-                }
-            }
-            Driver::Closed => {}
-        }
+        self.close_if_done(ctx);
     }
 }
 
@@ -382,9 +386,7 @@ impl Handler<GroupSettled> for StoreActor {
 
     fn handle(&mut self, GroupSettled(settled): GroupSettled, ctx: &mut Self::Context) {
         self.settle(settled, ctx);
-        if self.closing.is_some() && !self.flushing && self.inbox.is_empty() {
-            self.close(ctx);
-        }
+        self.close_if_done(ctx);
     }
 }
 

@@ -3,9 +3,10 @@
 use std::collections::{BinaryHeap, VecDeque};
 
 use super::Committer;
+use super::read::status_of;
 use crate::board::WorkStatus;
 use crate::list::{Cursor, Listed, ListedWork, OutcomeKind, Place, WorkFilter, WorkPage};
-use crate::model::{Key, Name, PoolId, Segment, WorkFact, WorkId};
+use crate::model::{Key, Name, PoolId, RunningRow, Segment, WorkFact, WorkId};
 use crate::storage::StorageError;
 
 /// How many works a page looks at, if a filter takes few of them: more would keep the store from its work.
@@ -50,11 +51,7 @@ impl Committer {
                 else {
                     continue;
                 };
-                let status = WorkStatus::Pending {
-                    previous_attempts: work.attempts,
-                    due: Some(key.segment).filter(|due| *due != Segment::UNREGISTERED),
-                };
-                works.push(self.listed(&work, status));
+                works.push(self.listed(&work, status_of(&work)));
             }
             if is_end && facts.next().is_none() {
                 return Ok(WorkPage { works, next: None });
@@ -115,7 +112,7 @@ impl Committer {
         let is_end = rows.len() <= filter.limit;
         rows.truncate(filter.limit);
         let last = rows.last().map(|(place, _)| Cursor(Place::Running(*place)));
-        let work = |((started, work_id), row): (_, crate::model::RunningRow)| {
+        let work = |((started, work_id), row): (_, RunningRow)| {
             let status = WorkStatus::Running {
                 previous_attempts: row.work.attempts,
                 started,

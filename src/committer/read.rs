@@ -242,7 +242,7 @@ impl Committer {
 }
 
 /// The status that the tables give a work; see the state table in ARCHITECTURE.md.
-fn status_of(work: &WorkFact) -> WorkStatus {
+pub(super) fn status_of(work: &WorkFact) -> WorkStatus {
     let will_retry = matches!(work.pending_completion, Some((_, true)));
     match work.pending_start {
         Some(key) => WorkStatus::Pending {

@@ -14,6 +14,8 @@ use super::dashboard::{Dashboard, demand, in_time};
 use super::error::ApiError;
 use super::view::{PageView, PoolView, WorkDetail};
 use crate::config::PoolConfig;
+use crate::engine::arrivals::{CancelAnswer, RunNowAnswer};
+use crate::error::PoolError;
 use crate::explain::{Explanation, Why};
 use crate::list::{Cursor, OutcomeKind, WorkFilter};
 use crate::model::WorkId;
@@ -187,40 +189,37 @@ pub(super) async fn explain(board: &Dashboard, work_id: WorkId) -> Result<Explan
     }
 }
 
+/// Does something to a work that is known, by its own pool: only that one has its attempt.
+async fn control<T>(
+    board: &Dashboard,
+    work_id: WorkId,
+    act: impl AsyncFnOnce(Workpool) -> Result<T, PoolError>,
+) -> Result<T, ApiError> {
+    let explained = explain(board, work_id).await?;
+    let own = explained.pool.and_then(|name| board.runtime().pool(name.as_str()).ok());
+    let pool = own.or_else(|| any_pool(board)).ok_or_else(|| ApiError::no_such_work(work_id))?;
+    let answer = in_time(act(pool)).await?;
+    board.changed().await;
+    Ok(answer)
+}
+
 pub(super) async fn do_cancel(
     board: &Dashboard,
     work_id: WorkId,
-) -> Result<impl Serialize + use<>, ApiError> {
-    explain(board, work_id).await?;
-    let pool = any_pool(board).ok_or_else(|| ApiError::no_such_work(work_id))?;
-    let answer = in_time(pool.cancel(work_id)).await?;
-    board.changed().await;
-    Ok(answer)
+) -> Result<CancelAnswer, ApiError> {
+    control(board, work_id, async |pool| pool.cancel(work_id).await).await
 }
 
 pub(super) async fn do_abort(
     board: &Dashboard,
     work_id: WorkId,
     grace: Duration,
-) -> Result<impl Serialize + use<>, ApiError> {
-    // Only the work's own pool has its attempt.
-    let explained = explain(board, work_id).await?;
-    let own = explained.pool.and_then(|name| board.runtime().pool(name.as_str()).ok());
-    let pool = own.or_else(|| any_pool(board)).ok_or_else(|| ApiError::no_such_work(work_id))?;
-    let answer = in_time(pool.abort(work_id, grace)).await?;
-    board.changed().await;
-    Ok(answer)
+) -> Result<CancelAnswer, ApiError> {
+    control(board, work_id, async |pool| pool.abort(work_id, grace).await).await
 }
 
-pub(super) async fn do_run(
-    board: &Dashboard,
-    work_id: WorkId,
-) -> Result<impl Serialize + use<>, ApiError> {
-    explain(board, work_id).await?;
-    let pool = any_pool(board).ok_or_else(|| ApiError::no_such_work(work_id))?;
-    let answer = in_time(pool.run_now(work_id)).await?;
-    board.changed().await;
-    Ok(answer)
+pub(super) async fn do_run(board: &Dashboard, work_id: WorkId) -> Result<RunNowAnswer, ApiError> {
+    control(board, work_id, async |pool| pool.run_now(work_id).await).await
 }
 
 pub(super) async fn do_configure(

@@ -6,11 +6,13 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::dashboard::{Dashboard, Sensitive};
-use crate::board::{Progress, WorkStatus};
+use crate::board::{Progress, WorkStatus, shortened};
 use crate::error::PoolError;
 use crate::explain::{Ahead, Basis, Explanation, Why};
 use crate::list::{Cursor, ListedWork, WorkPage};
-use crate::model::{Failure, FailureKind, Finished, Name, Outcome, Report, RunStatus, Segment};
+use crate::model::{
+    Failure, FailureKind, Finished, Name, Outcome, Report, RunStatus, Segment, WorkId,
+};
 use crate::pool::{Diagnostics, Workpool};
 use crate::runtime::Runtime;
 
@@ -181,22 +183,28 @@ pub(super) struct ProgressView {
 }
 
 impl WorkView {
-    fn of_listed(work: &ListedWork, dashboard: &Dashboard) -> WorkView {
-        let mut view = WorkView {
-            id: work.work_id.to_string(),
-            pool: Some(work.pool),
-            function: Some(work.function),
+    fn pending(work_id: WorkId, pool: Option<Name>, function: Option<Name>) -> WorkView {
+        WorkView {
+            id: work_id.to_string(),
+            pool,
+            function,
             state: "pending",
-            canceling: work.canceling,
+            canceling: false,
             attempts: 0,
-            enqueued_at: Some(work.enqueued_at.into()),
+            enqueued_at: None,
             due: None,
             started: None,
             finished_at: None,
             outcome: None,
             error: None,
             progress: None,
-        };
+        }
+    }
+
+    fn of_listed(work: &ListedWork, dashboard: &Dashboard) -> WorkView {
+        let mut view = WorkView::pending(work.work_id, Some(work.pool), Some(work.function));
+        view.canceling = work.canceling;
+        view.enqueued_at = Some(work.enqueued_at.into());
         match &work.status {
             WorkStatus::Pending { previous_attempts, due } => {
                 view.attempts = *previous_attempts;
@@ -223,21 +231,9 @@ impl WorkView {
 
     /// What an explanation, redacted already, says of its work.
     fn of_explained(explained: &Explanation) -> WorkView {
-        let mut view = WorkView {
-            id: explained.work_id.to_string(),
-            pool: explained.pool,
-            function: explained.function,
-            state: "pending",
-            canceling: false,
-            attempts: explained.attempts,
-            enqueued_at: None,
-            due: explained.due.map(Big::from),
-            started: None,
-            finished_at: None,
-            outcome: None,
-            error: None,
-            progress: None,
-        };
+        let mut view = WorkView::pending(explained.work_id, explained.pool, explained.function);
+        view.attempts = explained.attempts;
+        view.due = explained.due.map(Big::from);
         match &explained.why {
             Why::Running { since, progress, .. } => {
                 view.state = "running";
@@ -441,11 +437,4 @@ fn redacted_progress(said: &Progress, of: Name, dashboard: &Dashboard) -> Progre
     let note = said.note.as_deref();
     let note = note.map(|note| dashboard.shown(Sensitive::Progress, of, note).into_owned());
     Progress { note, ..*said }
-}
-
-fn shortened(text: &str, longest: usize) -> String {
-    match text.char_indices().nth(longest) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
 }

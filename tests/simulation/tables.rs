@@ -98,6 +98,12 @@ impl InFile {
         simulated::open(&self.disk, self.log_length, false)
     }
 
+    /// The store as it is looked at in the end. It is opened once.
+    fn opened(&mut self) -> Redb {
+        let opened = self.looking.take().map_or_else(|| self.open(), Ok);
+        opened.expect("the file can be opened")
+    }
+
     /// Adds what tells that the commit has happened. One that only reports has nothing: it is kept in memory until the
     /// next one, which it would not be then.
     fn committing(&mut self, changes: &mut Vec<Change>, rng: &mut Rng) -> bool {
@@ -107,11 +113,7 @@ impl InFile {
             return false;
         }
         self.next += 1;
-        let completed = changes.iter().filter_map(|change| match change {
-            Change::CompleteWork { finished, .. } => Some(finished.clone()),
-            _ => None,
-        });
-        let completed = completed.collect();
+        let completed = completions(changes).collect();
         let number = self.next;
         self.commits.push(Committed { number, completed, happened: false, safe: false });
         // Now and then one that is larger than the log.
@@ -177,6 +179,14 @@ impl InFile {
     }
 }
 
+/// The works that a commit completes.
+fn completions(changes: &[Change]) -> impl Iterator<Item = Arc<Finished>> {
+    changes.iter().filter_map(|change| match change {
+        Change::CompleteWork { finished, .. } => Some(finished.clone()),
+        _ => None,
+    })
+}
+
 pub fn begin() {
     let tables = with(|world| match world.plan.store {
         Store::Memory => {
@@ -233,8 +243,10 @@ pub fn look<T>(read: impl FnOnce(&mut dyn Storage) -> Result<T, StorageError>) -
         .with_borrow_mut(|tables| match tables {
             Tables::Memory(tables) => read(&mut tables.memory),
             Tables::File(tables) => {
-                let opened = tables.looking.take().map_or_else(|| tables.open(), Ok);
-                read(tables.looking.insert(opened.expect("the file can be opened")))
+                let mut store = tables.opened();
+                let answer = read(&mut store);
+                tables.looking = Some(store);
+                answer
             }
         })
         .expect("tables can be read")
@@ -244,16 +256,11 @@ pub fn look<T>(read: impl FnOnce(&mut dyn Storage) -> Result<T, StorageError>) -
 pub fn completed() -> Vec<Arc<Finished>> {
     let (completed, wrong) = TABLES.with_borrow_mut(|tables| match tables {
         Tables::Memory(tables) => {
-            let changes = tables.commits.iter().flat_map(|(changes, _)| changes);
-            let completed = changes.filter_map(|change| match change {
-                Change::CompleteWork { finished, .. } => Some(finished.clone()),
-                _ => None,
-            });
-            (completed.collect(), None)
+            let commits = tables.commits.iter();
+            (commits.flat_map(|(changes, _)| completions(changes)).collect(), None)
         }
         Tables::File(tables) => {
-            let opened = tables.looking.take().map_or_else(|| tables.open(), Ok);
-            let mut store = opened.expect("the file can be opened");
+            let mut store = tables.opened();
             let wrong = tables.find(&mut store).expect("tables can be read").err();
             tables.looking = Some(store);
             let completed = tables.commits.iter().flat_map(|commit| commit.completed.clone());

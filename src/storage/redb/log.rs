@@ -281,7 +281,7 @@ impl Log {
         frame.resize(frame_len(payload.len()), 0);
 
         self.dirty = true;
-        let offset = HEADER + self.half * self.half_len + self.used;
+        let offset = self.end();
         let early = planted!(SyncTooEarly) && self.disk.sync().is_ok();
         if let Err(error) = self.disk.write_at(offset, &self.frame) {
             let _ = self.rub_out();
@@ -299,11 +299,15 @@ impl Log {
         Ok(())
     }
 
+    /// Where the next frame goes.
+    fn end(&self) -> u64 {
+        HEADER + self.half * self.half_len + self.used
+    }
+
     /// Makes what a failed write has left no frame.
     fn rub_out(&mut self) -> io::Result<()> {
         if self.used + FRAME as u64 <= self.half_len {
-            let offset = HEADER + self.half * self.half_len + self.used;
-            self.disk.write_at(offset, &[0; FRAME])?;
+            self.disk.write_at(self.end(), &[0; FRAME])?;
         }
         self.dirty = false;
         Ok(())

@@ -510,7 +510,8 @@ impl Store {
         let sealed = self.recent.seal(self.log.last() + 1);
         let Err(error) = self.tables()?.checkpoint(&sealed, None) else {
             self.log.skip();
-            return self.checkpoint_done(sealed.last);
+            self.checkpoint_done();
+            return Ok(());
         };
         let after = std::mem::replace(&mut self.recent, before.0);
         self.frame = before.1;
@@ -595,16 +596,11 @@ impl Store {
 
     fn end_checkpoint(&mut self, written: Result<(), StorageError>) -> Result<(), StorageError> {
         match written.map_err(|error| self.judge(error)) {
-            Ok(()) => {
-                let last = self.recent.sealed.as_ref().map_or(self.applied, |sealed| sealed.last);
-                self.checkpoint_done(last)
-            }
-            Err(error @ StorageError::Poisoned(_)) => Err(error),
-            Err(error) => {
-                self.set_back(error);
-                Ok(())
-            }
+            Ok(()) => self.checkpoint_done(),
+            Err(error @ StorageError::Poisoned(_)) => return Err(error),
+            Err(error) => self.set_back(error),
         }
+        Ok(())
     }
 
     /// After an error redb wants to be opened again.
@@ -642,7 +638,10 @@ impl Store {
             self.frame.truncate(CLOCK);
             self.log.skip();
         }
-        if is_in(&self.recent) { self.checkpoint_done(applied.last) } else { Ok(()) }
+        if is_in(&self.recent) {
+            self.checkpoint_done();
+        }
+        Ok(())
     }
 
     /// As [`Store::mend`]; but while the tables cannot be opened, memory and the log may be enough. Whoever needs the
@@ -654,15 +653,16 @@ impl Store {
         }
     }
 
-    /// The sealed layer is in the tables, which now have everything up to the commit `last`.
-    fn checkpoint_done(&mut self, last: u64) -> Result<(), StorageError> {
-        self.applied = last;
+    /// The sealed layer is in the tables.
+    fn checkpoint_done(&mut self) {
         // Asked for nothing they are only slower.
         self.tables_have_starts = self.rows().and_then(|rows| rows.has_starts()).unwrap_or(true);
         self.done = self.recent.sealed.take();
+        if let Some(done) = &self.done {
+            self.applied = done.last;
+        }
         self.known.clear();
         self.setback = None;
-        Ok(())
     }
 
     fn finished(&self, work_ids: &[WorkId]) -> Result<Vec<Option<Arc<Finished>>>, StorageError> {

@@ -63,7 +63,7 @@ const CACHE: usize = 64 << 20;
 
 pub(super) struct Tables {
     db: Database,
-    failed: Arc<AtomicBool>,
+    has_failed: Arc<AtomicBool>,
 }
 
 /// What the tables know of the log.
@@ -77,15 +77,15 @@ pub(super) struct Applied {
 
 impl Tables {
     pub fn open(file: Rest) -> Result<Tables, StorageError> {
-        let failed_before = file.failed();
+        let has_failed = file.failed();
         let mut builder = Database::builder();
         let db = builder.set_cache_size(CACHE).create_with_backend(file).map_err(failed)?;
-        Ok(Tables { db, failed: failed_before })
+        Ok(Tables { db, has_failed })
     }
 
     /// Whether the disk has failed them, so that they have to be opened again.
     pub fn have_failed(&self) -> bool {
-        self.failed.load(Ordering::Relaxed)
+        self.has_failed.load(Ordering::Relaxed)
     }
 
     /// Gives pages that are free back to the file system.

@@ -135,6 +135,18 @@ impl Life {
         found.expect("the store answers again when there is space")
     }
 
+    /// Makes the next commit of a store that may refuse it, but has all of it then, or nothing, and says which when it
+    /// answers again. Whether it was refused.
+    fn go_on_or_back(&mut self, seed: u64, backend: &mut Redb) -> bool {
+        let before = self.commits.len();
+        let Err(error) = self.go_on(backend) else { return false };
+        assert!(matches!(error, StorageError::Unavailable(_)), "seed {seed}: {error:?}");
+        self.safe = before;
+        let found = self.find_when_it_answers(backend);
+        self.go_back_to(found);
+        true
+    }
+
     fn try_find(&mut self, backend: &mut Redb) -> Result<usize, StorageError> {
         let ids = self.script.ids.clone();
         let theirs = everything(backend, &ids)?;
@@ -219,15 +231,7 @@ fn a_full_disk_refuses_and_goes_on_when_there_is_space() {
         let from = disk.platter().steps + rng.u64(..60);
         disk.platter().full = Some((from, from + rng.u64(1..200)));
         while life.commits.len() < 120 {
-            let before = life.commits.len();
-            if let Err(error) = life.go_on(&mut backend) {
-                assert!(matches!(error, StorageError::Unavailable(_)), "seed {seed}: {error:?}");
-                // All of it is there, or nothing, and the store says which when it answers again.
-                life.safe = before;
-                let found = life.find_when_it_answers(&mut backend);
-                life.go_back_to(found);
-                refused += 1;
-            }
+            refused += usize::from(life.go_on_or_back(seed, &mut backend));
         }
         let all = life.commits.len();
         assert_eq!(life.find(&mut backend), all, "seed {seed}");
@@ -288,14 +292,7 @@ fn reads_and_writes_that_fail_are_errors_and_pass() {
             if rng.bool() {
                 disk.fail_after(rng.u64(..60), Failing::Read, rng.u64(..));
             }
-            let before = life.commits.len();
-            if let Err(error) = life.go_on(&mut backend) {
-                assert!(matches!(error, StorageError::Unavailable(_)), "seed {seed}: {error:?}");
-                life.safe = before;
-                let found = life.find_when_it_answers(&mut backend);
-                life.go_back_to(found);
-                failed += 1;
-            }
+            failed += usize::from(life.go_on_or_back(seed, &mut backend));
             disk.heal();
         }
         let all = life.commits.len();
