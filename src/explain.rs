@@ -232,15 +232,15 @@ pub(crate) fn explain(
         max_attempts: spec.max_attempts(),
         ..Explanation::bare(work_id, at, Why::AboutToStart)
     };
-    let Some(key) = work.pending_start else {
+    if work.pending_start.is_none() {
         told.why = running(shared, &work);
         return told;
-    };
-    if work.canceled || work.pending_cancelation.is_some() {
+    }
+    if work.is_canceled() {
         told.why = Why::Canceling { running_since: None };
         return told;
     }
-    told.due = Some(key.segment).filter(|due| *due != Segment::UNREGISTERED);
+    told.due = work.due();
     told.ahead = told.due.map(|_| Ahead::counted(ahead));
     let pool = shared.pool_by_id(spec.pool);
     let settings = pool.as_ref().map(|pool| pool.settings());
@@ -279,13 +279,8 @@ fn running(shared: &Shared, work: &WorkFact) -> Why {
     };
     let since = on_board.as_ref().map(|(started, _)| *started);
     match work.pending_completion {
-        Some((_, will_retry)) => {
-            let canceled = work.canceled || work.pending_cancelation.is_some();
-            Why::Completing { will_retry: will_retry && !canceled }
-        }
-        None if work.canceled || work.pending_cancelation.is_some() => {
-            Why::Canceling { running_since: since }
-        }
+        Some((_, will_retry)) => Why::Completing { will_retry: will_retry && !work.is_canceled() },
+        None if work.is_canceled() => Why::Canceling { running_since: since },
         None => Why::Running {
             attempt: work.attempts + 1,
             since,

@@ -188,7 +188,7 @@ impl Committer {
             function: spec.function,
             kind: Some(spec.kind),
             enqueued_at: spec.enqueued_at,
-            canceling: work.canceled || work.pending_cancelation.is_some(),
+            canceling: work.is_canceled(),
             status,
         }
     }

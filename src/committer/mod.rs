@@ -291,7 +291,7 @@ impl Committer {
         Ok(match witness {
             Witness::Completion(_, run) => work.runs == *run && work.pending_completion.is_some(),
             Witness::Start(_, key) => work.pending_start == Some(*key),
-            Witness::Cancelation(_) => work.canceled || work.pending_cancelation.is_some(),
+            Witness::Cancelation(_) => work.is_canceled(),
             _ => true,
         })
     }

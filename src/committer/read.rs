@@ -200,7 +200,7 @@ impl Committer {
         };
         let pool = work.spec.pool;
         let ahead = match work.pending_start {
-            Some(key) if key.segment != Segment::UNREGISTERED => {
+            Some(key) if work.due().is_some() => {
                 self.storage.pending_starts(pool, None, key, MOST_COUNTED + 1)?.len()
             }
             _ => 0,
@@ -245,10 +245,7 @@ impl Committer {
 pub(super) fn status_of(work: &WorkFact) -> WorkStatus {
     let will_retry = matches!(work.pending_completion, Some((_, true)));
     match work.pending_start {
-        Some(key) => WorkStatus::Pending {
-            previous_attempts: work.attempts,
-            due: Some(key.segment).filter(|due| *due != Segment::UNREGISTERED),
-        },
+        Some(_) => WorkStatus::Pending { previous_attempts: work.attempts, due: work.due() },
         None if will_retry => WorkStatus::Pending { previous_attempts: work.attempts, due: None },
         None => WorkStatus::Running {
             previous_attempts: work.attempts,

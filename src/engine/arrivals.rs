@@ -104,7 +104,7 @@ pub fn cancel(fact: Option<&WorkFact>, now: Segment) -> Arrival<CancelAnswer> {
     if let Some((_, false)) = work.pending_completion {
         return refuse(CancelAnswer::AlreadyFinished);
     }
-    if work.canceled || work.pending_cancelation.is_some() {
+    if work.is_canceled() {
         return refuse(CancelAnswer::AlreadyRequested);
     }
     let change = Change::InsertPendingCancelation {
@@ -125,7 +125,7 @@ pub fn run_now(
 ) -> Arrival<RunNowAnswer> {
     let refuse = |answer| Arrival { change: None, answer };
     let Some(work) = fact else { return refuse(RunNowAnswer::NotFound) };
-    if work.canceled || work.pending_cancelation.is_some() {
+    if work.is_canceled() {
         return refuse(RunNowAnswer::Canceled);
     }
     let Some(from) = work.pending_start else { return refuse(RunNowAnswer::Running) };

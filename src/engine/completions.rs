@@ -33,8 +33,7 @@ pub(super) fn settle(
     draft.state.report.completed += u64::from(charged && !planted!(CompletionUncounted));
 
     // A cancel that races a retry wins, whether its row was handled already (S9) or is still on its way.
-    let canceled = work.canceled || work.pending_cancelation.is_some();
-    let canceled = canceled && !planted!(CancelLostAgainstRetry);
+    let canceled = work.is_canceled() && !planted!(CancelLostAgainstRetry);
     let outcome = match (retry, result) {
         (Retry::At(segment), result) if !canceled => {
             draft.state.report.retries +=

@@ -328,4 +328,17 @@ impl WorkFact {
             pending_cancelation: None,
         }
     }
+
+    /// Whether it was canceled, and whether or not its pool has handled that yet.
+    #[must_use]
+    pub fn is_canceled(&self) -> bool {
+        self.canceled || self.pending_cancelation.is_some()
+    }
+
+    /// When it is due, if it waits for that; not while it waits for its function to be registered.
+    #[must_use]
+    pub fn due(&self) -> Option<Segment> {
+        let due = self.pending_start.map(|key| key.segment);
+        due.filter(|due| *due != Segment::UNREGISTERED)
+    }
 }
