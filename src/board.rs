@@ -1,13 +1,13 @@
 //! Who runs and who has finished lately, for everybody to read without asking the store.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::model::{Failure, Finished, RunNumber, Segment, WorkId};
+use crate::model::{Finished, RunNumber, Segment, WorkId};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use crate::sync::{Map, MapEntry, Mutex, watch};
+use crate::sync::{Map, MapEntry, watch};
 
 /// How far an attempt is, as it says itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -61,12 +61,6 @@ impl WorkStatus {
 /// How many finished works the board holds; older ones are in `finished`. Few enough to stay in a core's cache.
 const FINISHED_ON_BOARD: usize = 4_096;
 
-/// How many failures of works that wait for a retry the board holds.
-const FAILURES_ON_BOARD: usize = 4_096;
-
-/// How much of such a failure's message is kept, in characters.
-const LONGEST_MESSAGE: usize = 1_000;
-
 /// Written by the store after each commit and by workers' progress; read by handles.
 pub(crate) struct Board {
     entries: Map<WorkId, Entry>,
@@ -75,10 +69,6 @@ pub(crate) struct Board {
     /// Works whose cancel is answered, and whose start may be on its way. Written by the store; read by loops and
     /// workers before they start; deleted when the attempt has been told.
     canceling: Counted<()>,
-    /// How the last attempt of works that wait for a retry has failed. Written by loops, read by `explain`, deleted
-    /// by the outcome; the oldest go first when there are too many.
-    failures: Counted<Arc<Failure>>,
-    failure_order: Mutex<VecDeque<WorkId>>,
     /// Set when nothing more will be heard.
     closed: AtomicBool,
 }
@@ -125,14 +115,11 @@ impl<V> Counted<V> {
         self.count.load(Ordering::SeqCst) == 0
     }
 
-    /// Says whether there was none.
-    fn insert(&self, work_id: WorkId, row: V) -> bool {
+    fn insert(&self, work_id: WorkId, row: V) {
         self.count.fetch_add(1, Ordering::SeqCst);
-        let is_new = self.rows.insert(work_id, row).is_none();
-        if !is_new {
+        if self.rows.insert(work_id, row).is_some() {
             self.count.fetch_sub(1, Ordering::SeqCst);
         }
-        is_new
     }
 
     fn remove_if(&self, work_id: WorkId, goes: impl FnOnce(&V) -> bool) {
@@ -158,8 +145,6 @@ impl Board {
             entries: Map::default(),
             watchers: Counted::default(),
             canceling: Counted::default(),
-            failures: Counted::default(),
-            failure_order: Mutex::default(),
             closed: AtomicBool::new(false),
         }
     }
@@ -218,7 +203,6 @@ impl Board {
 
     pub fn set_finished(&self, row: &Arc<Finished>, order: &mut FinishedOrder) {
         self.end_canceling(row.work_id);
-        self.failures.remove(row.work_id);
         self.set(row.work_id, Entry::Finished(row.clone()));
         order.0.push_back(row.work_id);
         if order.0.len() > FINISHED_ON_BOARD
@@ -244,27 +228,6 @@ impl Board {
     /// The attempt has been told, or has ended.
     pub fn end_canceling(&self, work_id: WorkId) {
         self.canceling.remove(work_id);
-    }
-
-    /// An attempt has failed, and another one will be made.
-    pub fn set_last_failure(&self, work_id: WorkId, failure: &Failure) {
-        let message = shortened(&failure.message, LONGEST_MESSAGE);
-        let failure = Failure { message, ..failure.clone() };
-        if !self.failures.insert(work_id, Arc::new(failure)) {
-            return;
-        }
-        let mut order = self.failure_order.lock().unwrap_or_else(PoisonError::into_inner);
-        order.push_back(work_id);
-        if order.len() > FAILURES_ON_BOARD
-            && let Some(oldest) = order.pop_front()
-        {
-            drop(order);
-            self.failures.remove(oldest);
-        }
-    }
-
-    pub fn last_failure(&self, work_id: WorkId) -> Option<Arc<Failure>> {
-        self.failures.rows.get(&work_id).map(|failure| failure.clone())
     }
 
     /// A work of this id begins anew.

@@ -24,7 +24,7 @@ impl Action for Double {
     type Output = u64;
 
     async fn run(self, _: ActionContext) -> Result<u64, WorkError> {
-        Ok(self.0 * 2)
+        self.0.checked_mul(2).ok_or_else(|| WorkError::non_retryable("too large"))
     }
 }
 

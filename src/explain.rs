@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::board::{Progress, WorkStatus};
 use crate::config::Settings;
-use crate::model::{Failure, Finished, Name, Segment, WorkFact, WorkId};
+use crate::model::{ArgBytes, FailedAttempt, Finished, History, Name, Segment, WorkFact, WorkId};
 use crate::shared::Shared;
 use crate::storage::StorageError;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -48,6 +48,13 @@ pub struct Explanation {
     pub why: Why,
     /// When it is expected to start; `None` if it has started, never will, or nobody can say.
     pub expected: Option<Expected>,
+    /// How its attempts have failed so far.
+    pub history: History,
+    /// The `on_complete` that runs, or has run, in the commit that completes it.
+    pub on_complete: Option<Name>,
+    /// Its arguments, if they are still there: those of a work that has succeeded are not kept. Not serialized.
+    #[serde(skip)]
+    pub args: Option<ArgBytes>,
 }
 
 /// How many works come before another.
@@ -121,8 +128,6 @@ pub enum Why {
         retry: u32,
         /// How many there may be.
         max_retries: u32,
-        /// How the last attempt failed, if this process remembers.
-        last_failure: Option<Arc<Failure>>,
     },
     /// It is due, and every slot is taken.
     NoFreeSlot {
@@ -192,7 +197,16 @@ impl Explanation {
             ahead: None,
             why,
             expected: None,
+            history: History::default(),
+            on_complete: None,
+            args: None,
         }
+    }
+
+    /// How its last failed attempt has failed.
+    #[must_use]
+    pub fn last_failure(&self) -> Option<&FailedAttempt> {
+        self.history.attempts().last()
     }
 }
 
@@ -230,6 +244,9 @@ pub(crate) fn explain(
         function: Some(spec.function),
         attempts: work.attempts,
         max_attempts: spec.max_attempts(),
+        history: work.history.clone(),
+        on_complete: spec.on_complete().map(|call| call.name),
+        args: Some(spec.args.clone()),
         ..Explanation::bare(work_id, at, Why::AboutToStart)
     };
     if work.pending_start.is_none() {
@@ -257,17 +274,21 @@ pub(crate) fn explain(
     }
     if let (Some(pool), Some(settings), Some(due)) = (pool, settings, told.due) {
         let running = pool.gauge.running();
-        told.why = waiting(shared, &work, due, at, ahead, running, &settings);
+        told.why = waiting(&work, due, at, ahead, running, &settings);
         told.expected = expected(at, due, ahead, running, &settings, pool.gauge.pace());
     }
     told
 }
 
 fn finished(shared: &Shared, at: Segment, row: Arc<Finished>) -> Explanation {
+    let details = row.details.as_deref().cloned().unwrap_or_default();
     Explanation {
         pool: shared.pool_by_id(row.pool).map(|pool| pool.name),
         function: Some(row.function),
         attempts: row.attempts,
+        history: details.history,
+        on_complete: details.on_complete,
+        args: details.spec.map(|spec| spec.args.clone()),
         ..Explanation::bare(row.work_id, at, Why::Finished(row))
     }
 }
@@ -291,7 +312,6 @@ fn running(shared: &Shared, work: &WorkFact) -> Why {
 }
 
 fn waiting(
-    shared: &Shared,
     work: &WorkFact,
     due: Segment,
     now: Segment,
@@ -304,7 +324,6 @@ fn waiting(
         () if due > now && work.attempts > 0 => Why::RetryBackoff {
             retry: work.attempts,
             max_retries: work.spec.max_attempts().saturating_sub(1),
-            last_failure: shared.board.last_failure(work.spec.work_id),
         },
         () if due > now => Why::NotDue,
         () if running >= limit => Why::NoFreeSlot { running, limit },
@@ -458,9 +477,9 @@ impl fmt::Display for Explanation {
                 f.write_str("waits: the pool's max_parallelism is 0; raise it")
             }
             Why::NotDue => f.write_str("waits for its time"),
-            Why::RetryBackoff { retry, max_retries, last_failure } => {
+            Why::RetryBackoff { retry, max_retries } => {
                 write!(f, "waits for retry {retry} of {max_retries}")?;
-                match last_failure {
+                match self.last_failure() {
                     Some(failure) => write!(f, ", after: {failure}"),
                     None => Ok(()),
                 }

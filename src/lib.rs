@@ -98,7 +98,7 @@ pub use config::{
     LogLevel, MAX_DELAY, MAX_PARALLELISM, MAX_PAYLOAD_BYTES, PoolConfig, Retention, Settings,
 };
 pub use context::ActionContext;
-pub use engine::arrivals::{CancelAnswer, RunNowAnswer};
+pub use engine::arrivals::{CancelAnswer, RetryAnswer, RunNowAnswer};
 pub use enqueue::{Batch, Enqueue, OneWork};
 pub use error::{
     ConfigError, EnqueueError, JoinError, PoolError, QueryError, StartError, WorkError,
@@ -111,8 +111,8 @@ pub use function::{
 pub use handle::{Watch, WorkBatch, WorkHandle};
 pub use list::{Cursor, ListedWork, OutcomeKind, WorkFilter, WorkPage};
 pub use model::{
-    Failure, FailureKind, Finished, FunctionKind, Name, Outcome, Payload, PoolId, Report,
-    RetryBehavior, RunStatus, Segment, TableKey, WorkId,
+    FailedAttempt, Failure, FailureKind, Finished, FinishedDetails, FunctionKind, History, Name,
+    Outcome, Payload, PoolId, Report, RetryBehavior, RunStatus, Segment, TableKey, WorkId,
 };
 pub use pool::{Diagnostics, RunningWork, Workpool};
 pub use runtime::{Runtime, RuntimeBuilder, ShutdownReport};

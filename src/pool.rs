@@ -13,14 +13,14 @@ use crate::actors::Recipient;
 use crate::board::{Progress, WorkStatus};
 use crate::committer::{CancelAll, Enqueue as EnqueueRequest, Reply, Request};
 use crate::config::{PoolConfig, Settings};
-use crate::engine::arrivals::{CancelAnswer, EnqueueAnswer, RunNowAnswer};
+use crate::engine::arrivals::{CancelAnswer, EnqueueAnswer, RetryAnswer, RunNowAnswer};
 use crate::enqueue::{Batch, Enqueue, Prepared, prepare};
 use crate::error::{EnqueueError, PoolError};
 use crate::explain::{self, Explanation, Found, Why};
 use crate::function::{Completed, Function};
 use crate::handle::{WorkBatch, WorkHandle};
 use crate::list::{WorkFilter, WorkPage};
-use crate::model::{Counts, Name, Report, RunStatus, Segment, WorkId};
+use crate::model::{Counts, Name, Report, RunStatus, Segment, Spec, WorkId};
 use crate::shared::{PoolShared, Shared};
 use crate::sync::oneshot;
 
@@ -331,6 +331,60 @@ impl Workpool {
     /// When the runtime is gone or the storage failed.
     pub async fn run_now(&self, work_id: WorkId) -> Result<RunNowAnswer, PoolError> {
         self.ask(|reply| Request::RunNow { work_id, reply }).await
+    }
+
+    /// Enqueues a failed work of any pool once more, due now: the same function, arguments, retry policy and
+    /// `on_complete`, as a work of its own. The failed one keeps its outcome.
+    ///
+    /// The id of the new work is made of that of the failed one. So this happens once, however often it is asked for;
+    /// a work that has failed again is tried again by its own id.
+    ///
+    /// ```
+    /// # actix_workpool::doctest::run(async {
+    /// # let runtime = actix_workpool::doctest::runtime().await?;
+    /// # use actix_workpool::{RetryAnswer, doctest::Double};
+    /// # use std::time::Duration;
+    /// let pool = runtime.pool("default")?;
+    /// let work = pool.enqueue(Double(u64::MAX)).await?; // fails: twice that is too much
+    /// assert!(work.join().await.is_err());
+    /// let RetryAnswer::Enqueued(again) = pool.retry(work.id()).await? else { return Err("lost".into()) };
+    /// assert_eq!(pool.retry(work.id()).await?, RetryAnswer::AlreadyEnqueued(again));
+    /// assert!(pool.work::<u64>(again).join().await.is_err());
+    /// # runtime.shutdown(Duration::ZERO).await;
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// When its function is not registered, its pool is full, the runtime is gone or the storage failed.
+    pub async fn retry(&self, work_id: WorkId) -> Result<RetryAnswer, EnqueueError> {
+        let status = self.status(work_id).await.map_err(|error| match error {
+            PoolError::Storage(error) => EnqueueError::Storage(error),
+            _ => EnqueueError::Closed,
+        });
+        let row = match status? {
+            WorkStatus::Finished(row) => row,
+            WorkStatus::Unknown => return Ok(RetryAnswer::NotFound),
+            WorkStatus::Pending { .. } | WorkStatus::Running { .. } => {
+                return Ok(RetryAnswer::NotFailed);
+            }
+        };
+        let Some(failed) = row.details.as_ref().and_then(|details| details.spec.as_ref()) else {
+            return Ok(RetryAnswer::NotFailed);
+        };
+        let Some(pool) = self.shared.pool_by_id(row.pool) else {
+            return Ok(RetryAnswer::PoolNotStarted);
+        };
+        if !self.shared.registry.can_run(failed) {
+            return Err(EnqueueError::UnknownFunction(failed.function));
+        }
+        let (work_id, now) = (work_id.once_more(), self.shared.seams.segment());
+        let spec = Arc::new(Spec { work_id, enqueued_at: now, ..Spec::clone(failed) });
+        let once = Prepared { works: vec![(spec, now)], fresh: false, on_finish: None };
+        let pool = Workpool { shared: self.shared.clone(), pool };
+        Ok(match pool.send_and_wait(once).await?[..] {
+            [EnqueueAnswer::Enqueued] => RetryAnswer::Enqueued(work_id),
+            _ => RetryAnswer::AlreadyEnqueued(work_id),
+        })
     }
 
     /// Changes what is set in `config`, from the next start on, and keeps it in the store.

@@ -87,7 +87,9 @@ fn finish(board: &Board, work_id: WorkId, order: &mut FinishedOrder) {
         outcome: Outcome::Canceled,
         attempts: 1,
         enqueued_at: Segment(1),
+        started: None,
         finished_at: Segment(2),
+        details: None,
     };
     board.set_finished(&Arc::new(row), order);
 }

@@ -21,8 +21,8 @@ use crate::engine::{Launch, Lost, Step, TurnCx, demand, step};
 use crate::error::PoolError;
 use crate::metrics;
 use crate::model::{
-    Batch, Change, Claimed, InternalState, Retry, RunNumber, RunResult, RunStatus, RunningRow,
-    Segment, StateRow, WorkId,
+    Batch, Change, Claimed, InternalState, RunNumber, RunResult, RunStatus, RunningRow, Segment,
+    StateRow, WorkId,
 };
 use crate::shared::{PoolShared, Shared};
 use crate::storage::StorageError;
@@ -348,11 +348,6 @@ impl MainActor {
         for row in &batch.completions {
             self.drained.count(&row.result);
             let work_id = row.work.spec.work_id;
-            if let RunResult::Failed(failure) = &row.result
-                && row.retry != Retry::No
-            {
-                self.shared.board.set_last_failure(work_id, failure);
-            }
             let Some(Live { since, deadline, .. }) = self.live.remove(&work_id) else { continue };
             let took = now.saturating_sub(since);
             ended = (ended.0 + 1, ended.1 + took);

@@ -1,5 +1,7 @@
 //! Requests that change works: each becomes changes, over what the earlier ones of its group have done.
 
+use std::sync::Arc;
+
 use super::group::{Group, Receipt};
 use super::request::{
     Advance, AdvanceError, BatchReady, CancelAll, Enqueue, Event, Listener, Request,
@@ -193,7 +195,7 @@ impl Committer {
         &mut self,
         group: &mut Group,
         pool: PoolId,
-        change: &Change,
+        change: &mut Change,
     ) -> Result<(), StorageError> {
         match change {
             Change::RetryWork { work_id, key, attempts, .. } => {
@@ -211,9 +213,24 @@ impl Committer {
                 group.known_finished.insert(finished.work_id);
                 group.settled.tally.completed(finished);
                 *group.left.entry(pool).or_default() += 1;
+                let failed = match spec.on_complete() {
+                    Some(call) => self.on_complete(group, spec, call, finished)?,
+                    None => None,
+                };
+                if failed.is_some()
+                    && let Some(details) = &mut Arc::make_mut(finished).details
+                {
+                    details.follow_up = failed;
+                }
                 group.settled.events.push(Event::Completed { finished: finished.clone() });
-                if let Some(call) = spec.on_complete() {
-                    self.on_complete(group, spec, call, finished)?;
+                if let Some((call, follow_up)) = spec.on_complete().zip(failed) {
+                    let (work_id, name) = (spec.work_id, call.name);
+                    group.settled.events.push(Event::OnCompleteFailed {
+                        work_id,
+                        pool,
+                        name,
+                        follow_up,
+                    });
                 }
             }
             Change::MovePendingStart { work_id, to, .. } if to.segment == Segment::UNREGISTERED => {

@@ -84,12 +84,13 @@ impl Group {
             Change::MovePendingStart { work_id, to, .. } => {
                 self.change_fact(*work_id, |work| work.pending_start = Some(*to));
             }
-            Change::RetryWork { work_id, key, attempts, .. } => {
+            Change::RetryWork { work_id, key, attempts, history, .. } => {
                 self.change_fact(*work_id, |work| {
                     work.running = None;
                     work.pending_completion = None;
                     work.pending_start = Some(*key);
                     work.attempts = *attempts;
+                    work.history = history.clone();
                 });
             }
             Change::CompleteWork { finished, .. } => {

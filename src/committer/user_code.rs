@@ -11,6 +11,7 @@ use crate::enqueue::follow_up;
 use crate::error::panic_message;
 use crate::model::{
     Change, Failure, FailureKind, Finished, Key, Name, OnCompleteCall, Payload, RunResult, Spec,
+    WorkId,
 };
 use crate::registry::{Code, CompletionCall, encode, limit_result};
 use crate::storage::StorageError;
@@ -124,13 +125,14 @@ impl Committer {
     }
 
     /// Runs the `on_complete` of a work in the commit that completes it. One that fails becomes a work of its own.
+    /// Answers which.
     pub(super) fn on_complete(
         &mut self,
         group: &mut Group,
         spec: &Spec,
         call: &OnCompleteCall,
         finished: &Finished,
-    ) -> Result<(), StorageError> {
+    ) -> Result<Option<WorkId>, StorageError> {
         let completion = CompletionCall {
             work_id: spec.work_id,
             context: call.context.clone(),
@@ -140,7 +142,7 @@ impl Committer {
         let shared = self.shared.clone();
         let registered = shared.registry.get(call.name).map(|function| &function.code);
         if planted!(OnCompleteLost) {
-            return Ok(());
+            return Ok(None);
         }
         if let Some(Code::OnComplete(apply)) = registered {
             if planted!(OnCompleteTwice) {
@@ -149,26 +151,21 @@ impl Committer {
             let result =
                 self.transact(group, call.name, usize::MAX, |tx| apply(tx, &completion))?;
             if matches!(result, RunResult::Success(_)) {
-                return Ok(());
+                return Ok(None);
             }
         }
         if planted!(FollowUpLost) {
-            return Ok(());
+            return Ok(None);
         }
         let args = encode(&completion).map_err(|error| {
             StorageError::Unavailable(format!("failed to encode a completion: {error}"))
         })?;
         let follow_up = follow_up(&shared, spec, call.name, &args, group.now);
         *group.left.entry(follow_up.pool).or_default() -= 1;
-        group.settled.events.push(Event::OnCompleteFailed {
-            work_id: spec.work_id,
-            pool: spec.pool,
-            name: call.name,
-            follow_up: follow_up.work_id,
-        });
+        let work_id = follow_up.work_id;
         let key = Key { segment: group.now, seq: 0 };
         self.push(group, Change::InsertWork { spec: follow_up, key });
-        Ok(())
+        Ok(Some(work_id))
     }
 
     pub(super) fn query(

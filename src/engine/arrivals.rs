@@ -55,6 +55,22 @@ pub enum RunNowAnswer {
     NotFound,
 }
 
+/// What became of the wish that a failed work is tried once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(tag = "answer", content = "work_id", rename_all = "snake_case")]
+pub enum RetryAnswer {
+    /// It was enqueued once more, as a work of its own with this id.
+    Enqueued(WorkId),
+    /// It had been before, under this id.
+    AlreadyEnqueued(WorkId),
+    /// It has not failed: it has no outcome yet, or another one.
+    NotFailed,
+    /// Its pool was not started by this process.
+    PoolNotStarted,
+    /// It is not known, or forgotten.
+    NotFound,
+}
+
 /// What became of a worker's report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FinishAnswer {

@@ -14,7 +14,7 @@ pub(super) fn handle(draft: &mut Draft, rows: Vec<CancelationRow>) {
         };
         if work.pending_start.is_some() || planted!(DeletedTwice) {
             draft.settled.insert(row.work_id);
-            draft.complete(work.spec, Outcome::Canceled, work.attempts);
+            draft.complete(work.spec, Outcome::Canceled, work.attempts, None, work.history);
             continue;
         }
         if planted!(CancelNotMarked) {

@@ -1,7 +1,10 @@
 //! Attempts that finished: S3 → gone, S5 → S10, S9 → canceled.
 
+use super::arrivals::Verdict;
 use super::step::Draft;
-use crate::model::{Change, CompletionRow, Key, Outcome, Retry, RunResult, WorkFact};
+use crate::model::{
+    Change, CompletionRow, FailedAttempt, Key, Outcome, Retry, RunResult, WorkFact,
+};
 
 /// Handles the rows in order. `remember` keeps the ids of completed works for the rest of the turn.
 pub(super) fn handle(draft: &mut Draft, rows: Vec<CompletionRow>, remember: bool) {
@@ -12,7 +15,8 @@ pub(super) fn handle(draft: &mut Draft, rows: Vec<CompletionRow>, remember: bool
             "a completion is of the run that occupies the slot"
         );
         let attempts = row.work.attempts;
-        let completed = settle(draft, row.work, row.result, row.retry, attempts, Some(row.key));
+        let verdict = Verdict { result: row.result, retry: row.retry, attempts };
+        let completed = settle(draft, row.work, verdict, Some(row.key));
         if completed && remember {
             draft.settled.insert(work_id);
         }
@@ -23,17 +27,30 @@ pub(super) fn handle(draft: &mut Draft, rows: Vec<CompletionRow>, remember: bool
 pub(super) fn settle(
     draft: &mut Draft,
     work: WorkFact,
-    result: RunResult,
-    retry: Retry,
-    attempts: u32,
+    verdict: Verdict,
     completion: Option<Key>,
 ) -> bool {
-    draft.state.running.remove(&work.spec.work_id);
+    let Verdict { result, retry, attempts } = verdict;
+    let running = draft.state.running.remove(&work.spec.work_id);
+    let started = running.map(|running| running.started);
     let charged = !matches!(result, RunResult::Snoozed(_) | RunResult::HandedBack);
     draft.state.report.completed += u64::from(charged && !planted!(CompletionUncounted));
 
     // A cancel that races a retry wins, whether its row was handled already (S9) or is still on its way.
     let canceled = work.is_canceled() && !planted!(CancelLostAgainstRetry);
+    let history = match &result {
+        RunResult::Failed(failure) => {
+            let ended = completion.map_or(draft.now, |key| key.segment);
+            work.history.with(FailedAttempt {
+                attempt: attempts,
+                started: started.unwrap_or(ended),
+                ended,
+                kind: failure.kind,
+                message: failure.message.clone(),
+            })
+        }
+        _ => work.history,
+    };
     let outcome = match (retry, result) {
         (Retry::At(segment), result) if !canceled => {
             draft.state.report.retries +=
@@ -44,6 +61,7 @@ pub(super) fn settle(
                 completion,
                 key: Key { segment, seq: 0 },
                 attempts,
+                history,
             });
             return false;
         }
@@ -52,6 +70,6 @@ pub(super) fn settle(
         (Retry::No, RunResult::Failed(failure)) => Outcome::Failed(failure),
         (Retry::No, _) => Outcome::Canceled,
     };
-    draft.complete(work.spec, outcome, attempts);
+    draft.complete(work.spec, outcome, attempts, started, history);
     true
 }

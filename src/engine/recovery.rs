@@ -44,9 +44,7 @@ pub(super) fn handle(draft: &mut Draft, lost: Vec<Lost>) {
         let waits_from = draft.now;
         let cx = ArrivalCx { now: draft.now, waits_from, chance };
         let verdict = judge(&row.work, result, cx);
-        let completed =
-            settle(draft, row.work, verdict.result, verdict.retry, verdict.attempts, None);
-        if completed {
+        if settle(draft, row.work, verdict, None) {
             draft.settled.insert(work_id);
         }
     }

@@ -6,7 +6,8 @@ use hashbrown::HashSet;
 
 use super::{Launch, Lost, cancelations, completions, recovery, starts};
 use crate::model::{
-    Batch, Change, Cursors, Demand, InternalState, Report, Segment, Spec, StateRow, WorkId,
+    Batch, Change, Cursors, Demand, Finished, FinishedDetails, History, InternalState, Outcome,
+    Report, Segment, Spec, StateRow, WorkId,
 };
 
 /// How often a report is due.
@@ -138,14 +139,26 @@ fn report_if_due(draft: &mut Draft) -> Option<Report> {
 
 impl Draft {
     /// Ends a work: frees its slot, counts it, writes what is kept of it.
-    pub fn complete(&mut self, spec: Arc<Spec>, outcome: crate::model::Outcome, attempts: u32) {
-        use crate::model::{Finished, Outcome};
+    pub fn complete(
+        &mut self,
+        spec: Arc<Spec>,
+        outcome: Outcome,
+        attempts: u32,
+        started: Option<Segment>,
+        history: History,
+    ) {
         let report = &mut self.state.report;
         match outcome {
             Outcome::Success(_) => report.succeeded += 1,
             Outcome::Failed(_) => report.failed += 1,
             Outcome::Canceled => report.canceled += 1,
         }
+        let details = FinishedDetails {
+            history,
+            on_complete: spec.on_complete().map(|call| call.name),
+            follow_up: None,
+            spec: matches!(outcome, Outcome::Failed(_)).then(|| spec.clone()),
+        };
         let finished = Arc::new(Finished {
             work_id: spec.work_id,
             pool: spec.pool,
@@ -153,7 +166,9 @@ impl Draft {
             outcome,
             attempts,
             enqueued_at: spec.enqueued_at,
+            started,
             finished_at: self.now,
+            details: details.if_any(),
         });
         self.changes.push(Change::CompleteWork { finished, spec });
     }

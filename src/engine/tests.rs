@@ -10,10 +10,10 @@ use super::arrivals::{
 use super::run_status::{KickSource, rest};
 use super::{Launch, Lost, Step, TurnCx, demand, step};
 use crate::model::{
-    ArgBytes, Batch, CancelationRow, Change, CompletionRow, Cursors, Failure, FailureKind,
-    Finished, FunctionKind, Generation, InternalState, Key, Name, Outcome, Payload, PoolId, Report,
-    Retry, RetryBehavior, RunResult, RunStatus, Running, RunningRow, Segment, Spec, SpecOptions,
-    StartRow, StateRow, WorkFact, WorkId,
+    ArgBytes, Batch, CancelationRow, Change, CompletionRow, Cursors, FailedAttempt, Failure,
+    FailureKind, Finished, FinishedDetails, FunctionKind, Generation, History, InternalState, Key,
+    Name, Outcome, Payload, PoolId, Report, Retry, RetryBehavior, RunResult, RunStatus, Running,
+    RunningRow, Segment, Spec, SpecOptions, StartRow, StateRow, WorkFact, WorkId,
 };
 
 const POOL: PoolId = PoolId(3);
@@ -22,6 +22,8 @@ const TURN: u64 = 41;
 /// Where all cursors stand before a turn.
 const DRAINED: Segment = Segment(900);
 const NOW: Segment = Segment(1_000);
+/// When what runs was started.
+const STARTED: Segment = Segment(940);
 const SLOTS: usize = 10;
 /// With this chance a retry waits exactly as long as its policy says.
 const EVEN: f64 = 0.5;
@@ -99,7 +101,7 @@ fn without_retry(work: WorkFact) -> WorkFact {
 // The rows and the state that show works to a turn.
 
 fn running_row(work: &WorkFact) -> Running {
-    Running { run: work.runs, started: Segment(940), generation: REIGN }
+    Running { run: work.runs, started: STARTED, generation: REIGN }
 }
 
 fn state<'a>(running: impl IntoIterator<Item = &'a WorkFact>) -> InternalState {
@@ -197,7 +199,27 @@ fn started_as(work: &WorkFact, run: u32) -> Change {
     }
 }
 
+/// What is remembered of a work whose attempt, the one that ends in the turn, has failed like this.
+fn remembered(work: &WorkFact, attempt: u32, failure: Failure) -> History {
+    let ended = work.pending_completion.map_or(NOW, |(key, _)| key.segment);
+    let Failure { kind, message, .. } = failure;
+    work.history.with(FailedAttempt { attempt, started: STARTED, ended, kind, message })
+}
+
 fn completed(work: &WorkFact, outcome: Outcome, attempts: u32) -> Change {
+    let history = match &outcome {
+        Outcome::Failed(failure) => remembered(work, attempts, failure.clone()),
+        _ => work.history.clone(),
+    };
+    completed_after(work, outcome, attempts, history)
+}
+
+fn completed_after(work: &WorkFact, outcome: Outcome, attempts: u32, history: History) -> Change {
+    let details = FinishedDetails {
+        history,
+        spec: matches!(outcome, Outcome::Failed(_)).then(|| work.spec.clone()),
+        ..FinishedDetails::default()
+    };
     let finished = Arc::new(Finished {
         work_id: work.spec.work_id,
         pool: POOL,
@@ -205,18 +227,27 @@ fn completed(work: &WorkFact, outcome: Outcome, attempts: u32) -> Change {
         outcome,
         attempts,
         enqueued_at: work.spec.enqueued_at,
+        started: work.running.map(|_| STARTED),
         finished_at: NOW,
+        details: details.if_any(),
     });
     Change::CompleteWork { finished, spec: work.spec.clone() }
 }
 
+/// An attempt that is charged has failed.
 fn retried(work: &WorkFact, at: u64, attempts: u32) -> Change {
+    let failure = if work.pending_completion.is_some() { failure() } else { lost_failure() };
+    let history = match attempts {
+        0 => work.history.clone(),
+        attempts => remembered(work, attempts, failure),
+    };
     Change::RetryWork {
         work_id: work.spec.work_id,
         pool: POOL,
         completion: work.pending_completion.map(|(key, _)| key),
         key: key(at, 0),
         attempts,
+        history,
     }
 }
 
@@ -242,6 +273,10 @@ fn success() -> RunResult {
 
 fn failure() -> Failure {
     Failure::retryable(FailureKind::Error, "no luck")
+}
+
+fn lost_failure() -> Failure {
+    Failure::retryable(FailureKind::Lost, "the worker went away without a report")
 }
 
 fn failed() -> RunResult {
@@ -339,6 +374,30 @@ mod turns {
     }
 
     #[test]
+    fn s5_will_retry_remembers_how_it_failed_and_the_oldest_are_forgotten() {
+        let mut history = History::default();
+        for attempts in 1..=History::MOST as u32 + 3 {
+            let work = WorkFact { attempts, history, ..s5(1) };
+            let rows = [completion(&work, failed(), Retry::At(Segment(1_250)))];
+            let step = turn(state([&work]), completions(rows));
+            assert_eq!(decided(&step), [retried(&work, 1_250, attempts)]);
+            let [Change::RetryWork { history: after, .. }, ..] = &step.changes[..] else {
+                panic!("it is retried")
+            };
+            history = after.clone();
+        }
+        let attempts: Vec<_> = history.attempts().iter().map(|failed| failed.attempt).collect();
+        assert_eq!(attempts, (4..=History::MOST as u32 + 3).collect::<Vec<_>>());
+        // What waits for no slot again, canceled or done, keeps it.
+        let canceled = WorkFact { attempts: 2, history: history.clone(), ..s7(1) };
+        let step = turn(state([]), cancelations([cancelation(&canceled)]));
+        assert_eq!(decided(&step), [completed(&canceled, Outcome::Canceled, 2)]);
+        let done = WorkFact { history, ..s3(1) };
+        let step = turn(state([&done]), completions([completion(&done, success(), Retry::No)]));
+        assert_eq!(decided(&step), [completed(&done, Outcome::Success(output()), 1)]);
+    }
+
+    #[test]
     fn s5_will_retry_frees_its_slot_for_others_only() {
         let (work, next) = (s5(1), s1(2));
         let rows = [completion(&work, failed(), Retry::At(NOW))];
@@ -393,7 +452,9 @@ mod turns {
         let work = s9(1);
         let rows = [completion(&work, failed(), Retry::At(Segment(1_250)))];
         let step = turn(state([&work]), completions(rows));
-        assert_eq!(decided(&step), [completed(&work, Outcome::Canceled, 1)]);
+        let history = remembered(&work, 1, failure());
+        let canceled = completed_after(&work, Outcome::Canceled, 1, history);
+        assert_eq!(decided(&step), [canceled]);
         assert!(step.state.running.is_empty());
     }
 
@@ -401,7 +462,8 @@ mod turns {
     fn a_cancel_that_no_turn_has_read_wins_over_a_retry() {
         let work = WorkFact { pending_cancelation: Some(key(970, 1)), ..s5(1) };
         let row = completion(&work, failed(), Retry::At(Segment(1_250)));
-        let canceled = completed(&work, Outcome::Canceled, 1);
+        let history = remembered(&work, 1, failure());
+        let canceled = completed_after(&work, Outcome::Canceled, 1, history);
 
         let step = turn(state([&work]), completions([row.clone()]));
         assert_eq!(decided(&step), std::slice::from_ref(&canceled));
@@ -667,10 +729,6 @@ mod recovery {
     use super::*;
     use crate::engine::recovery::MOST_LOST;
 
-    fn lost_failure() -> Failure {
-        Failure::retryable(FailureKind::Lost, "the worker went away without a report")
-    }
-
     fn recover(before: InternalState, lost: Lost) -> Step {
         turn_with(before, batch(), SLOTS, vec![lost])
     }
@@ -726,7 +784,13 @@ mod recovery {
         for (work, launched, attempts) in [(s12(1), true, 1), (s12(1), false, 0), (s8(1), true, 1)]
         {
             let step = recover(state([&work]), lost(&work, launched));
-            assert_eq!(decided(&step), [completed(&work, Outcome::Canceled, attempts)]);
+            let history = match work.canceled {
+                true => History::default(),
+                // The turn only sees that it is to be canceled.
+                false => remembered(&work, attempts, lost_failure()),
+            };
+            let ended = completed_after(&work, Outcome::Canceled, attempts, history);
+            assert_eq!(decided(&step), [ended]);
         }
     }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Finished, Generation, InternalState, Key, Name, Payload, PoolId, RunNumber, RunResult, Segment,
-    Spec, TableKey, WorkId,
+    Finished, Generation, History, InternalState, Key, Name, Payload, PoolId, RunNumber, RunResult,
+    Segment, Spec, TableKey, WorkId,
 };
 use crate::config::PoolConfig;
 
@@ -97,6 +97,8 @@ pub enum Change {
         key: Key,
         /// The new `work.attempts`.
         attempts: u32,
+        /// The new `work.history`.
+        history: History,
     },
     /// Deletes the work from every table and inserts into `finished` (S3, S7, S9 → gone).
     CompleteWork {

@@ -16,7 +16,10 @@ pub use batch::{
 pub(crate) use change::PendingTable;
 pub use change::{Change, Counts, Retry, StateRow};
 pub use name::{Name, PoolId, TableKey};
-pub use outcome::{Failure, FailureKind, Finished, Outcome, Payload, RunResult};
+pub use outcome::{
+    FailedAttempt, Failure, FailureKind, Finished, FinishedDetails, History, Outcome, Payload,
+    RunResult,
+};
 pub use segment::{Key, Segment};
 pub use state::{Cursors, Epoch, Generation, InternalState, Report, RunStatus, Running};
 pub use work::{

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use super::{Name, PoolId, Segment, WorkId};
+use super::{Name, PoolId, Segment, Spec, WorkId};
 
 /// Encoded JSON that is shared, not copied. JSON's `null` takes no memory.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -113,16 +113,23 @@ impl Failure {
     }
 }
 
+impl FailureKind {
+    /// What stands before the message where people read it.
+    fn prefix(self) -> &'static str {
+        match self {
+            FailureKind::Error => "",
+            FailureKind::Panic => "panicked: ",
+            FailureKind::Timeout => "timed out: ",
+            FailureKind::Lost => "lost: ",
+            FailureKind::Decode => "arguments do not decode: ",
+            FailureKind::Encode => "result does not encode: ",
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.kind {
-            FailureKind::Error => f.write_str(&self.message),
-            FailureKind::Panic => write!(f, "panicked: {}", self.message),
-            FailureKind::Timeout => write!(f, "timed out: {}", self.message),
-            FailureKind::Lost => write!(f, "lost: {}", self.message),
-            FailureKind::Decode => write!(f, "arguments do not decode: {}", self.message),
-            FailureKind::Encode => write!(f, "result does not encode: {}", self.message),
-        }
+        write!(f, "{}{}", self.kind.prefix(), self.message)
     }
 }
 
@@ -165,8 +172,104 @@ impl Outcome {
     }
 }
 
-/// A row of `finished`. Written by the completing commit, deleted by retention.
+/// An attempt that has failed, as it is remembered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedAttempt {
+    /// Which attempt; the first is 1.
+    pub attempt: u32,
+    /// When it started.
+    pub started: Segment,
+    /// When it ended.
+    pub ended: Segment,
+    /// What kind of failure it was.
+    pub kind: FailureKind,
+    /// The beginning of what the function said, or the pool saw: at most [`History::LONGEST_MESSAGE`] bytes.
+    pub message: String,
+}
+
+impl fmt::Display for FailedAttempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.kind.prefix(), self.message)
+    }
+}
+
+/// How the attempts of a work have failed: the last [`History::MOST`] of them, the oldest first.
+///
+/// Most works have none, which takes no memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History(Option<Arc<Vec<FailedAttempt>>>);
+
+impl History {
+    /// How many failed attempts are remembered.
+    pub const MOST: usize = 16;
+
+    /// How much of a message is remembered, in bytes.
+    pub const LONGEST_MESSAGE: usize = 500;
+
+    /// The failed attempts, the oldest first.
+    #[must_use]
+    pub fn attempts(&self) -> &[FailedAttempt] {
+        self.0.as_deref().map_or(&[], Vec::as_slice)
+    }
+
+    /// The same with one more; the oldest is forgotten if there are too many.
+    #[must_use]
+    pub fn with(&self, mut attempt: FailedAttempt) -> History {
+        if attempt.message.len() > History::LONGEST_MESSAGE {
+            let end = attempt.message.floor_char_boundary(History::LONGEST_MESSAGE);
+            attempt.message.truncate(end);
+            attempt.message.push('…');
+        }
+        let before = self.attempts();
+        let kept = &before[(before.len() + 1).saturating_sub(History::MOST)..];
+        kept.iter().cloned().chain([attempt]).collect()
+    }
+}
+
+impl FromIterator<FailedAttempt> for History {
+    fn from_iter<I: IntoIterator<Item = FailedAttempt>>(attempts: I) -> History {
+        let attempts: Vec<_> = attempts.into_iter().collect();
+        History((!attempts.is_empty()).then(|| Arc::new(attempts)))
+    }
+}
+
+impl Serialize for History {
+    /// As the list that it is.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.attempts().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for History {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::<FailedAttempt>::deserialize(deserializer).map(History::from_iter)
+    }
+}
+
+/// What most rows of `finished` do without.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FinishedDetails {
+    /// How its attempts have failed.
+    pub history: History,
+    /// Its `on_complete`.
+    pub on_complete: Option<Name>,
+    /// The work that the `on_complete` became, since it failed in the commit that completed this one.
+    pub follow_up: Option<WorkId>,
+    /// What was enqueued: kept of a work that failed, so that it can be enqueued again.
+    #[serde(skip)]
+    pub spec: Option<Arc<Spec>>,
+}
+
+impl FinishedDetails {
+    /// Nothing at all where there is nothing to keep.
+    #[must_use]
+    pub fn if_any(self) -> Option<Box<FinishedDetails>> {
+        (self != FinishedDetails::default()).then(|| Box::new(self))
+    }
+}
+
+/// A row of `finished`. Written by the completing commit, deleted by retention.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Finished {
     /// Which work.
     pub work_id: WorkId,
@@ -180,6 +283,18 @@ pub struct Finished {
     pub attempts: u32,
     /// When it was enqueued.
     pub enqueued_at: Segment,
+    /// When its last attempt started, if there was one.
+    pub started: Option<Segment>,
     /// When it completed.
     pub finished_at: Segment,
+    /// What most works do without.
+    pub details: Option<Box<FinishedDetails>>,
+}
+
+impl Finished {
+    /// How its attempts have failed: the last of them, the oldest first.
+    #[must_use]
+    pub fn failed_attempts(&self) -> &[FailedAttempt] {
+        self.details.as_ref().map_or(&[], |details| details.history.attempts())
+    }
 }

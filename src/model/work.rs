@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Generation, Key, Name, Payload, PoolId, Segment};
+use super::{Generation, History, Key, Name, Payload, PoolId, Segment};
 use crate::error::ConfigError;
 use std::sync::Arc;
 
@@ -35,6 +35,17 @@ impl WorkId {
     #[must_use]
     pub const fn as_u128(&self) -> u128 {
         self.0.as_u128()
+    }
+}
+
+impl WorkId {
+    /// The id under which a failed work is enqueued once more. Always the same, so that it happens once.
+    pub(crate) fn once_more(self) -> WorkId {
+        const ODD: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
+        let mixed = (self.as_u128() ^ ODD.rotate_left(64)).wrapping_mul(ODD);
+        let mixed = mixed ^ (mixed >> 67);
+        let bytes = mixed.wrapping_mul(ODD).to_be_bytes();
+        WorkId(uuid::Builder::from_bytes(bytes).with_version(uuid::Version::Custom).into_uuid())
     }
 }
 
@@ -311,6 +322,8 @@ pub struct WorkFact {
     pub pending_completion: Option<(Key, bool)>,
     /// The row in `pending_cancelation`, if there is one.
     pub pending_cancelation: Option<Key>,
+    /// `work.history`: how its attempts have failed.
+    pub history: History,
 }
 
 impl WorkFact {
@@ -326,6 +339,7 @@ impl WorkFact {
             running: None,
             pending_completion: None,
             pending_cancelation: None,
+            history: History::default(),
         }
     }
 

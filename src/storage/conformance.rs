@@ -18,9 +18,10 @@ use std::time::Duration;
 use super::{Fsync, Memory, Opened, Storage};
 use crate::config::PoolConfig;
 use crate::model::{
-    ArgBytes, Change, Cursors, Demand, Epoch, Failure, FailureKind, Finished, FunctionKind,
-    Generation, Key, Name, OnCompleteCall, Outcome, Payload, PoolId, Report, Retry, RetryBehavior,
-    RunResult, Segment, SpanLink, Spec, SpecOptions, StateRow, TableKey, WorkId,
+    ArgBytes, Change, Cursors, Demand, Epoch, FailedAttempt, Failure, FailureKind, Finished,
+    FinishedDetails, FunctionKind, Generation, History, Key, Name, OnCompleteCall, Outcome,
+    Payload, PoolId, Report, Retry, RetryBehavior, RunResult, Segment, SpanLink, Spec, SpecOptions,
+    StateRow, TableKey, WorkId,
 };
 
 pub(super) const POOLS: u32 = 3;
@@ -253,11 +254,22 @@ impl Script {
                     completion: Some(row.key),
                     key: Key { segment, ..self.key(0) },
                     attempts: row.work.attempts,
+                    history: self.history(row.work.history),
                 },
                 _ => self.complete(row.work.spec, row.work.attempts),
             });
         }
         changes
+    }
+
+    /// Sometimes one failed attempt more.
+    fn history(&mut self, before: History) -> History {
+        if self.rng.u8(..4) > 0 {
+            return before;
+        }
+        let Failure { kind, message, .. } = self.failure();
+        let (attempt, started, ended) = (self.rng.u32(..), Segment(self.rng.u64(..)), self.now);
+        before.with(FailedAttempt { attempt, started, ended, kind, message })
     }
 
     fn complete(&mut self, spec: Arc<Spec>, attempts: u32) -> Change {
@@ -266,6 +278,12 @@ impl Script {
             1 => Outcome::Failed(self.failure()),
             _ => Outcome::Canceled,
         };
+        let details = FinishedDetails {
+            history: self.history(History::default()),
+            on_complete: spec.on_complete().map(|call| call.name),
+            follow_up: (self.rng.u8(..4) == 0).then_some(spec.work_id),
+            spec: (self.rng.u8(..8) == 0).then(|| spec.clone()),
+        };
         let finished = Finished {
             work_id: spec.work_id,
             pool: spec.pool,
@@ -273,7 +291,9 @@ impl Script {
             outcome,
             attempts,
             enqueued_at: spec.enqueued_at,
+            started: self.rng.bool().then(|| Segment(self.rng.u64(..u64::MAX))),
             finished_at: self.now,
+            details: details.if_any(),
         };
         Change::CompleteWork { finished: Arc::new(finished), spec }
     }

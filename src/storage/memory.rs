@@ -10,9 +10,9 @@ use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use super::{Fsync, KeyRange, Opened, PoolRow, Storage, StorageError};
 use crate::config::PoolConfig;
 use crate::model::{
-    Batch, CancelationRow, Change, CompletionRow, Counts, Cursors, Demand, Finished, Key, Name,
-    Payload, PoolId, Retry, RunNumber, RunResult, Running, RunningRow, Segment, Spec, StartRow,
-    StateRow, TableKey, WorkFact, WorkId,
+    Batch, CancelationRow, Change, CompletionRow, Counts, Cursors, Demand, Finished, History, Key,
+    Name, Payload, PoolId, Retry, RunNumber, RunResult, Running, RunningRow, Segment, Spec,
+    StartRow, StateRow, TableKey, WorkFact, WorkId,
 };
 
 /// Keeps every table in memory.
@@ -312,6 +312,7 @@ struct Row {
     place: Place,
     canceled: bool,
     canceling: bool,
+    history: History,
 }
 
 /// Which table holds a work besides `work`.
@@ -370,6 +371,7 @@ impl Tables {
                 true => pool.cancelation_keys.get(&work_id).copied(),
                 false => None,
             },
+            history: row.history.clone(),
         }
     }
 
@@ -434,6 +436,7 @@ impl Tables {
                     place: Place::Waiting,
                     canceled: false,
                     canceling: false,
+                    history: History::default(),
                 });
                 self.last_seq = self.last_seq.max(key.seq);
                 let pool = self.pool(pool);
@@ -485,7 +488,7 @@ impl Tables {
                     self.works.at_mut(slot).key = to;
                 }
             }
-            Change::RetryWork { work_id, pool, completion, key, attempts } => {
+            Change::RetryWork { work_id, pool, completion, key, attempts, history } => {
                 self.last_seq = self.last_seq.max(key.seq);
                 let slot = self.works.slot(work_id);
                 let pool = self.pool(pool);
@@ -499,6 +502,7 @@ impl Tables {
                     row.attempts = attempts;
                     row.key = key;
                     row.place = Place::Waiting;
+                    row.history = history;
                 }
             }
             Change::CompleteWork { finished, spec: _ } => {

@@ -11,7 +11,8 @@ use crate::error::PoolError;
 use crate::explain::{Ahead, Basis, Explanation, Why};
 use crate::list::{Cursor, ListedWork, WorkPage};
 use crate::model::{
-    Failure, FailureKind, Finished, Name, Outcome, Report, RunStatus, Segment, WorkId,
+    FailedAttempt, Failure, FailureKind, Finished, Name, Outcome, Report, RunStatus, Segment,
+    WorkId,
 };
 use crate::pool::{Diagnostics, Workpool};
 use crate::runtime::Runtime;
@@ -251,12 +252,13 @@ impl WorkView {
                     "pending"
                 };
             }
-            Why::RetryBackoff { last_failure: Some(failure), .. } => {
-                view.error = Some(ErrorView::of(failure, LONGEST_TEXT));
-            }
             Why::Finished(row) => view.finish(row, LONGEST_TEXT),
             Why::Unknown => view.state = "unknown",
             _ => {}
+        }
+        if let (Why::RetryBackoff { .. }, Some(last)) = (&explained.why, explained.last_failure()) {
+            let message = shortened(&last.message, LONGEST_TEXT);
+            view.error = Some(ErrorView { kind: last.kind, message, retryable: true });
         }
         view
     }
@@ -407,10 +409,15 @@ fn output(row: &Finished, dashboard: &Dashboard) -> Option<OutputView> {
 /// The explanation with every text in it as it may be shown, so that its sentence may be as well.
 fn redacted(mut explained: Explanation, dashboard: &Dashboard) -> Explanation {
     let function = explained.function;
+    if let Some(function) = function {
+        let attempts = explained.history.attempts().iter().cloned();
+        let redacted = attempts.map(|attempt| {
+            let message = dashboard.shown(Sensitive::Error, function, &attempt.message);
+            FailedAttempt { message: message.into_owned(), ..attempt }
+        });
+        explained.history = redacted.collect();
+    }
     match (&mut explained.why, function) {
-        (Why::RetryBackoff { last_failure: Some(failure), .. }, Some(function)) => {
-            *failure = Arc::new(redacted_failure(failure, function, dashboard));
-        }
         (Why::Running { progress: Some(progress), .. }, Some(function)) => {
             *progress = Arc::new(redacted_progress(progress, function, dashboard));
         }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use crate::config::PoolConfig;
 use crate::model::{
-    ArgBytes, Change, Cursors, Epoch, Failure, FailureKind, Finished, FunctionKind, Generation,
-    Key, Name, OnCompleteCall, Outcome, Payload, PoolId, Report, Retry, RetryBehavior, RunNumber,
-    RunResult, Segment, SpanLink, Spec, SpecOptions, StateRow, TableKey, WorkId,
+    ArgBytes, Change, Cursors, Epoch, FailedAttempt, Failure, FailureKind, Finished,
+    FinishedDetails, FunctionKind, Generation, History, Key, Name, OnCompleteCall, Outcome,
+    Payload, PoolId, Report, Retry, RetryBehavior, RunNumber, RunResult, Segment, SpanLink, Spec,
+    SpecOptions, StateRow, TableKey, WorkId,
 };
 
 /// A row that does not say what it should. The file was damaged, or written by something else.
@@ -18,18 +19,20 @@ pub struct Damaged(&'static str);
 type Decoded<T> = Result<T, Damaged>;
 
 /// The part of a `work` row that changes; it stands in front, so that it can be replaced in place.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Head {
     pub attempts: u32,
     pub runs: RunNumber,
     /// The work's place in `pending_start`, unless it is in `running`.
     pub key: Key,
+    /// Stands at the end, since most works have none.
+    pub history: History,
 }
 
 impl Head {
     const LEN: usize = 24;
 
-    fn to_bytes(self) -> [u8; Head::LEN] {
+    fn to_bytes(&self) -> [u8; Head::LEN] {
         let mut bytes = [0; Head::LEN];
         bytes[..4].copy_from_slice(&self.attempts.to_le_bytes());
         bytes[4..8].copy_from_slice(&self.runs.to_le_bytes());
@@ -40,7 +43,7 @@ impl Head {
 }
 
 /// A row of `work`.
-pub(super) fn work(out: &mut Vec<u8>, head: Head, spec: &Spec) {
+pub(super) fn work(out: &mut Vec<u8>, head: &Head, spec: &Spec) {
     out.extend_from_slice(&head.to_bytes());
     let options = spec.options.as_deref();
     let retry = options.and_then(|options| options.retry);
@@ -56,7 +59,8 @@ pub(super) fn work(out: &mut Vec<u8>, head: Head, spec: &Spec) {
     out.push(
         kind | flag(retry.is_some(), 2)
             | flag(timeout.is_some(), 3)
-            | flag(on_complete.is_some(), 4),
+            | flag(on_complete.is_some(), 4)
+            | flag(!head.history.attempts().is_empty(), 5),
     );
     number(out, spec.pool.0.into());
     number(out, spec.enqueued_at.0);
@@ -73,6 +77,20 @@ pub(super) fn work(out: &mut Vec<u8>, head: Head, spec: &Spec) {
     if let Some(call) = on_complete {
         bytes(out, call.name.as_str().as_bytes());
         bytes(out, call.context.as_bytes());
+    }
+    if !head.history.attempts().is_empty() {
+        put_history(out, &head.history);
+    }
+}
+
+fn put_history(out: &mut Vec<u8>, history: &History) {
+    number(out, history.attempts().len() as u64);
+    for failed in history.attempts() {
+        number(out, failed.attempt.into());
+        number(out, failed.started.0);
+        number(out, failed.ended.0);
+        out.push(failure_kind(failed.kind));
+        bytes(out, failed.message.as_bytes());
     }
 }
 
@@ -97,6 +115,7 @@ pub(super) struct RunRow {
     pub attempts: u32,
     pub canceled: bool,
     pub completion: Option<(Key, RunResult, Retry)>,
+    pub history: History,
 }
 
 pub(super) fn running(out: &mut Vec<u8>, row: &RunRow) {
@@ -110,6 +129,7 @@ pub(super) fn running(out: &mut Vec<u8>, row: &RunRow) {
         put_key(out, *key);
         completion(out, result, *retry);
     }
+    put_history(out, &row.history);
 }
 
 fn completion(out: &mut Vec<u8>, result: &RunResult, retry: Retry) {
@@ -149,12 +169,14 @@ pub(super) fn decode_running(row: &[u8]) -> Decoded<RunRow> {
         attempts: input.small()?,
         canceled: flags & 1 != 0,
         completion: None,
+        history: History::default(),
     };
     if flags & 2 != 0 {
         let key = input.key()?;
         let (result, retry) = input.completion()?;
         row.completion = Some((key, result, retry));
     }
+    row.history = input.history()?;
     Ok(row)
 }
 
@@ -175,6 +197,23 @@ pub(super) fn finished(out: &mut Vec<u8>, row: &Finished) {
             failure(out, cause);
         }
         Outcome::Canceled => out.push(2),
+    }
+    number(out, row.started.map_or(0, |started| started.0.saturating_add(1)));
+    let Some(details) = &row.details else { return out.push(0) };
+    let FinishedDetails { history, on_complete, follow_up, spec } = &**details;
+    let flag = |set: bool, bit: u8| u8::from(set) << bit;
+    out.push(
+        1 | flag(on_complete.is_some(), 1) | flag(follow_up.is_some(), 2) | flag(spec.is_some(), 3),
+    );
+    put_history(out, history);
+    if let Some(name) = on_complete {
+        bytes(out, name.as_str().as_bytes());
+    }
+    if let Some(work_id) = follow_up {
+        put_id(out, *work_id);
+    }
+    if let Some(spec) = spec {
+        work(out, &Head::default(), spec);
     }
 }
 
@@ -238,7 +277,7 @@ pub(super) fn change(out: &mut Vec<u8>, change: &Change) {
         Change::InsertWork { spec, key } => {
             out.push(0);
             put_id(out, spec.work_id);
-            work(out, Head { key: *key, ..Head::default() }, spec);
+            work(out, &Head { key: *key, ..Head::default() }, spec);
         }
         Change::InsertPendingCompletion { work_id, pool, key, run, result, retry, attempts } => {
             out.push(1);
@@ -263,7 +302,7 @@ pub(super) fn change(out: &mut Vec<u8>, change: &Change) {
             put_place(out, *work_id, *pool, *from);
             put_key(out, *to);
         }
-        Change::RetryWork { work_id, pool, completion, key, attempts } => {
+        Change::RetryWork { work_id, pool, completion, key, attempts, history } => {
             out.push(5);
             put_place(out, *work_id, *pool, *key);
             number(out, (*attempts).into());
@@ -271,6 +310,7 @@ pub(super) fn change(out: &mut Vec<u8>, change: &Change) {
             if let Some(key) = completion {
                 put_key(out, *key);
             }
+            put_history(out, history);
         }
         Change::CompleteWork { finished: row, .. } => {
             out.push(6);
@@ -355,17 +395,20 @@ fn duration(out: &mut Vec<u8>, value: Duration) {
     number(out, value.subsec_nanos().into());
 }
 
-fn failure(out: &mut Vec<u8>, value: &Failure) {
-    let kind = match value.kind {
+fn failure_kind(kind: FailureKind) -> u8 {
+    match kind {
         FailureKind::Error => 0,
         FailureKind::Panic => 1,
         FailureKind::Timeout => 2,
         FailureKind::Lost => 3,
         FailureKind::Decode => 4,
         FailureKind::Encode => 5,
-    };
+    }
+}
+
+fn failure(out: &mut Vec<u8>, value: &Failure) {
     let flags = u8::from(value.retryable) | u8::from(value.retry_after.is_some()) << 1;
-    out.extend_from_slice(&[kind, flags]);
+    out.extend_from_slice(&[failure_kind(value.kind), flags]);
     bytes(out, value.message.as_bytes());
     if let Some(wait) = value.retry_after {
         duration(out, wait);
@@ -414,7 +457,8 @@ impl<'a> Input<'a> {
                     0 => None,
                     _ => Some(self.key()?),
                 };
-                Change::RetryWork { work_id, pool, completion, key, attempts }
+                let history = self.history()?;
+                Change::RetryWork { work_id, pool, completion, key, attempts, history }
             }
             6 => {
                 let work_id = self.id()?;
@@ -459,11 +503,12 @@ impl<'a> Input<'a> {
                 segment: Segment(u64::from_le_bytes(self.array()?)),
                 seq: u64::from_le_bytes(self.array()?),
             },
+            history: History::default(),
         })
     }
 
     fn work(&mut self, work_id: WorkId) -> Decoded<(Head, Arc<Spec>)> {
-        let head = self.head()?;
+        let mut head = self.head()?;
         let flags = self.byte()?;
         let kind = match flags & 3 {
             0 => FunctionKind::Action,
@@ -491,11 +536,28 @@ impl<'a> Input<'a> {
             0 => None,
             _ => Some(OnCompleteCall { name: self.name()?, context: Payload::new(self.bytes()?) }),
         };
+        if flags & 32 != 0 {
+            head.history = self.history()?;
+        }
         let plain = retry.is_none() && timeout.is_none() && on_complete.is_none();
         let options = SpecOptions { on_complete, retry, timeout, span: SpanLink::default() };
         let options = (!plain).then(|| Box::new(options));
         let spec = Spec { work_id, pool, kind, function, args, enqueued_at, options };
         Ok((head, Arc::new(spec)))
+    }
+
+    fn history(&mut self) -> Decoded<History> {
+        let attempts = self.number()?;
+        let attempt = |_| {
+            Ok(FailedAttempt {
+                attempt: self.small()?,
+                started: Segment(self.number()?),
+                ended: Segment(self.number()?),
+                kind: self.failure_kind()?,
+                message: self.text()?.to_owned(),
+            })
+        };
+        (0..attempts).map(attempt).collect()
     }
 
     fn id(&mut self) -> Decoded<WorkId> {
@@ -541,7 +603,21 @@ impl<'a> Input<'a> {
                 2 => Outcome::Canceled,
                 _ => return Err(Damaged("unknown kind of outcome")),
             },
+            started: self.number()?.checked_sub(1).map(Segment),
+            details: self.details(work_id)?,
         })
+    }
+
+    fn details(&mut self, work_id: WorkId) -> Decoded<Option<Box<FinishedDetails>>> {
+        let flags = self.byte()?;
+        if flags == 0 {
+            return Ok(None);
+        }
+        let history = self.history()?;
+        let on_complete = if flags & 2 != 0 { Some(self.name()?) } else { None };
+        let follow_up = if flags & 4 != 0 { Some(self.id()?) } else { None };
+        let spec = if flags & 8 != 0 { Some(self.work(work_id)?.1) } else { None };
+        Ok(Some(Box::new(FinishedDetails { history, on_complete, follow_up, spec })))
     }
 
     fn state(&mut self) -> Decoded<StateRow> {
@@ -627,8 +703,8 @@ impl<'a> Input<'a> {
         Ok(Duration::new(secs, nanos))
     }
 
-    fn failure(&mut self) -> Decoded<Failure> {
-        let kind = match self.byte()? {
+    fn failure_kind(&mut self) -> Decoded<FailureKind> {
+        Ok(match self.byte()? {
             0 => FailureKind::Error,
             1 => FailureKind::Panic,
             2 => FailureKind::Timeout,
@@ -636,7 +712,11 @@ impl<'a> Input<'a> {
             4 => FailureKind::Decode,
             5 => FailureKind::Encode,
             _ => return Err(Damaged("unknown kind of failure")),
-        };
+        })
+    }
+
+    fn failure(&mut self) -> Decoded<Failure> {
+        let kind = self.failure_kind()?;
         let flags = self.byte()?;
         let message = self.text()?.to_owned();
         let retry_after = match flags & 2 {
@@ -680,11 +760,58 @@ mod tests {
             timeout: Some(Duration::new(u64::MAX, 999_999_999)),
             span: SpanLink::default(),
         };
-        let head = Head { attempts: 3, runs: u32::MAX, key: Key { segment: Segment(9), seq: 8 } };
-        for spec in [spec(None), spec(Some(full))] {
-            let row = written(|out| work(out, head, &spec));
-            let (read_head, read) = decode_work(spec.work_id, &row).expect("decodes");
-            assert_eq!((read_head, &*read), (head, &spec));
+        let key = Key { segment: Segment(9), seq: 8 };
+        for history in [History::default(), history()] {
+            let head = Head { attempts: 3, runs: u32::MAX, key, history };
+            for spec in [spec(None), spec(Some(full.clone()))] {
+                let row = written(|out| work(out, &head, &spec));
+                let (read_head, read) = decode_work(spec.work_id, &row).expect("decodes");
+                assert_eq!((&read_head, &*read), (&head, &spec));
+            }
+        }
+    }
+
+    fn history() -> History {
+        let attempt = |attempt, kind| FailedAttempt {
+            attempt,
+            started: Segment(u64::MAX),
+            ended: Segment(0),
+            kind,
+            message: "näh".repeat(attempt as usize),
+        };
+        History::from_iter([attempt(1, FailureKind::Lost), attempt(7, FailureKind::Encode)])
+    }
+
+    #[test]
+    fn a_finished_work_comes_back_as_it_was() {
+        let spec = Arc::new(spec(None));
+        let details = FinishedDetails {
+            history: history(),
+            on_complete: Some(Name::from_static("done")),
+            follow_up: Some(spec.work_id),
+            spec: Some(spec.clone()),
+        };
+        let outcomes = [
+            Outcome::Success(Payload::new(b"[]")),
+            Outcome::Failed(Failure::permanent(FailureKind::Panic, "")),
+            Outcome::Canceled,
+        ];
+        let history_only = FinishedDetails { history: history(), ..FinishedDetails::default() };
+        let details = [None, Some(Box::new(details)), Some(Box::new(history_only))];
+        for (outcome, details) in outcomes.into_iter().zip(details) {
+            let row = Finished {
+                work_id: spec.work_id,
+                pool: PoolId(1),
+                function: spec.function,
+                outcome,
+                attempts: 2,
+                enqueued_at: Segment(3),
+                started: details.is_some().then_some(Segment(4)),
+                finished_at: Segment(5),
+                details,
+            };
+            let read = decode_finished(row.work_id, &written(|out| finished(out, &row)));
+            assert_eq!(read, Ok(row));
         }
     }
 
@@ -711,6 +838,7 @@ mod tests {
                 attempts: 6,
                 canceled: true,
                 completion: Some((key, result, retry)),
+                history: history(),
             };
             assert_eq!(decode_running(&written(|out| running(out, &row))), Ok(row));
         }

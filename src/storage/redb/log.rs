@@ -28,7 +28,7 @@ const MAGIC: [u8; 8] = *b"workpool";
 const MAKING: [u8; 8] = *b"workmake";
 
 /// The layout of the file and of the rows. A file with another number is refused.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Where the first half begins.
 const HEADER: u64 = 4096;

@@ -294,7 +294,7 @@ impl Store {
         work_id: WorkId,
     ) -> Result<Option<(Head, Arc<Spec>)>, StorageError> {
         if let Some(row) = self.recent.work(work_id) {
-            return Ok(row.map(|row| (row.head, row.spec.clone())));
+            return Ok(row.map(|row| (row.head.clone(), row.spec.clone())));
         }
         if let Some(work) = self.known.get(work_id) {
             return Ok(Some(work.clone()));
@@ -399,10 +399,10 @@ impl Store {
             }
             let work = self.work(&mut works, work_id)?.filter(|(head, _)| head.key == key);
             let (head, spec) = work.ok_or_else(damaged)?;
+            let (attempts, runs) = (head.attempts, head.runs);
             if self.recent.work(work_id).is_none() {
                 read.push((head, spec.clone()));
             }
-            let Head { attempts, runs, .. } = head;
             batch.starts.push(StartRow { key, spec, attempts, runs });
         }
         for (head, spec) in read {

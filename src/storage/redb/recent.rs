@@ -232,7 +232,7 @@ impl Recent {
     pub fn apply(&mut self, change: &Change, known: &Known) {
         match change {
             Change::InsertWork { spec, key } => {
-                let head = Head { attempts: 0, runs: 0, key: *key };
+                let head = Head { key: *key, ..Head::default() };
                 self.layer.put_work(head, spec, false);
                 self.put_start(spec.pool, *key, spec.work_id);
                 self.pool(spec.pool).works += 1;
@@ -253,6 +253,7 @@ impl Recent {
                     attempts: head.attempts,
                     canceled: false,
                     completion: None,
+                    history: head.history,
                 };
                 self.running.insert(*work_id, RunningWork { row, spec, saved: false });
             }
@@ -262,12 +263,13 @@ impl Recent {
                 let Some((head, spec)) = self.find(*work_id, known) else { return };
                 self.layer.put_work(Head { key: *to, ..head }, &spec, true);
             }
-            Change::RetryWork { work_id, pool, key, attempts, .. } => {
+            Change::RetryWork { work_id, pool, key, attempts, history, .. } => {
                 self.put_start(*pool, *key, *work_id);
                 let Some(RunningWork { row, spec, .. }) = self.remove_running(*work_id) else {
                     return;
                 };
-                let head = Head { attempts: *attempts, runs: row.run, key: *key };
+                let history = history.clone();
+                let head = Head { attempts: *attempts, runs: row.run, key: *key, history };
                 self.layer.put_work(head, &spec, true);
             }
             Change::CompleteWork { finished, .. } => self.complete(finished, known),
@@ -408,7 +410,7 @@ impl Recent {
 
     fn find(&self, work_id: WorkId, known: &Known) -> Option<(Head, Arc<Spec>)> {
         match self.work(work_id) {
-            Some(row) => row.map(|row| (row.head, row.spec.clone())),
+            Some(row) => row.map(|row| (row.head.clone(), row.spec.clone())),
             None => known.get(work_id).cloned(),
         }
     }
@@ -421,6 +423,7 @@ impl Recent {
             runs: head.runs,
             pending_start: Some(head.key),
             pending_cancelation,
+            history: head.history,
             ..WorkFact::new(spec)
         }
     }
@@ -436,6 +439,7 @@ impl Recent {
             running: Some(row.generation),
             pending_completion: completion.map(|(key, _, retry)| (*key, *retry != Retry::No)),
             pending_cancelation: self.cancelation_keys.get(&work_id).copied(),
+            history: row.history.clone(),
             ..WorkFact::new(spec.clone())
         })
     }

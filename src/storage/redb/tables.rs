@@ -208,7 +208,7 @@ impl Tables {
             }
         }
         let works = in_order(&layer.works);
-        put_rows(&txn, WORK, &mut bytes, works, |out, row| codec::work(out, row.head, &row.spec))?;
+        put_rows(&txn, WORK, &mut bytes, works, |out, row| codec::work(out, &row.head, &row.spec))?;
         let starts = layer.starts.iter().map(|(place, work_id)| (*place, *work_id));
         put_places(&txn, PENDING_START, starts)?;
         let running = sealed.running.iter().map(|(work_id, row)| (*work_id, row));

@@ -337,7 +337,7 @@ fn without_syncs_a_process_loses_nothing_and_a_machine_only_the_end() {
         for _ in 0..rng.usize(1..80) {
             life.go_on(&mut backend).expect("commits");
         }
-        drop(backend);
+        // Before the backend is gone: the tables sync when they are dropped.
         let machine = SimDisk::holding(disk.remains(&mut rng));
         let process = SimDisk::holding(disk.platter().seen.clone());
         life.find(&mut open(&process).expect("opens after the process"));
@@ -345,7 +345,7 @@ fn without_syncs_a_process_loses_nothing_and_a_machine_only_the_end() {
         let found = life.find(&mut open(&machine).expect("opens after the machine"));
         lost += life.commits.len() - found;
     }
-    assert!(lost > 0, "a sync matters");
+    assert!(lost > 20, "a sync matters: {lost}");
 }
 
 #[test]
