@@ -11,6 +11,8 @@ mod limits;
 mod listing;
 #[path = "recovery.rs"]
 mod recovery;
+#[path = "retry.rs"]
+mod retry;
 #[path = "scripts.rs"]
 mod scripts;
 #[path = "state_table.rs"]
