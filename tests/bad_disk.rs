@@ -285,7 +285,7 @@ fn a_file_of_another_layout_is_refused_with_both_numbers() {
     bytes[8] = 77;
     std::fs::write(&path, &bytes).unwrap();
     let error = open(&path, LOG).unwrap_err().to_string();
-    assert!(error.contains("layout 77") && error.contains("knows 1"), "{error}");
+    assert!(error.contains("layout 77") && error.contains("knows 2"), "{error}");
 }
 
 #[test]
@@ -340,10 +340,13 @@ fn with_fault(fault: &str, path: &Path) -> Notes {
 #[test]
 fn after_a_sync_that_failed_nothing_is_acknowledged_until_the_store_is_opened_again() {
     let folder = folder("sync");
-    for number in [1, 2, 3, 4, 5, 6, 8, 13, 20, 40, 80] {
-        let path = folder.join(format!("{number}.redb"));
+    // Of the whole file, in its making and in checkpoints, and of single commits.
+    let whole = [1, 2, 3, 4, 5, 6, 8].map(|number| ("fdatasync", number));
+    let parts = [1, 2, 3, 4, 5, 6, 8, 13, 20, 40, 80].map(|number| ("pwritev2", number));
+    for (call, number) in whole.into_iter().chain(parts) {
+        let path = folder.join(format!("{call}-{number}.redb"));
         // Only this one fails: the system would let the next one succeed.
-        let notes = with_fault(&format!("fdatasync:error=EIO:when={number}"), &path);
+        let notes = with_fault(&format!("{call}:error=EIO:when={number}"), &path);
         let refused = notes.refused.first().expect("something was refused");
         assert!(refused.contains("must be reopened"), "{number}: {refused}");
         assert_eq!(notes.before_refused, notes.acknowledged.len(), "{number}: {:?}", notes.refused);

@@ -29,11 +29,28 @@ pub trait Disk: std::fmt::Debug + Send + Sync + 'static {
 
     /// Waits until everything written so far is on the disk.
     fn sync(&self) -> io::Result<()>;
+
+    /// Whether it can sync a part alone.
+    fn syncs_parts(&self) -> bool {
+        false
+    }
+
+    /// Waits until these bytes, which were just written there, are on the disk, whatever becomes of others. It says
+    /// of its own bytes alone whether they are there. For a disk that [syncs parts](Disk::syncs_parts).
+    fn sync_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let _ = (offset, bytes);
+        self.sync()
+    }
 }
 
 /// A file that no other process has open as a store.
 #[derive(Debug)]
-pub(super) struct FileDisk(File);
+pub(super) struct FileDisk {
+    file: File,
+    /// The same file once more, for writes that return when they are on the disk: a sync of the whole file would wait
+    /// for the pages of a checkpoint as well. Open on its own, it hears by itself of what could not be written.
+    through: Option<File>,
+}
 
 impl FileDisk {
     pub fn open(path: &Path) -> Result<FileDisk, StorageError> {
@@ -48,12 +65,31 @@ impl FileDisk {
                 if file.metadata().map_err(failed)?.len() == 0 {
                     sync_folder(path).map_err(failed)?;
                 }
-                Ok(FileDisk(file))
+                let through = through(path, &file).map_err(failed)?;
+                Ok(FileDisk { file, through })
             }
             Err(TryLockError::WouldBlock) => Err(StorageError::InUse),
             Err(TryLockError::Error(error)) => Err(failed(error)),
         }
     }
+}
+
+/// The file once more, for writes that are synced one by one.
+#[cfg(target_os = "linux")]
+fn through(path: &Path, file: &File) -> io::Result<Option<File>> {
+    use std::os::unix::fs::MetadataExt;
+    let again = OpenOptions::new().write(true).open(path)?;
+    let (one, other) = (file.metadata()?, again.metadata()?);
+    match (one.dev(), one.ino()) == (other.dev(), other.ino()) {
+        true => Ok(Some(again)),
+        false => Err(io::Error::other("it was replaced meanwhile")),
+    }
+}
+
+/// Elsewhere a write like that need not get further than the disk's own memory, or there is none.
+#[cfg(not(target_os = "linux"))]
+fn through(_: &Path, _: &File) -> io::Result<Option<File>> {
+    Ok(None)
 }
 
 /// Makes the name of a new file last: the file's own sync does not do that. (`fsync(2)`.)
@@ -71,27 +107,27 @@ fn sync_folder(_: &Path) -> io::Result<()> {
 
 impl Disk for FileDisk {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 
     #[cfg(unix)]
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        std::os::unix::fs::FileExt::read_exact_at(&self.0, into, offset)
+        std::os::unix::fs::FileExt::read_exact_at(&self.file, into, offset)
     }
 
     #[cfg(unix)]
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        std::os::unix::fs::FileExt::write_all_at(&self.0, bytes, offset)
+        std::os::unix::fs::FileExt::write_all_at(&self.file, bytes, offset)
     }
 
     #[cfg(windows)]
     fn read_at(&self, mut offset: u64, mut into: &mut [u8]) -> io::Result<()> {
         while !into.is_empty() {
-            match std::os::windows::fs::FileExt::seek_read(&self.0, into, offset)? {
+            match std::os::windows::fs::FileExt::seek_read(&self.file, into, offset)? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 read => {
                     into = &mut into[read..];
@@ -105,7 +141,7 @@ impl Disk for FileDisk {
     #[cfg(windows)]
     fn write_at(&self, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            match std::os::windows::fs::FileExt::seek_write(&self.0, bytes, offset)? {
+            match std::os::windows::fs::FileExt::seek_write(&self.file, bytes, offset)? {
                 0 => return Err(io::ErrorKind::WriteZero.into()),
                 written => {
                     bytes = &bytes[written..];
@@ -117,7 +153,34 @@ impl Disk for FileDisk {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
+    }
+
+    fn syncs_parts(&self) -> bool {
+        self.through.is_some()
+    }
+
+    /// Writes them once more: what the first write could not do is told apart from what the disk could not.
+    /// (`RWF_DSYNC` of `pwritev2(2)`.)
+    #[cfg(target_os = "linux")]
+    fn sync_at(&self, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
+        use rustix::io::{Errno, ReadWriteFlags, pwritev2};
+        let Some(file) = &self.through else { return self.sync() };
+        while !bytes.is_empty() {
+            let slices = [io::IoSlice::new(bytes)];
+            match pwritev2(file, &slices, offset, ReadWriteFlags::DSYNC) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    bytes = &bytes[written..];
+                    offset += written as u64;
+                }
+                Err(Errno::INTR) => {}
+                // An old system.
+                Err(Errno::NOSYS | Errno::OPNOTSUPP) => return file.sync_data(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -126,7 +189,7 @@ impl Disk for FileDisk {
 /// After a failed sync nobody can say what is on the disk: the system may have dropped what it could not write, and a
 /// second sync would succeed. (Rebello et al., *Can Applications Recover from fsync Failures?*, USENIX ATC 2020.) It may
 /// be the sync of another thread that hears of it, for an open file reports what it could not write once: syncs come one
-/// after the other, and each sees how those before it have ended.
+/// after the other, and each sees how those before it have ended. One of a part is on its own, and hears for itself.
 #[derive(Debug)]
 pub(super) struct CheckedDisk {
     disk: Box<dyn Disk>,
@@ -143,6 +206,12 @@ impl CheckedDisk {
     /// Whether a sync has failed.
     pub fn is_lost(&self) -> bool {
         self.failed.load(Ordering::SeqCst)
+    }
+
+    fn noting(&self, synced: io::Result<()>) -> io::Result<()> {
+        synced.inspect_err(|_| {
+            self.failed.store(!planted!(SyncFailureForgotten), Ordering::SeqCst);
+        })
     }
 
     fn check(&self) -> io::Result<()> {
@@ -175,9 +244,19 @@ impl Disk for CheckedDisk {
     fn sync(&self) -> io::Result<()> {
         let _one_at_a_time = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         self.check()?;
-        self.disk.sync().inspect_err(|_| {
-            self.failed.store(!planted!(SyncFailureForgotten), Ordering::SeqCst);
-        })
+        self.noting(self.disk.sync())
+    }
+
+    fn syncs_parts(&self) -> bool {
+        self.disk.syncs_parts()
+    }
+
+    fn sync_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if !self.syncs_parts() {
+            return self.sync();
+        }
+        self.check()?;
+        self.noting(self.disk.sync_at(offset, bytes))
     }
 }
 

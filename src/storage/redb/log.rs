@@ -5,8 +5,8 @@
 //! 0        4 KiB                           + half                         + half
 //! ```
 //!
-//! A commit appends one frame and syncs once; the room is there already, so nothing but the frame's bytes goes to the
-//! disk. When a half has enough frames, the log goes on in the other one while a checkpoint brings the first into the
+//! A commit appends one frame and syncs once, where the system can do that the frame alone; the room is there already, so
+//! nothing but the frame's bytes goes to the disk. When a half has enough frames, the log goes on in the other one while a checkpoint brings the first into the
 //! tables. Frames are numbered one by one, for ever, and the tables know the number of the last one that they contain.
 //! What is left of older frames has lower numbers.
 //!
@@ -288,7 +288,7 @@ impl Log {
             return Err(unwritable(error));
         }
         if self.synced && !early && !planted!(SyncSkipped) {
-            self.disk.sync().map_err(lost)?;
+            self.disk.sync_at(offset, &self.frame).map_err(lost)?;
         }
         self.dirty = false;
         self.used += self.frame.len() as u64;
@@ -304,20 +304,21 @@ impl Log {
         HEADER + self.half * self.half_len + self.used
     }
 
-    /// Makes what a failed write has left no frame.
+    /// Makes what a failed write has left no frame. The next frame takes its place, if it is not synced before.
     fn rub_out(&mut self) -> io::Result<()> {
-        if self.used + FRAME as u64 <= self.half_len {
-            self.disk.write_at(self.end(), &[0; FRAME])?;
+        match self.used + FRAME as u64 <= self.half_len {
+            true => self.disk.write_at(self.end(), &[0; FRAME]),
+            false => Ok(()),
         }
-        self.dirty = false;
-        Ok(())
     }
 
     /// Goes on in the other half. The tables contain its frames.
     pub fn switch(&mut self) -> Result<(), StorageError> {
         if self.dirty {
-            // What failed here must not stand beside the frame that gets its number.
+            // What failed here must not stand beside the frame that gets its number, not even after a crash.
             self.rub_out().map_err(unwritable)?;
+            self.disk.sync().map_err(lost)?;
+            self.dirty = false;
         }
         (self.half, self.used) = (1 - self.half, 0);
         Ok(())

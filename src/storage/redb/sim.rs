@@ -193,6 +193,23 @@ impl Step {
 }
 
 impl Platter {
+    /// Nothing that was done before counts between these bytes any more.
+    fn supersede(&mut self, from: usize, until: usize) {
+        for step in std::mem::take(&mut self.pending) {
+            match step {
+                Step::Write(offset, data) if offset < until && from < offset + data.len() => {
+                    if offset < from {
+                        self.pending.push(Step::Write(offset, data[..from - offset].to_vec()));
+                    }
+                    if until < offset + data.len() {
+                        self.pending.push(Step::Write(until, data[until - offset..].to_vec()));
+                    }
+                }
+                step => self.pending.push(step),
+            }
+        }
+    }
+
     fn step(&mut self) -> io::Result<()> {
         self.steps += 1;
         match self.stops_at {
@@ -201,6 +218,28 @@ impl Platter {
                 Err(io::Error::other("the machine has stopped"))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Brings these to the disk, unless that fails.
+    fn sync(&mut self, steps: Vec<Step>) -> io::Result<()> {
+        let step = self.steps;
+        self.syncs.push(step);
+        let fails = self.sync_fails_at.take_if(|at| *at <= step).is_some();
+        // What it could not write the system takes for written: no later sync brings it to the disk. The file's length is
+        // in the file system's journal, which does not forget.
+        let mut rng = fastrand::Rng::with_seed(step ^ self.chance);
+        let kept = if fails { [0.0, 0.5, 1.0][rng.usize(..3)] } else { 1.0 };
+        for step in steps {
+            let is_len = matches!(step, Step::SetLen(_));
+            step.reach(&mut self.synced, if is_len { 1.0 } else { kept }, &mut rng);
+        }
+        match fails {
+            true => {
+                self.failed_syncs += 1;
+                Err(self.fail())
+            }
+            false => Ok(()),
         }
     }
 
@@ -274,25 +313,20 @@ impl Disk for SimDisk {
     fn sync(&self) -> io::Result<()> {
         let mut platter = self.platter();
         platter.step()?;
-        let step = platter.steps;
-        platter.syncs.push(step);
-        let fails = platter.sync_fails_at.take_if(|at| *at <= step).is_some();
-        // What it could not write the system takes for written: no later sync brings it to the disk. The file's length is
-        // in the file system's journal, which does not forget.
-        let mut rng = fastrand::Rng::with_seed(step ^ platter.chance);
-        let kept = if fails { [0.0, 0.5, 1.0][rng.usize(..3)] } else { 1.0 };
-        let Platter { pending, synced, .. } = &mut *platter;
-        for step in pending.drain(..) {
-            let is_len = matches!(step, Step::SetLen(_));
-            step.reach(synced, if is_len { 1.0 } else { kept }, &mut rng);
-        }
-        match fails {
-            true => {
-                platter.failed_syncs += 1;
-                Err(platter.fail())
-            }
-            false => Ok(()),
-        }
+        let pending = std::mem::take(&mut platter.pending);
+        platter.sync(pending)
+    }
+
+    fn syncs_parts(&self) -> bool {
+        true
+    }
+
+    fn sync_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut platter = self.platter();
+        platter.step()?;
+        let offset = offset as usize;
+        platter.supersede(offset, offset + bytes.len());
+        platter.sync(vec![Step::Write(offset, bytes.to_vec())])
     }
 }
 
