@@ -563,7 +563,7 @@ mod durable {
     }
 
     pub fn backlog(quick: bool) -> Value {
-        let works = if quick { 20_000 } else { 100_000 };
+        let works = if quick { 50_000 } else { 100_000 };
         let large = if quick { 200_000 } else { 1_000_000 };
         let at = |pending| {
             with_file(|path| {
@@ -571,7 +571,7 @@ mod durable {
                 block_on(at_backlog_on(storage, pending, works))
             })
         };
-        let rounds = if quick { 1 } else { 3 };
+        let rounds = if quick { 3 } else { 5 };
         let pairs: Vec<_> = (0..rounds).map(|_| (at(large), at(1_000))).collect();
         let (ours, theirs) = medians(&pairs);
         json!({

@@ -464,7 +464,10 @@ impl Recent {
         let gone = before.difference(&self.tables_cancelations).map(|place| (*place, None));
         let new = self.cancelations.iter().filter(|(place, _)| !before.contains(*place));
         let new = new.map(|(place, work_id)| (*place, Some(*work_id)));
-        let cancelations = gone.chain(new).collect();
+        let mut cancelations: Vec<_> = gone.chain(new).collect();
+        // The tables take rows in the order of their keys.
+        cancelations.sort_unstable_by_key(|(place, _)| *place);
+        running.sort_unstable_by_key(|(work_id, _)| *work_id);
         let mut pools = Vec::new();
         for (pool, entry) in (0..).map(PoolId).zip(&mut self.pools) {
             if !std::mem::replace(&mut entry.saved, true) {

@@ -16,6 +16,7 @@
 //! Each value ends with a checksum of its key and itself: redb does not look at its own when it reads a page. A row of
 //! `pending_start` has none; the work that it names says where its row must be.
 
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -260,7 +261,7 @@ impl Tables {
     }
 }
 
-/// Writes and deletes rows that are found by a work's id.
+/// Writes and deletes rows that are found by a work's id, in the order of their ids.
 fn put_rows<'r, T: 'r>(
     txn: &WriteTransaction,
     table: TableDefinition<'_, Id, &'static [u8]>,
@@ -268,43 +269,104 @@ fn put_rows<'r, T: 'r>(
     rows: impl IntoIterator<Item = (WorkId, &'r Option<T>)>,
     encode: impl Fn(&mut Vec<u8>, &T),
 ) -> Result<(), StorageError> {
-    let mut rows = rows.into_iter().peekable();
+    let mut rows = rows.into_iter().map(|(id, row)| (raw(id), row)).peekable();
     if rows.peek().is_none() {
         return Ok(());
     }
     let mut table = txn.open_table(table).map_err(failed)?;
-    for (work_id, row) in rows {
-        match row {
-            Some(row) => {
-                let row = fresh(bytes, of_id(raw(work_id)), |out| encode(out, row));
-                table.insert(raw(work_id), row).map_err(failed)?;
-            }
-            None => drop(table.remove(raw(work_id)).map_err(failed)?),
-        }
-    }
-    Ok(())
+    edit(&mut table, rows, |id, row, put| match row {
+        Some(row) => put(Some(&fresh(bytes, of_id(id), |out| encode(out, row)))),
+        None => put(None),
+    })
 }
 
-/// Writes and deletes rows of a pending table.
+/// Writes and deletes rows of a pending table, in the order of their places.
 fn put_places(
     txn: &WriteTransaction,
     table: TableDefinition<'_, Place, Id>,
     rows: impl IntoIterator<Item = ((PoolId, Key), Option<WorkId>)>,
 ) -> Result<(), StorageError> {
-    let mut rows = rows.into_iter().peekable();
+    let mut rows = rows.into_iter().map(|((pool, key), id)| (place(pool, key), id)).peekable();
     if rows.peek().is_none() {
         return Ok(());
     }
     let mut table = txn.open_table(table).map_err(failed)?;
-    for ((pool, key), work_id) in rows {
-        let place = place(pool, key);
-        match work_id {
-            Some(id) => drop(table.insert(place, raw(id)).map_err(failed)?),
-            None => drop(table.remove(place).map_err(failed)?),
+    edit(&mut table, rows, |_, id, put| put(id.map(raw).as_ref()))
+}
+
+/// How many rows a cursor passes on its way to the next edit before that is searched for.
+const NEAR: usize = 8;
+
+/// So many edits are made one by one after a cursor that was good for one only.
+const ALONE: usize = 32;
+
+/// Writes and deletes rows in the order of their keys. `value` gives what is to stand there, or nothing.
+///
+/// While the keys lie close together, one cursor goes along them: a queue is worked off at its front and grows at its
+/// end, and what is searched for each time costs several times as much.
+fn edit<K, V, S, T>(
+    table: &mut ::redb::Table<'_, K, V>,
+    edits: impl Iterator<Item = (S, T)>,
+    mut value: impl FnMut(S, T, &mut dyn FnMut(Option<&V::SelfType<'_>>) -> Edited) -> Edited,
+) -> Edited
+where
+    K: ::redb::Key + for<'k> ::redb::Value<SelfType<'k> = S> + 'static,
+    V: ::redb::Value + 'static,
+    S: Copy + Ord,
+{
+    let mut edits = edits.peekable();
+    let mut alone = 0;
+    while let Some((first, _)) = edits.peek() {
+        let first = *first;
+        if alone > 0 {
+            alone -= 1;
+            let Some((key, row)) = edits.next() else { break };
+            value(key, row, &mut |value| {
+                match value {
+                    Some(value) => drop(table.insert(key, value).map_err(failed)?),
+                    None => drop(table.remove(key).map_err(failed)?),
+                }
+                Ok(())
+            })?;
+            continue;
+        }
+        let mut cursor = table.lower_bound_mut(Bound::Included(first)).map_err(failed)?;
+        let mut made = 0;
+        while let Some((key, _)) = edits.peek() {
+            let key = *key;
+            let mut passed = 0;
+            let next = loop {
+                match cursor.peek_next().map_err(failed)?.map(|(next, _)| next.value()) {
+                    Some(next) if next < key && passed < NEAR => passed += 1,
+                    next => break next,
+                }
+                cursor.next().map_err(failed)?;
+            };
+            if next.is_some_and(|next| next < key) {
+                break;
+            }
+            debug_assert!(first <= key, "rows come in the order of their keys");
+            let Some((_, row)) = edits.next() else { break };
+            value(key, row, &mut |value| {
+                if next == Some(key) {
+                    cursor.remove_next().map_err(failed)?;
+                }
+                match value {
+                    Some(value) => cursor.insert_before(key, value).map_err(failed),
+                    None => Ok(()),
+                }
+            })?;
+            made += 1;
+        }
+        cursor.close().map_err(failed)?;
+        if made < 2 {
+            alone = ALONE;
         }
     }
     Ok(())
 }
+
+type Edited = Result<(), StorageError>;
 
 type OrderTable<'t> = ::redb::Table<'t, u64, &'static [u8]>;
 
@@ -490,7 +552,6 @@ impl Works {
         pool: PoolId,
         after: Option<WorkId>,
     ) -> Result<impl Iterator<Item = Result<WorkId, StorageError>> + use<>, StorageError> {
-        use std::ops::Bound;
         let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(raw(after)));
         let rows = self.0.range::<Id>((from, Bound::Unbounded)).map_err(failed)?;
         let rows = rows.map(move |row| {
