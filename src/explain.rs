@@ -405,7 +405,7 @@ impl Gauge {
 pub(crate) struct StoreHealth {
     /// When the group under way was sent to the storage's thread; zero if there is none.
     busy_since: AtomicU64,
-    /// Since when nothing could be committed, and the last error. Seldom written, read by `explain` only.
+    /// Since when the storage fails, and the last error. Seldom written, read by `explain` only.
     failing: Mutex<Option<(Segment, StorageError)>>,
     /// Told when a group takes too long while somebody asks.
     pub stalled: Notify,
@@ -428,7 +428,7 @@ impl StoreHealth {
         *failing = Some((since, error.clone()));
     }
 
-    pub fn committed(&self) {
+    pub fn recovered(&self) {
         *self.failing() = None;
     }
 

@@ -21,7 +21,7 @@ use crate::function::{Completed, Function};
 use crate::handle::{WorkBatch, WorkHandle};
 use crate::list::{WorkFilter, WorkPage};
 use crate::model::{Counts, Name, Report, RunStatus, Segment, Spec, WorkId};
-use crate::shared::{PoolShared, Shared};
+use crate::shared::{Admitted, PoolShared, Shared};
 use crate::sync::oneshot;
 
 /// A handle on one pool: enqueue, cancel, look.
@@ -227,8 +227,8 @@ impl Workpool {
 
     /// Works of this pool by state, a page at a time.
     ///
-    /// A page costs the store one search and its length, however many works there are; with a filter it looks at some
-    /// 2,000 works at most, and a cursor tells where to go on. What runs is gone through as a whole. A page is what was
+    /// A page costs the store one search and its length, however many works there are; it looks at some 2,000 works
+    /// at most, or at 8 MiB of arguments and results, and a cursor tells where to go on. What runs is gone through as a whole. A page is what was
     /// committed at one moment; between two of them works come and go, but one that stays in its place is listed once.
     ///
     /// ```
@@ -476,11 +476,20 @@ impl Workpool {
         if self.shared.is_closed() {
             return Err(EnqueueError::Closed);
         }
+        self.hand_over(prepared, reply)
+    }
+
+    /// The runtime may end meanwhile: a store that is gone drops what it is sent.
+    fn hand_over(
+        &self,
+        prepared: Prepared,
+        reply: Option<Reply<Vec<EnqueueAnswer>>>,
+    ) -> Result<(), EnqueueError> {
         let Prepared { works, fresh, on_finish } = prepared;
         let store = self.shared.store().ok_or(EnqueueError::Closed)?;
-        self.pool.admit(works.len() as u64)?;
-        let pool = self.pool.id;
-        store.send(Request::Enqueue(EnqueueRequest { pool, works, fresh, on_finish, reply }));
+        let counted = Admitted::new(self.pool.clone(), works.len() as u64)?;
+        let request = EnqueueRequest { works, fresh, on_finish, counted, reply };
+        store.send(Request::Enqueue(request));
         Ok(())
     }
 
@@ -608,5 +617,28 @@ impl<F: Function<K>, K> IntoFuture for Enqueue<Batch<'_>, F, K> {
             }
             Ok(WorkBatch::new(pool, ids))
         })
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+    use crate::doctest::{self, Double};
+
+    #[test]
+    fn works_that_a_store_that_is_gone_was_sent_are_counted_no_more() {
+        doctest::run(async {
+            let runtime = doctest::runtime().await?;
+            let pool = runtime.pool("default")?;
+            let work = pool.enqueue(Double(1));
+            let prepared = prepare(&work.functions, work.options, &pool.shared, &pool.pool)?;
+            // It was not closed when it was looked at.
+            runtime.shutdown(Duration::ZERO).await;
+            let (reply, answer) = oneshot::channel();
+            pool.hand_over(prepared, Some(reply))?;
+            assert!(answer.await.is_err());
+            assert_eq!(pool.pending(), 0);
+            Ok(())
+        });
     }
 }

@@ -202,3 +202,30 @@ impl PoolShared {
         self.idle.notify_waiters();
     }
 }
+
+/// Works that were admitted and are on their way to the store. Those that do not get there, or that the store does not
+/// enqueue, are counted no more when this is dropped.
+pub(crate) struct Admitted {
+    pool: Arc<PoolShared>,
+    works: u64,
+}
+
+impl Admitted {
+    pub fn new(pool: Arc<PoolShared>, works: u64) -> Result<Admitted, EnqueueError> {
+        pool.admit(works)?;
+        Ok(Admitted { pool, works })
+    }
+
+    /// So many of them were enqueued: from now on their completion counts them off.
+    pub fn enqueued(mut self, works: u64) {
+        self.works = self.works.saturating_sub(works);
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        if self.works > 0 && !planted!(PendingLeaks) {
+            self.pool.leave(self.works);
+        }
+    }
+}

@@ -5,25 +5,17 @@ mod common;
 use std::time::Duration;
 
 use actix_workpool::{
-    ActionContext, ActionKey, PoolConfig, PoolError, RetryBehavior, RunNowAnswer, RuntimeBuilder,
-    WorkError, WorkId, WorkStatus,
+    PoolConfig, PoolError, RetryBehavior, RunNowAnswer, RuntimeBuilder, WorkError, WorkId,
+    WorkStatus,
 };
 use common::*;
 
-const TASK: ActionKey<u64, u64> = ActionKey::new("task");
-
 /// `TASK` fails as often as its argument says; 0 waits at the gate.
 fn functions(builder: RuntimeBuilder, gate: &Gate) -> RuntimeBuilder {
-    let gate = gate.clone();
-    builder.action_fn(TASK, move |n, cx: ActionContext| {
-        let gate = gate.clone();
-        async move {
-            match n {
-                0 => gate.pass().await,
-                n if u64::from(cx.attempt()) <= n => return Err(WorkError::retryable("no luck")),
-                _ => {}
-            }
-            Ok(u64::from(cx.attempt()))
+    task(builder, gate, |n, cx| async move {
+        match u64::from(cx.attempt()) {
+            attempt if attempt <= n => Err(WorkError::retryable("no luck")),
+            attempt => Ok(attempt),
         }
     })
 }
@@ -133,6 +125,25 @@ fn a_move_whose_answer_was_lost_is_found() {
         storage.fail_commit(storage.commits() + 1, Fault::AnswerLost);
         assert_eq!(pool.run_now(work.id()).await.unwrap(), RunNowAnswer::Moved);
         assert_eq!(pool.run_now(work.id()).await.unwrap(), RunNowAnswer::AlreadyDue);
+        runtime.shutdown(secs(0)).await;
+    });
+}
+
+#[test]
+fn who_watches_a_work_is_told_when_it_is_due_now() {
+    run_paused(async {
+        let (runtime, pool) =
+            start(functions(builder(), &Gate::new()), config().paused(true)).await;
+        let work = pool.enqueue(TASK.call(1)).run_after(HOUR).await.unwrap();
+        let mut watch = work.watch();
+        let mut due = async || match soon(watch.next()).await {
+            Some(WorkStatus::Pending { previous_attempts: 0, due: Some(due) }) => due,
+            told => panic!("{told:?}"),
+        };
+        let before = due().await;
+        assert_eq!(pool.run_now(work.id()).await.unwrap(), RunNowAnswer::Moved);
+        let after = due().await;
+        assert!(before.since(after) >= secs(3_599), "{before} {after}");
         runtime.shutdown(secs(0)).await;
     });
 }

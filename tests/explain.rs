@@ -4,12 +4,11 @@ mod common;
 
 use actix_workpool::storage::{Memory, Storage};
 use actix_workpool::{
-    ActionContext, ActionKey, Basis, Expected, Explanation, FailureKind, Outcome, PoolConfig,
-    RetryBehavior, RuntimeBuilder, Segment, Why, WorkError, WorkId,
+    ActionKey, Basis, Expected, Explanation, FailureKind, Outcome, PoolConfig, RetryBehavior,
+    RuntimeBuilder, Segment, Why, WorkError, WorkId,
 };
 use common::*;
 
-const TASK: ActionKey<u64, u64> = ActionKey::new("task");
 const OTHER: ActionKey<u64, u64> = ActionKey::new("other");
 
 fn config() -> PoolConfig {
@@ -18,20 +17,12 @@ fn config() -> PoolConfig {
 
 /// `TASK` 0 waits at the gate, 1 fails, and anything else takes as many milliseconds.
 fn functions(builder: RuntimeBuilder, gate: &Gate) -> RuntimeBuilder {
-    let gate = gate.clone();
-    builder.action_fn(TASK, move |n, cx: ActionContext| {
-        let gate = gate.clone();
-        async move {
-            match n {
-                0 => {
-                    cx.progress_note(3, Some(4), "at the gate");
-                    gate.pass().await;
-                }
-                1 => return Err(WorkError::retryable("no luck")),
-                n => tokio::time::sleep(ms(n)).await,
-            }
-            Ok(n)
+    task(builder, gate, |n, _| async move {
+        if n == 1 {
+            return Err(WorkError::retryable("no luck"));
         }
+        tokio::time::sleep(ms(n)).await;
+        Ok(n)
     })
 }
 
@@ -273,6 +264,45 @@ fn a_store_that_fails_is_a_reason_until_it_writes_again() {
             Why::NotDue,
             "a failed question is no write"
         );
+        runtime.shutdown(secs(0)).await;
+    });
+}
+
+#[test]
+fn a_store_that_can_be_read_again_or_has_written_is_no_reason_any_more() {
+    run_paused(async {
+        let storage = Faulty::new();
+        let builder = functions(builder().storage(storage.clone()), &Gate::new());
+        let (runtime, pool) = start(builder, config()).await;
+        let work = pool.enqueue(TASK.call(2)).run_after(secs(60)).await.unwrap();
+        let fails = async || matches!(work.explain().await.unwrap().why, Why::StoreFailing { .. });
+
+        // It could not be read, and then it could.
+        storage.fail_reads(true);
+        assert!(pool.cancel(work.id()).await.is_err());
+        storage.fail_reads(false);
+        assert!(fails().await);
+        assert!(!fails().await);
+
+        // It could not write, and then it opened a pool.
+        storage.fail_next(Fault::Refused, |_| true);
+        assert!(pool.enqueue(TASK.call(2)).await.is_err());
+        assert_eq!((fails().await, fails().await), (true, true));
+        runtime.create_pool("q", config()).await.unwrap();
+        assert!(!fails().await);
+
+        // It could not tell whether it has written, and then it had.
+        storage.fail_next(Fault::AnswerLost, |_| true);
+        storage.fail_reads(true);
+        let found = pool.do_enqueue(TASK.call(2)).unwrap();
+        settle().await;
+        assert!(fails().await);
+        storage.fail_reads(false);
+        let known = tokio::time::timeout(secs(1), async {
+            while found.status().await.unwrap() == actix_workpool::WorkStatus::Unknown {}
+        });
+        known.await.unwrap();
+        assert!(!fails().await);
         runtime.shutdown(secs(0)).await;
     });
 }

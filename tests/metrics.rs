@@ -6,6 +6,7 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
+use actix_workpool::model::Change;
 use actix_workpool::{
     ActionKey, Completion, OnComplete, PoolConfig, RetryBehavior, RuntimeBuilder, Transaction,
     WorkError, Workpool,
@@ -304,8 +305,14 @@ fn what_a_crash_has_left_is_counted() {
         settle().await;
         assert_eq!(meter.last("workpool_recovered_total", "pool=p"), 0.0);
         drop(runtime);
+        // The turn that takes it back is refused, and taken again.
+        let is_taken_back = |change: &Change| {
+            matches!(change, Change::CompleteWork { .. } | Change::RetryWork { .. })
+        };
+        storage.fail_next(Fault::Refused, is_taken_back);
         let runtime = start_again(again).await;
-        settle().await;
+        tokio::time::sleep(secs(1)).await;
+        assert_eq!(storage.hits(), 1);
         assert_eq!(meter.last("workpool_recovered_total", "pool=p"), 1.0);
         runtime.shutdown(secs(0)).await;
     });

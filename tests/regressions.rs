@@ -724,20 +724,27 @@ impl BlockingAction for Job {
     }
 }
 
+/// Answers the notes that were taken.
+const SEEN: ActionKey<(), Vec<u64>> = ActionKey::new("seen");
+
+/// One thread for blocking actions, which the first one keeps until the sender is dropped.
+async fn one_thread_that_is_taken() -> (Runtime, Workpool, mpsc::Sender<()>) {
+    let (release, released) = mpsc::channel();
+    let hog = Gate::new();
+    let desk = Desk { hog: hog.clone(), release: Mutex::new(released), ran: Mutex::default() };
+    let builder = builder().blocking_threads(1).blocking_action::<Job>().data(desk);
+    let builder = builder
+        .action_fn(SEEN, |(), cx| async move { Ok(cx.data::<Desk>().ran.lock().unwrap().clone()) });
+    let (runtime, pool) = start(builder, config()).await;
+    pool.enqueue(Job::Hog).await.unwrap();
+    hog.entered(1).await;
+    (runtime, pool, release)
+}
+
 #[test]
 fn a_blocking_action_that_was_given_up_while_it_waited_for_a_thread_never_runs() {
     run_real(async {
-        let (release, released) = mpsc::channel::<()>();
-        let hog = Gate::new();
-        let desk = Desk { hog: hog.clone(), release: Mutex::new(released), ran: Mutex::default() };
-        let (key, seen) = (ActionKey::<(), Vec<u64>>::new("seen"), |cx: ActionContext| {
-            cx.data::<Desk>().ran.lock().unwrap().clone()
-        });
-        let builder = builder().blocking_threads(1).blocking_action::<Job>().data(desk);
-        let builder = builder.action_fn(key, move |(), cx| async move { Ok(seen(cx)) });
-        let (runtime, pool) = start(builder, config()).await;
-        let first = pool.enqueue(Job::Hog).await.unwrap();
-        hog.entered(1).await;
+        let (runtime, pool, release) = one_thread_that_is_taken().await;
         let late = pool.enqueue(Job::Note(1)).timeout(ms(50)).await.unwrap();
         assert_eq!(failure(soon(late.join()).await).1.kind, FailureKind::Timeout);
         let aborted = pool.enqueue(Job::Note(2)).await.unwrap();
@@ -748,10 +755,70 @@ fn a_blocking_action_that_was_given_up_while_it_waited_for_a_thread_never_runs()
         // The one thread takes them in order.
         let last = pool.enqueue(Job::Note(3)).await.unwrap();
         drop(release);
-        assert_eq!(soon(first.join()).await, Ok(()));
         assert_eq!(soon(last.join()).await, Ok(()));
-        assert_eq!(soon(pool.enqueue(key.call(())).await.unwrap().join()).await, Ok(vec![3]));
+        assert_eq!(soon(pool.enqueue(SEEN.call(())).await.unwrap().join()).await, Ok(vec![3]));
         runtime.shutdown(secs(1)).await;
+    });
+}
+
+#[test]
+fn a_blocking_action_that_was_canceled_while_it_waited_for_a_thread_never_runs() {
+    run_real(async {
+        let (runtime, pool, release) = one_thread_that_is_taken().await;
+        let canceled = pool.enqueue(Job::Note(1)).await.unwrap();
+        let mut watch = canceled.watch();
+        while !matches!(soon(watch.next()).await, Some(WorkStatus::Running { .. })) {}
+        assert_eq!(canceled.cancel().await.unwrap(), CancelAnswer::Requested);
+        let last = pool.enqueue(Job::Note(2)).await.unwrap();
+        drop(release);
+        assert_eq!(soon(canceled.join()).await, Err(JoinError::Canceled));
+        assert_eq!(soon(last.join()).await, Ok(()));
+        assert_eq!(soon(pool.enqueue(SEEN.call(())).await.unwrap().join()).await, Ok(vec![2]));
+        runtime.shutdown(secs(1)).await;
+    });
+}
+
+#[test]
+fn a_cancel_all_that_was_begun_is_gone_through_before_the_store_closes() {
+    run_paused(async {
+        let (runtime, pool) = start(builder().echo(), config()).await;
+        let works = pool.enqueue_batch((0..5_000).map(|n| ECHO.call(n))).run_after(secs(60));
+        works.await.unwrap();
+        let canceling = actix::spawn(async move { pool.cancel_all().await });
+        tokio::task::yield_now().await;
+        runtime.shutdown(Duration::ZERO).await;
+        assert_eq!(canceling.await.unwrap().unwrap(), 5_000);
+    });
+}
+
+#[test]
+fn a_report_that_a_failing_store_has_not_taken_is_tried_again_while_it_closes() {
+    run_paused(async {
+        let mut storage = Faulty::new();
+        let gate = Gate::new();
+        let (key, waits) = (ActionKey::<(), ()>::new("waits"), gate.clone());
+        let builder = builder().storage(storage.clone()).action_fn(key, move |(), _| {
+            let gate = waits.clone();
+            async move {
+                gate.pass().await;
+                Ok(())
+            }
+        });
+        let (runtime, pool) = start(builder, config()).await;
+        let work = pool.enqueue(key.call(())).await.unwrap().id();
+        gate.entered(1).await;
+        storage.fail_reads(true);
+        gate.open();
+        settle().await;
+        // The loop gives up: the store is to be closed, and holds the report still.
+        let ending = actix::spawn(async move { runtime.shutdown(Duration::ZERO).await });
+        tokio::time::sleep(secs(3)).await;
+        assert!(!ending.is_finished());
+        storage.fail_reads(false);
+        ending.await.unwrap();
+        storage.open().unwrap();
+        let fact = storage.facts(&[work]).unwrap().remove(0).unwrap();
+        assert!(fact.pending_completion.is_some(), "{fact:?}");
     });
 }
 

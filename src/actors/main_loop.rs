@@ -101,6 +101,8 @@ struct Flight {
     probe: bool,
     launches: Vec<Launch>,
     signals: Vec<WorkId>,
+    /// How many rows of `running` without a worker it takes back.
+    recovered: usize,
     configures: Vec<oneshot::Sender<Result<(), PoolError>>>,
     /// The configuration that is committed with it, if it changes.
     config: Option<PoolConfig>,
@@ -191,9 +193,6 @@ impl MainActor {
         self.live.retain(|work_id, live| {
             state.running.get(work_id).is_some_and(|running| running.run == live.control.run)
         });
-        if !self.lost.is_empty() {
-            telemetry::recovered(&self.pool, self.lost.len());
-        }
     }
 
     fn slots(&self) -> usize {
@@ -221,27 +220,22 @@ impl MainActor {
             self.kicked = true;
             return;
         }
-        self.advance(Vec::new(), Vec::new(), Vec::new());
+        self.advance(Vec::new(), Flight::default());
     }
 
-    /// Sends a turn's decisions to the store and asks for the next batch.
-    fn advance(
-        &mut self,
-        mut changes: Vec<Change>,
-        mut launches: Vec<Launch>,
-        signals: Vec<WorkId>,
-    ) {
+    /// Sends a turn's decisions to the store and asks for the next batch. `flight` says what follows their commit.
+    fn advance(&mut self, mut changes: Vec<Change>, mut flight: Flight) {
         if planted!(LaunchBeforeCommit) {
-            self.launch(std::mem::take(&mut launches));
+            self.launch(std::mem::take(&mut flight.launches));
         }
-        let configures = self.configure(&mut changes);
+        flight.configures = self.configure(&mut changes);
         let slots = self.slots();
         self.kicked = false;
-        let probe = std::mem::take(&mut self.probing);
+        flight.probe = std::mem::take(&mut self.probing);
         self.status = RunStatus::Running;
-        let config = (!configures.is_empty()).then(|| self.config.clone());
-        let since = self.now();
-        self.flight = Some(Flight { since, probe, launches, signals, configures, config });
+        flight.config = (!flight.configures.is_empty()).then(|| self.config.clone());
+        flight.since = self.now();
+        self.flight = Some(flight);
         let advance = Advance {
             pool: self.pool.id,
             turn: self.state.fence(),
@@ -275,7 +269,10 @@ impl MainActor {
 
     /// The receipt of a commit: what waited for it happens now.
     fn follow_commit(&mut self, flight: Flight) {
-        let Flight { mut launches, signals, configures, config: committed, .. } = flight;
+        let Flight { mut launches, signals, recovered, configures, config: committed, .. } = flight;
+        if recovered > 0 {
+            telemetry::recovered(&self.pool, recovered);
+        }
         if let Some(committed) = committed {
             self.pool.set_settings(committed.settings());
             self.committed = committed;
@@ -365,6 +362,7 @@ impl MainActor {
             can_run: &|spec| registry.can_run(spec),
             lost: std::mem::take(&mut self.lost),
         };
+        let recovered = cx.lost.len();
         let before = std::mem::take(&mut self.state);
         let Step { state, changes, launches, signals, report } =
             step(before, batch, self.pool.id, cx);
@@ -375,7 +373,7 @@ impl MainActor {
             telemetry::report(&self.pool, &report, self.state.running.len());
         }
         if !changes.is_empty() || !self.configures.is_empty() || self.kicked {
-            self.advance(changes, launches, signals);
+            self.advance(changes, Flight { launches, signals, recovered, ..Flight::default() });
         } else {
             self.status = rest(&self.state, next_due, slots);
         }

@@ -21,6 +21,9 @@ use crate::telemetry;
 /// The wait after a failed commit, doubled each time up to the second.
 const RETRY_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
 
+/// How long what is left over is tried again while the store is to be closed.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
 /// So many requests are enough for a group: it does not wait for what comes behind them.
 const ENOUGH: usize = 64;
 
@@ -52,10 +55,19 @@ pub(super) struct StoreActor {
     order: FinishedOrder,
     /// Failed commits in a row.
     failures: u32,
-    /// Whether nothing could be written since the last failure.
-    ailing: bool,
+    /// What the storage could not do, and has not done since.
+    ailing: Option<Ailing>,
+    /// Whether a group is left that is to be tried again or gone on with.
+    unfinished: bool,
     closing: Option<oneshot::Sender<()>>,
     linger: Linger,
+}
+
+/// What the storage last failed to do. A write shows that it can do both, a read only that it can be read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ailing {
+    Reads,
+    Writes,
 }
 
 /// Where groups are decided.
@@ -98,7 +110,8 @@ impl StoreActor {
             listeners: BTreeMap::new(),
             order: FinishedOrder::default(),
             failures: 0,
-            ailing: false,
+            ailing: None,
+            unfinished: false,
             closing: None,
             linger,
         }))
@@ -177,11 +190,21 @@ impl StoreActor {
             failed,
             unfinished,
             wrote,
+            read,
+            write_failed,
             ..
         } = settled;
-        if wrote && self.ailing {
-            self.ailing = false;
-            self.shared.health.committed();
+        let is_well = match self.ailing {
+            Some(Ailing::Reads) => wrote || read,
+            Some(Ailing::Writes) => wrote,
+            None => false,
+        };
+        if is_well {
+            self.ailing = None;
+            self.shared.health.recovered();
+        }
+        if failed.is_some() && self.ailing != Some(Ailing::Writes) {
+            self.ailing = Some(if write_failed { Ailing::Writes } else { Ailing::Reads });
         }
         for (work_id, listener) in listeners {
             let waiting = self.listeners.entry(work_id).or_default();
@@ -229,7 +252,8 @@ impl StoreActor {
         for event in &settled.events {
             match event {
                 Event::Completed { finished } => board.set_finished(finished, &mut self.order),
-                Event::Retrying { work_id, due, attempts, .. } => {
+                Event::Retrying { work_id, due, attempts, .. }
+                | Event::Moved { work_id, due, attempts } => {
                     board.set_pending(*work_id, *attempts, Some(*due));
                 }
                 _ => {}
@@ -249,6 +273,7 @@ impl StoreActor {
         let keeps = !again.is_empty() || unfinished;
         let count = again.len();
         self.kept = again;
+        self.unfinished = keeps;
         let Some(error) = failed else {
             self.failures = 0;
             if !self.inbox.is_empty() {
@@ -261,7 +286,6 @@ impl StoreActor {
             return;
         };
         telemetry::storage_failed(&error, count);
-        self.ailing = true;
         self.shared.health.failed(self.shared.seams.segment(), &error);
         if let StorageError::Poisoned(_) = error {
             self.give_up(&error);
@@ -269,7 +293,10 @@ impl StoreActor {
         if !self.inbox.is_empty() {
             self.flush_soon(ctx);
         } else if keeps {
-            let (first, longest) = RETRY_BACKOFF;
+            let (first, longest) = match self.closing {
+                Some(_) => (RETRY_BACKOFF.0, CLOSE_LIMIT / 10),
+                None => RETRY_BACKOFF,
+            };
             let pause = (first * 2u32.saturating_pow(self.failures)).min(longest);
             self.failures = (self.failures + 1).min(16);
             ctx.run_later(pause, |store, ctx| store.flush_soon(ctx));
@@ -286,12 +313,14 @@ impl StoreActor {
         for listener in std::mem::take(&mut self.listeners).into_values().flatten() {
             listener.fail(error);
         }
+        self.unfinished = false;
         self.shared.board.close();
     }
 
     /// Closes the storage when somebody waits for that and nothing is left to write.
     fn close_if_done(&mut self, ctx: &mut Context<Self>) {
-        if self.closing.is_some() && !self.flushing && self.inbox.is_empty() {
+        let is_done = !self.flushing && !self.unfinished && self.inbox.is_empty();
+        if self.closing.is_some() && is_done {
             self.close(ctx);
         }
     }
@@ -403,6 +432,8 @@ impl Handler<Close> for StoreActor {
 
     fn handle(&mut self, Close(reply): Close, ctx: &mut Self::Context) {
         self.closing = Some(reply);
+        // A storage that stays broken takes nothing any more.
+        ctx.run_later(CLOSE_LIMIT, |store, ctx| store.close(ctx));
         self.flush_soon(ctx);
     }
 }

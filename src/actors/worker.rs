@@ -240,8 +240,8 @@ fn begin(control: &Arc<Control>) -> Begun {
                 let span = telemetry::attempt_span(&cx.control);
                 let _entered = span.enter();
                 // It may have waited for a thread until nobody wanted it any more.
-                if cx.control.stage().is_abort() {
-                    return RunResult::Canceled;
+                if !cx.control.may_begin() {
+                    return RunResult::HandedBack;
                 }
                 guarded(|| run(cx.control.spec.args.as_bytes(), &cx))
             });

@@ -21,8 +21,7 @@ const SEARCH_PAGE: usize = 200_000;
 
 impl Committer {
     pub(super) fn enqueue(&mut self, group: &mut Group, request: Enqueue) {
-        let Enqueue { pool, works, fresh, on_finish, reply } = request;
-        let counted = works.len() as u64;
+        let Enqueue { works, fresh, on_finish, counted, reply } = request;
         let mut answers = Vec::with_capacity(works.len());
         group.changes.reserve(works.len());
         let first = works.first().map(|(spec, _)| spec.work_id);
@@ -49,7 +48,7 @@ impl Committer {
             }
             _ => {}
         }
-        group.receipts.push(Receipt::Enqueue { pool, counted, answers, reply });
+        group.receipts.push(Receipt::Enqueue { counted, answers, reply });
     }
 
     /// Enqueues are events only where somebody wants to see every work.
@@ -77,8 +76,13 @@ impl Committer {
         let pool = fact.map(|work| &self.pools[work.spec.pool.0 as usize]);
         let read_until = pool.map_or(group.now, |pool| pool.read_until);
         let arrival = arrivals::run_now(fact, group.now, read_until);
+        let attempts = fact.map_or(0, |work| work.attempts);
         if let Some(change) = arrival.change {
             self.push(group, change);
+            if let Some(Change::MovePendingStart { to, .. }) = group.changes.last() {
+                let due = to.segment;
+                group.settled.events.push(Event::Moved { work_id, due, attempts });
+            }
         }
         arrival.answer
     }

@@ -12,6 +12,7 @@ use crate::model::{
     Change, Cursors, Demand, Key, Name, PendingTable, PoolId, Retry, RunNumber, Segment, Turn,
     WorkFact, WorkId,
 };
+use crate::shared::Admitted;
 use crate::storage::StorageError;
 use crate::transaction::Writes;
 
@@ -117,8 +118,7 @@ impl Group {
 
 pub(super) enum Receipt {
     Enqueue {
-        pool: PoolId,
-        counted: u64,
+        counted: Admitted,
         answers: Vec<EnqueueAnswer>,
         reply: Option<Reply<Vec<EnqueueAnswer>>>,
     },

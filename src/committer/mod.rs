@@ -26,7 +26,7 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 
 use crate::engine::arrivals::EnqueueAnswer;
-use crate::model::{Change, PoolId, Segment, WorkFact, WorkId};
+use crate::model::{Change, Segment, WorkFact, WorkId};
 use crate::shared::Shared;
 use crate::storage::{Fsync, Storage, StorageError};
 use crate::transaction::Writes;
@@ -58,6 +58,9 @@ pub(crate) struct Committer {
     limbo: Option<Limbo>,
     /// Whether the last commit waits to be synced with the next.
     unsynced: bool,
+    /// Whether the group under way has written or read something, whatever for.
+    wrote: bool,
+    has_read: bool,
     closed: bool,
 }
 
@@ -99,8 +102,16 @@ impl Committer {
             changes: Vec::new(),
             limbo: None,
             unsynced: false,
+            wrote: false,
+            has_read: false,
             closed: false,
         })
+    }
+
+    /// What the tables say of works, for the suite that backends pass.
+    #[cfg(feature = "conformance")]
+    pub fn facts(&mut self, work_ids: &[WorkId]) -> Result<Vec<Option<WorkFact>>, StorageError> {
+        self.storage.facts(work_ids)
     }
 
     /// Gives the storage back. Dropping the committer does so too.
@@ -112,12 +123,19 @@ impl Committer {
 
     /// Decides and commits one group.
     pub fn run(&mut self, requests: Vec<Request>) -> Settled {
+        let mut settled = self.run_group(requests);
+        settled.wrote = std::mem::take(&mut self.wrote);
+        settled.read = std::mem::take(&mut self.has_read);
+        settled
+    }
+
+    fn run_group(&mut self, requests: Vec<Request>) -> Settled {
         if let Some(limbo) = self.limbo.take() {
             let mut settled = self.resolve(limbo);
             if settled.unfinished {
                 let error = settled.failed.take().unwrap_or(StorageError::Conflict);
                 let refused = self.refuse(requests, error);
-                return Settled { unfinished: true, ..refused };
+                return Settled { unfinished: true, write_failed: true, ..refused };
             }
             settled.again.extend(requests);
             return settled;
@@ -170,6 +188,7 @@ impl Committer {
             false => {
                 let mut facts = std::mem::take(&mut self.facts);
                 facts.extend(ids.iter().copied().zip(self.storage.facts(&ids)?));
+                self.has_read = true;
                 facts
             }
         };
@@ -242,7 +261,7 @@ impl Committer {
         match self.storage.commit(&mut group.changes, group.now, fsync) {
             Ok(()) => {
                 self.unsynced = fsync == Fsync::WithNext;
-                group.settled.wrote = true;
+                self.wrote = true;
                 self.committed(group)
             }
             // These say for certain that nothing was written, or that nothing more can be found out.
@@ -258,6 +277,7 @@ impl Committer {
         match self.happened(&limbo.witness) {
             Ok(true) => {
                 self.unsynced = true;
+                self.wrote = true;
                 self.committed(limbo.group)
             }
             Ok(false) => self.refused(limbo.group, limbo.error),
@@ -266,7 +286,12 @@ impl Committer {
             }
             Err(error) => {
                 self.limbo = Some(limbo);
-                Settled { failed: Some(error), unfinished: true, ..Settled::default() }
+                Settled {
+                    failed: Some(error),
+                    write_failed: true,
+                    unfinished: true,
+                    ..Settled::default()
+                }
             }
         }
     }
@@ -297,7 +322,8 @@ impl Committer {
     }
 
     fn refused(&mut self, group: Group, error: StorageError) -> Settled {
-        let mut settled = Settled { failed: Some(error.clone()), ..Settled::default() };
+        let mut settled =
+            Settled { failed: Some(error.clone()), write_failed: true, ..Settled::default() };
         self.fail(&mut settled, group, error);
         settled
     }
@@ -343,8 +369,8 @@ impl Committer {
         for receipt in group.receipts {
             let error = error.clone();
             match receipt {
-                Receipt::Enqueue { pool, counted, reply, .. } => {
-                    self.uncount(pool, counted);
+                Receipt::Enqueue { counted, reply, .. } => {
+                    drop(counted);
                     if let Some(reply) = reply {
                         settled.answer(move || drop(reply.send(Err(error))));
                     }
@@ -394,9 +420,6 @@ impl Committer {
         let mut settled = Settled { failed: Some(error.clone()), ..Settled::default() };
         for request in requests {
             let error = error.clone();
-            if let Request::Enqueue(enqueue) = &request {
-                self.uncount(enqueue.pool, enqueue.works.len() as u64);
-            }
             let answer: Box<dyn FnOnce() + Send> = match request {
                 Request::Enqueue(Enqueue { reply: Some(reply), .. }) => {
                     Box::new(move || drop(reply.send(Err(error))))
@@ -433,23 +456,11 @@ impl Committer {
         settled
     }
 
-    /// Takes back what a handle has counted for an enqueue that did not happen.
-    fn uncount(&self, pool: PoolId, works: u64) {
-        if let Some(pool) = self.shared.pool_by_id(pool)
-            && !planted!(PendingLeaks)
-        {
-            pool.leave(works);
-        }
-    }
-
     fn give_receipt(&self, settled: &mut Settled, receipt: Receipt) {
         match receipt {
-            Receipt::Enqueue { pool, answers, reply, .. } => {
-                let duplicates =
-                    answers.iter().filter(|answer| **answer == EnqueueAnswer::Duplicate).count();
-                if duplicates > 0 {
-                    self.uncount(pool, duplicates as u64);
-                }
+            Receipt::Enqueue { counted, answers, reply } => {
+                let is_new = |answer: &&EnqueueAnswer| **answer == EnqueueAnswer::Enqueued;
+                counted.enqueued(answers.iter().filter(is_new).count() as u64);
                 if let Some(reply) = reply {
                     settled.answers.push(Box::new(move || drop(reply.send(Ok(answers)))));
                 }

@@ -27,18 +27,18 @@ impl Committer {
                 settled.answer(move || drop(reply.send(opened)));
             }
             Request::Statuses { work_ids, reply } => {
-                let statuses = self.statuses(&work_ids);
+                let statuses = self.noting(|it| it.statuses(&work_ids));
                 settled.answer(move || drop(reply.send(statuses)));
             }
             Request::Explain { work_id, reply } => {
-                let found = self.explain(work_id);
+                let found = self.noting(|it| it.explain(work_id));
                 settled.answer(move || drop(reply.send(found)));
             }
             Request::Works { filter, reply } => {
-                let page = self.works(&filter);
+                let page = self.noting(|it| it.works(&filter));
                 settled.answer(move || drop(reply.send(page)));
             }
-            Request::Observe { work_id } => match self.statuses(&[work_id]) {
+            Request::Observe { work_id } => match self.noting(|it| it.statuses(&[work_id])) {
                 Ok(statuses) => {
                     settled.observed.extend(statuses.into_iter().map(|status| (work_id, status)))
                 }
@@ -48,7 +48,7 @@ impl Committer {
                 }
             },
             Request::Listen { work_id, listener } => match self
-                .statuses(&[work_id])
+                .noting(|it| it.statuses(&[work_id]))
                 .map(|mut all| all.pop())
             {
                 Ok(Some(WorkStatus::Finished(row))) => {
@@ -67,11 +67,28 @@ impl Committer {
             }
             Request::Forget => self.forget_expired(),
             Request::Counts { pool, reply } => {
-                let counts = self.counts(pool);
+                let counts = self.noting(|it| it.counts(pool));
                 settled.answer(move || drop(reply.send(counts)));
             }
             _ => debug_assert!(false, "everything else is decided in its group"),
         }
+    }
+
+    /// Reads, and notes that it went well.
+    fn noting<T>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
+        let answer = read(self);
+        self.has_read |= answer.is_ok();
+        answer
+    }
+
+    /// Commits what belongs to no group.
+    fn write(&mut self, changes: &mut Vec<Change>, fsync: Fsync) -> Result<(), StorageError> {
+        self.storage.commit(changes, self.clock, fsync)?;
+        self.wrote = true;
+        Ok(())
     }
 
     pub(super) fn read_batch(
@@ -83,6 +100,7 @@ impl Committer {
         let batch =
             self.storage.read_batch(pool, demand, self.clock).map_err(AdvanceError::Unread)?;
         let entry = &mut self.pools[pool.0 as usize];
+        self.has_read = true;
         entry.read_until = self.clock;
         entry.news = News::default();
         entry.parked = match batch.is_empty() {
@@ -105,7 +123,7 @@ impl Committer {
             Change::PutGlobals { pool, name, config: config.clone() },
             Change::PutState { pool, state },
         ];
-        self.storage.commit(&mut changes, self.clock, Fsync::Now)?;
+        self.write(&mut changes, Fsync::Now)?;
         let entry = &mut self.pools[pool.0 as usize];
         entry.fence = state.fence();
         entry.cursors = state.cursors;
@@ -173,7 +191,7 @@ impl Committer {
                 }
             }
             if !changes.is_empty() {
-                self.storage.commit(&mut changes, self.clock, Fsync::Now)?;
+                self.write(&mut changes, Fsync::Now)?;
             }
         }
     }
@@ -236,7 +254,7 @@ impl Committer {
         let mut changes: Vec<_> =
             expired.into_iter().map(|work_id| Change::DeleteFinished { work_id }).collect();
         if !changes.is_empty() {
-            let _ = self.storage.commit(&mut changes, self.clock, Fsync::WithNext);
+            let _ = self.write(&mut changes, Fsync::WithNext);
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::model::{
     Batch, Change, Claimed, Counts, Demand, Failure, Finished, Name, Payload, PoolId, RunNumber,
     Segment, Spec, Turn, WorkId,
 };
+use crate::shared::Admitted;
 use crate::storage::StorageError;
 use crate::sync::oneshot;
 
@@ -136,11 +137,11 @@ impl Listener {
 }
 
 pub(crate) struct Enqueue {
-    pub pool: PoolId,
     pub works: Vec<(Arc<Spec>, Segment)>,
     /// Whether no other work can have these ids.
     pub fresh: bool,
     pub on_finish: Option<OnFinish>,
+    pub counted: Admitted,
     pub reply: Option<Reply<Vec<EnqueueAnswer>>>,
 }
 
@@ -208,13 +209,44 @@ pub(crate) struct PoolOpened {
 
 /// What happened, for the board, the listeners and the log.
 pub(crate) enum Event {
-    Enqueued { spec: Arc<Spec>, due: Segment },
-    Retrying { work_id: WorkId, pool: PoolId, function: Option<Name>, due: Segment, attempts: u32 },
-    Completed { finished: Arc<Finished> },
-    Stale { work_id: WorkId, run: RunNumber },
-    OnCompleteFailed { work_id: WorkId, pool: PoolId, name: Name, follow_up: WorkId },
-    SlowMutation { function: Name, took: Duration },
-    Unregistered { work_id: WorkId, pool: PoolId },
+    Enqueued {
+        spec: Arc<Spec>,
+        due: Segment,
+    },
+    Retrying {
+        work_id: WorkId,
+        pool: PoolId,
+        function: Option<Name>,
+        due: Segment,
+        attempts: u32,
+    },
+    Completed {
+        finished: Arc<Finished>,
+    },
+    Stale {
+        work_id: WorkId,
+        run: RunNumber,
+    },
+    OnCompleteFailed {
+        work_id: WorkId,
+        pool: PoolId,
+        name: Name,
+        follow_up: WorkId,
+    },
+    SlowMutation {
+        function: Name,
+        took: Duration,
+    },
+    Unregistered {
+        work_id: WorkId,
+        pool: PoolId,
+    },
+    /// Its wait was ended.
+    Moved {
+        work_id: WorkId,
+        due: Segment,
+        attempts: u32,
+    },
 }
 
 /// What is to be sent once a group is decided.
@@ -239,7 +271,11 @@ pub(crate) struct Settled {
     pub tally: Tally,
     /// Whether something was committed.
     pub wrote: bool,
-    /// Why nothing was committed.
+    /// Whether something was read.
+    pub read: bool,
+    /// Whether it was a commit that failed, rather than a read.
+    pub write_failed: bool,
+    /// Why nothing was committed, or what could not be read.
     pub failed: Option<StorageError>,
     /// Whether the committer needs another call, also if there is no message: a group is in limbo.
     pub unfinished: bool,

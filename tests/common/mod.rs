@@ -14,8 +14,8 @@ use actix_workpool::model::{Change, Segment};
 use actix_workpool::storage::Redb;
 use actix_workpool::storage::{Fsync, Memory, Opened, Storage, StorageError};
 use actix_workpool::{
-    ActionKey, Completion, OnComplete, PoolConfig, Runtime, RuntimeBuilder, StartError,
-    Transaction, WorkError, Workpool,
+    ActionContext, ActionKey, Completion, OnComplete, PoolConfig, Runtime, RuntimeBuilder,
+    StartError, Transaction, WorkError, Workpool,
 };
 use tokio::sync::watch;
 
@@ -101,6 +101,31 @@ pub async fn start_again(builder: impl Fn() -> RuntimeBuilder) -> Runtime {
 
 /// Answers its argument.
 pub const ECHO: ActionKey<u64, u64> = ActionKey::new("echo");
+
+/// Does what [`task`] is told.
+pub const TASK: ActionKey<u64, u64> = ActionKey::new("task");
+
+/// Registers [`TASK`], which comes to `then`; with 0 only when the gate is open.
+pub fn task<Fut>(
+    builder: RuntimeBuilder,
+    gate: &Gate,
+    then: impl Fn(u64, ActionContext) -> Fut + Clone + Send + Sync + 'static,
+) -> RuntimeBuilder
+where
+    Fut: Future<Output = Result<u64, WorkError>> + 'static,
+{
+    let gate = gate.clone();
+    builder.action_fn(TASK, move |n, cx: ActionContext| {
+        let (gate, then) = (gate.clone(), then.clone());
+        async move {
+            if n == 0 {
+                cx.progress_note(3, Some(4), "at the gate");
+                gate.pass().await;
+            }
+            then(n, cx).await
+        }
+    })
+}
 
 pub trait WithEcho {
     fn echo(self) -> Self;
