@@ -193,7 +193,7 @@ pub struct WorkPage {
     /// The works, in the order of the listing.
     pub works: Vec<ListedWork>,
     /// For [`WorkFilter::after`]; `None` at the end. There may be one also where a page has few works or none: a
-    /// filter looks at a bounded number of works for each page.
+    /// bounded number of works, and of bytes of what they carry, is looked at for each page.
     pub next: Option<Cursor>,
 }
 

@@ -3,12 +3,11 @@
 mod common;
 
 use actix_workpool::{
-    ActionContext, ActionKey, ConfigError, Cursor, OutcomeKind, PoolConfig, PoolError, Runtime,
-    RuntimeBuilder, WorkError, WorkFilter, WorkId, WorkPage, WorkStatus, Workpool,
+    ActionKey, ConfigError, Cursor, OutcomeKind, PoolConfig, PoolError, Runtime, RuntimeBuilder,
+    WorkError, WorkFilter, WorkId, WorkPage, WorkStatus, Workpool,
 };
 use common::*;
 
-const TASK: ActionKey<u64, u64> = ActionKey::new("task");
 const OTHER: ActionKey<u64, u64> = ActionKey::new("other");
 
 fn config() -> PoolConfig {
@@ -17,22 +16,13 @@ fn config() -> PoolConfig {
 
 /// `TASK` 0 waits at the gate, 1 fails, and anything else succeeds, as `OTHER` always does.
 fn functions(builder: RuntimeBuilder, gate: &Gate) -> RuntimeBuilder {
-    let gate = gate.clone();
-    let task = move |n, cx: ActionContext| {
-        let gate = gate.clone();
-        async move {
-            match n {
-                0 => {
-                    cx.progress_note(1, None, "at the gate");
-                    gate.pass().await;
-                }
-                1 => return Err(WorkError::non_retryable("no luck")),
-                _ => {}
-            }
-            Ok(n)
+    let builder = task(builder, gate, |n, _| async move {
+        match n {
+            1 => Err(WorkError::non_retryable("no luck")),
+            n => Ok(n),
         }
-    };
-    builder.action_fn(TASK, task).action_fn(OTHER, |n, _| async move { Ok(n) })
+    });
+    builder.action_fn(OTHER, |n, _| async move { Ok(n) })
 }
 
 fn ids(page: &WorkPage) -> Vec<WorkId> {
@@ -201,6 +191,34 @@ fn a_page_of_a_rare_function_looks_at_a_bounded_number_of_works() {
         rare.sort_unstable();
         assert_eq!(found, rare);
         assert!((3..=6).contains(&pages), "{pages}");
+        runtime.shutdown(secs(0)).await;
+    });
+}
+
+#[test]
+fn a_page_looks_at_a_bounded_number_of_bytes() {
+    run_paused(async {
+        const LARGE: ActionKey<String, String> = ActionKey::new("large");
+        let builder = builder().action_fn(LARGE, |text, _| async move { Ok(text) });
+        let (runtime, pool) = start(builder, config()).await;
+        let many = (0..60).map(|_| LARGE.call("x".repeat(500_000)));
+        let mut works: Vec<_> = Vec::new();
+        for function in many {
+            works.push(pool.enqueue(function).run_after(secs(60)).await.unwrap().id());
+        }
+        let a_few = |pages: usize| assert!((3..=6).contains(&pages), "{pages}");
+        let (found, pages) = all(&runtime, WorkFilter::pending(), 100).await;
+        assert_eq!(found, works);
+        a_few(pages);
+        let absent = WorkFilter::pending().function("other");
+        let (found, pages) = all(&runtime, absent, 100).await;
+        assert!(found.is_empty());
+        a_few(pages);
+        pool.idle().await.unwrap();
+        let (mut found, pages) = all(&runtime, WorkFilter::finished(), 100).await;
+        found.sort_unstable();
+        assert_eq!(found, works);
+        a_few(pages);
         runtime.shutdown(secs(0)).await;
     });
 }

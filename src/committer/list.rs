@@ -6,17 +6,55 @@ use super::Committer;
 use super::read::status_of;
 use crate::board::WorkStatus;
 use crate::list::{Cursor, Listed, ListedWork, OutcomeKind, Place, WorkFilter, WorkPage};
-use crate::model::{Key, Name, PoolId, RunningRow, Segment, WorkFact, WorkId};
+use crate::model::{Key, Name, Outcome, PoolId, RunningRow, Segment, WorkFact, WorkId};
 use crate::storage::StorageError;
 
 /// How many works a page looks at, if a filter takes few of them: more would keep the store from its work.
 const MOST_LOOKED_AT: usize = 2_000;
 
-/// How many finished works are read at once. Their results may be large.
-const FINISHED_STEP: usize = 100;
+/// And after so many bytes of arguments and results, which the storage reads with them, it ends.
+const MOST_BYTES: usize = 8 << 20;
 
-/// How many works that wait are read at once while most are filtered out.
-const PENDING_STEP: usize = 500;
+/// How many works are read at first, while nobody knows how large they are.
+const FIRST_STEP: usize = 16;
+
+/// At most so many works are read at once: more than are wanted, where most are filtered out.
+const LONGEST_STEP: usize = 200;
+
+/// What a page has cost so far.
+#[derive(Default)]
+struct Cost {
+    works: usize,
+    bytes: usize,
+}
+
+impl Cost {
+    fn add(&mut self, bytes: usize) {
+        self.works += 1;
+        self.bytes += bytes;
+    }
+
+    fn is_enough(&self) -> bool {
+        self.works >= MOST_LOOKED_AT || self.bytes >= MOST_BYTES
+    }
+
+    /// How many works to read next, if they are as large as those before.
+    fn next_step(&self, wanted: usize) -> usize {
+        let fitting = match self.works {
+            0 => FIRST_STEP,
+            works => (MOST_BYTES - self.bytes.min(MOST_BYTES)) / (self.bytes / works).max(1),
+        };
+        fitting.min(wanted).clamp(1, LONGEST_STEP)
+    }
+}
+
+fn bytes_of(outcome: &Outcome) -> usize {
+    match outcome {
+        Outcome::Success(output) => output.len(),
+        Outcome::Failed(failure) => failure.message.len(),
+        Outcome::Canceled => 0,
+    }
+}
 
 impl Committer {
     /// The works that a filter asks for.
@@ -35,9 +73,10 @@ impl Committer {
     ) -> Result<WorkPage, StorageError> {
         let pools = self.pools_of(filter);
         let mut works = Vec::new();
-        let mut looked_at = 0;
-        let step = filter.function.as_ref().map_or(filter.limit, |_| PENDING_STEP);
-        while looked_at < MOST_LOOKED_AT && works.len() < filter.limit {
+        let mut cost = Cost::default();
+        while !cost.is_enough() && works.len() < filter.limit {
+            let left = filter.limit - works.len();
+            let step = cost.next_step(filter.function.as_ref().map_or(left, |_| LONGEST_STEP));
             let rows = self.next_starts(&pools, after, step)?;
             let is_end = rows.len() < step;
             let ids: Vec<_> = rows.iter().map(|(_, work_id)| *work_id).collect();
@@ -46,7 +85,7 @@ impl Committer {
                 && let Some(((key, _), work)) = facts.next()
             {
                 after = Some(*key);
-                looked_at += 1;
+                cost.add(work.as_ref().map_or(0, |work| work.spec.args.as_bytes().len()));
                 let Some(work) = work.filter(|work| filter.takes_function(work.spec.function))
                 else {
                     continue;
@@ -131,15 +170,18 @@ impl Committer {
         mut before: Option<u64>,
     ) -> Result<WorkPage, StorageError> {
         let mut works = Vec::new();
-        let mut looked_at = 0;
-        while looked_at < MOST_LOOKED_AT {
-            let rows = self.storage.last_finished(before, FINISHED_STEP)?;
+        let mut cost = Cost::default();
+        while !cost.is_enough() {
+            let left = filter.limit - works.len();
+            let takes_all = filter.function.is_none() && filter.pool.is_none() && outcome.is_none();
+            let step = cost.next_step(if takes_all { left } else { LONGEST_STEP });
+            let rows = self.storage.last_finished(before, step)?;
             if rows.is_empty() {
                 return Ok(WorkPage { works, next: None });
             }
             for (number, row) in rows {
                 before = Some(number);
-                looked_at += 1;
+                cost.add(bytes_of(&row.outcome));
                 let pool = self.pool_name(row.pool);
                 if !filter.takes_function(row.function)
                     || filter.pool.as_deref().is_some_and(|name| name != pool.as_str())
