@@ -1,7 +1,17 @@
 //! Every backend passes the conformance suite.
 #![cfg(feature = "conformance")]
 
-use actix_workpool::storage::{Memory, conformance};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use actix_workpool::WorkId;
+use actix_workpool::model::{
+    Batch, Change, Counts, Cursors, Demand, Finished, Key, Name, Payload, PoolId, RunningRow,
+    Segment, Spec, StateRow, TableKey, WorkFact,
+};
+use actix_workpool::storage::{
+    Fsync, KeyRange, Memory, Opened, Storage, StorageError, conformance,
+};
 
 #[test]
 fn memory_conforms() {
@@ -33,4 +43,173 @@ fn redb_conforms() {
         }
     }
     std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// What is wrong with a backend.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Flaw {
+    CursorsIgnored,
+    ShownTooEarly,
+    OrderedBySeq,
+    BatchSizeIgnored,
+    FreeSlotsIgnored,
+    FreedSlotsIgnored,
+    LaneShown,
+    CancelForgotten,
+    AttemptsNotStored,
+    FactsBehind,
+    StateBehind,
+}
+
+/// Memory with a flaw.
+struct Flawed {
+    memory: Memory,
+    flaw: Flaw,
+    /// Whether it was opened before.
+    again: bool,
+    /// A state that the last commit has overtaken, told once.
+    behind: Option<StateRow>,
+    /// Whether no facts were asked for since a commit.
+    committed: bool,
+}
+
+macro_rules! hand_on {
+    ($(fn $name:ident($($argument:ident: $type:ty),*) -> $answer:ty;)*) => {$(
+        fn $name(&mut self, $($argument: $type),*) -> Result<$answer, StorageError> {
+            self.memory.$name($($argument),*)
+        }
+    )*};
+}
+
+impl Storage for Flawed {
+    fn may_block(&self) -> bool {
+        false
+    }
+
+    fn close(&mut self) {
+        self.memory.close();
+    }
+
+    hand_on! {
+        fn open() -> Opened;
+        fn finished(work_ids: &[WorkId]) -> Vec<Option<Arc<Finished>>>;
+        fn running(pool: PoolId) -> Vec<RunningRow>;
+        fn works(pool: PoolId, after: Option<WorkId>, limit: usize) -> Vec<WorkId>;
+        fn unregistered(pool: PoolId, after: Option<Key>, limit: usize) -> Vec<(Key, Arc<Spec>)>;
+        fn pending_starts(pool: PoolId, after: Option<Key>, until: Key, limit: usize)
+            -> Vec<(Key, WorkId)>;
+        fn counts(pool: PoolId, cursors: &Cursors) -> Counts;
+        fn expired(before: Segment, keep: u64, limit: usize) -> Vec<WorkId>;
+        fn last_finished(before: Option<u64>, limit: usize) -> Vec<(u64, Arc<Finished>)>;
+        fn get(table: Name, key: &TableKey) -> Option<Payload>;
+        fn scan(table: Name, range: &KeyRange, limit: usize) -> Vec<(TableKey, Payload)>;
+    }
+
+    fn facts(&mut self, work_ids: &[WorkId]) -> Result<Vec<Option<WorkFact>>, StorageError> {
+        let mut facts = self.memory.facts(work_ids)?;
+        if self.flaw == Flaw::FactsBehind && std::mem::take(&mut self.committed) {
+            facts.fill(None);
+        }
+        for fact in facts.iter_mut().flatten() {
+            fact.canceled &= self.flaw != Flaw::CancelForgotten;
+            if self.flaw == Flaw::AttemptsNotStored && self.again {
+                fact.attempts = 0;
+            }
+        }
+        Ok(facts)
+    }
+
+    fn state(&mut self, pool: PoolId) -> Result<StateRow, StorageError> {
+        match self.behind.take() {
+            Some(behind) => Ok(behind),
+            None => self.memory.state(pool),
+        }
+    }
+
+    fn read_batch(
+        &mut self,
+        pool: PoolId,
+        mut demand: Demand,
+        now: Segment,
+    ) -> Result<Batch, StorageError> {
+        let slots = usize::try_from(demand.free_slots).unwrap_or(0);
+        let mut until = now;
+        match self.flaw {
+            Flaw::CursorsIgnored => demand.cursors = Cursors::default(),
+            Flaw::ShownTooEarly => until = Segment(now.0 + 1),
+            Flaw::BatchSizeIgnored => demand.batch_size += 1,
+            Flaw::FreeSlotsIgnored => demand.free_slots = 100,
+            _ => {}
+        }
+        let mut batch = self.memory.read_batch(pool, demand, until)?;
+        batch.read_at = now;
+        match self.flaw {
+            Flaw::OrderedBySeq => batch.starts.sort_by_key(|row| row.key.seq),
+            Flaw::FreedSlotsIgnored if batch.starts.len() > slots => {
+                batch.next_due = Some(batch.starts[slots].key.segment);
+                batch.starts.truncate(slots);
+            }
+            _ => {}
+        }
+        Ok(batch)
+    }
+
+    fn commit(
+        &mut self,
+        changes: &mut Vec<Change>,
+        now: Segment,
+        fsync: Fsync,
+    ) -> Result<(), StorageError> {
+        for change in changes.iter_mut() {
+            match change {
+                Change::MovePendingStart { to, .. }
+                    if self.flaw == Flaw::LaneShown && to.segment == Segment::UNREGISTERED =>
+                {
+                    to.segment = now;
+                }
+                Change::PutState { pool, .. } if self.flaw == Flaw::StateBehind => {
+                    self.behind = Some(self.memory.state(*pool)?);
+                }
+                _ => {}
+            }
+        }
+        self.committed = true;
+        self.memory.commit(changes, now, fsync)
+    }
+}
+
+/// What the suite says of a backend with this flaw.
+fn complaint(flaw: Flaw) -> String {
+    let tables = Memory::new();
+    let mut again = false;
+    let mut open = move || {
+        let again = std::mem::replace(&mut again, true);
+        Flawed { memory: tables.clone(), flaw, again, behind: None, committed: false }
+    };
+    let panicked = std::panic::catch_unwind(AssertUnwindSafe(|| match flaw {
+        Flaw::FactsBehind | Flaw::StateBehind => conformance::lost_answers(open()),
+        _ => conformance::exercise(1, 0, open),
+    }));
+    let panicked = panicked.expect_err("a flaw is found");
+    panicked.downcast_ref::<String>().expect("a message").clone()
+}
+
+#[test]
+fn a_backend_with_a_flaw_is_told_which_case_finds_it_and_what_was_expected() {
+    for (flaw, case) in [
+        (Flaw::CursorsIgnored, "`rows behind the cursor`"),
+        (Flaw::ShownTooEarly, "`rows that are not due`"),
+        (Flaw::OrderedBySeq, "`order by segment and seq`"),
+        (Flaw::BatchSizeIgnored, "`batch size`"),
+        (Flaw::FreeSlotsIgnored, "`free slots`"),
+        (Flaw::FreedSlotsIgnored, "`slots freed by completions`"),
+        (Flaw::LaneShown, "`unregistered lane`"),
+        (Flaw::CancelForgotten, "`state table`, S9 canceled, retry decided, as committed"),
+        (Flaw::AttemptsNotStored, "`state table`, S3 completing, final, opened again"),
+        (Flaw::FactsBehind, "`lost answer of an enqueue`"),
+        (Flaw::StateBehind, "`lost answer of a turn that starts`"),
+    ] {
+        let said = complaint(flaw);
+        assert!(said.contains(case) && said.contains("expected"), "{flaw:?}: {said}");
+    }
 }

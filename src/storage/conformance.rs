@@ -1,7 +1,10 @@
 //! Is a backend right? It is when it cannot be told from [`Memory`] by what it answers.
 //!
-//! [`exercise`] makes both go through the same random life of works, commit by commit, and compares everything that can
-//! be asked after each; now and then the backend is closed and opened again. A failure names the seed.
+//! [`exercise`] first goes through named cases: what a turn is shown, and what the tables say of a work in each of its
+//! states, also when they are opened again. A failure names the case and what was expected. Then it makes both go
+//! through the same random life of works, commit by commit, and compares everything that can be asked after each; now
+//! and then the backend is closed and opened again. A failure names the seed. Last it loses answers of commits
+//! ([`lost_answers()`]).
 //!
 //! ```no_run
 //! use actix_workpool::storage::{Memory, conformance};
@@ -10,6 +13,9 @@
 //! // Opens the same tables each time: here memory itself stands in for a file.
 //! conformance::exercise(1, 200, || tables.clone());
 //! ```
+
+mod cases;
+mod lost_answers;
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -36,6 +42,7 @@ pub fn exercise<S: Storage>(seed: u64, commits: usize, mut open: impl FnMut() ->
     let mut backend = open();
     assert_eq!(backend.open().expect("the backend opens"), opened, "seed {seed}: an empty store");
     script.commit(&mut backend, Script::pools());
+    let mut backend = cases::go_through(&mut script, backend, &mut open);
     for number in 0..commits {
         script.now = Segment(script.now.0 + script.rng.u64(..5));
         let changes = script.draw();
@@ -53,6 +60,17 @@ pub fn exercise<S: Storage>(seed: u64, commits: usize, mut open: impl FnMut() ->
         }
     }
     backend.close();
+    drop(backend);
+    lost_answers(open());
+}
+
+/// Lets commits happen and says that they failed, and lets others not happen: by what the backend says then, the pool
+/// has to find out which. A part of [`exercise`], for a store of any content that is not open.
+///
+/// # Panics
+/// When it finds out wrongly, or something happens twice; the message names the case.
+pub fn lost_answers(storage: impl Storage) {
+    lost_answers::go_through(storage);
 }
 
 /// Draws changes, each valid after those before.
@@ -90,7 +108,7 @@ impl Script {
         (0..POOLS).map(globals).collect()
     }
 
-    fn commit(&mut self, backend: &mut impl Storage, changes: Vec<Change>) {
+    fn commit(&mut self, backend: &mut dyn Storage, changes: Vec<Change>) {
         let mut theirs = changes.clone();
         let mut ours = changes;
         let fsync = if self.rng.bool() { Fsync::Now } else { Fsync::WithNext };
@@ -99,9 +117,13 @@ impl Script {
         assert!(theirs.is_empty(), "seed {}: a commit empties its list", self.seed);
     }
 
-    fn key(&mut self, delay: u64) -> Key {
+    fn next_seq(&mut self) -> u64 {
         self.seq += 1;
-        Key { segment: Segment(self.now.0 + delay), seq: self.seq }
+        self.seq
+    }
+
+    fn key(&mut self, delay: u64) -> Key {
+        Key { segment: Segment(self.now.0 + delay), seq: self.next_seq() }
     }
 
     /// Changes of one commit, each valid after the one before.

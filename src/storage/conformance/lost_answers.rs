@@ -1,0 +1,261 @@
+//! Commits that happened and were answered by an error, and some that did not happen: the committer has to find out
+//! which, by what the backend says then.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use hashbrown::HashMap;
+
+use crate::clock::{Seams, SystemClock};
+use crate::committer::{Advance, BatchReady, Committer, Enqueue, Reply, Request, Settled};
+use crate::config::{PoolConfig, Retention};
+use crate::engine::arrivals::{AttemptReport, CancelAnswer, EnqueueAnswer, RunNowAnswer};
+use crate::model::{
+    ArgBytes, Change, Cursors, Demand, Finished, FunctionKind, InternalState, Key, Name, Outcome,
+    Payload, PoolId, RunResult, Segment, Spec, StateRow, WorkFact, WorkId,
+};
+use crate::registry::Registry;
+use crate::shared::{Admitted, PoolShared, Shared};
+use crate::storage::{Fsync, KeyRange, Opened, Storage, StorageError};
+use crate::sync::oneshot;
+
+const HEALTHY: u8 = 0;
+/// The commit happens, and an error says that it did not.
+const LOSES_ANSWERS: u8 = 1;
+/// The commit does not happen.
+const REFUSES: u8 = 2;
+
+/// A backend behind a bad line.
+struct BadLine<S> {
+    storage: S,
+    state: Arc<AtomicU8>,
+}
+
+macro_rules! hand_on {
+    ($(fn $name:ident($($argument:ident: $type:ty),*) -> $answer:ty;)*) => {$(
+        fn $name(&mut self, $($argument: $type),*) -> Result<$answer, StorageError> {
+            self.storage.$name($($argument),*)
+        }
+    )*};
+}
+
+impl<S: Storage> Storage for BadLine<S> {
+    fn may_block(&self) -> bool {
+        self.storage.may_block()
+    }
+
+    fn close(&mut self) {
+        self.storage.close();
+    }
+
+    hand_on! {
+        fn open() -> Opened;
+        fn facts(work_ids: &[WorkId]) -> Vec<Option<WorkFact>>;
+        fn finished(work_ids: &[WorkId]) -> Vec<Option<Arc<Finished>>>;
+        fn read_batch(pool: PoolId, demand: Demand, now: Segment) -> crate::model::Batch;
+        fn state(pool: PoolId) -> StateRow;
+        fn running(pool: PoolId) -> Vec<crate::model::RunningRow>;
+        fn works(pool: PoolId, after: Option<WorkId>, limit: usize) -> Vec<WorkId>;
+        fn unregistered(pool: PoolId, after: Option<Key>, limit: usize) -> Vec<(Key, Arc<Spec>)>;
+        fn pending_starts(pool: PoolId, after: Option<Key>, until: Key, limit: usize)
+            -> Vec<(Key, WorkId)>;
+        fn counts(pool: PoolId, cursors: &Cursors) -> crate::model::Counts;
+        fn expired(before: Segment, keep: u64, limit: usize) -> Vec<WorkId>;
+        fn last_finished(before: Option<u64>, limit: usize) -> Vec<(u64, Arc<Finished>)>;
+        fn get(table: Name, key: &crate::model::TableKey) -> Option<Payload>;
+        fn scan(table: Name, range: &KeyRange, limit: usize)
+            -> Vec<(crate::model::TableKey, Payload)>;
+    }
+
+    fn commit(
+        &mut self,
+        changes: &mut Vec<Change>,
+        now: Segment,
+        fsync: Fsync,
+    ) -> Result<(), StorageError> {
+        let lost = || Err(StorageError::Unavailable("the answer was lost".into()));
+        match self.state.swap(HEALTHY, Ordering::SeqCst) {
+            REFUSES => lost(),
+            LOSES_ANSWERS => {
+                self.storage.commit(changes, now, fsync)?;
+                lost()
+            }
+            _ => self.storage.commit(changes, now, fsync),
+        }
+    }
+}
+
+struct Line {
+    committer: Committer,
+    state: Arc<AtomicU8>,
+    pool: Arc<PoolShared>,
+    internal: InternalState,
+}
+
+fn expect<T: Debug + PartialEq>(case: &str, what: &str, told: T, expected: T) {
+    assert!(
+        told == expected,
+        "case `lost answer of {case}`, {what}: expected {expected:?}, the backend leads to {told:?}"
+    );
+}
+
+impl Line {
+    fn open(storage: impl Storage) -> Line {
+        let state = Arc::new(AtomicU8::new(HEALTHY));
+        let storage = Box::new(BadLine { storage, state: state.clone() });
+        let threads = tokio::runtime::Builder::new_current_thread().build();
+        let handle = threads.expect("a tokio runtime can be made").handle().clone();
+        let seams = Seams::new(Arc::new(SystemClock::new()), None);
+        let retention = Retention::default();
+        let shared =
+            Arc::new(Shared::new(Registry::default(), HashMap::new(), seams, retention, handle));
+        let mut committer = Committer::open(storage, shared.clone()).expect("the backend opens");
+        let (reply, mut answer) = oneshot::channel();
+        let (name, config) = (Name::from_static("lost answers"), PoolConfig::default());
+        let request = Request::OpenPool { name, config: config.clone(), reply };
+        answers(committer.run(vec![request]));
+        let opened = answer.try_recv().expect("an answer").expect("a pool is opened");
+        let pool = Arc::new(PoolShared::new(opened.pool, name, opened.pending, config.settings()));
+        shared.add_pool(pool.clone());
+        Line { committer, state, pool, internal: opened.claimed.state }
+    }
+
+    fn ask<T>(&mut self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, StorageError> {
+        let (reply, mut answer) = oneshot::channel();
+        answers(self.committer.run(vec![request(reply)]));
+        answer.try_recv().expect("it is answered at once")
+    }
+
+    /// Asks for a change whose commit is refused, and then for the same, of which the answer is lost.
+    fn change<T: Debug + PartialEq>(
+        &mut self,
+        case: &str,
+        request: impl Fn(&Arc<PoolShared>, Reply<T>) -> Request,
+        expected: T,
+    ) {
+        for (state, expected) in [(REFUSES, None), (LOSES_ANSWERS, Some(expected))] {
+            self.state.store(state, Ordering::SeqCst);
+            let pool = self.pool.clone();
+            let told = self.ask(|reply| request(&pool, reply)).ok();
+            let what = if expected.is_some() { "which happened" } else { "which did not" };
+            expect(case, what, told, expected);
+        }
+    }
+
+    /// As `change`, for a turn. Says whether the store committed it.
+    fn turn(&mut self, case: &str, changes: &[Change]) {
+        for (state, expected) in [(REFUSES, false), (LOSES_ANSWERS, true)] {
+            self.state.store(state, Ordering::SeqCst);
+            let mut next = InternalState { turn: self.internal.turn + 1, ..self.internal.clone() };
+            let mut changes = changes.to_vec();
+            changes.push(Change::PutState { pool: self.pool.id, state: StateRow::from(&next) });
+            let batch = self.advance(next.fence(), changes);
+            expect(case, "the turn is committed", batch, expected);
+            if !expected {
+                // As a loop does whose turn has failed.
+                let pool = self.pool.id;
+                let claimed = self.ask(|reply| Request::Claim { pool, reply });
+                next = claimed.expect("the pool is claimed").state;
+            }
+            self.internal = next;
+        }
+    }
+
+    fn advance(&mut self, turn: crate::model::Turn, changes: Vec<Change>) -> bool {
+        let demand = Demand { free_slots: 9, batch_size: 9, ..Demand::default() };
+        let advance = Advance { pool: self.pool.id, turn, changes, demand, saturated: false };
+        let settled = answers(self.committer.run(vec![Request::Advance(advance)]));
+        let batch = settled.batches.into_iter().map(|(_, BatchReady { batch, .. })| batch);
+        batch.last().is_some_and(|batch| batch.is_ok())
+    }
+
+    fn fact(&mut self, work_id: WorkId) -> Option<WorkFact> {
+        self.committer.facts(&[work_id]).expect("the backend answers").pop().flatten()
+    }
+}
+
+/// Lets everybody be answered.
+fn answers(mut settled: Settled) -> Settled {
+    for answer in std::mem::take(&mut settled.answers) {
+        answer();
+    }
+    settled
+}
+
+/// Drives the committer over a backend whose answers are lost.
+pub(super) fn go_through(storage: impl Storage) {
+    let mut line = Line::open(storage);
+    let pool = line.pool.id;
+    let works = [1, 2].map(|number| {
+        Arc::new(Spec {
+            work_id: WorkId::from_uuid(uuid::Uuid::from_u128(u128::MAX - number)),
+            pool,
+            kind: FunctionKind::Action,
+            function: Name::from_static("case"),
+            args: ArgBytes::new(b"1"),
+            enqueued_at: Segment(1),
+            options: None,
+        })
+    });
+    let later = Segment(u64::from(u32::MAX) << 16);
+    let [work_id, other] = [works[0].work_id, works[1].work_id];
+
+    let enqueue = |pool: &Arc<PoolShared>, reply| {
+        let counted = Admitted::new(pool.clone(), 2).expect("there is room");
+        let works = works.iter().map(|spec| (spec.clone(), later)).collect();
+        let reply = Some(reply);
+        Request::Enqueue(Enqueue { works, fresh: false, on_finish: None, counted, reply })
+    };
+    line.change("an enqueue", enqueue, vec![EnqueueAnswer::Enqueued; 2]);
+    expect("an enqueue", "works that are counted", line.pool.pending(), 2);
+    let (reply, mut again) = oneshot::channel();
+    let repeated = enqueue(&line.pool.clone(), reply);
+    answers(line.committer.run(vec![repeated]));
+    let told = again.try_recv().expect("an answer").ok();
+    expect("an enqueue", "repeated", told, Some(vec![EnqueueAnswer::Duplicate; 2]));
+
+    let run_now = |_: &_, reply| Request::RunNow { work_id, reply };
+    line.change("a run now", run_now, RunNowAnswer::Moved);
+    let key = line.fact(work_id).and_then(|fact| fact.pending_start);
+    let is_due = key.is_some_and(|key| key.segment < later);
+    expect("a run now", "the work is due", is_due, true);
+
+    let cancel = |_: &_, reply| Request::Cancel { work_ids: vec![other], reply };
+    line.change("a cancel", cancel, vec![CancelAnswer::Requested]);
+
+    let (started, generation) = (Segment(2), line.internal.generation);
+    let key = key.unwrap_or_default();
+    let start = Change::StartWork { work_id, pool, key, run: 1, started, generation };
+    line.turn("a turn that starts", &[start]);
+    let runs = line.fact(work_id).map(|fact| (fact.runs, fact.running, fact.pending_start));
+    expect("a turn that starts", "the work", runs, Some((1, Some(generation), None)));
+
+    for state in [REFUSES, LOSES_ANSWERS, HEALTHY] {
+        line.state.store(state, Ordering::SeqCst);
+        let result = RunResult::Success(Payload::NULL);
+        let report = AttemptReport { work_id, run: 1, result };
+        let reports = Request::AttemptsFinished(vec![report]);
+        let kept = answers(line.committer.run(vec![reports])).again.len();
+        let expected = usize::from(state == REFUSES);
+        expect("a report", "reports that are tried again", kept, expected);
+    }
+    let fact = line.fact(work_id);
+    let attempts = fact.as_ref().map(|fact| (fact.attempts, fact.pending_completion.is_some()));
+    expect("a report", "the work", attempts, Some((1, true)));
+
+    let spec = works[0].clone();
+    let finished = Arc::new(Finished {
+        work_id,
+        pool,
+        function: spec.function,
+        outcome: Outcome::Success(Payload::NULL),
+        attempts: 1,
+        enqueued_at: spec.enqueued_at,
+        finished_at: Segment(3),
+    });
+    line.turn("a turn that completes", &[Change::CompleteWork { finished, spec }]);
+    expect("a turn that completes", "the work", line.fact(work_id), None);
+    expect("a turn that completes", "works that are left", line.fact(other).is_some(), true);
+    line.committer.close();
+}
