@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::{POOLS, Script};
 use crate::config::PoolConfig;
 use crate::model::{
-    ArgBytes, Batch, Change, Cursors, Demand, Finished, FunctionKind, Generation, Key, Name,
-    Outcome, Payload, PoolId, Retry, RunResult, Segment, Spec, WorkFact, WorkId,
+    ArgBytes, Batch, Change, Cursors, Demand, FailedAttempt, FailureKind, Finished, FunctionKind,
+    Generation, History, Key, Name, Outcome, Payload, PoolId, Retry, RunResult, Segment, Spec,
+    WorkFact, WorkId,
 };
 use crate::storage::{Storage, StorageError};
 
@@ -373,8 +374,17 @@ fn every_state(case: &mut Case<'_>) -> Vec<State> {
     let completion = Some(case.finish(one(s10), 3, again)[0]);
     let key = case.key(8);
     let work_id = s10.1.work_id;
-    case.commit(vec![Change::RetryWork { work_id, pool, completion, key, attempts: 1 }]);
-    let fact = WorkFact { attempts: 1, runs: 1, ..waits(&(key, s10.1.clone())) };
+    let history = History::from_iter([FailedAttempt {
+        attempt: 1,
+        started: at(1),
+        ended: at(3),
+        kind: FailureKind::Error,
+        message: "no luck".into(),
+    }]);
+    let after = history.clone();
+    case.commit(vec![Change::RetryWork { work_id, pool, completion, key, attempts: 1, history }]);
+    let waits = waits(&(key, s10.1.clone()));
+    let fact = WorkFact { attempts: 1, runs: 1, history: after, ..waits };
     put("S10 enqueued again", s10, Some(fact));
 
     case.finish(one(gone), 3, Retry::No);
@@ -386,7 +396,9 @@ fn every_state(case: &mut Case<'_>) -> Vec<State> {
         outcome: Outcome::Success(Payload::NULL),
         attempts: 1,
         enqueued_at: spec.enqueued_at,
+        started: Some(at(2)),
         finished_at: at(9),
+        details: None,
     };
     case.commit(vec![Change::CompleteWork { finished: Arc::new(finished), spec }]);
     put("completed", gone, None);

@@ -252,7 +252,9 @@ pub(super) fn go_through(storage: impl Storage) {
         outcome: Outcome::Success(Payload::NULL),
         attempts: 1,
         enqueued_at: spec.enqueued_at,
+        started: Some(Segment(2)),
         finished_at: Segment(3),
+        details: None,
     });
     line.turn("a turn that completes", &[Change::CompleteWork { finished, spec }]);
     expect("a turn that completes", "the work", line.fact(work_id), None);
