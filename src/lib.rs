@@ -67,6 +67,7 @@ pub mod engine;
 mod enqueue;
 mod error;
 mod explain;
+mod figures;
 mod function;
 mod handle;
 mod list;

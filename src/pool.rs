@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::actors::Recipient;
+use crate::actors::{Inspection, Recipient};
 use crate::board::{Progress, WorkStatus};
 use crate::committer::{CancelAll, Enqueue as EnqueueRequest, Reply, Request};
 use crate::config::{PoolConfig, Settings};
@@ -421,13 +421,18 @@ impl Workpool {
     /// # Errors
     /// When the runtime is gone or the storage failed.
     pub async fn diagnostics(&self) -> Result<Diagnostics, PoolError> {
+        Ok(self.diagnosed().await?.0)
+    }
+
+    /// The same, with what its loop says of itself.
+    pub(crate) async fn diagnosed(&self) -> Result<(Diagnostics, Inspection), PoolError> {
         let main = self.pool.main.get().ok_or(PoolError::Closed)?;
         let inspection = main.inspect().await.map_err(|_| PoolError::Closed)?;
         let pool = self.pool.id;
         let (counts, unregistered_names) =
             self.ask(|reply| Request::Counts { pool, reply }).await?;
         let Counts { waiting, running, completing, canceling, unregistered, oldest_due } = counts;
-        Ok(Diagnostics {
+        let diagnostics = Diagnostics {
             pool: self.pool.name,
             waiting,
             running,
@@ -440,7 +445,8 @@ impl Workpool {
             run_status: inspection.status,
             turn: inspection.turn,
             report: inspection.report,
-        })
+        };
+        Ok((diagnostics, inspection))
     }
 
     /// The attempts that are running, those that started first in front.

@@ -15,10 +15,10 @@ use actix_workpool::web::{
     workpool_dashboard,
 };
 use actix_workpool::{
-    ActionKey, JoinError, PoolConfig, RetryBehavior, Runtime, RuntimeBuilder, WorkError, WorkId,
-    Workpool,
+    ActionKey, Clock, JoinError, PoolConfig, RetryBehavior, Runtime, RuntimeBuilder, WorkError,
+    WorkId, Workpool,
 };
-use common::{run_real, secs, soon, start};
+use common::{ms, run_paused, run_real, secs, soon, start};
 use serde_json::{Value, json};
 
 const ECHO: ActionKey<Value, Value> = ActionKey::new("echo");
@@ -266,6 +266,70 @@ fn the_overview_has_each_pool_and_its_large_numbers_as_text() {
         assert_eq!((&alone["name"], &alone["waiting"]), (&json!("p"), &json!("1")));
         assert_eq!(ask(&dashboard, get("/api/pools/other")).await.code(), "unknown_pool");
         soon(runtime.shutdown(Duration::ZERO)).await;
+    });
+}
+
+/// A clock that starts with a slot of the figures.
+struct FromTheSlot(tokio::time::Instant);
+
+impl Clock for FromTheSlot {
+    fn now(&self) -> Duration {
+        secs(1_600_000_000) + self.0.elapsed()
+    }
+}
+
+#[test]
+fn rates_and_lags_are_those_of_the_last_minute_and_slots_remember_the_others() {
+    const NAP: ActionKey<bool, ()> = ActionKey::new("nap");
+    run_paused(async {
+        let builder = builder().clock(FromTheSlot(tokio::time::Instant::now())).action_fn(
+            NAP,
+            |succeeds, _| async move {
+                tokio::time::sleep(secs(1)).await;
+                match succeeds {
+                    true => Ok(()),
+                    false => Err(WorkError::non_retryable("no")),
+                }
+            },
+        );
+        let (runtime, pool) = start(builder, PoolConfig::default().max_parallelism(1)).await;
+        let dashboard = workpool_dashboard(runtime.clone(), insecure_allow_all());
+        let lately = async || ask(&dashboard, get("/api/pools/p")).await.json()["lately"].take();
+        let sum = |lately: &Value, what: &str| -> u64 {
+            let slots = lately["slots"].as_array().unwrap().iter();
+            slots.map(|slot| slot[what].as_u64().unwrap()).sum()
+        };
+        let before = lately().await;
+        assert_eq!((&before["completed_per_s"], &before["start_lag"]), (&json!(0.0), &json!(null)));
+
+        // They wait for one slot: 0 s, 1 s, 2 s … 19 s.
+        let works: Vec<_> = (0..20).map(|n| NAP.call(n % 4 != 0)).collect();
+        pool.enqueue_batch(works).await.unwrap();
+        pool.idle().await.unwrap();
+        tokio::time::sleep(ms(5_500)).await;
+        let now = lately().await;
+        // 20 in 65 s, of which 5 failed.
+        assert_eq!((&now["completed_per_s"], &now["failed_per_s"]), (&json!(0.308), &json!(0.077)));
+        let lag = |which: &str| now["start_lag"][which].as_u64().unwrap();
+        assert!((9_000..9_300).contains(&lag("p50_ms")), "{now}");
+        assert!((19_000..19_300).contains(&lag("p99_ms")), "{now}");
+        assert_eq!((sum(&now, "completed"), sum(&now, "failed")), (20, 5));
+        let slots = now["slots"].as_array().unwrap();
+        assert_eq!(slots.len(), 60);
+        let first = slots[57]["start_lag"]["p99_ms"].as_u64().unwrap();
+        assert!((9_000..9_300).contains(&first), "those of the first slot alone: {now}");
+        assert_eq!(slots[59]["start_lag"], json!(null));
+        let page = ask(&dashboard, get("/")).await.text;
+        assert!(page.contains("0.3/s") && page.matches("<svg").count() == 2, "{page}");
+        assert!(!page.contains("style="), "{page}");
+
+        tokio::time::sleep(secs(70)).await;
+        let later = lately().await;
+        assert_eq!((&later["completed_per_s"], &later["start_lag"]), (&json!(0.0), &json!(null)));
+        assert_eq!(sum(&later, "completed"), 20);
+        tokio::time::sleep(secs(600)).await;
+        assert_eq!(sum(&lately().await, "completed"), 0);
+        runtime.shutdown(Duration::ZERO).await;
     });
 }
 

@@ -19,6 +19,7 @@ use crate::engine::arrivals::AttemptReport;
 use crate::engine::run_status::{KickSource, rest};
 use crate::engine::{Launch, Lost, Step, TurnCx, demand, step};
 use crate::error::PoolError;
+use crate::figures::Figures;
 use crate::metrics;
 use crate::model::{
     Batch, Change, Claimed, InternalState, RunNumber, RunResult, RunStatus, RunningRow, Segment,
@@ -56,6 +57,8 @@ pub(super) struct MainActor {
     rng: fastrand::Rng,
 
     state: InternalState,
+    /// What was done lately. Written after commits and launches, copied for those who ask.
+    figures: Figures,
     /// The first reign of this loop: what a later one started, it has launched or knows that it has not.
     first_generation: Option<crate::model::Generation>,
     status: RunStatus,
@@ -134,6 +137,7 @@ impl MainActor {
             spawner,
             rng,
             state: InternalState::default(),
+            figures: Figures::default(),
             first_generation: None,
             status: RunStatus::Idle { generation },
             flight: None,
@@ -169,6 +173,7 @@ impl MainActor {
             self.config = config.clone().over(&self.config);
         }
         self.state = state;
+        self.figures.committed(&self.state.report, self.now());
         self.pool.gauge.set_running(self.state.running.len());
         self.claiming = false;
         self.lost.clear();
@@ -280,6 +285,7 @@ impl MainActor {
         for reply in configures {
             let _ = reply.send(Ok(()));
         }
+        self.figures.committed(&self.state.report, self.now());
         self.withhold(&mut launches);
         self.launch(launches);
         for work_id in signals {
@@ -314,6 +320,7 @@ impl MainActor {
         let max_result_bytes = self.config.settings().max_payload_bytes;
         let log_level = self.pool.settings().log_level;
         metrics::launched(&self.pool, &launches, now);
+        self.figures.launched(&launches, now);
         let mut attempts = Vec::with_capacity(launches.len());
         for launch in launches {
             let work_id = launch.spec.work_id;
@@ -676,6 +683,8 @@ impl Handler<Inspect> for MainActor {
             slots: self.slots(),
             turn: self.state.turn,
             report: self.state.report,
+            #[cfg(feature = "actix-web")]
+            recent: self.figures.recent(self.shared.seams.segment()),
             running,
         });
     }

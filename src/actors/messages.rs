@@ -110,6 +110,8 @@ pub(crate) struct Inspection {
     pub slots: usize,
     pub turn: u64,
     pub report: crate::model::Report,
+    #[cfg(feature = "actix-web")]
+    pub recent: crate::figures::Recent,
     pub running: Vec<RunningAttempt>,
 }
 

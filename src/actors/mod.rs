@@ -21,4 +21,4 @@ mod worker;
 
 pub use actix::Recipient;
 pub(crate) use boot::{Actors, start};
-pub(crate) use messages::{Drained, MainPort, RunningAttempt, StorePort, notifier};
+pub(crate) use messages::{Drained, Inspection, MainPort, RunningAttempt, StorePort, notifier};

@@ -4,13 +4,14 @@ use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix_web::dev::HttpServiceFactory;
 use actix_web::http::StatusCode;
 use actix_web::middleware::from_fn;
 use actix_web::{HttpMessage, HttpRequest, Resource, web};
 use tokio::sync::{Mutex, Semaphore};
+use tokio::time::Instant;
 
 use super::api::Answer;
 use super::authorizer::AnyAuthorizer;

@@ -9,7 +9,8 @@ use maud::{DOCTYPE, Markup, html};
 use super::api::Filter;
 use super::error::ApiError;
 use super::view::{
-    Big, ErrorView, Overview, PageView, PoolView, ProgressView, WorkDetail, WorkView,
+    Big, ErrorView, LatelyView, Overview, PageView, PoolView, ProgressView, SlotView, WorkDetail,
+    WorkView,
 };
 use super::{Permission, Permissions};
 use crate::config::MAX_PARALLELISM;
@@ -97,6 +98,7 @@ fn pool_card(pool: &PoolView, now: Big, may: Permissions) -> Markup {
                     None => { "–" }
                 }
             }
+            (lately(&pool.lately))
             dt { "Succeeded" } dd { (report.succeeded.0) }
             dt { "Failed" }
             dd {
@@ -131,6 +133,81 @@ fn pool_card(pool: &PoolView, now: Big, may: Permissions) -> Markup {
                 }
             }
         }
+    }
+}
+
+/// Rates and waits of the last minute, and how they were before.
+fn lately(lately: &LatelyView) -> Markup {
+    let minutes = lately.slots.len() as u64 * lately.slot_s / 60;
+    let label = |what: &str| format!("{what}, the last {minutes} minutes");
+    let series = |of: fn(&SlotView) -> Option<u32>| lately.slots.iter().map(of).collect::<Vec<_>>();
+    html! {
+        dt { "Throughput" }
+        dd {
+            (format!("{:.1}", lately.completed_per_s)) "/s"
+            @if lately.failed_per_s > 0.0 {
+                ", " span.bad { (format!("{:.1}", lately.failed_per_s)) "/s failed" }
+            }
+            (sparkline(&label("Completed and failed"), &[
+                ("main", series(|slot| Some(slot.completed))),
+                ("bad", series(|slot| (slot.failed > 0).then_some(slot.failed))),
+            ]))
+        }
+        dt { "Start lag" }
+        dd {
+            @match lately.start_lag {
+                Some(lag) => {
+                    (brief(lag.p50_ms)) span.soft { " p50" } ", "
+                    (brief(lag.p99_ms)) span.soft { " p99" }
+                }
+                None => { "–" }
+            }
+            (sparkline(&label("Start lag, p50 and p99"), &[
+                ("soft", series(|slot| slot.start_lag.map(|lag| lag.p99_ms))),
+                ("main", series(|slot| slot.start_lag.map(|lag| lag.p50_ms))),
+            ]))
+        }
+    }
+}
+
+/// How far apart two values of a sparkline are, and how high the highest is.
+const STEP: usize = 2;
+const HEIGHT: u64 = 20;
+
+/// Lines from the oldest value to the last one, with nothing where there is no value.
+fn sparkline(label: &str, lines: &[(&str, Vec<Option<u32>>)]) -> Markup {
+    let values = || lines.iter().flat_map(|(_, values)| values.iter().flatten());
+    let Some(highest) = values().copied().max() else { return html! {} };
+    let width = lines.iter().map(|(_, values)| values.len()).max().unwrap_or(0) * STEP;
+    let path = |values: &[Option<u32>]| {
+        let (mut path, mut is_on) = (String::new(), false);
+        for (place, value) in values.iter().enumerate() {
+            if let Some(value) = value {
+                let up = u64::from(*value) * HEIGHT * 10 / u64::from(highest.max(1));
+                let (x, y) = (place * STEP + 1, HEIGHT * 10 - up + 10);
+                let verb = if is_on { 'L' } else { 'M' };
+                // Writing to a string does not fail. A line of no length is a dot, which one value alone is.
+                let _ = write!(path, "{verb}{x} {}.{}", y / 10, y % 10);
+                path.push_str(if is_on { "" } else { "h0" });
+            }
+            is_on = value.is_some();
+        }
+        path
+    };
+    html! {
+        svg.spark viewBox={ "0 0 " (width) " " (HEIGHT + 2) } preserveAspectRatio="none" role="img"
+            aria-label=(label)
+        {
+            title { (label) }
+            @for (class, values) in lines { path class=(class) d=(path(values)) {} }
+        }
+    }
+}
+
+fn brief(millis: u32) -> String {
+    match millis {
+        0..10_000 => format!("{millis} ms"),
+        _ => lasting(millis.into()),
     }
 }
 

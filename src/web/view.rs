@@ -9,6 +9,7 @@ use super::dashboard::{Dashboard, Sensitive};
 use crate::board::{Progress, WorkStatus, shortened};
 use crate::error::PoolError;
 use crate::explain::{Ahead, Basis, Explanation, Why};
+use crate::figures::{Lag, Recent, SLOT, Slot};
 use crate::list::{Cursor, ListedWork, WorkPage};
 use crate::model::{
     FailedAttempt, Failure, FailureKind, Finished, Name, Outcome, Report, RunStatus, Segment,
@@ -76,6 +77,7 @@ pub(super) struct PoolView {
     pub run_status: &'static str,
     pub turn: Big,
     pub report: ReportView,
+    pub lately: LatelyView,
 }
 
 #[derive(Debug, PartialEq, Serialize)]
@@ -87,10 +89,70 @@ pub(super) struct ReportView {
     pub canceled: Big,
 }
 
+/// What a pool has done lately.
+#[derive(Debug, PartialEq, Serialize)]
+pub(super) struct LatelyView {
+    /// Works with an outcome, in the last minute and what there is of the slot under way.
+    pub completed_per_s: f64,
+    /// Those of them that failed for good.
+    pub failed_per_s: f64,
+    /// For how long what has started in that time was due by then.
+    pub start_lag: Option<LagView>,
+    /// How long each of the slots is.
+    pub slot_s: u64,
+    /// When the last slot, which is under way, has begun.
+    pub last_slot_from: Big,
+    /// Slots of time, oldest first.
+    pub slots: Vec<SlotView>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(super) struct SlotView {
+    pub completed: u32,
+    pub failed: u32,
+    /// `None` if nothing has started.
+    pub start_lag: Option<LagView>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(super) struct LagView {
+    pub p50_ms: u32,
+    pub p99_ms: u32,
+}
+
+impl From<Lag> for LagView {
+    fn from(Lag { p50, p99 }: Lag) -> LagView {
+        LagView { p50_ms: p50, p99_ms: p99 }
+    }
+}
+
+impl From<Recent> for LatelyView {
+    fn from(recent: Recent) -> LatelyView {
+        let Recent { window, completed, failed, lag, newest, slots } = recent;
+        // Three digits behind the point, so that it changes when there is something to see.
+        let per_second =
+            |count: u64| (count as f64 / window.as_secs_f64() * 1_000.0).round() / 1_000.0;
+        let slot = |Slot { completed, failed, lag }| SlotView {
+            completed,
+            failed,
+            start_lag: lag.map(LagView::from),
+        };
+        LatelyView {
+            completed_per_s: per_second(completed),
+            failed_per_s: per_second(failed),
+            start_lag: lag.map(LagView::from),
+            slot_s: SLOT.as_secs(),
+            last_slot_from: newest.into(),
+            slots: slots.into_iter().map(slot).collect(),
+        }
+    }
+}
+
 impl PoolView {
     pub async fn of(pool: &Workpool) -> Result<PoolView, PoolError> {
         let settings = pool.settings();
         let pending = Big(pool.pending());
+        let (diagnostics, inspection) = pool.diagnosed().await?;
         let Diagnostics {
             pool: name,
             waiting,
@@ -104,7 +166,7 @@ impl PoolView {
             run_status,
             turn,
             report: Report { completed, succeeded, failed, retries, canceled, last_report_ts: _ },
-        } = pool.diagnostics().await?;
+        } = diagnostics;
         Ok(PoolView {
             name,
             paused: settings.paused,
@@ -131,6 +193,7 @@ impl PoolView {
                 retries: Big(retries),
                 canceled: Big(canceled),
             },
+            lately: inspection.recent.into(),
         })
     }
 }
