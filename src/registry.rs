@@ -64,6 +64,11 @@ impl Registry {
         self.functions.get(&name)
     }
 
+    #[cfg(feature = "actix-web")]
+    pub fn iter(&self) -> impl Iterator<Item = (Name, &Registered)> {
+        self.functions.iter().map(|(name, registered)| (*name, registered))
+    }
+
     /// Whether this process has the code that a work needs.
     pub fn can_run(&self, spec: &Spec) -> bool {
         matches!(

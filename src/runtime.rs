@@ -79,6 +79,8 @@ impl Runtime {
             registry: Registry::default(),
             data: HashMap::new(),
             storage: Box::new(Memory::new()),
+            #[cfg(feature = "actix-web")]
+            store_kind: name_of::<Memory>(),
             pools: Vec::new(),
             worker_arbiters: None,
             blocking_threads: 512,
@@ -256,6 +258,8 @@ pub struct RuntimeBuilder {
     registry: Registry,
     data: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
     storage: Box<dyn Storage>,
+    #[cfg(feature = "actix-web")]
+    store_kind: &'static str,
     pools: Vec<(Name, PoolConfig)>,
     worker_arbiters: Option<usize>,
     blocking_threads: usize,
@@ -320,8 +324,12 @@ impl RuntimeBuilder {
     }
 
     /// Where works are kept; [`Memory`] if this is not called.
-    pub fn storage(mut self, storage: impl Storage) -> Self {
+    pub fn storage<S: Storage>(mut self, storage: S) -> Self {
         self.storage = Box::new(storage);
+        #[cfg(feature = "actix-web")]
+        {
+            self.store_kind = name_of::<S>();
+        }
         self
     }
 
@@ -386,13 +394,20 @@ impl RuntimeBuilder {
         let blocking = BlockingThreads::new(self.blocking_threads)?;
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
         let seams = Seams::new(clock, self.seed);
-        let shared = Arc::new(Shared::new(
+        let shared = Shared::new(
             self.registry,
             self.data,
             seams,
             self.retention,
             blocking.handle().ok_or(StartError::Closed)?,
-        ));
+        );
+        #[cfg(feature = "actix-web")]
+        let shared = {
+            let mut shared = shared;
+            shared.store_kind = self.store_kind;
+            shared
+        };
+        let shared = Arc::new(shared);
         let worker_arbiters = self.worker_arbiters.unwrap_or_else(|| {
             std::thread::available_parallelism().map_or(2, std::num::NonZero::get)
         });
@@ -410,4 +425,12 @@ impl RuntimeBuilder {
         };
         Ok(Runtime { inner: Arc::new(inner) })
     }
+}
+
+/// The last part of a type's name, as `Redb`.
+#[cfg(feature = "actix-web")]
+fn name_of<T>() -> &'static str {
+    let name = std::any::type_name::<T>();
+    let name = name.split('<').next().unwrap_or_default();
+    name.rsplit("::").next().unwrap_or_default()
 }

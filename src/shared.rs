@@ -23,6 +23,9 @@ pub(crate) struct Shared {
     pub seams: Seams,
     pub epoch: Epoch,
     pub retention: Retention,
+    /// The name of the storage's type.
+    #[cfg(feature = "actix-web")]
+    pub store_kind: &'static str,
     pub board: Board,
     pub health: StoreHealth,
     /// Runs blocking actions.
@@ -55,6 +58,8 @@ impl Shared {
             seams,
             epoch,
             retention,
+            #[cfg(feature = "actix-web")]
+            store_kind: "",
             board: Board::new(),
             health: StoreHealth::default(),
             blocking,

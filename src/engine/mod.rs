@@ -19,7 +19,7 @@ mod step;
 
 pub use recovery::Lost;
 pub use starts::Launch;
-pub use step::{Step, TurnCx, demand, step};
+pub use step::{MAX_BATCH, Step, TurnCx, demand, step};
 
 #[cfg(test)]
 mod tests;

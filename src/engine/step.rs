@@ -15,7 +15,7 @@ pub const REPORT_INTERVAL_MS: u64 = 60_000;
 
 /// At most this many rows of each pending table are handled in one turn, so that a flood in one pool does not
 /// keep the others waiting for longer than a millisecond or two.
-const MAX_BATCH: usize = 1_000;
+pub const MAX_BATCH: usize = 1_000;
 
 /// What a turn needs besides the state and the batch.
 pub struct TurnCx<'a> {

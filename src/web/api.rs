@@ -12,7 +12,7 @@ use serde_json::json;
 use super::Permission;
 use super::dashboard::{Dashboard, demand, in_time};
 use super::error::ApiError;
-use super::view::{PageView, PoolView, WorkDetail};
+use super::view::{ConfigView, PageView, PoolView, WorkDetail};
 use crate::config::PoolConfig;
 use crate::engine::arrivals::{CancelAnswer, RunNowAnswer};
 use crate::error::PoolError;
@@ -51,6 +51,10 @@ pub(super) async fn healthz(board: Board) -> Answer {
 
 pub(super) async fn overview(board: Board) -> Answer {
     Ok(HttpResponse::Ok().json(&*board.overview().await?))
+}
+
+pub(super) async fn config(board: Board) -> HttpResponse {
+    HttpResponse::Ok().json(ConfigView::of(board.runtime()))
 }
 
 pub(super) async fn works(board: Board, request: HttpRequest) -> Answer {
@@ -172,7 +176,7 @@ pub(super) struct Change {
 }
 
 pub(super) async fn page(board: &Dashboard, filter: &Filter) -> Result<PageView, ApiError> {
-    let page = in_time(board.runtime().works(filter.works()?)).await?;
+    let page = board.list(filter.works()?).await?;
     Ok(PageView::of(page, board))
 }
 
@@ -215,7 +219,12 @@ pub(super) async fn do_abort(
     work_id: WorkId,
     grace: Duration,
 ) -> Result<CancelAnswer, ApiError> {
-    control(board, work_id, async |pool| pool.abort(work_id, grace).await).await
+    // In two steps, of which the second is not to be lost because nobody waits for the first any more.
+    control(board, work_id, async |pool| {
+        let aborting = actix_web::rt::spawn(async move { pool.abort(work_id, grace).await });
+        aborting.await.map_err(|_| PoolError::Closed)?
+    })
+    .await
 }
 
 pub(super) async fn do_run(board: &Dashboard, work_id: WorkId) -> Result<RunNowAnswer, ApiError> {
@@ -278,6 +287,6 @@ fn answered(answer: impl Serialize) -> Answer {
 }
 
 /// Ids are those of a runtime, whichever pool is asked.
-fn any_pool(board: &Dashboard) -> Option<Workpool> {
+pub(super) fn any_pool(board: &Dashboard) -> Option<Workpool> {
     board.runtime().pools().into_iter().next()
 }

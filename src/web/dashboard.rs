@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::HttpServiceFactory;
-use actix_web::http::StatusCode;
+use actix_web::guard::fn_guard;
+use actix_web::http::header::{ALLOW, HeaderValue};
+use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::from_fn;
-use actix_web::{HttpMessage, HttpRequest, Resource, web};
+use actix_web::{HttpMessage, HttpRequest, Resource, Route, web};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 
@@ -18,8 +20,9 @@ use super::authorizer::AnyAuthorizer;
 use super::error::ApiError;
 use super::events::{self, MOST_CLIENTS};
 use super::view::Overview;
-use super::{Authorizer, Permission, Permissions, api, guard, pages};
+use super::{Authorizer, Permission, Permissions, api, bulk, guard, pages};
 use crate::error::PoolError;
+use crate::list::{WorkFilter, WorkPage};
 use crate::model::Name;
 use crate::runtime::Runtime;
 
@@ -31,6 +34,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The pools are looked at so often at most, however many are looking.
 const OVERVIEW_AGE: Duration = Duration::from_millis(250);
+
+/// So many listings are read at once: each takes the store from the pools for a moment.
+const MOST_LISTINGS: usize = 4;
 
 /// What a text was said for, when it is about to be shown. For [`Dashboard::redact`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,6 +65,10 @@ pub struct Dashboard {
     last: Arc<Mutex<Option<Last>>>,
     /// A place for each who listens.
     clients: Arc<Semaphore>,
+    /// A place for each listing that is read.
+    listings: Arc<Semaphore>,
+    /// The names under which the service may be asked; all, if nobody has said.
+    hosts: Option<Arc<[String]>>,
 }
 
 impl fmt::Debug for Dashboard {
@@ -77,6 +87,8 @@ pub fn workpool_dashboard(runtime: Runtime, authorizer: impl Authorizer) -> Dash
         redact: None,
         last: Arc::default(),
         clients: Arc::new(Semaphore::new(MOST_CLIENTS)),
+        listings: Arc::new(Semaphore::new(MOST_LISTINGS)),
+        hosts: None,
     }
 }
 
@@ -102,35 +114,74 @@ impl Dashboard {
         self
     }
 
+    /// Takes requests only for these names, as `Host` has them; the port does not matter. Others are answered with 421,
+    /// but for `healthz`. Without this every name will do.
+    ///
+    /// This keeps out pages that let their own name point here. See [the module](crate::web).
+    ///
+    /// ```
+    /// # use actix_workpool::{Runtime, web::{insecure_allow_all, workpool_dashboard}};
+    /// # fn with(runtime: Runtime) {
+    /// let dashboard = workpool_dashboard(runtime, insecure_allow_all())
+    ///     .hosts(["localhost", "127.0.0.1", "[::1]"]);
+    /// # }
+    /// ```
+    pub fn hosts<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.hosts = Some(names.into_iter().map(Into::into).collect());
+        self
+    }
+
     /// The scope under that prefix, such as `/workpool`. An empty one takes everything that nothing before it has taken.
     pub fn scope(&self, prefix: &str) -> impl HttpServiceFactory + use<> {
         let dashboard = self.clone();
-        let resource = |path: &str| -> Resource {
-            web::resource(path.to_owned()).default_service(web::to(not_allowed))
+        let resource = |path: &str, allowed: &'static str| -> Resource {
+            let refuse = move || async move { not_allowed(allowed) };
+            web::resource(path.to_owned()).default_service(web::to(refuse))
         };
+        let read = |path: &str| resource(path, READ);
+        let act = |path: &str| resource(path, "POST");
         web::scope(prefix.trim_end_matches('/'))
             .app_data(web::Data::new(self.clone()))
             .app_data(web::PayloadConfig::new(LARGEST_BODY))
-            .service(resource("/healthz").get(api::healthz))
-            .service(resource("/api/overview").get(api::overview))
-            .service(resource("/api/works").get(api::works))
-            .service(resource("/api/works/{id}").get(api::work))
-            .service(resource("/api/works/{id}/cancel").post(api::cancel))
-            .service(resource("/api/works/{id}/abort").post(api::abort))
-            .service(resource("/api/works/{id}/run").post(api::run))
-            .service(resource("/api/pools/{name}").get(api::pool).patch(api::configure))
-            .service(resource("/api/events").get(events::events))
-            .service(resource("").get(pages::without_slash))
-            .service(resource("/").get(pages::overview))
-            .service(resource("/works").get(pages::works))
-            .service(resource("/find").get(pages::find))
-            .service(resource("/works/{id}").get(pages::work))
-            .service(resource("/works/{id}/cancel").post(pages::cancel))
-            .service(resource("/works/{id}/abort").post(pages::abort))
-            .service(resource("/works/{id}/run").post(pages::run))
-            .service(resource("/pools/{name}").post(pages::configure))
-            .service(resource("/assets/workpool.css").get(pages::style))
-            .service(resource("/assets/workpool.js").get(pages::script))
+            .service(read("/healthz").route(reads().to(api::healthz)))
+            .service(read("/api/overview").route(reads().to(api::overview)))
+            .service(read("/api/config").route(reads().to(api::config)))
+            .service(read("/api/works").route(reads().to(api::works)))
+            .service(act("/api/works/cancel").post(bulk::cancel))
+            .service(act("/api/works/run").post(bulk::run))
+            .service(read("/api/works/{id}").route(reads().to(api::work)))
+            .service(act("/api/works/{id}/cancel").post(api::cancel))
+            .service(act("/api/works/{id}/abort").post(api::abort))
+            .service(act("/api/works/{id}/run").post(api::run))
+            .service(
+                resource("/api/pools/{name}", "GET, HEAD, PATCH")
+                    .route(reads().to(api::pool))
+                    .patch(api::configure),
+            )
+            .service(read("/api/events").route(reads().to(events::events)))
+            .service(read("").route(reads().to(pages::without_slash)))
+            .service(read("/").route(reads().to(pages::overview)))
+            .service(read("/config").route(reads().to(pages::config)))
+            .service(read("/works").route(reads().to(pages::works)))
+            .service(
+                resource("/works/cancel", "GET, HEAD, POST")
+                    .route(reads().to(pages::confirm_cancel))
+                    .post(pages::cancel_many),
+            )
+            .service(
+                resource("/works/run", "GET, HEAD, POST")
+                    .route(reads().to(pages::confirm_run))
+                    .post(pages::run_many),
+            )
+            .service(read("/find").route(reads().to(pages::find)))
+            .service(read("/works/{id}").route(reads().to(pages::work)))
+            .service(act("/works/{id}/cancel").post(pages::cancel))
+            .service(act("/works/{id}/abort").post(pages::abort))
+            .service(act("/works/{id}/run").post(pages::run))
+            .service(act("/pools/{name}").post(pages::configure))
+            .service(read("/assets/workpool.css").route(reads().to(pages::style)))
+            .service(read("/assets/workpool.js").route(reads().to(pages::script)))
+            .service(read("/assets/workpool.svg").route(reads().to(pages::icon)))
             .default_service(web::to(not_found))
             .wrap(from_fn(move |request, next| guard::guard(dashboard.clone(), request, next)))
     }
@@ -141,6 +192,20 @@ impl Dashboard {
 
     pub(super) fn authorizer(&self) -> &dyn AnyAuthorizer {
         &*self.authorizer
+    }
+
+    pub(super) fn known_hosts(&self) -> Option<&[String]> {
+        self.hosts.as_deref()
+    }
+
+    /// A page of works. One of few at a time: whoever waits for the others gives up at the same time.
+    pub(super) async fn list(&self, filter: WorkFilter) -> Result<WorkPage, ApiError> {
+        in_time(async {
+            // It is never closed.
+            let _place = self.listings.acquire().await.map_err(|_| PoolError::Closed)?;
+            self.runtime.works(filter).await
+        })
+        .await
     }
 
     pub(super) fn clients(&self) -> Arc<Semaphore> {
@@ -208,7 +273,17 @@ async fn not_found() -> Answer {
     Err(ApiError::new(StatusCode::NOT_FOUND, "not_found", "there is nothing here"))
 }
 
-async fn not_allowed() -> Answer {
+/// What a path takes that is only read.
+const READ: &str = "GET, HEAD";
+
+/// A route for those who read. The server sends no body to those who ask for the `HEAD`.
+fn reads() -> Route {
+    web::route()
+        .guard(fn_guard(|request| matches!(request.head().method, Method::GET | Method::HEAD)))
+}
+
+fn not_allowed(allowed: &'static str) -> Answer {
     let message = "this cannot be done here with this method";
-    Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message))
+    let error = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message);
+    Err(error.with_header(ALLOW, HeaderValue::from_static(allowed)))
 }

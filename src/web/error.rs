@@ -6,8 +6,8 @@ use std::borrow::Cow;
 use std::fmt;
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
-use actix_web::{HttpResponse, ResponseError};
+use actix_web::http::header::{HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use serde_json::json;
 
 use crate::error::{EnqueueError, JoinError, PoolError, QueryError};
@@ -19,6 +19,8 @@ pub(super) struct ApiError {
     pub status: StatusCode,
     pub code: &'static str,
     pub message: Cow<'static, str>,
+    /// What the answer says besides.
+    header: Option<(HeaderName, HeaderValue)>,
 }
 
 impl ApiError {
@@ -27,7 +29,24 @@ impl ApiError {
         code: &'static str,
         message: impl Into<Cow<'static, str>>,
     ) -> ApiError {
-        ApiError { status, code, message: message.into() }
+        ApiError { status, code, message: message.into(), header: None }
+    }
+
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> ApiError {
+        self.header = Some((name, value));
+        self
+    }
+
+    /// An answer without its body.
+    pub fn begin(&self) -> HttpResponseBuilder {
+        let mut answer = HttpResponse::build(self.status);
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            answer.insert_header((RETRY_AFTER, "1"));
+        }
+        if let Some(header) = &self.header {
+            answer.insert_header(header.clone());
+        }
+        answer
     }
 
     pub fn invalid(message: impl Into<Cow<'static, str>>) -> ApiError {
@@ -56,11 +75,7 @@ impl ResponseError for ApiError {
     }
 
     fn error_response(&self) -> HttpResponse {
-        let mut answer = HttpResponse::build(self.status);
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            answer.insert_header((RETRY_AFTER, "1"));
-        }
-        answer.json(json!({ "error": { "code": self.code, "message": self.message } }))
+        self.begin().json(json!({ "error": { "code": self.code, "message": self.message } }))
     }
 }
 
@@ -160,22 +175,19 @@ macro_rules! response_error {
 response_error!(PoolError, EnqueueError, QueryError, JoinError);
 
 impl super::Refusal {
-    pub(super) fn into_response(self) -> HttpResponse {
-        match self {
+    pub(super) fn into_error(self) -> Result<ApiError, Box<HttpResponse>> {
+        Ok(match self {
             super::Refusal::Unauthorized { challenge } => {
                 let error =
                     ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", "log in to go on");
-                let mut answer = error.error_response();
-                if let Some(challenge) = challenge {
-                    answer.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+                match challenge {
+                    Some(challenge) => error.with_header(WWW_AUTHENTICATE, challenge),
+                    None => error,
                 }
-                answer
             }
-            super::Refusal::Forbidden => {
-                ApiError::forbidden("this is not for you to see").error_response()
-            }
-            super::Refusal::Response(answer) => *answer,
-        }
+            super::Refusal::Forbidden => ApiError::forbidden("this is not for you to see"),
+            super::Refusal::Response(answer) => return Err(answer),
+        })
     }
 }
 

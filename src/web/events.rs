@@ -4,8 +4,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::http::StatusCode;
-use actix_web::{HttpResponse, ResponseError, web};
+use actix_web::http::{Method, StatusCode};
+use actix_web::{HttpRequest, HttpResponse, ResponseError, web};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -30,9 +30,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Then the client has to come again, and is looked at again.
 const LONGEST: Duration = Duration::from_secs(5 * 60);
 
+const KIND: &str = "text/event-stream";
+
 type Sender = mpsc::Sender<Result<web::Bytes, Infallible>>;
 
-pub(super) async fn events(board: Board) -> Answer {
+pub(super) async fn events(board: Board, request: HttpRequest) -> Answer {
+    if request.method() == Method::HEAD {
+        return Ok(HttpResponse::Ok().content_type(KIND).finish());
+    }
     let Ok(place) = board.clients().try_acquire_owned() else {
         let message = "too many are listening; ask for the overview now and then";
         return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_clients", message));
@@ -41,7 +46,7 @@ pub(super) async fn events(board: Board) -> Answer {
     let (sender, receiver) = mpsc::channel(1);
     actix_web::rt::spawn(tell(Dashboard::clone(&board), sender, place));
     let stream = ReceiverStream::new(receiver);
-    Ok(HttpResponse::Ok().content_type("text/event-stream").streaming(stream))
+    Ok(HttpResponse::Ok().content_type(KIND).streaming(stream))
 }
 
 /// Tells the client what changes until it goes, its time is up, or the runtime ends.

@@ -9,10 +9,11 @@ use actix_web::http::header::{
 use actix_web::http::uri::Authority;
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpMessage, HttpResponse, ResponseError};
+use actix_web::{Error, HttpMessage, HttpResponse};
 
 use super::dashboard::Dashboard;
 use super::error::ApiError;
+use super::pages;
 
 /// The longest path and query that is looked at.
 const LONGEST_URI: usize = 4 << 10;
@@ -34,60 +35,118 @@ const HEADERS: [(HeaderName, HeaderValue); 6] = [
     ),
 ];
 
-/// Lets a request through that comes from the right place and from somebody who may look.
+/// Lets a request through that comes from the right place and from somebody who may look. Where pages are, errors
+/// become pages.
 pub(super) async fn guard(
     dashboard: Dashboard,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
+    let base = base_of(request.match_info().unprocessed(), request.path());
     let mut answer = match check(&dashboard, &request).await {
         Ok(()) => next.call(request).await?.map_into_boxed_body(),
-        Err(refused) => request.into_response(refused),
+        Err(Refused::Error(error)) => request.error_response(error),
+        Err(Refused::Answer(answer)) => request.into_response(*answer),
     };
+    let error = answer.response().error().and_then(|error| error.as_error::<ApiError>());
+    if let (Some(base), Some(error)) = (base, error) {
+        let page = pages::error(&base, error);
+        answer = answer.into_response(page);
+    }
     for (name, value) in HEADERS {
         answer.headers_mut().insert(name, value);
     }
     Ok(answer)
 }
 
-async fn check(dashboard: &Dashboard, request: &ServiceRequest) -> Result<(), HttpResponse> {
+/// What leads from a page to the overview; `None` where there are no pages. `path` is below the scope, `whole` is not.
+fn base_of(path: &str, whole: &str) -> Option<String> {
+    if path == "/healthz" || path == "/api" || path.starts_with("/api/") {
+        return None;
+    }
+    Some(match path.strip_prefix('/') {
+        Some(path) => "../".repeat(path.matches('/').count()),
+        // Without its slash the scope is a page of what is around it.
+        None => format!("{}/", whole.rsplit('/').next().unwrap_or_default()),
+    })
+}
+
+/// Why a request goes no further.
+enum Refused {
+    Error(ApiError),
+    /// The authorizer's own words.
+    Answer(Box<HttpResponse>),
+}
+
+impl From<ApiError> for Refused {
+    fn from(error: ApiError) -> Refused {
+        Refused::Error(error)
+    }
+}
+
+async fn check(dashboard: &Dashboard, request: &ServiceRequest) -> Result<(), Refused> {
     if request.uri().to_string().len() > LONGEST_URI {
         let message = "the path and query are too long";
-        let error = ApiError::new(StatusCode::URI_TOO_LONG, "uri_too_long", message);
-        return Err(error.error_response());
+        return Err(ApiError::new(StatusCode::URI_TOO_LONG, "uri_too_long", message).into());
     }
     let reads = request.method() == Method::GET || request.method() == Method::HEAD;
     let path = request.match_info().unprocessed();
-    // Listening changes nothing, but takes one of few places.
-    if (!reads || path == "/api/events")
-        && !is_same_origin(request.headers(), request.uri().authority())
+    let host = host(request.headers(), request.uri().authority());
+    if let Some(known) = dashboard.known_hosts()
+        && path != "/healthz"
+        && !is_known(host, known)
     {
+        let message = "the service is not known by this name";
+        let status = StatusCode::MISDIRECTED_REQUEST;
+        return Err(ApiError::new(status, "unknown_host", message).into());
+    }
+    // Listening changes nothing, but takes one of few places.
+    if (!reads || path == "/api/events") && !is_same_origin(request.headers(), host) {
         let message = "the request comes from another site";
-        let error = ApiError::new(StatusCode::FORBIDDEN, "cross_site", message);
-        return Err(error.error_response());
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "cross_site", message).into());
     }
     if path == "/healthz" {
         return Ok(());
     }
-    let decision = dashboard.authorizer().decide(request.request()).await;
-    let permissions = decision.map_err(super::Refusal::into_response)?;
-    request.extensions_mut().insert(permissions);
-    Ok(())
+    match dashboard.authorizer().decide(request.request()).await {
+        Ok(permissions) => {
+            request.extensions_mut().insert(permissions);
+            Ok(())
+        }
+        Err(refusal) => Err(match refusal.into_error() {
+            Ok(error) => Refused::Error(error),
+            Err(answer) => Refused::Answer(answer),
+        }),
+    }
+}
+
+/// Under which name, and perhaps port, the service was asked.
+fn host<'a>(headers: &'a HeaderMap, authority: Option<&'a Authority>) -> Option<&'a str> {
+    match headers.get(HOST) {
+        Some(host) => host.to_str().ok(),
+        None => authority.map(Authority::as_str),
+    }
+}
+
+/// Whether a host is one of those names, on whatever port.
+fn is_known(host: Option<&str>, known: &[String]) -> bool {
+    let authority = host.and_then(|host| host.parse::<Authority>().ok());
+    // A name before an at sign is not a part of any host.
+    let authority = authority.filter(|authority| !authority.as_str().contains('@'));
+    authority.is_some_and(|authority| {
+        known.iter().any(|known| known.eq_ignore_ascii_case(authority.host()))
+    })
 }
 
 /// Whether a request that changes something was made by a page of the same origin, or by no page at all.
 ///
 /// Browsers say where a request comes from in `Sec-Fetch-Site`; where they do not, as without TLS, they say in `Origin`
 /// whose page has made it. One with neither comes from another program, which nobody can trick into sending it.
-fn is_same_origin(headers: &HeaderMap, authority: Option<&Authority>) -> bool {
+fn is_same_origin(headers: &HeaderMap, host: Option<&str>) -> bool {
     if let Some(site) = headers.get("sec-fetch-site") {
         return site == "same-origin" || site == "none";
     }
     let Some(origin) = headers.get(ORIGIN) else { return true };
-    let host = match headers.get(HOST) {
-        Some(host) => host.to_str().ok(),
-        None => authority.map(Authority::as_str),
-    };
     let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
     match (origin, host) {
         (Some(("http" | "https", origin)), Some(host)) => origin.eq_ignore_ascii_case(host),
@@ -103,7 +162,8 @@ mod tests {
         let pairs = headers
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
-        is_same_origin(&pairs.collect(), None)
+        let headers = pairs.collect();
+        is_same_origin(&headers, host(&headers, None))
     }
 
     #[test]
@@ -133,5 +193,33 @@ mod tests {
             assert!(!is_taken(&[("origin", origin)]), "{origin}");
         }
         assert!(is_taken(&[host]));
+    }
+
+    #[test]
+    fn hosts_are_known_by_their_names_on_any_port() {
+        let known = ["ops.example".to_owned(), "127.0.0.1".to_owned(), "[::1]".to_owned()];
+        for host in ["ops.example", "OPS.example:8080", "127.0.0.1:80", "[::1]:8080", "[::1]"] {
+            assert!(is_known(Some(host), &known), "{host}");
+        }
+        for host in
+            ["", "evil.example", "ops.example.evil", "ops.example@evil", "evil@ops.example", "::1"]
+        {
+            assert!(!is_known(Some(host), &known), "{host}");
+        }
+        assert!(!is_known(None, &known));
+    }
+
+    #[test]
+    fn each_page_knows_the_way_to_the_overview() {
+        for (path, whole, base) in [
+            ("/", "/ops/", Some("")),
+            ("", "/ops/workpool", Some("workpool/")),
+            ("/works/1", "/ops/works/1", Some("../")),
+            ("/works/1/cancel", "/works/1/cancel", Some("../../")),
+            ("/api/works", "/api/works", None),
+            ("/healthz", "/healthz", None),
+        ] {
+            assert_eq!(base_of(path, whole).as_deref(), base, "{path}");
+        }
     }
 }

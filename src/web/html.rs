@@ -7,15 +7,16 @@ use std::time::Duration;
 use maud::{DOCTYPE, Markup, html};
 
 use super::api::Filter;
+use super::bulk::{Bulk, BulkAction, Found};
 use super::error::ApiError;
 use super::view::{
-    Big, ErrorView, LatelyView, Overview, PageView, PoolView, ProgressView, SlotView, WorkDetail,
-    WorkView,
+    Big, ConfigView, ErrorView, LatelyView, Overview, PageView, PoolConfigView, PoolView,
+    ProgressView, RuntimeView, SlotView, WorkDetail, WorkView,
 };
 use super::{Permission, Permissions};
 use crate::config::MAX_PARALLELISM;
 use crate::explain::Lasting;
-use crate::model::Segment;
+use crate::model::{Name, Segment};
 
 /// A page around its content. `base` leads from the page to the overview.
 pub(super) fn page(base: &str, content: Markup) -> Markup {
@@ -27,6 +28,7 @@ pub(super) fn page(base: &str, content: Markup) -> Markup {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 title { "Workpool" }
                 link rel="stylesheet" href={ (base) "assets/workpool.css" };
+                link rel="icon" type="image/svg+xml" href={ (base) "assets/workpool.svg" };
                 script src={ (base) "assets/workpool.js" } defer {}
             }
             body {
@@ -39,6 +41,7 @@ pub(super) fn page(base: &str, content: Markup) -> Markup {
                         a href={ (base) "works?state=running" } { "Running" }
                         a href={ (base) "works?state=finished" } { "Finished" }
                         a href={ (base) "works?state=finished&outcome=failed" } { "Failed" }
+                        a href={ (base) "config" } { "Configuration" }
                     }
                     form method="get" action={ (base) "find" } role="search" {
                         input name="id" aria-label="Id of a work" placeholder="Id of a work"
@@ -115,23 +118,163 @@ fn pool_card(pool: &PoolView, now: Big, may: Permissions) -> Markup {
             }
         }
         @if may.allow(Permission::Configure) {
-            details {
-                summary { "Change…" }
-                form method="post" action={ "pools/" (name) } {
-                    label {
-                        "Parallelism"
-                        input type="number" name="max_parallelism" required
-                            min="0" max=(MAX_PARALLELISM) value=(pool.max_parallelism);
-                    }
-                    button { "Set for " (pool.name) }
+            (change_pool(pool.name, pool.max_parallelism, pool.paused, ""))
+        }
+    }
+}
+
+/// The forms that change a pool, and lead back to the page named, or to the overview.
+fn change_pool(pool: Name, max_parallelism: usize, paused: bool, back: &str) -> Markup {
+    let name = encoded(pool.as_str());
+    let action = match back {
+        "" => format!("pools/{name}"),
+        _ => format!("pools/{name}?back={back}"),
+    };
+    html! {
+        details {
+            summary { "Change…" }
+            form method="post" action=(action) {
+                label {
+                    "Parallelism"
+                    input type="number" name="max_parallelism" required
+                        min="0" max=(MAX_PARALLELISM) value=(max_parallelism);
                 }
-                form method="post" action={ "pools/" (name) } {
-                    input type="hidden" name="paused" value=(!pool.paused);
-                    button.danger[!pool.paused] {
-                        (if pool.paused { "Resume " } else { "Pause " }) (pool.name)
+                button { "Set for " (pool) }
+            }
+            form method="post" action=(action) {
+                input type="hidden" name="paused" value=(!paused);
+                button.danger[!paused] { (if paused { "Resume " } else { "Pause " }) (pool) }
+            }
+        }
+    }
+}
+
+pub(super) fn config(config: &ConfigView, may: Permissions) -> Markup {
+    html! {
+        h1 { "Configuration" }
+        ul.pools {
+            @for pool in &config.pools { li { (pool_config(pool, may)) } }
+        }
+        @if config.pools.is_empty() { p.soft { "There is no pool." } }
+        (runtime_config(&config.runtime))
+    }
+}
+
+fn pool_config(pool: &PoolConfigView, may: Permissions) -> Markup {
+    html! {
+        h2 { (pool.name) }
+        dl {
+            dt { "Parallelism" }
+            dd { (pool.max_parallelism) @if pool.paused { ", " span.busy { "paused" } } }
+            dt { "Default retry" }
+            dd {
+                @match pool.default_retry {
+                    Some(retry) => {
+                        (retry.max_attempts) " attempts, the first retry after "
+                        (lasting(retry.initial_backoff_ms.0)) ", then × " (retry.base)
                     }
+                    None => { "none" }
                 }
             }
+            dt { "Attempt timeout" }
+            dd {
+                @match pool.attempt_timeout_ms {
+                    Some(timeout) => { (lasting(timeout.0)) }
+                    None => { "none" }
+                }
+            }
+            dt { "Most pending" } dd { (pool.max_pending.0) }
+            dt { "Largest payload" } dd { (bytes(pool.max_payload_bytes.0)) }
+            dt { "Log level" } dd { (pool.log_level) }
+        }
+        @if may.allow(Permission::Configure) {
+            (change_pool(pool.name, pool.max_parallelism, pool.paused, "config"))
+        }
+    }
+}
+
+fn runtime_config(runtime: &RuntimeView) -> Markup {
+    let kept = [
+        runtime.retention.max_age_ms.map(|age| format!("for {}", lasting(age.0))),
+        runtime.retention.max_count.map(|count| format!("the last {}", count.0)),
+    ];
+    let kept: Vec<_> = kept.into_iter().flatten().collect();
+    html! {
+        h2 { "Runtime" }
+        dl {
+            dt { "Store" } dd { (runtime.store) }
+            dt { "Finished works" }
+            dd {
+                "kept "
+                (if kept.is_empty() { "for ever".to_owned() } else { kept.join(", at most ") })
+            }
+            dt { "Works per turn" } dd { "at most " (runtime.max_batch) }
+            dt { "Version" } dd { (runtime.version) }
+        }
+        h2 { "Functions" }
+        @if runtime.functions.is_empty() { p.soft { "None is registered." } } @else {
+            div.scroll { table {
+                thead { tr {
+                    th scope="col" { "Function" } th scope="col" { "Kind" }
+                    th scope="col" { "Retry" } th scope="col" { "Timeout" }
+                } }
+                tbody {
+                    @for function in &runtime.functions {
+                        tr {
+                            td data-label="Function" { code { (function.name) } }
+                            td data-label="Kind" { (function.kind) }
+                            td data-label="Retry" {
+                                @match function.max_attempts {
+                                    Some(1) => { "none" }
+                                    Some(attempts) => { (attempts) " attempts" }
+                                    None => { "as its pool" }
+                                }
+                            }
+                            td data-label="Timeout" {
+                                @match function.timeout_ms {
+                                    Some(timeout) => { (lasting(timeout.0)) }
+                                    None => { "as its pool" }
+                                }
+                            }
+                        }
+                    }
+                }
+            } }
+        }
+    }
+}
+
+/// What a bulk operation would do, and what the last one has done.
+pub(super) fn bulk(action: BulkAction, found: &Found, bulk: &Bulk, done: Option<usize>) -> Markup {
+    let (verb, past, sure) = match action {
+        BulkAction::Cancel => ("Cancel", "canceled", "Yes, cancel them"),
+        BulkAction::Run => ("Run now", "made due", "Yes, end their wait"),
+    };
+    let count = match found.more {
+        true => format!("{} or more", found.works.len()),
+        false => found.works.len().to_string(),
+    };
+    html! {
+        h1 { (verb) ": many works" }
+        @if let Some(done) = done { p.note role="status" { (done) " were " (past) "." } }
+        dl {
+            dt { "Pool" } dd { (if bulk.pool.is_empty() { "any" } else { &bulk.pool }) }
+            dt { "Function" } dd { (if bulk.function.is_empty() { "any" } else { &bulk.function }) }
+            dt { "Waiting" } dd { (count) }
+        }
+        @if found.works.is_empty() {
+            p.soft { "There is nothing to do." }
+        } @else {
+            @if found.more { p { "At most " (found.works.len()) " are taken at once." } }
+            form.controls method="post" action=(action.as_str()) {
+                input type="hidden" name="pool" value=(bulk.pool);
+                input type="hidden" name="function" value=(bulk.function);
+                button.danger[action == BulkAction::Cancel] { (sure) }
+            }
+        }
+        p {
+            a href={ "../works?state=pending&pool=" (encoded(&bulk.pool))
+                "&function=" (encoded(&bulk.function)) } { "Back to the works" }
         }
     }
 }
@@ -141,16 +284,22 @@ fn lately(lately: &LatelyView) -> Markup {
     let minutes = lately.slots.len() as u64 * lately.slot_s / 60;
     let label = |what: &str| format!("{what}, the last {minutes} minutes");
     let series = |of: fn(&SlotView) -> Option<u32>| lately.slots.iter().map(of).collect::<Vec<_>>();
+    // There is always less in the slot that is under way, which would look as if the pool slowed down.
+    let whole = |of: fn(&SlotView) -> Option<u32>| {
+        let mut series = series(of);
+        series.pop();
+        series
+    };
     html! {
         dt { "Throughput" }
         dd {
-            (format!("{:.1}", lately.completed_per_s)) "/s"
+            (rate(lately.completed_per_s))
             @if lately.failed_per_s > 0.0 {
-                ", " span.bad { (format!("{:.1}", lately.failed_per_s)) "/s failed" }
+                ", " span.bad { (rate(lately.failed_per_s)) " failed" }
             }
             (sparkline(&label("Completed and failed"), &[
-                ("main", series(|slot| Some(slot.completed))),
-                ("bad", series(|slot| (slot.failed > 0).then_some(slot.failed))),
+                ("main", whole(|slot| Some(slot.completed))),
+                ("bad", whole(|slot| (slot.failed > 0).then_some(slot.failed))),
             ]))
         }
         dt { "Start lag" }
@@ -204,6 +353,14 @@ fn sparkline(label: &str, lines: &[(&str, Vec<Option<u32>>)]) -> Markup {
     }
 }
 
+fn rate(per_second: f64) -> String {
+    match per_second {
+        0.0 | 10.0.. => format!("{per_second:.0}/s"),
+        1.0.. => format!("{per_second:.1}/s"),
+        _ => format!("{per_second:.2}/s"),
+    }
+}
+
 fn brief(millis: u32) -> String {
     match millis {
         0..10_000 => format!("{millis} ms"),
@@ -211,7 +368,7 @@ fn brief(millis: u32) -> String {
     }
 }
 
-pub(super) fn works(page: &PageView, filter: &Filter, now: Segment) -> Markup {
+pub(super) fn works(page: &PageView, filter: &Filter, now: Segment, may: Permissions) -> Markup {
     let state = match (filter.state.as_str(), filter.outcome.as_str()) {
         ("", "") => "pending",
         ("", _) => "finished",
@@ -242,6 +399,16 @@ pub(super) fn works(page: &PageView, filter: &Filter, now: Segment) -> Markup {
             label { "Pool" input name="pool" value=(filter.pool) maxlength="200"; }
             label { "Function" input name="function" value=(filter.function) maxlength="200"; }
             button { "Show" }
+        }
+        @if state == "pending" && !(filter.pool.is_empty() && filter.function.is_empty()) {
+            p.controls {
+                @for (action, label) in [(BulkAction::Run, "Run all now…"), (BulkAction::Cancel, "Cancel all…")] {
+                    @if may.allow(action.permission()) {
+                        a href={ "works/" (action.as_str()) "?pool=" (encoded(&filter.pool))
+                            "&function=" (encoded(&filter.function)) } { (label) }
+                    }
+                }
+            }
         }
         div #live data-poll {
             @if page.works.is_empty() { p.soft { "Nothing here." } } @else {
@@ -435,6 +602,14 @@ fn time(at: Big, now: Segment) -> Markup {
             @if at.0 > now.0 { "in " (lasting(at.0 - now.0)) }
             @else { (lasting(now.0 - at.0)) " ago" }
         }
+    }
+}
+
+fn bytes(bytes: u64) -> String {
+    match bytes {
+        0..1_024 => format!("{bytes} bytes"),
+        1_024..1_048_576 => format!("{} KiB", bytes / 1_024),
+        _ => format!("{} MiB", bytes / 1_048_576),
     }
 }
 

@@ -27,16 +27,28 @@
 //! | below the scope | |
 //! |---|---|
 //! | `/` | the overview as a page; from there lead links to works by state and to each work, with its controls |
-//! | `GET api/overview` | each pool in numbers |
+//! | `/works`, `/config` | works by state, from which all of a pool and function can be canceled or run; what is set |
+//! | `GET api/overview` | each pool in numbers; `lately` has the rates and the start lag of the last minute, and of the last ten in slots of ten seconds |
 //! | `GET api/works?pool=&state=&function=&outcome=&cursor=&limit=` | works by state (`pending`, `running`, `finished`), a page at a time |
+//! | `POST api/works/cancel?pool=&function=&limit=` | [`Permission::Cancel`]; all works that wait and are of that pool and function (one of the two may be left out), 1,000 at most; answers `{"done": 12, "more": false}` |
+//! | `POST api/works/run?pool=&function=&limit=` | [`Permission::RunNow`]; the same for those that are not due |
 //! | `GET api/works/{id}` | where a work is, and why |
 //! | `POST api/works/{id}/cancel` | [`Permission::Cancel`] |
 //! | `POST api/works/{id}/abort?grace_ms=` | [`Permission::Abort`] |
 //! | `POST api/works/{id}/run` | [`Permission::RunNow`] |
 //! | `GET api/pools/{name}` | one pool |
 //! | `PATCH api/pools/{name}` | [`Permission::Configure`]; takes `{"max_parallelism": 4, "paused": false}` |
+//! | `GET api/config` | what is set: of each pool, and of the runtime with its functions |
 //! | `GET api/events` | server-sent events: `overview` whenever something in it has changed, four times a second at most |
 //! | `GET healthz` | whether the store answers; open to everybody, and says nothing else |
+//!
+//! A method that a path does not take is answered with 405 and `Allow`; `HEAD` is taken wherever `GET` is. Below `api/`, and for
+//! `healthz`, errors are JSON; elsewhere they are pages.
+//!
+//! A page of another site can make a browser take a name of its own for the address of this service (DNS rebinding), and
+//! then is of the same origin. It gets no further than the authorizer lets it, for a browser keeps what it logs in with
+//! for each name; but one that asks for nothing, as [`insecure_allow_all`] or one that looks at addresses, lets it in. Say by
+//! [`Dashboard::hosts`] which names the service has.
 //!
 //! To end a service, stop the server first and then [shut the runtime down](crate::Runtime::shutdown). The server has to
 //! leave signals to the program for that (`HttpServer::disable_signals`): one that handles them stops the whole actix
@@ -46,6 +58,7 @@
 //! `{"error":{"code":"…","message":"…"}}`.
 mod api;
 mod authorizer;
+mod bulk;
 mod dashboard;
 mod error;
 mod events;

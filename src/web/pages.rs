@@ -6,17 +6,21 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::LOCATION;
 use actix_web::{HttpRequest, HttpResponse, web};
 use maud::Markup;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Permission;
 use super::api::{self, Board, Body, Change, Filter};
+use super::bulk::{self, Bulk, BulkAction};
 use super::dashboard::{Dashboard, demand, permissions};
 use super::error::ApiError;
 use super::html;
-use super::view::WorkDetail;
+use super::view::{ConfigView, WorkDetail};
 
 /// How long an attempt that is aborted is given to end by itself.
 const GRACE: Duration = Duration::from_secs(5);
+
+const HTML: &str = "text/html; charset=utf-8";
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -38,7 +42,73 @@ pub(super) async fn works(board: Board, request: HttpRequest) -> HttpResponse {
 async fn works_of(board: &Dashboard, request: &HttpRequest) -> Result<Markup, ApiError> {
     let filter: Filter = api::query(request.query_string())?;
     let works = api::page(board, &filter).await?;
-    Ok(html::works(&works, &filter, board.runtime().shared().seams.segment()))
+    let now = board.runtime().shared().seams.segment();
+    Ok(html::works(&works, &filter, now, permissions(request)))
+}
+
+pub(super) async fn config(board: Board, request: HttpRequest) -> HttpResponse {
+    let config = ConfigView::of(board.runtime());
+    page("", Ok(html::config(&config, permissions(&request))))
+}
+
+pub(super) async fn confirm_cancel(board: Board, request: HttpRequest) -> HttpResponse {
+    page("../", confirm(&board, &request, BulkAction::Cancel).await)
+}
+
+pub(super) async fn confirm_run(board: Board, request: HttpRequest) -> HttpResponse {
+    page("../", confirm(&board, &request, BulkAction::Run).await)
+}
+
+/// How many works it would be done to, and the form that does it. Counting asks for as much as doing.
+async fn confirm(
+    board: &Dashboard,
+    request: &HttpRequest,
+    action: BulkAction,
+) -> Result<Markup, ApiError> {
+    demand(request, action.permission())?;
+    let Confirm { pool, function, done } = api::query(request.query_string())?;
+    let bulk = Bulk { pool, function, ..Bulk::default() };
+    let found = bulk::find(board, action, &bulk).await?;
+    Ok(html::bulk(action, &found, &bulk, done))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Confirm {
+    #[serde(default)]
+    pool: String,
+    #[serde(default)]
+    function: String,
+    /// To how many works it was just done.
+    done: Option<usize>,
+}
+
+pub(super) async fn cancel_many(board: Board, request: HttpRequest, body: Body) -> HttpResponse {
+    act_on_many(&board, &request, body, BulkAction::Cancel).await
+}
+
+pub(super) async fn run_many(board: Board, request: HttpRequest, body: Body) -> HttpResponse {
+    act_on_many(&board, &request, body, BulkAction::Run).await
+}
+
+async fn act_on_many(
+    board: &Dashboard,
+    request: &HttpRequest,
+    body: Body,
+    action: BulkAction,
+) -> HttpResponse {
+    let done: Result<String, ApiError> = async {
+        demand(request, action.permission())?;
+        let bulk: Bulk = form(request, body)?;
+        let done = bulk::act(board, action, &bulk).await?.done;
+        let (pool, function) = (html::encoded(&bulk.pool), html::encoded(&bulk.function));
+        Ok(format!("{}?pool={pool}&function={function}&done={done}", action.as_str()))
+    }
+    .await;
+    match done {
+        Ok(next) => redirect(StatusCode::SEE_OTHER, &next),
+        Err(error) => page("../", Err(error)),
+    }
 }
 
 /// Where the form ends that looks for a work by its id.
@@ -113,19 +183,37 @@ pub(super) async fn configure(
     name: web::Path<String>,
     body: Body,
 ) -> HttpResponse {
-    let done: Result<(), ApiError> = async {
+    let done: Result<&str, ApiError> = async {
         demand(&request, Permission::Configure)?;
         let pool = board.runtime().pool(&name)?;
-        let body = api::body_of(&request, body, FORM)?;
-        let body = std::str::from_utf8(&body);
-        let body = body.map_err(|_| ApiError::invalid("the form is not UTF-8"))?;
-        api::do_configure(&board, &pool, api::query::<Change>(body)?).await
+        let Back { back } = api::query(request.query_string())?;
+        let back = match back.as_str() {
+            "" => "../",
+            "config" => "../config",
+            _ => return Err(ApiError::invalid("back is config")),
+        };
+        api::do_configure(&board, &pool, form::<Change>(&request, body)?).await?;
+        Ok(back)
     }
     .await;
     match done {
-        Ok(()) => redirect(StatusCode::SEE_OTHER, "../"),
+        Ok(back) => redirect(StatusCode::SEE_OTHER, back),
         Err(error) => page("../", Err(error)),
     }
+}
+
+/// The page that a form came from, if it was not the overview.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Back {
+    #[serde(default)]
+    back: String,
+}
+
+fn form<T: DeserializeOwned>(request: &HttpRequest, body: Body) -> Result<T, ApiError> {
+    let body = api::body_of(request, body, FORM)?;
+    let body = std::str::from_utf8(&body);
+    api::query(body.map_err(|_| ApiError::invalid("the form is not UTF-8"))?)
 }
 
 pub(super) async fn style() -> HttpResponse {
@@ -136,6 +224,10 @@ pub(super) async fn style() -> HttpResponse {
 pub(super) async fn script() -> HttpResponse {
     let script = include_str!("assets/workpool.js");
     HttpResponse::Ok().content_type("text/javascript; charset=utf-8").body(script)
+}
+
+pub(super) async fn icon() -> HttpResponse {
+    HttpResponse::Ok().content_type("image/svg+xml").body(include_str!("assets/workpool.svg"))
 }
 
 fn back_to_work(id: &str, done: Result<impl Serialize, ApiError>) -> HttpResponse {
@@ -155,10 +247,16 @@ fn redirect(status: StatusCode, location: &str) -> HttpResponse {
 
 /// A page, or the page that says why there is none. `base` leads from it to the overview.
 fn page(base: &str, content: Result<Markup, ApiError>) -> HttpResponse {
-    let (status, content) = match content {
-        Ok(content) => (StatusCode::OK, content),
-        Err(error) => (error.status, html::error(&error)),
-    };
-    let page = html::page(base, content).into_string();
-    HttpResponse::build(status).content_type("text/html; charset=utf-8").body(page)
+    match content {
+        Ok(content) => {
+            HttpResponse::Ok().content_type(HTML).body(html::page(base, content).into_string())
+        }
+        Err(said) => error(base, &said),
+    }
+}
+
+/// The page that says what is wrong.
+pub(super) fn error(base: &str, error: &ApiError) -> HttpResponse {
+    let page = html::page(base, html::error(error)).into_string();
+    error.begin().content_type(HTML).body(page)
 }

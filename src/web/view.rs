@@ -1,21 +1,26 @@
 //! What is shown of pools and works, as the API sends it. Everything that may be secret is redacted here.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::dashboard::{Dashboard, Sensitive};
 use crate::board::{Progress, WorkStatus, shortened};
+use crate::config::{LogLevel, Retention, Settings};
+use crate::engine::MAX_BATCH;
 use crate::error::PoolError;
 use crate::explain::{Ahead, Basis, Explanation, Why};
 use crate::figures::{Lag, Recent, SLOT, Slot};
+use crate::function::RetryPolicy;
 use crate::list::{Cursor, ListedWork, WorkPage};
 use crate::model::{
     FailedAttempt, Failure, FailureKind, Finished, Name, Outcome, Report, RunStatus, Segment,
     WorkId,
 };
 use crate::pool::{Diagnostics, Workpool};
+use crate::registry::{Code, Registered};
 use crate::runtime::Runtime;
 
 /// The most that is sent of one text, in characters.
@@ -37,6 +42,12 @@ impl Serialize for Big {
 impl From<Segment> for Big {
     fn from(time: Segment) -> Big {
         Big(time.0)
+    }
+}
+
+impl From<Duration> for Big {
+    fn from(time: Duration) -> Big {
+        Big(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
     }
 }
 
@@ -195,6 +206,143 @@ impl PoolView {
             },
             lately: inspection.recent.into(),
         })
+    }
+}
+
+/// What is set, for each pool and for all.
+#[derive(Debug, Serialize)]
+pub(super) struct ConfigView {
+    pub pools: Vec<PoolConfigView>,
+    pub runtime: RuntimeView,
+}
+
+/// The configuration of a pool that is in force.
+#[derive(Debug, Serialize)]
+pub(super) struct PoolConfigView {
+    pub name: Name,
+    pub max_parallelism: usize,
+    pub paused: bool,
+    pub default_retry: Option<RetryView>,
+    pub attempt_timeout_ms: Option<Big>,
+    pub max_pending: Big,
+    pub max_payload_bytes: Big,
+    /// `trace`, `debug`, `info`, `report`, `warn` or `error`.
+    pub log_level: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct RetryView {
+    pub max_attempts: u32,
+    pub initial_backoff_ms: Big,
+    pub base: f64,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct RuntimeView {
+    /// Of the library.
+    pub version: &'static str,
+    /// The name of the storage's type.
+    pub store: &'static str,
+    pub retention: RetentionView,
+    /// How many works a turn of a loop starts or completes at most.
+    pub max_batch: usize,
+    pub functions: Vec<FunctionView>,
+}
+
+/// For how long finished works are remembered; what is left out has no bound.
+#[derive(Debug, Serialize)]
+pub(super) struct RetentionView {
+    pub max_age_ms: Option<Big>,
+    pub max_count: Option<Big>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct FunctionView {
+    pub name: Name,
+    /// `action`, `blocking_action`, `mutation`, `query` or `on_complete`.
+    pub kind: &'static str,
+    /// How often a work is tried, if that is not up to the pool.
+    pub max_attempts: Option<u32>,
+    /// How long an attempt may take, if that is not up to the pool.
+    pub timeout_ms: Option<Big>,
+}
+
+impl ConfigView {
+    pub fn of(runtime: &Runtime) -> ConfigView {
+        let shared = runtime.shared();
+        let mut functions: Vec<_> = shared.registry.iter().map(FunctionView::of).collect();
+        functions.sort_by_key(|function| function.name);
+        let Retention { max_age, max_count } = shared.retention;
+        ConfigView {
+            pools: runtime.pools().iter().map(PoolConfigView::of).collect(),
+            runtime: RuntimeView {
+                version: env!("CARGO_PKG_VERSION"),
+                store: shared.store_kind,
+                retention: RetentionView {
+                    max_age_ms: max_age.map(Big::from),
+                    max_count: max_count.map(Big),
+                },
+                max_batch: MAX_BATCH,
+                functions,
+            },
+        }
+    }
+}
+
+impl PoolConfigView {
+    fn of(pool: &Workpool) -> PoolConfigView {
+        let settings = pool.settings();
+        let Settings {
+            max_parallelism,
+            paused,
+            log_level,
+            default_retry,
+            attempt_timeout,
+            max_pending,
+            max_payload_bytes,
+        } = *settings;
+        PoolConfigView {
+            name: pool.name(),
+            max_parallelism,
+            paused,
+            default_retry: default_retry.map(|retry| RetryView {
+                max_attempts: retry.max_attempts,
+                initial_backoff_ms: Big(retry.initial_backoff_ms),
+                base: retry.base,
+            }),
+            attempt_timeout_ms: attempt_timeout.map(Big::from),
+            max_pending: Big(max_pending),
+            max_payload_bytes: Big(max_payload_bytes as u64),
+            log_level: match log_level {
+                LogLevel::Trace => "trace",
+                LogLevel::Debug => "debug",
+                LogLevel::Info => "info",
+                LogLevel::Report => "report",
+                LogLevel::Warn => "warn",
+                LogLevel::Error => "error",
+            },
+        }
+    }
+}
+
+impl FunctionView {
+    fn of((name, registered): (Name, &Registered)) -> FunctionView {
+        FunctionView {
+            name,
+            kind: match registered.code {
+                Code::Action(_) => "action",
+                Code::Blocking(_) => "blocking_action",
+                Code::Mutation(_) => "mutation",
+                Code::Query(_) => "query",
+                Code::OnComplete(_) => "on_complete",
+            },
+            max_attempts: match registered.retry {
+                RetryPolicy::Inherit => None,
+                RetryPolicy::Never => Some(1),
+                RetryPolicy::With(retry) => Some(retry.max_attempts),
+            },
+            timeout_ms: registered.timeout.map(Big::from),
+        }
     }
 }
 
