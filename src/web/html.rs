@@ -183,7 +183,7 @@ fn pool_config(pool: &PoolConfigView, may: Permissions) -> Markup {
                     None => { "none" }
                 }
             }
-            dt { "Most pending" } dd { (pool.max_pending.0) }
+            dt { "Most pending" } dd { (grouped(pool.max_pending.0)) }
             dt { "Largest payload" } dd { (bytes(pool.max_payload_bytes.0)) }
             dt { "Log level" } dd { (pool.log_level) }
         }
@@ -196,7 +196,7 @@ fn pool_config(pool: &PoolConfigView, may: Permissions) -> Markup {
 fn runtime_config(runtime: &RuntimeView) -> Markup {
     let kept = [
         runtime.retention.max_age_ms.map(|age| format!("for {}", lasting(age.0))),
-        runtime.retention.max_count.map(|count| format!("the last {}", count.0)),
+        runtime.retention.max_count.map(|count| format!("the last {}", grouped(count.0))),
     ];
     let kept: Vec<_> = kept.into_iter().flatten().collect();
     html! {
@@ -208,7 +208,7 @@ fn runtime_config(runtime: &RuntimeView) -> Markup {
                 "kept "
                 (if kept.is_empty() { "for ever".to_owned() } else { kept.join(", at most ") })
             }
-            dt { "Works per turn" } dd { "at most " (runtime.max_batch) }
+            dt { "Works per turn" } dd { "at most " (grouped(runtime.max_batch as u64)) }
             dt { "Version" } dd { (runtime.version) }
         }
         h2 { "Functions" }
@@ -256,7 +256,7 @@ pub(super) fn bulk(action: BulkAction, found: &Found, bulk: &Bulk, done: Option<
     };
     html! {
         h1 { (verb) ": many works" }
-        @if let Some(done) = done { p.note role="status" { (done) " were " (past) "." } }
+        @if let Some(done) = done { p.note role="status" { (done) (if done == 1 { " was " } else { " were " }) (past) "." } }
         dl {
             dt { "Pool" } dd { (if bulk.pool.is_empty() { "any" } else { &bulk.pool }) }
             dt { "Function" } dd { (if bulk.function.is_empty() { "any" } else { &bulk.function }) }
@@ -475,7 +475,7 @@ pub(super) fn work(detail: &WorkDetail, may: Permissions, said: Option<&str>) ->
         @if let Some(said) = said.and_then(spoken) { p.note role="status" { (said) } }
         div #live data-poll {
             p.note { (explain.sentence) }
-            dl {
+            section aria-label="State" { dl {
                 dt { "State" } dd { (state_of(work)) }
                 dt { "Function" } dd { @if let Some(function) = work.function { (function) } }
                 dt { "Pool" }
@@ -505,15 +505,17 @@ pub(super) fn work(detail: &WorkDetail, may: Permissions, said: Option<&str>) ->
                     dd { (ahead.works.0) @if ahead.or_more { " or more" } }
                 }
                 @if let Some(said) = &work.progress { dt { "Progress" } dd { (progress(said)) } }
-            }
-            @if let Some(error) = &work.error { (failure(error)) }
+            } }
+            @if let Some(error) = &work.error { section { (failure(error)) } }
             @if let Some(output) = output {
-                details {
+                section aria-label="Result" { details {
                     summary { "Result, " (output.bytes.0) " bytes" }
                     pre { (output.json) }
-                }
+                } }
             }
-            @if work.state != "finished" { (controls(work, may)) }
+            @if work.state != "finished" {
+                section aria-label="Controls" { (controls(work, may)) }
+            }
         }
     }
 }
@@ -605,6 +607,19 @@ fn time(at: Big, now: Segment) -> Markup {
     }
 }
 
+/// A number whose thousands can be told apart.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::with_capacity(digits.len() * 4 / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
 fn bytes(bytes: u64) -> String {
     match bytes {
         0..1_024 => format!("{bytes} bytes"),
@@ -665,6 +680,20 @@ mod tests {
             assert_eq!(date(millis), expected);
         }
         date(u64::MAX);
+    }
+
+    #[test]
+    fn thousands_are_told_apart() {
+        let numbers = [0, 999, 1_000, 10_000_000].map(grouped);
+        assert_eq!(numbers, ["0", "999", "1,000", "10,000,000"]);
+    }
+
+    #[test]
+    fn a_line_has_gaps_where_there_is_nothing() {
+        let line = sparkline("x", &[("main", vec![Some(0), Some(4), None, Some(2)])]);
+        let line = line.into_string();
+        assert!(line.contains("d=\"M1 21.0h0L3 1.0M7 11.0h0\""), "{line}");
+        assert!(sparkline("x", &[("main", vec![None])]).into_string().is_empty());
     }
 
     #[test]
