@@ -13,23 +13,22 @@
 //! is taken any more, then what runs may finish, and what is left waits in the file.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use actix_web::error::ErrorNotFound;
 use actix_web::http::header::{AUTHORIZATION, HeaderValue};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, Result, web};
 use actix_workpool::storage::Redb;
 use actix_workpool::web::{Permissions, Pool, PoolName, Refusal, workpool_dashboard};
 use actix_workpool::{
-    Action, ActionContext, PoolConfig, RetryBehavior, Runtime, WorkError, WorkId, WorkStatus,
-    Workpool,
+    Action, ActionContext, PoolConfig, RetryBehavior, Runtime, WorkError, WorkId, Workpool,
 };
 use base64::prelude::{BASE64_STANDARD, Engine};
 use clap::Parser;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde::{Deserialize, Serialize};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, interval};
 use tokio_stream::StreamExt;
 use uuid::Uuid;
 
@@ -44,6 +43,9 @@ struct Args {
     /// Makes traffic, and counts slowly, so that there is something to look at.
     #[arg(long)]
     demo_load: bool,
+    /// How long the service rests after each hundred words; a tenth of a second with --demo-load, else not at all.
+    #[arg(long)]
+    rest_ms: Option<u64>,
     /// The password of `admin`, who may do everything; a random one if left out.
     #[arg(long)]
     admin_password: Option<String>,
@@ -54,6 +56,8 @@ struct Args {
 
 /// How long the service rests after each part of a text.
 struct Pace(Duration);
+
+const LONGEST_WORD: usize = 64;
 
 /// Counts words, part by part, and says how far it is.
 #[derive(Serialize, Deserialize)]
@@ -79,9 +83,13 @@ impl Action for CountWords {
         let mut counts = BTreeMap::<String, u64>::new();
         for (part, some) in words.chunks(100).enumerate() {
             for word in some {
+                if word.len() > LONGEST_WORD {
+                    return Err(WorkError::non_retryable(format!("this is no word: {word}")));
+                }
                 *counts.entry(word.to_lowercase()).or_default() += 1;
             }
-            cx.progress((part * 100 + some.len()) as u64, Some(words.len() as u64));
+            let counted = part * 100 + some.len();
+            cx.progress_note(counted as u64, Some(words.len() as u64), words[counted - 1]);
             tokio::time::sleep(cx.data::<Pace>().0).await;
             if cx.is_canceled() {
                 return Err(WorkError::canceled());
@@ -125,6 +133,9 @@ impl Nightly {
     }
 }
 
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+const LONGEST_STREAM: Duration = Duration::from_secs(5 * 60);
+
 struct Texts;
 
 impl PoolName for Texts {
@@ -146,25 +157,37 @@ async fn upload(pool: Pool<Texts>, later: web::Query<Later>, text: String) -> Re
     Ok(HttpResponse::Accepted().insert_header(("location", at)).json(answer))
 }
 
-async fn status(pool: Pool<Texts>, id: web::Path<Uuid>) -> Result<HttpResponse> {
-    let status = pool.status(WorkId::from_uuid(*id)).await?;
-    Ok(match status {
-        WorkStatus::Unknown => HttpResponse::NotFound().json(status),
-        status => HttpResponse::Ok().json(status),
-    })
+/// The id of a text. Ids are those of all pools, and what is in another one is nobody's business here.
+async fn text_id(pool: &Workpool, id: Uuid) -> Result<WorkId> {
+    let work_id = WorkId::from_uuid(id);
+    match pool.explain(work_id).await?.pool {
+        Some(name) if name.as_str() == Texts::NAME => Ok(work_id),
+        _ => Err(ErrorNotFound("there is no such text")),
+    }
 }
 
-async fn events(pool: Pool<Texts>, id: web::Path<Uuid>) -> HttpResponse {
-    let changes = pool.work::<Counted>(WorkId::from_uuid(*id)).watch();
-    let events = changes.map(|status| {
-        let json = serde_json::to_string(&status).unwrap_or_default();
-        Ok::<_, Infallible>(web::Bytes::from(format!("data: {json}\n\n")))
-    });
-    HttpResponse::Ok().content_type("text/event-stream").streaming(events)
+async fn status(pool: Pool<Texts>, id: web::Path<Uuid>) -> Result<HttpResponse> {
+    Ok(HttpResponse::Ok().json(pool.status(text_id(&pool, *id).await?).await?))
+}
+
+/// Ends with the text, or after a while, when the client has to come again.
+async fn events(pool: Pool<Texts>, id: web::Path<Uuid>) -> Result<HttpResponse> {
+    let changes = pool.work::<Counted>(text_id(&pool, *id).await?).watch();
+    let end = Instant::now() + LONGEST_STREAM;
+    let events = changes
+        .timeout_repeating(interval(KEEP_ALIVE))
+        .take_while(move |_| Instant::now() < end)
+        .map(|change| {
+            // A comment, so that nothing on the way hangs up, and a client that has gone is noticed.
+            let Ok(status) = change else { return Ok(web::Bytes::from_static(b":\n\n")) };
+            let json = serde_json::to_string(&status)?;
+            Ok::<_, serde_json::Error>(web::Bytes::from(format!("data: {json}\n\n")))
+        });
+    Ok(HttpResponse::Ok().content_type("text/event-stream").streaming(events))
 }
 
 async fn cancel(pool: Pool<Texts>, id: web::Path<Uuid>) -> Result<HttpResponse> {
-    Ok(HttpResponse::Ok().json(pool.cancel(WorkId::from_uuid(*id)).await?))
+    Ok(HttpResponse::Ok().json(pool.cancel(text_id(&pool, *id).await?).await?))
 }
 
 async fn metrics(handle: web::Data<PrometheusHandle>) -> String {
@@ -210,11 +233,17 @@ async fn demo_load(pool: Workpool) {
 
 /// Ctrl-C, or what a supervisor sends.
 async fn told_to_end() -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let terminated = terminate.recv();
+    #[cfg(unix)]
+    let terminated = async {
+        use tokio::signal::unix::{SignalKind, signal};
+        signal(SignalKind::terminate())?.recv().await;
+        Ok(())
+    };
+    #[cfg(not(unix))]
+    let terminated = std::future::pending();
     tokio::select! {
         told = tokio::signal::ctrl_c() => told,
-        _ = terminated => Ok(()),
+        told = terminated => told,
     }
 }
 
@@ -225,11 +254,11 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     // Before the runtime starts, which describes its metrics then.
     let metrics_handle = web::Data::new(PrometheusBuilder::new().install_recorder()?);
 
-    let pace = Duration::from_millis(if args.demo_load { 100 } else { 0 });
+    let rest_ms = args.rest_ms.unwrap_or(if args.demo_load { 100 } else { 0 });
     let mut builder = Runtime::builder()
         .action::<CountWords>()
         .action::<Nightly>()
-        .data(Pace(pace))
+        .data(Pace(Duration::from_millis(rest_ms)))
         .pool(
             "texts",
             PoolConfig::default().max_parallelism(4).default_retry(RetryBehavior::default()),

@@ -9,10 +9,10 @@
   let last = 0;
   let due = null;
 
-  // Whoever is about to confirm or to type is not interrupted.
+  // Whoever is about to open, to confirm or to type is not interrupted.
   const isHeld = () => {
     const focused = document.activeElement;
-    const types = focused && focused.matches("input, select, button") && region().contains(focused);
+    const types = focused && focused.matches("input, select, button, summary") && region().contains(focused);
     return types || region().querySelector("details[open]");
   };
 

@@ -1,0 +1,460 @@
+// Drives the dashboard of the example `web` in a real browser, as somebody who operates it would.
+//
+//   cargo build --release --features actix-web,metrics --example web
+//   npm ci --prefix tests/browser
+//   node tests/browser/dashboard.mjs target/release/examples/web target/browser
+//
+// The second argument is where the screenshots go. CHROMIUM names another browser than the system's. Nothing sleeps:
+// each wait is for something that is to happen, and all of them together have a limit.
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { after, before, test } from "node:test";
+import { chromium } from "playwright-core";
+
+const LIMIT_MS = 180_000;
+const STEP_MS = 15_000;
+const HOUR = 3600;
+const PASSWORDS = { admin: "of-the-admin", viewer: "of-the-viewer" };
+const [binary, pictures] = process.argv.slice(2);
+assert(binary && pictures, "usage: dashboard.mjs BINARY PICTURES");
+
+const scratch = mkdtempSync(join(tmpdir(), "workpool-browser-"));
+let server, browser, service;
+/** What no page may do, with where it was. */
+const wrong = [];
+
+process.on("exit", () => {
+  if (server?.exitCode === null) server.kill("SIGKILL");
+  rmSync(scratch, { recursive: true, force: true });
+});
+setTimeout(() => {
+  console.error(`not done after ${LIMIT_MS / 1000} seconds`);
+  process.exit(1);
+}, LIMIT_MS).unref();
+
+before(async () => {
+  mkdirSync(pictures, { recursive: true });
+  server = spawn(binary, [
+    "--bind", "127.0.0.1:0", "--store", join(scratch, "works.redb"), "--rest-ms", "100",
+    "--admin-password", PASSWORDS.admin, "--viewer-password", PASSWORDS.viewer,
+  ], { stdio: ["ignore", "pipe", "inherit"] });
+  for await (const line of createInterface({ input: server.stdout })) {
+    service = line.match(/^dashboard: (http:[^ ]*)\/workpool\//)?.[1];
+    if (service) break;
+  }
+  assert(service, "the service has not started");
+  browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium" });
+});
+
+after(async () => {
+  await browser?.close();
+  if (server?.exitCode === null) {
+    const ended = once(server, "exit");
+    server.kill("SIGTERM");
+    const [code] = await ended;
+    assert.equal(code, 0, "the service ends in order");
+  }
+});
+
+// -- the service
+
+async function upload(text, afterSecs = 0) {
+  const answer = await fetch(`${service}/texts?after_secs=${afterSecs}`, { method: "POST", body: text });
+  assert.equal(answer.status, 202);
+  return (await answer.json()).id;
+}
+
+/** The stream of a text ends when it has an outcome. */
+async function finished(id) {
+  const answer = await fetch(`${service}/texts/${id}/events`);
+  assert.equal(answer.status, 200);
+  await answer.text();
+}
+
+/** So many parts of a hundred words, for each of which the service rests a tenth of a second. */
+const parts = (count) => "word ".repeat(count * 100);
+
+// -- the browser
+
+/** A page that somebody looks at, and whatever goes wrong in it. `refused` are statuses that it is to be answered. */
+async function look(path, { user = "admin", refused = [], ...options } = {}) {
+  const context = await browser.newContext({
+    httpCredentials: { username: user, password: PASSWORDS[user] },
+    ...options,
+  });
+  context.setDefaultTimeout(STEP_MS);
+  const page = await context.newPage();
+  const note = (what) => wrong.push(`${page.url()}: ${what}`);
+  await page.exposeFunction("violated", (what) => note(`content security policy: ${what}`));
+  await page.addInitScript(() => {
+    document.addEventListener("securitypolicyviolation", (event) =>
+      window.violated(`${event.violatedDirective} ${event.blockedURI} ${event.sample}`));
+  });
+  page.on("dialog", (dialog) => {
+    note(`dialog: ${dialog.message()}`);
+    dialog.dismiss();
+  });
+  page.on("pageerror", (error) => note(error.message));
+  page.on("console", (message) => {
+    const { url } = message.location();
+    const isExpected = refused.some((status) => message.text().includes(`a status of ${status}`));
+    // Browsers ask for that by themselves, outside of the dashboard.
+    if (isExpected || url === `${service}/favicon.ico`) return;
+    if (["error", "warning"].includes(message.type())) note(`${message.text()} ${url}`);
+  });
+  page.on("request", (request) => {
+    if (new URL(request.url()).origin !== service) note(`asks ${request.url()}`);
+  });
+  if (path !== undefined) await go(page, path);
+  return page;
+}
+
+const go = (page, path) => page.goto(`${service}/workpool/${path}`, { waitUntil: "domcontentloaded" });
+const leave = (page) => page.context().close();
+const picture = (page, name) => page.screenshot({ path: join(pictures, `${name}.png`), fullPage: true });
+const live = (page) => page.locator("#live");
+const shows = (page, text) => live(page).getByText(text).first().waitFor();
+
+/** The state that a work's page shows. */
+const reaches = (page, state) =>
+  page.waitForFunction((state) => {
+    const names = [...document.querySelectorAll("#live dt")];
+    const value = names.find((name) => name.textContent === "State")?.nextElementSibling;
+    return value?.textContent.trim().split(" ")[0] === state;
+  }, state);
+
+/** From here on a page must not be loaded anew. */
+const mark = (page) => page.evaluate(() => { window.marked = true; });
+const isMarked = (page) => page.evaluate(() => window.marked === true);
+
+const card = (page, pool) => page.locator(".pools > li", { has: page.getByRole("heading", { name: pool, exact: true }) });
+
+async function press(page, within, opener, button) {
+  const confirm = within.getByRole("button", { name: button });
+  assert.equal(await confirm.isVisible(), false, `${button} needs to be opened first`);
+  await within.getByText(opener, { exact: true }).click();
+  await confirm.click();
+}
+
+/** Everything that can be seen is inside the window. */
+async function assertFits(page, what) {
+  const { width, shown } = await page.evaluate(() => ({
+    width: document.documentElement.scrollWidth,
+    shown: document.documentElement.clientWidth,
+  }));
+  assert(width <= shown, `${what}: ${width} pixels wide in a window of ${shown}`);
+}
+
+/** Each text stands out from what is behind it, as WCAG AA wants it. */
+async function assertReadable(page, what) {
+  const faint = await page.evaluate(() => {
+    const parse = (color) => color.match(/[\d.]+/g).map(Number);
+    const light = (color) => {
+      const [r, g, b] = parse(color).map((c) => (c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4));
+      return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const behind = (element) => {
+      for (let at = element; at; at = at.parentElement) {
+        const color = getComputedStyle(at).backgroundColor;
+        if ((parse(color)[3] ?? 1) > 0) return color;
+      }
+      return "rgb(255, 255, 255)";
+    };
+    const faint = [];
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (texts.nextNode()) {
+      const element = texts.currentNode.parentElement;
+      if (!texts.currentNode.data.trim() || !element.checkVisibility()) continue;
+      const [text, ground] = [light(getComputedStyle(element).color), light(behind(element))];
+      const contrast = (Math.max(text, ground) + 0.05) / (Math.min(text, ground) + 0.05);
+      if (contrast < 4.5) faint.push(`${contrast.toFixed(2)}: ${texts.currentNode.data.trim().slice(0, 40)}`);
+    }
+    return faint;
+  });
+  assert.deepEqual(faint, [], what);
+}
+
+// -- what is to work
+
+test("a work's page follows it without being loaded anew", async () => {
+  const id = await upload(parts(30));
+  const page = await look(`works/${id}`);
+  await reaches(page, "running");
+  await mark(page);
+  await live(page).getByRole("progressbar").waitFor();
+  await picture(page, "work-running");
+  await reaches(page, "success");
+  assert(await isMarked(page), "the page was loaded anew");
+  await live(page).getByText("Result", { exact: false }).click();
+  await shows(page, '"words":3000');
+  await picture(page, "work-success");
+  await leave(page);
+});
+
+test("parallelism is changed, and the overview shows it live to others", async () => {
+  const [page, other] = [await look(""), await look("")];
+  await mark(other);
+  await card(page, "texts").getByText("Change…").click();
+  await card(page, "texts").getByLabel("Parallelism").fill("2");
+  await card(page, "texts").getByRole("button", { name: "Set for texts" }).click();
+  for (const seen of [page, other]) await card(seen, "texts").getByText("of 2").waitFor();
+  assert(await isMarked(other), "the page was loaded anew");
+  await picture(page, "overview");
+  await leave(page);
+  await leave(other);
+});
+
+test("a pool is paused, what waits says so, and it goes on when the pool is resumed", async () => {
+  const page = await look("");
+  await press(page, card(page, "texts"), "Change…", "Pause texts");
+  await card(page, "texts").getByText("paused", { exact: true }).waitFor();
+  await picture(page, "overview-paused");
+  const id = await upload("a few words");
+  const work = await look(`works/${id}`);
+  await reaches(work, "pending");
+  await shows(work, /paused/);
+  await mark(work);
+  await picture(work, "work-paused");
+  await press(page, card(page, "texts"), "Change…", "Resume texts");
+  await reaches(work, "success");
+  assert(await isMarked(work), "the page was loaded anew");
+  await leave(page);
+  await leave(work);
+});
+
+test("a work that waits is canceled, after it was confirmed", async () => {
+  const id = await upload("never counted", HOUR);
+  const page = await look(`works/${id}`);
+  await reaches(page, "pending");
+  await picture(page, "work-waiting");
+  await press(page, live(page), "Cancel…", "Yes, cancel this work");
+  await page.getByRole("status").waitFor();
+  await reaches(page, "canceled");
+  assert.equal(await page.getByText("Cancel…").count(), 0, "what has finished has no controls");
+  await picture(page, "work-canceled");
+  await leave(page);
+});
+
+test("a running work is aborted, after it was confirmed", async () => {
+  const id = await upload(parts(1000));
+  const page = await look(`works/${id}`);
+  await reaches(page, "running");
+  await press(page, live(page), "Abort…", "Yes, drop its attempt");
+  await reaches(page, "canceled");
+  await leave(page);
+});
+
+test("a delayed work is run now", async () => {
+  const id = await upload("counted at once", HOUR);
+  const page = await look(`works/${id}`);
+  await press(page, live(page), "Run now…", "Yes, end its wait");
+  await page.getByRole("status").waitFor();
+  await reaches(page, "success");
+  await leave(page);
+});
+
+test("works are gone through page by page", async () => {
+  const ids = await Promise.all(Array.from({ length: 120 }, () => upload("later", HOUR)));
+  const page = await look("works?state=pending&pool=texts");
+  const seen = [];
+  for (;;) {
+    seen.push(...await live(page).locator("tbody code").allTextContents());
+    const next = page.getByRole("link", { name: "Next page" });
+    if (await next.count() === 0) break;
+    if (seen.length === 50) await picture(page, "works-first-page");
+    await next.click();
+    await page.waitForFunction((last) => document.querySelector("#live tbody code")?.textContent !== last, seen.at(-50));
+  }
+  assert.equal(new Set(seen).size, seen.length, "no work is listed twice");
+  assert.deepEqual(ids.filter((id) => !seen.includes(id)), [], "each work is listed");
+  await page.getByLabel("State").selectOption("finished");
+  await page.getByLabel("Outcome, if finished").selectOption("canceled");
+  await page.getByRole("button", { name: "Show" }).click();
+  await page.getByRole("heading", { name: "Works: finished" }).waitFor();
+  const states = await live(page).locator("td[data-label=State]").allTextContents();
+  assert(states.length >= 2 && states.every((state) => state.includes("canceled")), `${states}`);
+  await leave(page);
+});
+
+test("the keyboard is enough", async () => {
+  const id = await upload("canceled by keys", HOUR);
+  const page = await look(undefined);
+  await page.clock.install();
+  await go(page, "");
+  /** Goes on with the key until that is focused; whatever is focused on the way must be seen to be. */
+  const tabTo = async (what) => {
+    for (let steps = 0; steps < 60; steps += 1) {
+      await page.keyboard.press("Tab");
+      const at = await page.evaluate(() => {
+        const { activeElement: at } = document;
+        const style = getComputedStyle(at);
+        const isSeen = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 1;
+        return { name: at.getAttribute("aria-label") ?? at.textContent.trim(), isSeen, tag: at.tagName };
+      });
+      if (at.tag === "BODY") continue;
+      assert(at.isSeen, `the focus on ${at.tag} ${at.name} cannot be seen`);
+      if (at.name === what) return;
+    }
+    assert.fail(`${what} cannot be reached`);
+  };
+  await tabTo("Skip to content");
+  await picture(page, "keyboard-skip");
+  await page.keyboard.press("Enter");
+  await page.waitForURL(/#content$/);
+  await go(page, "");
+  await tabTo("Id of a work");
+  await page.keyboard.type(id);
+  await page.keyboard.press("Enter");
+  await page.waitForURL(`**/works/${id}`);
+  const [asked, refreshed] = [[], page.waitForRequest(page.url())];
+  await page.clock.fastForward(5000);
+  await refreshed;
+  await tabTo("Cancel…");
+  // However long it takes to press the next key: what is focused is not replaced.
+  page.on("request", (request) => asked.push(request.url()));
+  await page.clock.fastForward(60_000);
+  await page.evaluate(() => fetch("../healthz"));
+  assert.deepEqual(asked, [`${service}/workpool/healthz`]);
+  await page.keyboard.press("Enter");
+  await tabTo("Yes, cancel this work");
+  await picture(page, "keyboard-confirm");
+  await page.keyboard.press("Enter");
+  await reaches(page, "canceled");
+  await leave(page);
+});
+
+test("who may only look sees no controls, and is refused if he sends them all the same", async () => {
+  const id = await upload("to be looked at", HOUR);
+  const page = await look("", { user: "viewer", refused: [403] });
+  await card(page, "texts").waitFor();
+  assert.equal(await page.locator("main form, main details, main button").count(), 0);
+  await picture(page, "viewer-overview");
+  await go(page, `works/${id}`);
+  await reaches(page, "pending");
+  assert.equal(await page.locator("main form, main details, main button").count(), 0);
+  await picture(page, "viewer-work");
+  for (const action of ["cancel", "run", "abort"]) {
+    for (const path of [`../works/${id}/${action}`, `../api/works/${id}/${action}`]) {
+      const status = await page.evaluate(async (path) => (await fetch(path, { method: "POST" })).status, path);
+      assert.equal(status, 403, path);
+    }
+  }
+  await leave(page);
+});
+
+const PAYLOADS = [
+  "<script>alert(1)</script>",
+  "<img/src=x/onerror=alert(1)>",
+  "\"><svg/onload=alert(1)>",
+  "'\"--></style></script><script>alert(1)</script>",
+  "javascript:alert(1)",
+  "\"autofocus/onfocus=alert(1)//",
+  "</textarea><iframe/srcdoc='<script>parent.alert(1)</script>'>",
+  "</pre></td></table><a/href=javascript:alert(1)>here</a>",
+  "<base/href=//example.com/>",
+  "<meta/http-equiv=refresh/content='0;url=javascript:alert(1)'>",
+  "<style>@import'//example.com/x.css';</style>",
+  "{{constructor.constructor('alert(1)')()}}",
+  "<\u0000script>alert(1)<\u202E/script>",
+  "&lt;script&gt;alert(1)&lt;/script&gt;",
+];
+
+/** Nothing of what was said has become a part of the page. */
+async function assertIsText(page, what) {
+  const made = await page.evaluate(() => [...document.querySelectorAll("*")]
+    .filter((element) =>
+      [...element.attributes].some(({ name, value }) => name.startsWith("on") || /^\s*javascript:/i.test(value) && name !== "value")
+      || element.matches("iframe, object, embed, base, style, meta[http-equiv], script:not([src]), [srcdoc]"))
+    .map((element) => element.outerHTML.slice(0, 100)));
+  assert.deepEqual(made, [], what);
+}
+
+test("whatever others say is shown as text", async () => {
+  // It goes through so many pages so fast that those it has left still take all the places of those who listen.
+  const page = await look(undefined, { refused: [400, 404, 405, 503] });
+  const failed = [];
+  for (const payload of PAYLOADS) {
+    // A result has the words in it, an error the one that was too long, progress the last one.
+    const counted = await upload(payload);
+    const refused = await upload(`fine ${payload}${"x".repeat(64)}`);
+    const running = await upload(`${`${payload} `.repeat(100)}${parts(1000)}`);
+    await Promise.all([finished(counted), finished(refused)]);
+    await go(page, `works/${counted}`);
+    await page.getByText("Result", { exact: false }).first().click();
+    await shows(page, payload.toLowerCase().replaceAll("\"", "\\\"").replace("\u0000", "\\u0000"));
+    await assertIsText(page, payload);
+    await go(page, `works/${refused}`);
+    await reaches(page, "failed");
+    const message = await live(page).locator("pre").textContent();
+    assert(message.includes(payload.replace("\u0000", "")), message);
+    await assertIsText(page, payload);
+    failed.push(refused);
+    await go(page, `works/${running}`);
+    await reaches(page, "running");
+    await assertIsText(page, payload);
+    await press(page, live(page), "Cancel…", "Yes, cancel this work");
+    await finished(running);
+  }
+  await picture(page, "xss-work");
+  await go(page, "works?outcome=failed");
+  await live(page).locator("tbody tr").first().waitFor();
+  await assertIsText(page, "the list of what has failed");
+  await picture(page, "xss-list");
+  for (const payload of PAYLOADS) {
+    const said = encodeURIComponent(payload);
+    for (const path of [
+      `works/${said}`, `find?id=${said}`, `works/${failed[0]}?said=${said}`, `${said}`, `pools/${said}`,
+      `works?pool=${said}&function=${said}`, `works?state=${said}`, `works?outcome=${said}`, `works?cursor=${said}`,
+      `works?limit=${said}`, `works?${said}=1`, `?${said}`, `#${said}`,
+    ]) {
+      await go(page, path);
+      // What is answered as JSON is shown by the browser itself, as text.
+      if (await page.locator("main").count() > 0) await assertIsText(page, path);
+    }
+    await go(page, `works?pool=${said}`);
+    assert.equal(await page.getByLabel("Pool").inputValue(), payload.replace("\u0000", "\uFFFD"));
+  }
+  await leave(page);
+});
+
+test("it fits on a phone, light and dark, and can be read", async () => {
+  const [running, waiting] = [await upload(parts(1000)), await upload("later", HOUR)];
+  const long = await upload("x".repeat(3000));
+  await finished(long);
+  for (const colorScheme of ["light", "dark"]) {
+    for (const [size, viewport] of [["phone", { width: 390, height: 844 }], ["desk", { width: 1280, height: 800 }]]) {
+      const page = await look(undefined, { colorScheme, viewport, refused: [400] });
+      for (const [name, path, content] of [
+        ["overview", "", ".pools > li"],
+        ["running", `works/${running}`, "progress"],
+        ["waiting", `works/${waiting}`, ".controls"],
+        ["failed", `works/${long}`, "pre"],
+        ["list", "works?state=pending", "tbody tr"],
+        ["list-failed", "works?outcome=failed", "tbody tr"],
+        ["error", "works?state=none", "[role=alert]"],
+      ]) {
+        await go(page, path);
+        await page.locator(content).first().waitFor();
+        for (const summary of await page.locator("main summary").all()) await summary.click();
+        const what = `${name}-${size}-${colorScheme}`;
+        await picture(page, what);
+        await assertFits(page, what);
+        await assertReadable(page, what);
+      }
+      await leave(page);
+    }
+  }
+  const page = await look(`works/${running}`);
+  await press(page, live(page), "Cancel…", "Yes, cancel this work");
+  await reaches(page, "canceled");
+  await leave(page);
+});
+
+test("no page has done what it may not", () => {
+  assert.deepEqual(wrong, []);
+});
