@@ -84,6 +84,7 @@ pub struct Expected {
 /// What an expected start goes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "actix-web", derive(utoipa::ToSchema))]
 pub enum Basis {
     /// It starts when it is due: there will be a slot, if nothing else comes.
     Due,

@@ -133,6 +133,7 @@ fn routes() -> Vec<Route> {
         (Method::GET, "/api/pools/p", None),
         (Method::PATCH, "/api/pools/p", json),
         (Method::GET, "/api/events", None),
+        (Method::GET, "/api/openapi.json", None),
         (Method::GET, "", None),
         (Method::GET, "/", None),
         (Method::GET, "/works", None),
@@ -215,6 +216,23 @@ fn assert_is_guarded(answer: &Answer, asked: &str) {
     assert_eq!(answer.header("x-frame-options"), "DENY");
     assert_eq!(answer.header("cache-control"), "no-store");
     assert_eq!(answer.header("referrer-policy"), "same-origin");
+}
+
+#[test]
+fn each_route_of_the_api_is_described() {
+    run_real(async {
+        let (runtime, _, dashboard) = open(PoolConfig::default()).await;
+        let described = ask(&dashboard, get("/api/openapi.json")).await.json();
+        assert_eq!(described["openapi"], "3.1.0");
+        for (method, path, _) in routes() {
+            if path == "/healthz" || path.starts_with("/api/") {
+                let path = path.split('?').next().unwrap().replace("/pools/p", "/pools/{name}");
+                let method = method.as_str().to_lowercase();
+                assert!(described["paths"][&path][&method].is_object(), "{method} {path}");
+            }
+        }
+        soon(runtime.shutdown(Duration::ZERO)).await;
+    });
 }
 
 #[test]

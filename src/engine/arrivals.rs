@@ -28,6 +28,7 @@ pub enum EnqueueAnswer {
 /// What became of a cancel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "actix-web", derive(utoipa::ToSchema))]
 pub enum CancelAnswer {
     /// The work will not be started again; if it is running it is told.
     Requested,
@@ -40,6 +41,7 @@ pub enum CancelAnswer {
 /// What became of the wish that a work is run now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "actix-web", derive(utoipa::ToSchema))]
 pub enum RunNowAnswer {
     /// Its wait is over: it is due, and starts when there is a slot and its pool is not paused.
     Moved,

@@ -71,6 +71,7 @@ impl fmt::Debug for Payload {
 /// Why an attempt failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "actix-web", derive(utoipa::ToSchema))]
 pub enum FailureKind {
     /// The function returned an error.
     Error,

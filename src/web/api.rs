@@ -7,12 +7,12 @@ use actix_web::http::header::CONTENT_TYPE;
 use actix_web::{Error, HttpRequest, HttpResponse, web};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use utoipa::{IntoParams, ToSchema};
 
 use super::Permission;
 use super::dashboard::{Dashboard, demand, in_time};
 use super::error::ApiError;
-use super::view::{ConfigView, PageView, PoolView, WorkDetail};
+use super::view::{ConfigView, Overview, PageView, PoolView, WorkDetail};
 use crate::config::PoolConfig;
 use crate::engine::arrivals::{CancelAnswer, RunNowAnswer};
 use crate::error::PoolError;
@@ -22,10 +22,10 @@ use crate::model::WorkId;
 use crate::pool::Workpool;
 
 /// How many works a page has, if nothing else is asked for.
-const PAGE: usize = 50;
+pub(super) const PAGE: usize = 50;
 
 /// How many it may have: fewer than a program may ask for, since each may bring a result along.
-const LARGEST_PAGE: usize = 200;
+pub(super) const LARGEST_PAGE: usize = 200;
 
 /// How long an attempt that is aborted is given to end by itself.
 const GRACE_MS: u64 = 5_000;
@@ -38,40 +38,88 @@ pub(super) type Answer = Result<HttpResponse, ApiError>;
 pub(super) type Body = Result<web::Bytes, Error>;
 
 /// Says no more than whether the store answers, since everybody may ask.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    responses(
+        (status = 200, description = "The store answers.", body = Health),
+        (status = 503, description = "It does not.", body = Health)
+    )
+)]
 pub(super) async fn healthz(board: Board) -> Answer {
     let shared = board.runtime().shared();
     let is_well = !shared.is_closed()
         && shared.health.trouble().is_none()
         && shared.health.stalled_since(shared.seams.segment()).is_none();
     Ok(match is_well {
-        true => HttpResponse::Ok().json(json!({ "status": "ok" })),
-        false => HttpResponse::ServiceUnavailable().json(json!({ "status": "unavailable" })),
+        true => HttpResponse::Ok().json(Health { status: "ok" }),
+        false => HttpResponse::ServiceUnavailable().json(Health { status: "unavailable" }),
     })
 }
 
+#[utoipa::path(
+    get,
+    path = "/api/overview",
+    summary = "Each pool in numbers",
+    responses((status = 200, description = "All pools of the runtime.", body = Overview))
+)]
 pub(super) async fn overview(board: Board) -> Answer {
     Ok(HttpResponse::Ok().json(&*board.overview().await?))
 }
 
+#[utoipa::path(
+    get,
+    path = "/api/config",
+    summary = "What is set, for each pool and for all",
+    responses((status = 200, description = "The configuration in force.", body = ConfigView))
+)]
 pub(super) async fn config(board: Board) -> HttpResponse {
     HttpResponse::Ok().json(ConfigView::of(board.runtime()))
 }
 
+#[utoipa::path(
+    get,
+    path = "/api/works",
+    summary = "Works by state, a page at a time",
+    params(Filter),
+    responses((status = 200, description = "A page.", body = PageView))
+)]
 pub(super) async fn works(board: Board, request: HttpRequest) -> Answer {
     let page = page(&board, &query(request.query_string())?).await?;
     Ok(HttpResponse::Ok().json(page))
 }
 
+#[utoipa::path(
+    get,
+    path = "/api/works/{id}",
+    summary = "Where a work is, and why",
+    params(("id" = uuid::Uuid, Path)),
+    responses((status = 200, description = "All that is shown of it.", body = WorkDetail))
+)]
 pub(super) async fn work(board: Board, id: web::Path<String>) -> Answer {
     let detail = WorkDetail::of(explain(&board, work_id(&id)?).await?, &board);
     Ok(HttpResponse::Ok().json(detail))
 }
 
+#[utoipa::path(
+    post,
+    path = "/api/works/{id}/cancel",
+    summary = "Cancels a work",
+    params(("id" = uuid::Uuid, Path)),
+    responses((status = 200, description = "What became of it.", body = Answered<CancelAnswer>))
+)]
 pub(super) async fn cancel(board: Board, request: HttpRequest, id: web::Path<String>) -> Answer {
     demand(&request, Permission::Cancel)?;
     answered(do_cancel(&board, work_id(&id)?).await?)
 }
 
+#[utoipa::path(
+    post,
+    path = "/api/works/{id}/abort",
+    summary = "Cancels a work, and drops its attempt after a grace",
+    params(("id" = uuid::Uuid, Path), Grace),
+    responses((status = 200, description = "What became of it.", body = Answered<CancelAnswer>))
+)]
 pub(super) async fn abort(board: Board, request: HttpRequest, id: web::Path<String>) -> Answer {
     demand(&request, Permission::Abort)?;
     let Grace { grace_ms } = query(request.query_string())?;
@@ -82,16 +130,38 @@ pub(super) async fn abort(board: Board, request: HttpRequest, id: web::Path<Stri
     answered(do_abort(&board, work_id(&id)?, Duration::from_millis(grace_ms)).await?)
 }
 
+#[utoipa::path(
+    post,
+    path = "/api/works/{id}/run",
+    summary = "Ends the wait of a work",
+    params(("id" = uuid::Uuid, Path)),
+    responses((status = 200, description = "What became of it.", body = Answered<RunNowAnswer>))
+)]
 pub(super) async fn run(board: Board, request: HttpRequest, id: web::Path<String>) -> Answer {
     demand(&request, Permission::RunNow)?;
     answered(do_run(&board, work_id(&id)?).await?)
 }
 
+#[utoipa::path(
+    get,
+    path = "/api/pools/{name}",
+    summary = "One pool in numbers",
+    params(("name" = String, Path)),
+    responses((status = 200, description = "The pool.", body = PoolView))
+)]
 pub(super) async fn pool(board: Board, name: web::Path<String>) -> Answer {
     let pool = board.runtime().pool(&name)?;
     Ok(HttpResponse::Ok().json(in_time(PoolView::of(&pool)).await?))
 }
 
+#[utoipa::path(
+    patch,
+    path = "/api/pools/{name}",
+    summary = "Changes a pool",
+    params(("name" = String, Path)),
+    request_body = Change,
+    responses((status = 200, description = "The pool as it is then.", body = PoolView))
+)]
 pub(super) async fn configure(
     board: Board,
     request: HttpRequest,
@@ -109,15 +179,32 @@ pub(super) async fn configure(
     Ok(HttpResponse::Ok().json(in_time(PoolView::of(&pool)).await?))
 }
 
+#[derive(Serialize, ToSchema)]
+struct Health {
+    status: &'static str,
+}
+
+/// What a control has answered.
+#[derive(Serialize, ToSchema)]
+struct Answered<T> {
+    answer: T,
+}
+
 /// Which works are to be listed, as the query says. Empty is as good as left out: forms send everything.
-#[derive(Debug, Default, Deserialize, Serialize)]
+#[derive(Debug, Default, Deserialize, Serialize, IntoParams)]
 #[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Filter {
     pub pool: String,
+    #[param(schema_with = super::openapi::state_asked)]
     pub state: String,
     pub function: String,
+    /// Of those that have finished.
+    #[param(schema_with = super::openapi::outcome_asked)]
     pub outcome: String,
+    /// `next` of the page before, with the same of everything else.
     pub cursor: String,
+    #[param(schema_with = super::openapi::limit_asked)]
     pub limit: String,
 }
 
@@ -161,16 +248,20 @@ impl Filter {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct Grace {
+    /// How long the attempt is given to end by itself.
+    #[param(maximum = 3_600_000, default = 5_000)]
     grace_ms: Option<u64>,
 }
 
 /// What is to be changed of a pool.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Change {
+    #[schema(maximum = 65_536)]
     pub max_parallelism: Option<usize>,
     pub paused: Option<bool>,
 }
@@ -283,7 +374,7 @@ pub(super) fn body_of(
 }
 
 fn answered(answer: impl Serialize) -> Answer {
-    Ok(HttpResponse::Ok().json(json!({ "answer": answer })))
+    Ok(HttpResponse::Ok().json(Answered { answer }))
 }
 
 /// Ids are those of a runtime, whichever pool is asked.

@@ -3,6 +3,7 @@
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::Permission;
 use super::api::{self, Answer, Board};
@@ -48,12 +49,14 @@ impl BulkAction {
 }
 
 /// To which works. Empty is as good as left out: forms send everything.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Bulk {
     pub pool: String,
     pub function: String,
     /// How many at most.
+    #[param(schema_with = super::openapi::most_asked)]
     pub limit: String,
 }
 
@@ -75,7 +78,7 @@ pub(super) struct Found {
 }
 
 /// What was done.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Done {
     /// To how many works.
     pub done: usize,
@@ -83,10 +86,26 @@ pub(super) struct Done {
     pub more: bool,
 }
 
+#[utoipa::path(
+    post,
+    path = "/api/works/cancel",
+    operation_id = "cancel_many",
+    summary = "Cancels many works that wait",
+    params(Bulk),
+    responses((status = 200, description = "How many, and whether there are more.", body = Done))
+)]
 pub(super) async fn cancel(board: Board, request: HttpRequest) -> Answer {
     answer(&board, &request, BulkAction::Cancel).await
 }
 
+#[utoipa::path(
+    post,
+    path = "/api/works/run",
+    operation_id = "run_many",
+    summary = "Ends the wait of many works",
+    params(Bulk),
+    responses((status = 200, description = "How many, and whether there are more.", body = Done))
+)]
 pub(super) async fn run(board: Board, request: HttpRequest) -> Answer {
     answer(&board, &request, BulkAction::Run).await
 }

@@ -20,7 +20,7 @@ use super::authorizer::AnyAuthorizer;
 use super::error::ApiError;
 use super::events::{self, MOST_CLIENTS};
 use super::view::Overview;
-use super::{Authorizer, Permission, Permissions, api, bulk, guard, pages};
+use super::{Authorizer, Permission, Permissions, api, bulk, guard, openapi, pages};
 use crate::error::PoolError;
 use crate::list::{WorkFilter, WorkPage};
 use crate::model::Name;
@@ -159,6 +159,7 @@ impl Dashboard {
                     .patch(api::configure),
             )
             .service(read("/api/events").route(reads().to(events::events)))
+            .service(read("/api/openapi.json").route(reads().to(openapi::document)))
             .service(read("").route(reads().to(pages::without_slash)))
             .service(read("/").route(reads().to(pages::overview)))
             .service(read("/config").route(reads().to(pages::config)))

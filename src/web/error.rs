@@ -8,8 +8,8 @@ use std::fmt;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
-use serde_json::json;
 
+use super::openapi::{ErrorAnswer, ErrorBody};
 use crate::error::{EnqueueError, JoinError, PoolError, QueryError};
 use crate::model::WorkId;
 
@@ -75,7 +75,8 @@ impl ResponseError for ApiError {
     }
 
     fn error_response(&self) -> HttpResponse {
-        self.begin().json(json!({ "error": { "code": self.code, "message": self.message } }))
+        let error = ErrorBody { code: self.code, message: &self.message };
+        self.begin().json(ErrorAnswer { error })
     }
 }
 

@@ -34,6 +34,17 @@ const KIND: &str = "text/event-stream";
 
 type Sender = mpsc::Sender<Result<web::Bytes, Infallible>>;
 
+#[utoipa::path(
+    get,
+    path = "/api/events",
+    summary = "What changes, as server-sent events",
+    responses((
+        status = 200,
+        description = "`overview` whenever something in it has changed, `unavailable` when the store does not answer.",
+        content_type = "text/event-stream",
+        body = String
+    ))
+)]
 pub(super) async fn events(board: Board, request: HttpRequest) -> Answer {
     if request.method() == Method::HEAD {
         return Ok(HttpResponse::Ok().content_type(KIND).finish());

@@ -40,6 +40,7 @@
 //! | `PATCH api/pools/{name}` | [`Permission::Configure`]; takes `{"max_parallelism": 4, "paused": false}` |
 //! | `GET api/config` | what is set: of each pool, and of the runtime with its functions |
 //! | `GET api/events` | server-sent events: `overview` whenever something in it has changed, four times a second at most |
+//! | `GET api/openapi.json` | all of this as an OpenAPI 3.1 document; `docs/openapi.json` is a copy |
 //! | `GET healthz` | whether the store answers; open to everybody, and says nothing else |
 //!
 //! A method that a path does not take is answered with 405 and `Allow`; `HEAD` is taken wherever `GET` is. Below `api/`, and for
@@ -65,6 +66,7 @@ mod events;
 mod extract;
 mod guard;
 mod html;
+mod openapi;
 mod pages;
 mod view;
 

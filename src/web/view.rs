@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::dashboard::{Dashboard, Sensitive};
 use crate::board::{Progress, WorkStatus, shortened};
@@ -51,7 +52,7 @@ impl From<Duration> for Big {
     }
 }
 
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub(super) struct Overview {
     pub at: Big,
     pub pools: Vec<PoolView>,
@@ -68,7 +69,7 @@ impl Overview {
     }
 }
 
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub(super) struct PoolView {
     pub name: Name,
     pub paused: bool,
@@ -85,13 +86,14 @@ pub(super) struct PoolView {
     /// When the first of those that wait was or will be due.
     pub oldest_due: Option<Big>,
     /// `running`, `scheduled` or `idle`.
+    #[schema(schema_with = super::openapi::run_status)]
     pub run_status: &'static str,
     pub turn: Big,
     pub report: ReportView,
     pub lately: LatelyView,
 }
 
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub(super) struct ReportView {
     pub completed: Big,
     pub succeeded: Big,
@@ -101,7 +103,7 @@ pub(super) struct ReportView {
 }
 
 /// What a pool has done lately.
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub(super) struct LatelyView {
     /// Works with an outcome, in the last minute and what there is of the slot under way.
     pub completed_per_s: f64,
@@ -117,7 +119,7 @@ pub(super) struct LatelyView {
     pub slots: Vec<SlotView>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, ToSchema)]
 pub(super) struct SlotView {
     pub completed: u32,
     pub failed: u32,
@@ -125,7 +127,7 @@ pub(super) struct SlotView {
     pub start_lag: Option<LagView>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, ToSchema)]
 pub(super) struct LagView {
     pub p50_ms: u32,
     pub p99_ms: u32,
@@ -210,14 +212,14 @@ impl PoolView {
 }
 
 /// What is set, for each pool and for all.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ConfigView {
     pub pools: Vec<PoolConfigView>,
     pub runtime: RuntimeView,
 }
 
 /// The configuration of a pool that is in force.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct PoolConfigView {
     pub name: Name,
     pub max_parallelism: usize,
@@ -230,14 +232,14 @@ pub(super) struct PoolConfigView {
     pub log_level: &'static str,
 }
 
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub(super) struct RetryView {
     pub max_attempts: u32,
     pub initial_backoff_ms: Big,
     pub base: f64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct RuntimeView {
     /// Of the library.
     pub version: &'static str,
@@ -250,13 +252,13 @@ pub(super) struct RuntimeView {
 }
 
 /// For how long finished works are remembered; what is left out has no bound.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct RetentionView {
     pub max_age_ms: Option<Big>,
     pub max_count: Option<Big>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct FunctionView {
     pub name: Name,
     /// `action`, `blocking_action`, `mutation`, `query` or `on_complete`.
@@ -346,7 +348,7 @@ impl FunctionView {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct PageView {
     pub works: Vec<WorkView>,
     pub next: Option<Cursor>,
@@ -360,12 +362,13 @@ impl PageView {
 }
 
 /// A work: what a list says of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct WorkView {
     pub id: String,
     pub pool: Option<Name>,
     pub function: Option<Name>,
     /// `pending`, `running` or `finished`.
+    #[schema(schema_with = super::openapi::state)]
     pub state: &'static str,
     pub canceling: bool,
     /// How many were charged.
@@ -375,19 +378,20 @@ pub(super) struct WorkView {
     pub started: Option<Big>,
     pub finished_at: Option<Big>,
     /// `success`, `failed` or `canceled`.
+    #[schema(schema_with = super::openapi::outcome_if_any)]
     pub outcome: Option<&'static str>,
     pub error: Option<ErrorView>,
     pub progress: Option<ProgressView>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ErrorView {
     pub kind: FailureKind,
     pub message: String,
     pub retryable: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ProgressView {
     pub done: Big,
     pub total: Option<Big>,
@@ -501,7 +505,7 @@ impl ProgressView {
 }
 
 /// All that is shown of a work.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct WorkDetail {
     #[serde(flatten)]
     pub work: WorkView,
@@ -510,7 +514,7 @@ pub(super) struct WorkDetail {
 }
 
 /// A result: its JSON as text, since nobody knows how large its numbers are and how deep it is.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct OutputView {
     pub json: String,
     /// How much there is of it in the store.
@@ -518,7 +522,7 @@ pub(super) struct OutputView {
 }
 
 /// Why a work is where it is.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ExplainView {
     pub at: Big,
     /// All of it in one sentence.
@@ -526,6 +530,7 @@ pub(super) struct ExplainView {
     /// The name of the reason, as of [`Why`].
     pub why: &'static str,
     /// What there is to say of the reason.
+    #[schema(value_type = Object)]
     pub details: Value,
     pub max_attempts: u32,
     pub due: Option<Big>,
@@ -533,13 +538,13 @@ pub(super) struct ExplainView {
     pub expected: Option<ExpectedView>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct AheadView {
     pub works: Big,
     pub or_more: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ExpectedView {
     pub start: Big,
     pub basis: Basis,
