@@ -101,11 +101,8 @@ async function look(path, { user = "admin", refused = [], ...options } = {}) {
   });
   page.on("pageerror", (error) => note(error.message));
   page.on("console", (message) => {
-    const { url } = message.location();
     const isExpected = refused.some((status) => message.text().includes(`a status of ${status}`));
-    // Browsers ask for that by themselves, outside of the dashboard.
-    if (isExpected || url === `${service}/favicon.ico`) return;
-    if (["error", "warning"].includes(message.type())) note(`${message.text()} ${url}`);
+    if (["error", "warning"].includes(message.type()) && !isExpected) note(`${message.text()} ${message.location().url}`);
   });
   page.on("request", (request) => {
     if (new URL(request.url()).origin !== service) note(`asks ${request.url()}`);
