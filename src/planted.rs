@@ -63,6 +63,8 @@ bugs! {
     CompletionUncounted: "finished attempts are not counted",
     RetryUncounted: "retries are not counted",
     ListenersForgotten: "who joins is not told of the outcome",
+    RunNowUnfenced: "a work that a turn was shown as due is moved",
+    RunNowForgotten: "a work that is to be run now goes on waiting",
     DeletedTwice: "a work completes twice when it is canceled while it completes",
     SyncSkipped: "file: a commit is answered and not synced",
     SyncTooEarly: "file: a commit is synced before it is written",

@@ -150,7 +150,7 @@ pub fn run_now(
     if from.segment == Segment::UNREGISTERED {
         return refuse(RunNowAnswer::NotRegistered);
     }
-    if from.segment <= now.max(read_until) {
+    if from.segment <= now.max(read_until) && !planted!(RunNowUnfenced) {
         return refuse(RunNowAnswer::AlreadyDue);
     }
     let change = Change::MovePendingStart {
@@ -159,7 +159,8 @@ pub fn run_now(
         from,
         to: Key { segment: now, seq: 0 },
     };
-    Arrival { change: Some(change), answer: RunNowAnswer::Moved }
+    let change = Some(change).filter(|_| !planted!(RunNowForgotten));
+    Arrival { change, answer: RunNowAnswer::Moved }
 }
 
 /// A report counts once, and only for the run that occupies the slot.

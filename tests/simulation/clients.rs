@@ -8,7 +8,8 @@ use actix::prelude::*;
 use actix_workpool::storage::StorageError;
 use actix_workpool::{
     CancelAnswer, Completed, CompletionResult, Enqueue, EnqueueError, Function, JoinError, OneWork,
-    PoolConfig, PoolError, RetryBehavior, Runtime, WorkHandle, WorkId, WorkStatus, Workpool,
+    PoolConfig, PoolError, RetryBehavior, RunNowAnswer, Runtime, WorkHandle, WorkId, WorkStatus,
+    Workpool,
 };
 use tokio::task::JoinHandle;
 
@@ -218,6 +219,9 @@ impl World {
             canceled_unstarted: false,
             told_finished: false,
             abort_by: None,
+            hurrying: 0,
+            moved: false,
+            moved_at: None,
             seen: None,
             notifies: 0,
             notified: 0,
@@ -378,7 +382,8 @@ async fn act(callers: &Callers) {
         10 => join(callers),
         11 => watch(callers),
         12 => query(callers).await,
-        _ => do_enqueue(callers, pool).await,
+        13 => do_enqueue(callers, pool).await,
+        _ => run_now(callers).await,
     }
 }
 
@@ -585,6 +590,102 @@ impl World {
             work.cancel_told = true;
             // What runs in the store may be under way, and nobody sees it start.
             work.canceled_unstarted = work.kind.is_action() && work.starts.is_empty();
+        }
+    }
+}
+
+/// Ends the wait of a work, or of one that nobody knows.
+async fn run_now(callers: &Callers) {
+    let drawn = with(|world| {
+        if below(&mut world.rng, 20) == 0 {
+            return Some((None, WorkId::from_uuid(uuid::Uuid::from_u128(world.rng.u128(..))), 0));
+        }
+        let (number, id, pool) = world.some_work()?;
+        Some((Some(world.hurry(number)), id, pool))
+    });
+    let Some((asked, id, pool)) = drawn else { return };
+    let answer = callers.pools[pool].run_now(id).await;
+    with(|world| match asked {
+        Some(asked) => world.hurry_answered(asked, &answer),
+        None if world.dead || matches!(answer, Ok(RunNowAnswer::NotFound) | Err(_)) => {}
+        None => world.violate(format_args!("a work that nobody knows is {answer:?}")),
+    });
+}
+
+/// A work as it was when it was asked to be run now.
+struct Hurried {
+    number: u32,
+    acked: bool,
+    ended: bool,
+    cancel_told: bool,
+    starts: usize,
+    runs: bool,
+    moved: bool,
+}
+
+impl World {
+    fn hurry(&mut self, number: u32) -> Hurried {
+        trace!(self, "run {number} now");
+        let work = &mut self.works[number as usize];
+        work.hurrying += 1;
+        Hurried {
+            number,
+            acked: work.ack == Ack::Acked,
+            ended: work.seen.is_some(),
+            cancel_told: work.cancel_told,
+            starts: work.starts.len(),
+            runs: work.runs(),
+            moved: work.moved_at.is_some(),
+        }
+    }
+
+    fn hurry_answered(&mut self, asked: Hurried, answer: &Result<RunNowAnswer, PoolError>) {
+        if self.dead {
+            return;
+        }
+        let number = asked.number;
+        trace!(self, "run {number} now: {answer:?}");
+        let (now, quiet) = (self.pool_now(), self.quiet && !self.is_disturbed());
+        let work = &mut self.works[number as usize];
+        let unsure = matches!(
+            answer,
+            Err(PoolError::Closed | PoolError::Storage(StorageError::Poisoned(_)))
+        );
+        work.hurrying -= u32::from(!unsure);
+        let same = work.starts.len() == asked.starts;
+        let hurried = work.is_hurried();
+        // It has run all the time, and nothing else can have ended that.
+        let runs = asked.runs && same && work.runs();
+        let runs = runs && work.timeout.is_none() && !work.cancel_sent;
+        // It has waited all the time for its first start.
+        let waits = asked.acked && work.starts.is_empty() && work.kind == Kind::Job;
+        let waits = waits && now < work.due && !hurried && !work.cancel_sent;
+        let wrong = match answer {
+            Ok(RunNowAnswer::Moved) if asked.ended => Some("and has its outcome"),
+            Ok(RunNowAnswer::Moved) if asked.cancel_told => Some("and was canceled"),
+            Ok(RunNowAnswer::Moved) if asked.runs && same && work.runs() => Some("and runs"),
+            Ok(RunNowAnswer::Moved) if work.kind == Kind::Job && asked.moved && same => {
+                Some("and had been already")
+            }
+            Ok(RunNowAnswer::AlreadyDue | RunNowAnswer::Running) if waits => Some("and waits"),
+            Ok(RunNowAnswer::AlreadyDue | RunNowAnswer::NotFound) if runs => Some("and runs"),
+            Ok(RunNowAnswer::NotFound) if waits => Some("and waits"),
+            Ok(RunNowAnswer::NotRegistered) if work.kind != Kind::Alt => {
+                Some("and its function is there")
+            }
+            Ok(RunNowAnswer::Canceled) if !work.cancel_sent => Some("and nobody has canceled it"),
+            Err(PoolError::Storage(_)) if quiet => Some("with nothing wrong"),
+            _ => None,
+        };
+        if matches!(answer, Ok(RunNowAnswer::Moved)) {
+            work.moved = true;
+            // It may have started for it before the answer came, and wait again.
+            if same && work.kind == Kind::Job {
+                work.moved_at.get_or_insert(now);
+            }
+        }
+        if let Some(wrong) = wrong {
+            self.violate(format_args!("run {number} now is answered {answer:?}, {wrong}"));
         }
     }
 }

@@ -279,11 +279,12 @@ impl super::world::World {
         let act = work.acts[(work.calls as usize).min(last)];
         work.calls += 1;
         let (transfer, child, kind, ack) = (work.transfer, work.child, work.kind, work.ack);
-        let (due, refused) = (work.due, ack == Ack::Refused);
+        let (due, hurried) = (work.due, work.is_hurried());
+        let refused = ack == Ack::Refused;
         if kind != Kind::Transfer || refused {
             self.violate(format_args!("transfer {number} is called and was not enqueued"));
         }
-        if self.pool_now() < due {
+        if self.pool_now() < due && !hurried {
             self.violate(format_args!("transfer {number} is called before it is due"));
         }
         if let Some(child) = child {

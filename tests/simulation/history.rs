@@ -34,6 +34,12 @@ impl World {
         self.in_order(number);
         let (life, crashes) = (self.life, self.crashes);
         let work = &mut self.works[number as usize];
+        if work.is_hurried() {
+            // From now on only its retries wait.
+            work.due = work.due.min(by_pool_clock);
+            work.latest_due = work.latest_due.min(by_pool_clock);
+        }
+        (work.moved, work.moved_at) = (false, None);
         work.starts.push(Start { at: now, by_pool_clock, life, crashes, ended: None });
         let start = work.starts.len() - 1;
         let act = work.acts[start.min(work.acts.len() - 1)];
@@ -65,7 +71,8 @@ impl World {
         expect(seen.is_none(), "has its outcome");
         expect(!told_finished, "is said to have its outcome");
         expect(!cancel_told, "was canceled");
-        expect(by_pool_clock >= due, "is not due");
+        let hurried = work.is_hurried();
+        expect(by_pool_clock >= due || hurried, "is not due");
         expect(attempt <= max_attempts, "has no attempts left");
         expect((least + 1..=most + 1).contains(&attempt), "has another number of attempts");
         let mut eligible_by_pool_clock = work.latest_due;
@@ -79,7 +86,9 @@ impl World {
                         let set_back = self.plan.wall_jumps && ended.crashes < self.crashes;
                         let least = if set_back { 0 } else { least };
                         expect(
-                            set_back || by_pool_clock + SLACK >= ended.by_pool_clock + least,
+                            set_back
+                                || hurried
+                                || by_pool_clock + SLACK >= ended.by_pool_clock + least,
                             "waits",
                         );
                         eligible_by_pool_clock =
@@ -87,6 +96,9 @@ impl World {
                     }
                 }
             }
+        }
+        if let Some(moved_at) = work.moved_at {
+            eligible_by_pool_clock = eligible_by_pool_clock.min(moved_at);
         }
         if let Some(what) = wrong {
             let range = (least, most);
@@ -314,6 +326,15 @@ impl World {
 }
 
 impl Work {
+    /// Whether its wait may have been ended for it.
+    pub fn is_hurried(&self) -> bool {
+        self.moved || self.hurrying > 0
+    }
+
+    pub fn runs(&self) -> bool {
+        self.starts.last().is_some_and(|start| start.ended.is_none())
+    }
+
     /// How many attempts are charged, at least and at most: `ended` when the work has its outcome.
     pub fn charged(&self, crashes: u32, ended: bool) -> (u32, u32) {
         let (mut least, mut most) = (0u32, 0u32);

@@ -238,6 +238,12 @@ pub struct Work {
     /// Answered: it has an outcome.
     pub told_finished: bool,
     pub abort_by: Option<Micros>,
+    /// How often it was asked to be run now, and nobody knows yet what became of that.
+    pub hurrying: u32,
+    /// It was answered that its wait is over, or that may be so, and it has not started since.
+    pub moved: bool,
+    /// Since when, by the pool's clock, where that is certain.
+    pub moved_at: Option<Micros>,
     pub seen: Option<Seen>,
     pub notifies: u32,
     pub notified: u32,
