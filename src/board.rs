@@ -316,11 +316,3 @@ impl Board {
         }
     }
 }
-
-/// A text of at most so many characters; where something is missing, it says so.
-pub(crate) fn shortened(text: &str, longest: usize) -> String {
-    match text.char_indices().nth(longest) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
-}

@@ -355,7 +355,7 @@ impl Workpool {
     /// ```
     ///
     /// # Errors
-    /// When its function is not registered, its pool is full, the runtime is gone or the storage failed.
+    /// When its pool is full, the runtime is gone or the storage failed.
     pub async fn retry(&self, work_id: WorkId) -> Result<RetryAnswer, EnqueueError> {
         let status = self.status(work_id).await.map_err(|error| match error {
             PoolError::Storage(error) => EnqueueError::Storage(error),
@@ -375,7 +375,7 @@ impl Workpool {
             return Ok(RetryAnswer::PoolNotStarted);
         };
         if !self.shared.registry.can_run(failed) {
-            return Err(EnqueueError::UnknownFunction(failed.function));
+            return Ok(RetryAnswer::NotRegistered);
         }
         let (work_id, now) = (work_id.once_more(), self.shared.seams.segment());
         let spec = Arc::new(Spec { work_id, enqueued_at: now, ..Spec::clone(failed) });

@@ -130,6 +130,8 @@ fn routes() -> Vec<Route> {
         (Method::POST, "/api/works/{id}/cancel", None),
         (Method::POST, "/api/works/{id}/abort", None),
         (Method::POST, "/api/works/{id}/run", None),
+        (Method::POST, "/api/works/{id}/retry", None),
+        (Method::POST, "/api/works/retry?pool=p", None),
         (Method::GET, "/api/pools/p", None),
         (Method::PATCH, "/api/pools/p", json),
         (Method::GET, "/api/events", None),
@@ -144,16 +146,22 @@ fn routes() -> Vec<Route> {
         (Method::GET, "/works/run?function=echo", None),
         (Method::POST, "/works/cancel", Some((FORM, "pool=p&function="))),
         (Method::POST, "/works/run", Some((FORM, "pool=p"))),
+        (Method::GET, "/works/retry?function=echo", None),
+        (Method::POST, "/works/retry", Some((FORM, "function=echo"))),
         (Method::GET, "/assets/workpool.svg", None),
         (Method::GET, "/assets/workpool.css", None),
         (Method::GET, "/assets/workpool.js", None),
         (Method::POST, "/works/{id}/cancel", None),
         (Method::POST, "/works/{id}/abort", None),
         (Method::POST, "/works/{id}/run", None),
+        (Method::POST, "/works/{id}/retry", None),
         (Method::POST, "/pools/p", Some((FORM, "max_parallelism=3"))),
         (Method::POST, "/pools/p?back=config", Some((FORM, "max_parallelism=3"))),
     ]
 }
+
+/// Pages that ask before it is done to many works.
+const MANY: [&str; 3] = ["s/cancel?", "s/run?", "s/retry?"];
 
 #[test]
 fn each_route_lets_in_whom_it_should() {
@@ -185,9 +193,7 @@ fn each_route_lets_in_whom_it_should() {
                         None => 401,
                         Some("viewer") if method != Method::GET => 403,
                         // They ask before they do it.
-                        Some("viewer") if path.contains("s/cancel?") || path.contains("s/run?") => {
-                            403
-                        }
+                        Some("viewer") if MANY.iter().any(|many| path.contains(many)) => 403,
                         _ if path.is_empty() => 308,
                         _ if path.starts_with("/find") => 303,
                         _ if method == Method::POST && !path.starts_with("/api") => 303,
@@ -469,10 +475,76 @@ fn works_are_canceled_aborted_and_run() {
         assert_eq!(answer.json(), json!({ "answer": "requested" }));
         assert_eq!(pool.work::<()>(id).join().await, Err(JoinError::Canceled));
 
-        for control in ["cancel", "abort", "run"] {
+        for control in ["cancel", "abort", "run", "retry"] {
             let unknown = format!("/api/works/00000000-0000-0000-0000-000000000000/{control}");
             assert_eq!(ask(&dashboard, post(&unknown)).await.code(), "unknown_work");
         }
+        soon(runtime.shutdown(Duration::ZERO)).await;
+    });
+}
+
+#[test]
+fn a_failed_work_shows_its_attempts_and_is_retried() {
+    run_real(async {
+        let (runtime, pool, dashboard) = open(PoolConfig::default()).await;
+        let twice = RetryBehavior::default().max_attempts(2).initial_backoff(Duration::ZERO);
+        let failed = pool.enqueue(FAIL.call("<b>no</b>".into())).retry(twice).await.unwrap();
+        failed.join().await.unwrap_err();
+        let path = format!("/api/works/{}", failed.id());
+        let shown = ask(&dashboard, get(&path)).await.json();
+        let timeline = shown["timeline"].as_array().unwrap();
+        assert_eq!(timeline.len(), 2, "{shown}");
+        for (number, attempt) in (1..).zip(timeline) {
+            assert_eq!(
+                (&attempt["attempt"], &attempt["outcome"]),
+                (&json!(number), &json!("failed"))
+            );
+            assert_eq!(attempt["message"], "<b>no</b>");
+            assert!(attempt["started"].is_string() && attempt["ended"].is_string(), "{attempt}");
+        }
+        assert_eq!((&shown["retryable"], &shown["on_complete"]), (&json!(true), &Value::Null));
+        assert_eq!(shown["args"], json!({ "json": "\"<b>no</b>\"", "bytes": "11" }));
+        let page = ask(&dashboard, get(&format!("/works/{}", failed.id()))).await.text;
+        assert!(page.contains("&lt;b&gt;no") && !page.contains("<b>"), "{page}");
+        assert!(page.contains("/retry\""), "{page}");
+
+        let again = ask(&dashboard, post(&format!("{path}/retry"))).await.json();
+        assert_eq!(again["answer"], "enqueued");
+        let id = again["work_id"].as_str().unwrap().to_owned();
+        let twice = ask(&dashboard, post(&format!("{path}/retry"))).await.json();
+        assert_eq!(twice, json!({ "answer": "already_enqueued", "work_id": id }));
+        pool.work::<Value>(id.parse().unwrap()).join().await.unwrap_err();
+
+        let done = pool.enqueue(ECHO.call(json!(1))).await.unwrap();
+        done.join().await.unwrap();
+        let path = format!("/api/works/{}", done.id());
+        let shown = ask(&dashboard, get(&path)).await.json();
+        assert_eq!((&shown["retryable"], &shown["args"]), (&json!(false), &Value::Null));
+        let [only] = &shown["timeline"].as_array().unwrap()[..] else { panic!("{shown}") };
+        assert_eq!((&only["attempt"], &only["outcome"]), (&json!(1), &json!("success")));
+        let answer = ask(&dashboard, post(&format!("{path}/retry"))).await.json();
+        assert_eq!(answer, json!({ "answer": "not_failed" }));
+        soon(runtime.shutdown(Duration::ZERO)).await;
+    });
+}
+
+#[test]
+fn many_failed_works_are_retried_once() {
+    run_real(async {
+        let (runtime, pool, dashboard) = open(PoolConfig::default()).await;
+        for _ in 0..5 {
+            pool.enqueue(FAIL.call("no".into())).await.unwrap().join().await.unwrap_err();
+        }
+        let retry = async |limit: u32| {
+            let path = format!("/api/works/retry?pool=p&function=fail&limit={limit}");
+            ask(&dashboard, post(&path)).await.json()
+        };
+        assert_eq!(retry(3).await, json!({ "done": 3, "more": true }));
+        while pool.pending() > 0 {
+            tokio::task::yield_now().await;
+        }
+        // Two that were not yet, and three that have failed again.
+        assert_eq!(retry(100).await, json!({ "done": 5, "more": false }));
         soon(runtime.shutdown(Duration::ZERO)).await;
     });
 }
@@ -625,6 +697,8 @@ fn what_is_redacted_is_nowhere_to_be_seen() {
             (detail(done.id()), "(Output)"),
             (detail(failed.id()), "(Error)"),
             (detail(waits.id()), "(Error)"),
+            (detail(waits.id()), "(Args)"),
+            (format!("/works/{}", waits.id()), "(Args)"),
             (detail(runs), "(Progress)"),
             ("/api/works?state=finished".into(), "(Error)"),
             ("/api/works?state=running".into(), "(Progress)"),

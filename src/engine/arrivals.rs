@@ -60,6 +60,7 @@ pub enum RunNowAnswer {
 /// What became of the wish that a failed work is tried once more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(tag = "answer", content = "work_id", rename_all = "snake_case")]
+#[cfg_attr(feature = "actix-web", derive(utoipa::ToSchema))]
 pub enum RetryAnswer {
     /// It was enqueued once more, as a work of its own with this id.
     Enqueued(WorkId),
@@ -67,6 +68,8 @@ pub enum RetryAnswer {
     AlreadyEnqueued(WorkId),
     /// It has not failed: it has no outcome yet, or another one.
     NotFailed,
+    /// Its function is not registered in this process.
+    NotRegistered,
     /// Its pool was not started by this process.
     PoolNotStarted,
     /// It is not known, or forgotten.

@@ -293,6 +293,12 @@ pub struct Finished {
 }
 
 impl Finished {
+    /// Whether it has failed, and what was enqueued is kept.
+    #[must_use]
+    pub fn can_be_retried(&self) -> bool {
+        self.details.as_ref().is_some_and(|details| details.spec.is_some())
+    }
+
     /// How its attempts have failed: the last of them, the oldest first.
     #[must_use]
     pub fn failed_attempts(&self) -> &[FailedAttempt] {

@@ -14,7 +14,7 @@ use super::dashboard::{Dashboard, demand, in_time};
 use super::error::ApiError;
 use super::view::{ConfigView, Overview, PageView, PoolView, WorkDetail};
 use crate::config::PoolConfig;
-use crate::engine::arrivals::{CancelAnswer, RunNowAnswer};
+use crate::engine::arrivals::{CancelAnswer, RetryAnswer, RunNowAnswer};
 use crate::error::PoolError;
 use crate::explain::{Explanation, Why};
 use crate::list::{Cursor, OutcomeKind, WorkFilter};
@@ -140,6 +140,18 @@ pub(super) async fn abort(board: Board, request: HttpRequest, id: web::Path<Stri
 pub(super) async fn run(board: Board, request: HttpRequest, id: web::Path<String>) -> Answer {
     demand(&request, Permission::RunNow)?;
     answered(do_run(&board, work_id(&id)?).await?)
+}
+
+#[utoipa::path(
+    post,
+    path = "/api/works/{id}/retry",
+    summary = "Enqueues a failed work once more, and once only",
+    params(("id" = uuid::Uuid, Path)),
+    responses((status = 200, description = "What became of it.", body = RetryAnswer))
+)]
+pub(super) async fn retry(board: Board, request: HttpRequest, id: web::Path<String>) -> Answer {
+    demand(&request, Permission::Retry)?;
+    Ok(HttpResponse::Ok().json(do_retry(&board, work_id(&id)?).await?))
 }
 
 #[utoipa::path(
@@ -320,6 +332,16 @@ pub(super) async fn do_abort(
 
 pub(super) async fn do_run(board: &Dashboard, work_id: WorkId) -> Result<RunNowAnswer, ApiError> {
     control(board, work_id, async |pool| pool.run_now(work_id).await).await
+}
+
+pub(super) async fn do_retry(board: &Dashboard, work_id: WorkId) -> Result<RetryAnswer, ApiError> {
+    let pool = any_pool(board).ok_or_else(|| ApiError::no_such_work(work_id))?;
+    let answer = in_time(pool.retry(work_id)).await?;
+    board.changed().await;
+    match answer {
+        RetryAnswer::NotFound => Err(ApiError::no_such_work(work_id)),
+        answer => Ok(answer),
+    }
 }
 
 pub(super) async fn do_configure(

@@ -17,13 +17,20 @@ pub enum Permission {
     Abort,
     /// End the wait of a work.
     RunNow,
+    /// Enqueue a failed work once more.
+    Retry,
     /// Change a pool's parallelism, pause and resume it.
     Configure,
 }
 
 impl Permission {
-    const ALL: [Permission; 4] =
-        [Permission::Cancel, Permission::Abort, Permission::RunNow, Permission::Configure];
+    const ALL: [Permission; 5] = [
+        Permission::Cancel,
+        Permission::Abort,
+        Permission::RunNow,
+        Permission::Retry,
+        Permission::Configure,
+    ];
 
     const fn bit(self) -> u8 {
         1 << self as u8

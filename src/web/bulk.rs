@@ -1,4 +1,4 @@
-//! What is done to many works at once: to those that wait and are of a pool, a function, or both.
+//! What is done to many works at once: to those that wait, or have failed, and are of a pool, a function, or both.
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse};
@@ -10,9 +10,9 @@ use super::api::{self, Answer, Board};
 use super::dashboard::{Dashboard, demand, in_time};
 use super::error::ApiError;
 use crate::board::WorkStatus;
-use crate::engine::arrivals::{CancelAnswer, RunNowAnswer};
+use crate::engine::arrivals::{CancelAnswer, RetryAnswer, RunNowAnswer};
 use crate::error::PoolError;
-use crate::list::{Cursor, Place, WorkFilter};
+use crate::list::{Cursor, ListedWork, OutcomeKind, Place, WorkFilter};
 use crate::model::{Key, WorkId};
 use crate::pool::Workpool;
 
@@ -30,6 +30,7 @@ const AT_ONCE: usize = 50;
 pub(super) enum BulkAction {
     Cancel,
     Run,
+    Retry,
 }
 
 impl BulkAction {
@@ -37,6 +38,7 @@ impl BulkAction {
         match self {
             BulkAction::Cancel => "cancel",
             BulkAction::Run => "run",
+            BulkAction::Retry => "retry",
         }
     }
 
@@ -44,6 +46,7 @@ impl BulkAction {
         match self {
             BulkAction::Cancel => Permission::Cancel,
             BulkAction::Run => Permission::RunNow,
+            BulkAction::Retry => Permission::Retry,
         }
     }
 }
@@ -110,6 +113,18 @@ pub(super) async fn run(board: Board, request: HttpRequest) -> Answer {
     answer(&board, &request, BulkAction::Run).await
 }
 
+#[utoipa::path(
+    post,
+    path = "/api/works/retry",
+    operation_id = "retry_many",
+    summary = "Enqueues many failed works once more",
+    params(Bulk),
+    responses((status = 200, description = "How many, and whether there are more.", body = Done))
+)]
+pub(super) async fn retry(board: Board, request: HttpRequest) -> Answer {
+    answer(&board, &request, BulkAction::Retry).await
+}
+
 async fn answer(board: &Dashboard, request: &HttpRequest, action: BulkAction) -> Answer {
     demand(request, action.permission())?;
     let bulk = api::query(request.query_string())?;
@@ -133,8 +148,18 @@ pub(super) async fn act(
             let some = some.to_vec();
             done += in_time(async move {
                 match action {
-                    BulkAction::Cancel => cancel_some(&pool, some).await,
-                    BulkAction::Run => run_some(&pool, some).await,
+                    BulkAction::Cancel => Ok::<_, ApiError>(cancel_some(&pool, some).await?),
+                    BulkAction::Run => {
+                        let ran =
+                            each(&pool, some, async |pool, id| pool.run_now(id).await).await?;
+                        Ok(ran.into_iter().filter(|ran| *ran == RunNowAnswer::Moved).count())
+                    }
+                    BulkAction::Retry => {
+                        let again =
+                            each(&pool, some, async |pool, id| pool.retry(id).await).await?;
+                        let enqueued = |one: &RetryAnswer| matches!(one, RetryAnswer::Enqueued(_));
+                        Ok(again.iter().filter(|one| enqueued(one)).count())
+                    }
                 }
             })
             .await?;
@@ -157,20 +182,22 @@ async fn cancel_some(pool: &Workpool, works: Vec<WorkId>) -> Result<usize, PoolE
     Ok(answers.iter().filter(|answer| **answer == CancelAnswer::Requested).count())
 }
 
-async fn run_some(pool: &Workpool, works: Vec<WorkId>) -> Result<usize, PoolError> {
-    let asked: Vec<_> = works
-        .into_iter()
-        .map(|work_id| {
-            let pool = pool.clone();
-            actix_web::rt::spawn(async move { pool.run_now(work_id).await })
-        })
-        .collect();
-    let mut moved = 0;
+/// Does it to each of them at the same time.
+async fn each<T: 'static, E: Into<ApiError> + 'static>(
+    pool: &Workpool,
+    works: Vec<WorkId>,
+    act: impl AsyncFn(Workpool, WorkId) -> Result<T, E> + Copy + 'static,
+) -> Result<Vec<T>, ApiError> {
+    let asked = works.into_iter().map(|work_id| {
+        let pool = pool.clone();
+        actix_web::rt::spawn(async move { act(pool, work_id).await })
+    });
+    let asked: Vec<_> = asked.collect();
+    let mut answers = Vec::with_capacity(asked.len());
     for asked in asked {
-        let answer = asked.await.map_err(|_| PoolError::Closed)??;
-        moved += usize::from(answer == RunNowAnswer::Moved);
+        answers.push(asked.await.map_err(|_| PoolError::Closed)?.map_err(E::into)?);
     }
-    Ok(moved)
+    Ok(answers)
 }
 
 /// Looks for the works that it would be done to.
@@ -191,7 +218,7 @@ pub(super) async fn find(
     }
     let limit = bulk.limit()?;
     let mut next = match action {
-        BulkAction::Cancel => None,
+        BulkAction::Cancel | BulkAction::Retry => None,
         // What is due already has no wait that could end, and stands in front.
         BulkAction::Run => {
             let now = board.runtime().shared().seams.segment();
@@ -200,7 +227,11 @@ pub(super) async fn find(
     };
     let mut works = Vec::new();
     for _ in 0..MOST_PAGES {
-        let mut filter = WorkFilter::pending().limit(WorkFilter::MOST);
+        let state = match action {
+            BulkAction::Cancel | BulkAction::Run => WorkFilter::pending(),
+            BulkAction::Retry => WorkFilter::finished_with(OutcomeKind::Failed),
+        };
+        let mut filter = state.limit(WorkFilter::MOST);
         if !bulk.pool.is_empty() {
             filter = filter.pool(&bulk.pool);
         }
@@ -211,16 +242,16 @@ pub(super) async fn find(
             filter = filter.after(next).map_err(|error| ApiError::invalid(error.to_string()))?;
         }
         let page = board.list(filter).await?;
-        for work in page.works {
-            // One that waits for its function has no time, and one that is canceled is about to go.
-            let has_time = matches!(work.status, WorkStatus::Pending { due: Some(_), .. });
-            if work.canceling || action == BulkAction::Run && !has_time {
-                continue;
-            }
-            if works.len() == limit {
-                return Ok(Found { works, more: true });
-            }
-            works.push(work.work_id);
+        let some: Vec<_> = page.works.iter().filter(|work| takes(action, work)).collect();
+        let some: Vec<_> = some.into_iter().map(|work| work.work_id).collect();
+        let some = match action {
+            BulkAction::Retry => not_yet_again(board, some).await?,
+            _ => some,
+        };
+        let room = limit - works.len();
+        works.extend(some.iter().take(room));
+        if some.len() > room {
+            return Ok(Found { works, more: true });
         }
         next = page.next;
         if next.is_none() {
@@ -228,4 +259,27 @@ pub(super) async fn find(
         }
     }
     Ok(Found { works, more: true })
+}
+
+fn takes(action: BulkAction, work: &ListedWork) -> bool {
+    match (action, &work.status) {
+        (BulkAction::Cancel, _) => !work.canceling,
+        // One that waits for its function has no time, and one that is canceled is about to go.
+        (BulkAction::Run, WorkStatus::Pending { due: Some(_), .. }) => !work.canceling,
+        (BulkAction::Run, _) => false,
+        (BulkAction::Retry, WorkStatus::Finished(row)) => row.can_be_retried(),
+        (BulkAction::Retry, _) => false,
+    }
+}
+
+/// Those that were not enqueued once more already: a failed work stays in the list.
+async fn not_yet_again(board: &Dashboard, works: Vec<WorkId>) -> Result<Vec<WorkId>, ApiError> {
+    let pool = api::any_pool(board).ok_or(PoolError::Closed)?;
+    let again: Vec<_> = works.iter().map(|work_id| work_id.once_more()).collect();
+    let statuses = in_time(pool.status_batch(&again)).await?;
+    let works = works.into_iter().zip(statuses);
+    Ok(works
+        .filter(|(_, again)| *again == WorkStatus::Unknown)
+        .map(|(work_id, _)| work_id)
+        .collect())
 }

@@ -42,6 +42,8 @@ const MOST_LISTINGS: usize = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Sensitive {
+    /// The arguments of a work, as JSON.
+    Args,
     /// The result of a work, as JSON.
     Output,
     /// The message of an error or a panic.
@@ -93,7 +95,7 @@ pub fn workpool_dashboard(runtime: Runtime, authorizer: impl Authorizer) -> Dash
 }
 
 impl Dashboard {
-    /// What is shown in place of results, error messages and progress notes. Arguments are never shown.
+    /// What is shown in place of arguments, results, error messages and progress notes.
     ///
     /// ```
     /// # use actix_workpool::{Runtime, web::{Sensitive, insecure_allow_all, workpool_dashboard}};
@@ -149,10 +151,12 @@ impl Dashboard {
             .service(read("/api/works").route(reads().to(api::works)))
             .service(act("/api/works/cancel").post(bulk::cancel))
             .service(act("/api/works/run").post(bulk::run))
+            .service(act("/api/works/retry").post(bulk::retry))
             .service(read("/api/works/{id}").route(reads().to(api::work)))
             .service(act("/api/works/{id}/cancel").post(api::cancel))
             .service(act("/api/works/{id}/abort").post(api::abort))
             .service(act("/api/works/{id}/run").post(api::run))
+            .service(act("/api/works/{id}/retry").post(api::retry))
             .service(
                 resource("/api/pools/{name}", "GET, HEAD, PATCH")
                     .route(reads().to(api::pool))
@@ -174,11 +178,17 @@ impl Dashboard {
                     .route(reads().to(pages::confirm_run))
                     .post(pages::run_many),
             )
+            .service(
+                resource("/works/retry", "GET, HEAD, POST")
+                    .route(reads().to(pages::confirm_retry))
+                    .post(pages::retry_many),
+            )
             .service(read("/find").route(reads().to(pages::find)))
             .service(read("/works/{id}").route(reads().to(pages::work)))
             .service(act("/works/{id}/cancel").post(pages::cancel))
             .service(act("/works/{id}/abort").post(pages::abort))
             .service(act("/works/{id}/run").post(pages::run))
+            .service(act("/works/{id}/retry").post(pages::retry))
             .service(act("/pools/{name}").post(pages::configure))
             .service(read("/assets/workpool.css").route(reads().to(pages::style)))
             .service(read("/assets/workpool.js").route(reads().to(pages::script)))
@@ -228,7 +238,7 @@ impl Dashboard {
             if let Some((at, overview)) = &*last
                 && at.elapsed() < OVERVIEW_AGE
             {
-                return Ok(overview.clone());
+                return Ok::<_, PoolError>(overview.clone());
             }
             let overview = Arc::new(Overview::of(&self.runtime).await?);
             *last = Some((Instant::now(), overview.clone()));
@@ -244,11 +254,11 @@ impl Dashboard {
 }
 
 /// Gives up on a store that does not answer.
-pub(super) async fn in_time<T>(
-    answer: impl Future<Output = Result<T, PoolError>>,
+pub(super) async fn in_time<T, E: Into<ApiError>>(
+    answer: impl Future<Output = Result<T, E>>,
 ) -> Result<T, ApiError> {
     match tokio::time::timeout(PATIENCE, answer).await {
-        Ok(answer) => Ok(answer?),
+        Ok(answer) => answer.map_err(E::into),
         Err(_) => Err(ApiError::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "timed_out",

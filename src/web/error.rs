@@ -158,6 +158,12 @@ impl From<PoolError> for ApiError {
     }
 }
 
+impl From<EnqueueError> for ApiError {
+    fn from(error: EnqueueError) -> ApiError {
+        error.answer()
+    }
+}
+
 macro_rules! response_error {
     ($($error:ty),*) => { $(
         /// Answers `{"error":{"code":"…","message":"…"}}`, without what a function or the storage has said.

@@ -10,8 +10,8 @@ use super::api::Filter;
 use super::bulk::{Bulk, BulkAction, Found};
 use super::error::ApiError;
 use super::view::{
-    Big, ConfigView, ErrorView, LatelyView, Overview, PageView, PoolConfigView, PoolView,
-    ProgressView, RuntimeView, SlotView, WorkDetail, WorkView,
+    AttemptView, Big, ConfigView, ErrorView, LatelyView, Overview, PageView, PoolConfigView,
+    PoolView, ProgressView, RuntimeView, SlotView, WorkDetail, WorkView,
 };
 use super::{Permission, Permissions};
 use crate::config::MAX_PARALLELISM;
@@ -249,6 +249,11 @@ pub(super) fn bulk(action: BulkAction, found: &Found, bulk: &Bulk, done: Option<
     let (verb, past, sure) = match action {
         BulkAction::Cancel => ("Cancel", "canceled", "Yes, cancel them"),
         BulkAction::Run => ("Run now", "made due", "Yes, end their wait"),
+        BulkAction::Retry => ("Retry", "enqueued once more", "Yes, enqueue them once more"),
+    };
+    let (state, listed) = match action {
+        BulkAction::Cancel | BulkAction::Run => ("Waiting", "state=pending"),
+        BulkAction::Retry => ("Failed, not retried yet", "state=finished&outcome=failed"),
     };
     let count = match found.more {
         true => format!("{} or more", found.works.len()),
@@ -260,7 +265,7 @@ pub(super) fn bulk(action: BulkAction, found: &Found, bulk: &Bulk, done: Option<
         dl {
             dt { "Pool" } dd { (if bulk.pool.is_empty() { "any" } else { &bulk.pool }) }
             dt { "Function" } dd { (if bulk.function.is_empty() { "any" } else { &bulk.function }) }
-            dt { "Waiting" } dd { (count) }
+            dt { (state) } dd { (count) }
         }
         @if found.works.is_empty() {
             p.soft { "There is nothing to do." }
@@ -273,7 +278,7 @@ pub(super) fn bulk(action: BulkAction, found: &Found, bulk: &Bulk, done: Option<
             }
         }
         p {
-            a href={ "../works?state=pending&pool=" (encoded(&bulk.pool))
+            a href={ "../works?" (listed) "&pool=" (encoded(&bulk.pool))
                 "&function=" (encoded(&bulk.function)) } { "Back to the works" }
         }
     }
@@ -374,6 +379,11 @@ pub(super) fn works(page: &PageView, filter: &Filter, now: Segment, may: Permiss
         ("", _) => "finished",
         (state, _) => state,
     };
+    let actions: &[(BulkAction, &str)] = match (state, filter.outcome.as_str()) {
+        ("pending", _) => &[(BulkAction::Run, "Run all now…"), (BulkAction::Cancel, "Cancel all…")],
+        ("finished", "failed") => &[(BulkAction::Retry, "Retry all…")],
+        _ => &[],
+    };
     let option = |name: &str, chosen: &str| {
         html! {
             option value=(name) selected[name == chosen] { (if name.is_empty() { "any" } else { name }) }
@@ -400,9 +410,9 @@ pub(super) fn works(page: &PageView, filter: &Filter, now: Segment, may: Permiss
             label { "Function" input name="function" value=(filter.function) maxlength="200"; }
             button { "Show" }
         }
-        @if state == "pending" && !(filter.pool.is_empty() && filter.function.is_empty()) {
+        @if !(filter.pool.is_empty() && filter.function.is_empty()) {
             p.controls {
-                @for (action, label) in [(BulkAction::Run, "Run all now…"), (BulkAction::Cancel, "Cancel all…")] {
+                @for (action, label) in actions {
                     @if may.allow(action.permission()) {
                         a href={ "works/" (action.as_str()) "?pool=" (encoded(&filter.pool))
                             "&function=" (encoded(&filter.function)) } { (label) }
@@ -468,7 +478,7 @@ fn next_page(filter: &Filter, state: &str, cursor: &impl Display) -> String {
 }
 
 pub(super) fn work(detail: &WorkDetail, may: Permissions, said: Option<&str>) -> Markup {
-    let WorkDetail { work, output, explain } = detail;
+    let WorkDetail { work, explain, timeline, args, output, on_complete, retryable } = detail;
     let now = Segment(explain.at.0);
     html! {
         h1 { "Work " code { (work.id) } }
@@ -507,28 +517,82 @@ pub(super) fn work(detail: &WorkDetail, may: Permissions, said: Option<&str>) ->
                 @if let Some(said) = &work.progress { dt { "Progress" } dd { (progress(said)) } }
             } }
             @if let Some(error) = &work.error { section { (failure(error)) } }
-            @if let Some(output) = output {
-                section aria-label="Result" { details {
-                    summary { "Result, " (output.bytes.0) " bytes" }
-                    pre { (output.json) }
-                } }
+            @if !timeline.is_empty() { (attempts(timeline, now)) }
+            @if let Some(run) = on_complete {
+                section aria-label="On complete" {
+                    h2 { "On complete" }
+                    p {
+                        code { (run.name) }
+                        @match (run.state, &run.follow_up) {
+                            ("waiting", _) => " runs in the commit that completes this work.",
+                            (_, Some(id)) => {
+                                " failed in the commit that completed this work, and became "
+                                a href=(id) { "a work of its own" } "."
+                            }
+                            _ => " ran in the commit that completed this work.",
+                        }
+                    }
+                }
             }
-            @if work.state != "finished" {
-                section aria-label="Controls" { (controls(work, may)) }
+            @for (name, json) in [("Arguments", args), ("Result", output)] {
+                @if let Some(json) = json {
+                    section aria-label=(name) { details {
+                        summary { (name) ", " (json.bytes.0) " bytes" }
+                        pre { (json.json) }
+                    } }
+                }
+            }
+            @if work.state != "finished" || *retryable {
+                section aria-label="Controls" { (controls(work, *retryable, may)) }
             }
         }
     }
 }
 
+/// What is remembered of a work's attempts, as a table.
+fn attempts(timeline: &[AttemptView], now: Segment) -> Markup {
+    html! {
+        section aria-label="Attempts" {
+            h2 { "Attempts" }
+            @if timeline.first().is_some_and(|first| first.attempt > 1) {
+                p.soft { "Earlier ones are not remembered." }
+            }
+            div.scroll { table {
+                thead { tr {
+                    th scope="col" { "Attempt" } th scope="col" { "Started" }
+                    th scope="col" { "Took" } th scope="col" { "Outcome" }
+                } }
+                tbody { @for attempt in timeline { tr {
+                    td data-label="Attempt" { (attempt.attempt) }
+                    td data-label="Started" {
+                        @if let Some(started) = attempt.started { (time(started, now)) }
+                    }
+                    td data-label="Took" {
+                        @if let Some((started, ended)) = attempt.started.zip(attempt.ended) {
+                            (lasting(ended.0.saturating_sub(started.0)))
+                        }
+                    }
+                    td data-label="Outcome" {
+                        span class=(class_of(attempt.outcome)) { (attempt.outcome) }
+                        @if let Some(message) = &attempt.message { div.soft { (message) } }
+                    }
+                } } }
+            } }
+        }
+    }
+}
+
 /// Each control is opened first and confirmed then.
-fn controls(work: &WorkView, may: Permissions) -> Markup {
+fn controls(work: &WorkView, retryable: bool, may: Permissions) -> Markup {
     let control = |permission: Permission, action: &str, label: &str, sure: &str| {
         html! {
             @if may.allow(permission) {
                 details {
                     summary { (label) "…" }
                     form method="post" action={ (work.id) "/" (action) } {
-                        button.danger[permission != Permission::RunNow] { (sure) }
+                        button.danger[matches!(permission, Permission::Cancel | Permission::Abort)] {
+                            (sure)
+                        }
                     }
                 }
             }
@@ -539,7 +603,12 @@ fn controls(work: &WorkView, may: Permissions) -> Markup {
             @if work.state == "pending" {
                 (control(Permission::RunNow, "run", "Run now", "Yes, end its wait"))
             }
-            (control(Permission::Cancel, "cancel", "Cancel", "Yes, cancel this work"))
+            @if retryable {
+                (control(Permission::Retry, "retry", "Retry", "Yes, enqueue it once more"))
+            }
+            @if work.state != "finished" {
+                (control(Permission::Cancel, "cancel", "Cancel", "Yes, cancel this work"))
+            }
             @if work.state == "running" {
                 (control(Permission::Abort, "abort", "Abort", "Yes, drop its attempt"))
             }
@@ -548,15 +617,19 @@ fn controls(work: &WorkView, may: Permissions) -> Markup {
 }
 
 fn state_of(work: &WorkView) -> Markup {
-    let class = match (work.outcome, work.state) {
-        (Some("success"), _) => "good",
-        (Some("failed"), _) => "bad",
-        (None, "running") => "busy",
-        _ => "soft",
-    };
+    let state = work.outcome.unwrap_or(work.state);
     html! {
-        span class=(class) { (work.outcome.unwrap_or(work.state)) }
+        span class=(class_of(state)) { (state) }
         @if work.canceling { " (canceling)" }
+    }
+}
+
+fn class_of(state: &str) -> &'static str {
+    match state {
+        "success" => "good",
+        "failed" => "bad",
+        "running" => "busy",
+        _ => "soft",
     }
 }
 
@@ -592,6 +665,11 @@ fn spoken(answer: &str) -> Option<&'static str> {
         "canceled" => "It was canceled, and will not be started.",
         "running" => "An attempt is running.",
         "not_found" => "It has finished, or is not known.",
+        "enqueued" => "The failed work was enqueued once more, as this one.",
+        "already_enqueued" => "The failed work had been enqueued once more before, as this one.",
+        "not_failed" => "It has not failed.",
+        "not_here" => "Its function is not registered here.",
+        "not_started" => "Its pool was not started here.",
         _ => return None,
     })
 }

@@ -32,10 +32,12 @@
 //! | `GET api/works?pool=&state=&function=&outcome=&cursor=&limit=` | works by state (`pending`, `running`, `finished`), a page at a time |
 //! | `POST api/works/cancel?pool=&function=&limit=` | [`Permission::Cancel`]; all works that wait and are of that pool and function (one of the two may be left out), 1,000 at most; answers `{"done": 12, "more": false}` |
 //! | `POST api/works/run?pool=&function=&limit=` | [`Permission::RunNow`]; the same for those that are not due |
-//! | `GET api/works/{id}` | where a work is, and why |
+//! | `POST api/works/retry?pool=&function=&limit=` | [`Permission::Retry`]; enqueues failed works once more, those that were not yet |
+//! | `GET api/works/{id}` | where a work is, and why, with its attempts, arguments and result |
 //! | `POST api/works/{id}/cancel` | [`Permission::Cancel`] |
 //! | `POST api/works/{id}/abort?grace_ms=` | [`Permission::Abort`] |
 //! | `POST api/works/{id}/run` | [`Permission::RunNow`] |
+//! | `POST api/works/{id}/retry` | [`Permission::Retry`]; answers `{"answer": "enqueued", "work_id": "…"}` |
 //! | `GET api/pools/{name}` | one pool |
 //! | `PATCH api/pools/{name}` | [`Permission::Configure`]; takes `{"max_parallelism": 4, "paused": false}` |
 //! | `GET api/config` | what is set: of each pool, and of the runtime with its functions |

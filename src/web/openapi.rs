@@ -12,7 +12,7 @@ use utoipa::{Modify, OpenApi, PartialSchema, ToSchema};
 use super::view::Big;
 use super::{api, bulk, events};
 use crate::list::Cursor;
-use crate::model::Name;
+use crate::model::{Name, WorkId};
 
 /// Describes itself.
 #[utoipa::path(
@@ -44,11 +44,13 @@ pub(super) async fn document() -> HttpResponse {
         api::cancel,
         api::abort,
         api::run,
+        api::retry,
         api::pool,
         api::configure,
         api::config,
         bulk::cancel,
         bulk::run,
+        bulk::retry,
         events::events,
         document
     ),
@@ -197,6 +199,7 @@ macro_rules! texts {
 texts! {
     Big, "Big", "A number of 64 bits.", Some("^(0|[1-9][0-9]{0,19})$");
     Name, "Name", "The name of a pool or a function.", None::<&str>;
+    WorkId, "WorkId", "The id of a work, a UUID.", None::<&str>;
     Cursor, "Cursor", "Where a page ends and the next one begins.", None::<&str>;
 }
 

@@ -16,6 +16,7 @@ use super::dashboard::{Dashboard, demand, permissions};
 use super::error::ApiError;
 use super::html;
 use super::view::{ConfigView, WorkDetail};
+use crate::engine::arrivals::RetryAnswer;
 
 /// How long an attempt that is aborted is given to end by itself.
 const GRACE: Duration = Duration::from_secs(5);
@@ -59,6 +60,10 @@ pub(super) async fn confirm_run(board: Board, request: HttpRequest) -> HttpRespo
     page("../", confirm(&board, &request, BulkAction::Run).await)
 }
 
+pub(super) async fn confirm_retry(board: Board, request: HttpRequest) -> HttpResponse {
+    page("../", confirm(&board, &request, BulkAction::Retry).await)
+}
+
 /// How many works it would be done to, and the form that does it. Counting asks for as much as doing.
 async fn confirm(
     board: &Dashboard,
@@ -89,6 +94,10 @@ pub(super) async fn cancel_many(board: Board, request: HttpRequest, body: Body) 
 
 pub(super) async fn run_many(board: Board, request: HttpRequest, body: Body) -> HttpResponse {
     act_on_many(&board, &request, body, BulkAction::Run).await
+}
+
+pub(super) async fn retry_many(board: Board, request: HttpRequest, body: Body) -> HttpResponse {
+    act_on_many(&board, &request, body, BulkAction::Retry).await
 }
 
 async fn act_on_many(
@@ -175,6 +184,28 @@ pub(super) async fn run(board: Board, request: HttpRequest, id: web::Path<String
         api::do_run(&board, api::work_id(&id)?).await
     };
     back_to_work(&id, done.await)
+}
+
+/// Leads to the work that the failed one has become.
+pub(super) async fn retry(
+    board: Board,
+    request: HttpRequest,
+    id: web::Path<String>,
+) -> HttpResponse {
+    let done: Result<_, ApiError> = async {
+        demand(&request, Permission::Retry)?;
+        api::do_retry(&board, api::work_id(&id)?).await
+    }
+    .await;
+    let (id, said) = match done {
+        Ok(RetryAnswer::Enqueued(again)) => (again.to_string(), "enqueued"),
+        Ok(RetryAnswer::AlreadyEnqueued(again)) => (again.to_string(), "already_enqueued"),
+        Ok(RetryAnswer::NotRegistered) => (id.into_inner(), "not_here"),
+        Ok(RetryAnswer::PoolNotStarted) => (id.into_inner(), "not_started"),
+        Ok(RetryAnswer::NotFailed | RetryAnswer::NotFound) => (id.into_inner(), "not_failed"),
+        Err(error) => return page("../../", Err(error)),
+    };
+    redirect(StatusCode::SEE_OTHER, &format!("../{}?said={said}", html::encoded(&id)))
 }
 
 pub(super) async fn configure(

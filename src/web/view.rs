@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::dashboard::{Dashboard, Sensitive};
-use crate::board::{Progress, WorkStatus, shortened};
+use crate::board::{Progress, WorkStatus};
 use crate::config::{LogLevel, Retention, Settings};
 use crate::engine::MAX_BATCH;
 use crate::error::PoolError;
@@ -509,13 +509,45 @@ impl ProgressView {
 pub(super) struct WorkDetail {
     #[serde(flatten)]
     pub work: WorkView,
-    pub output: Option<OutputView>,
     pub explain: ExplainView,
+    /// The attempts that are remembered, the oldest first, with the one that runs.
+    pub timeline: Vec<AttemptView>,
+    /// Of a work that has not succeeded: those of one that has are not kept.
+    pub args: Option<JsonView>,
+    pub output: Option<JsonView>,
+    pub on_complete: Option<OnCompleteView>,
+    /// Whether it has failed, and can be enqueued once more.
+    pub retryable: bool,
 }
 
-/// A result: its JSON as text, since nobody knows how large its numbers are and how deep it is.
+/// An attempt.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct OutputView {
+pub(super) struct AttemptView {
+    /// The first is 1.
+    pub attempt: u32,
+    pub started: Option<Big>,
+    pub ended: Option<Big>,
+    /// `running`, `success`, `failed` or `canceled`.
+    pub outcome: &'static str,
+    /// How it has failed.
+    pub kind: Option<FailureKind>,
+    pub message: Option<String>,
+}
+
+/// What runs in the commit that completes a work.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct OnCompleteView {
+    pub name: Name,
+    /// `waiting`, `done` or `failed`.
+    pub state: &'static str,
+    /// If it has failed: the work that it has become.
+    #[schema(value_type = Option<uuid::Uuid>)]
+    pub follow_up: Option<String>,
+}
+
+/// Arguments or a result: the JSON as text, since nobody knows how large its numbers are and how deep it is.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct JsonView {
     pub json: String,
     /// How much there is of it in the store.
     pub bytes: Big,
@@ -557,8 +589,73 @@ impl WorkDetail {
             Why::Finished(row) => output(row, dashboard),
             _ => None,
         };
-        let work = WorkView::of_explained(&explained);
-        WorkDetail { work, output, explain: ExplainView::of(&explained) }
+        let args = explained.args.as_ref().zip(explained.function);
+        let args = args.map(|(args, function)| {
+            JsonView::of(Sensitive::Args, function, args.as_bytes(), dashboard)
+        });
+        WorkDetail {
+            work: WorkView::of_explained(&explained),
+            explain: ExplainView::of(&explained),
+            timeline: timeline(&explained),
+            args,
+            output,
+            on_complete: explained.on_complete.map(|name| OnCompleteView::of(name, &explained.why)),
+            retryable: matches!(&explained.why, Why::Finished(row) if row.can_be_retried()),
+        }
+    }
+}
+
+/// What is remembered of a work's attempts.
+fn timeline(explained: &Explanation) -> Vec<AttemptView> {
+    let failed = explained.history.attempts();
+    let mut attempts: Vec<_> = failed
+        .iter()
+        .map(|failed| AttemptView {
+            attempt: failed.attempt,
+            started: Some(failed.started.into()),
+            ended: Some(failed.ended.into()),
+            outcome: "failed",
+            kind: Some(failed.kind),
+            message: Some(failed.message.clone()),
+        })
+        .collect();
+    let last = |attempt, started: Option<Segment>, ended: Option<Segment>, outcome| AttemptView {
+        attempt,
+        started: started.map(Big::from),
+        ended: ended.map(Big::from),
+        outcome,
+        kind: None,
+        message: None,
+    };
+    match &explained.why {
+        Why::Running { attempt, since, .. } => {
+            attempts.push(last(*attempt, *since, None, "running"));
+        }
+        Why::Canceling { running_since: Some(since) } => {
+            attempts.push(last(explained.attempts + 1, Some(*since), None, "running"));
+        }
+        // One that has failed is there already, also if the work was canceled meanwhile.
+        Why::Finished(row)
+            if row.started.is_some()
+                && row.started != failed.last().map(|failed| failed.started) =>
+        {
+            let attempt = row.attempts.max(1);
+            let ended = Some(row.finished_at);
+            attempts.push(last(attempt, row.started, ended, row.outcome.as_str()));
+        }
+        _ => {}
+    }
+    attempts
+}
+
+impl OnCompleteView {
+    fn of(name: Name, why: &Why) -> OnCompleteView {
+        let Why::Finished(row) = why else {
+            return OnCompleteView { name, state: "waiting", follow_up: None };
+        };
+        let follow_up = row.details.as_ref().and_then(|details| details.follow_up);
+        let state = if follow_up.is_some() { "failed" } else { "done" };
+        OnCompleteView { name, state, follow_up: follow_up.map(|work_id| work_id.to_string()) }
     }
 }
 
@@ -615,11 +712,18 @@ fn reason(why: &Why) -> (&'static str, Value) {
     }
 }
 
-fn output(row: &Finished, dashboard: &Dashboard) -> Option<OutputView> {
+fn output(row: &Finished, dashboard: &Dashboard) -> Option<JsonView> {
     let Outcome::Success(output) = &row.outcome else { return None };
-    let json = String::from_utf8_lossy(output.as_bytes());
-    let json = dashboard.shown(Sensitive::Output, row.function, &json);
-    Some(OutputView { json: shortened(&json, LONGEST_TEXT), bytes: Big(output.len() as u64) })
+    Some(JsonView::of(Sensitive::Output, row.function, output.as_bytes(), dashboard))
+}
+
+impl JsonView {
+    fn of(what: Sensitive, function: Name, json: &[u8], dashboard: &Dashboard) -> JsonView {
+        let bytes = Big(json.len() as u64);
+        let json = String::from_utf8_lossy(json);
+        let json = dashboard.shown(what, function, &json);
+        JsonView { json: shortened(&json, LONGEST_TEXT), bytes }
+    }
 }
 
 /// The explanation with every text in it as it may be shown, so that its sentence may be as well.
@@ -660,4 +764,12 @@ fn redacted_progress(said: &Progress, of: Name, dashboard: &Dashboard) -> Progre
     let note = said.note.as_deref();
     let note = note.map(|note| dashboard.shown(Sensitive::Progress, of, note).into_owned());
     Progress { note, ..*said }
+}
+
+/// A text of at most so many characters; where something is missing, it says so.
+fn shortened(text: &str, longest: usize) -> String {
+    match text.char_indices().nth(longest) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }
