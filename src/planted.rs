@@ -73,6 +73,8 @@ bugs! {
     TornFrameTaken: "file: the checksum covers only the head of a frame",
     ClockForgotten: "file: the clock of a frame is not replayed",
     LogRetiredEarly: "file: a half of the log is used again before the tables are synced",
+    DeferredReportLost: "file: a report that waits for the next commit is not written with it",
+    HalfNotReplayed: "file: of a log that goes on in its other half, that half is not replayed",
     CheckpointUnnoted: "file: the tables do not know which commits they contain",
 }
 

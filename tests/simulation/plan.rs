@@ -46,6 +46,8 @@ pub struct Plan {
     /// The weights of what callers do; see `clients`.
     pub weights: [u64; 15],
     pub store: Store,
+    /// On a file, a checkpoint is written up to so many calls of the store after it has begun.
+    pub checkpoints_within: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -128,8 +130,10 @@ impl Plan {
                 _ => pick(rng, &[0, 2, 6]),
             }),
             store: pick(rng, &[Store::Memory, Store::File]),
+            checkpoints_within: 0,
         };
         plan.faults.disk = below(rng, 3) == 0;
+        plan.checkpoints_within = pick(rng, &[0, 5, 50]);
         plan
     }
 

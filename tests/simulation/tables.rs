@@ -1,10 +1,11 @@
 //! The storage of the simulated machine: its faults, and what a crash leaves of it.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use actix_workpool::model::{Change, Finished, Name, Payload, Segment, TableKey};
+use actix_workpool::model::{Change, Finished, Name, Payload, Segment, TableKey, WorkId};
 use actix_workpool::storage::simulated::{self, SimDisk};
 use actix_workpool::storage::{Fsync, Memory, Opened, Redb, Storage, StorageError};
 use fastrand::Rng;
@@ -36,6 +37,13 @@ impl Tables {
         match self {
             Tables::Memory(tables) => tables.committed(changes, now, fsync),
             Tables::File(tables) => tables.committed(fsync),
+        }
+    }
+
+    /// A commit without a number, which a file may keep for the next one.
+    fn deferred(&mut self, changes: &[Change]) {
+        if let Tables::File(tables) = self {
+            tables.deferred.extend(reported(changes));
         }
     }
 }
@@ -75,16 +83,23 @@ impl InMemory {
 pub struct InFile {
     disk: SimDisk,
     log_length: u64,
+    checkpoints_within: u32,
     /// Every commit that may be there, by its number.
     commits: Vec<Committed>,
     next: u64,
+    /// Reports that wait for the next commit.
+    deferred: Vec<Reported>,
     /// Held while the tables are read in the end.
     looking: Option<Redb>,
 }
 
+/// What a commit does about the report of a work: the run that it is of is there, or it is used up.
+type Reported = (WorkId, Option<u32>);
+
 struct Committed {
     number: u64,
     completed: Vec<Arc<Finished>>,
+    reported: Vec<Reported>,
     /// The store said that it has happened, and perhaps also that it is safe.
     happened: bool,
     safe: bool,
@@ -95,7 +110,7 @@ const COMMITS: &str = "commits";
 
 impl InFile {
     fn open(&self) -> Result<Redb, StorageError> {
-        simulated::open(&self.disk, self.log_length, false)
+        simulated::open(&self.disk, self.log_length, self.checkpoints_within)
     }
 
     /// The store as it is looked at in the end. It is opened once.
@@ -114,8 +129,9 @@ impl InFile {
         }
         self.next += 1;
         let completed = completions(changes).collect();
+        let reported = self.deferred.iter().copied().chain(reported(changes)).collect();
         let number = self.next;
-        self.commits.push(Committed { number, completed, happened: false, safe: false });
+        self.commits.push(Committed { number, completed, reported, happened: false, safe: false });
         // Now and then one that is larger than the log.
         let len = if below(rng, 60) == 0 { self.log_length as usize } else { 1 };
         let (table, key) = (Name::from_static(COMMITS), TableKey::from(number));
@@ -126,6 +142,7 @@ impl InFile {
     fn committed(&mut self, fsync: Fsync) {
         let Some(last) = self.commits.last_mut() else { return };
         last.happened = true;
+        self.deferred.clear();
         if fsync == Fsync::Now {
             self.all_safe();
         }
@@ -167,6 +184,17 @@ impl InFile {
         if self.commits.len() != there.len() {
             return Ok(Err("a commit is there that was lost before".into()));
         }
+        self.deferred.clear();
+        let reported = self.commits.iter().flat_map(|commit| &commit.reported).copied();
+        let reported: BTreeMap<_, _> = reported.collect();
+        let reported: Vec<_> =
+            reported.into_iter().filter_map(|(work_id, run)| Some((work_id, run?))).collect();
+        let ids: Vec<_> = reported.iter().map(|(work_id, _)| *work_id).collect();
+        for ((work_id, run), fact) in reported.into_iter().zip(store.facts(&ids)?) {
+            if !fact.is_some_and(|fact| fact.runs == run && fact.pending_completion.is_some()) {
+                return Ok(Err(format!("the report of run {run} of {work_id} is not there")));
+            }
+        }
         Ok(Ok(before - self.commits.len()))
     }
 
@@ -187,6 +215,16 @@ fn completions(changes: &[Change]) -> impl Iterator<Item = Arc<Finished>> {
     })
 }
 
+/// What changes do about reports, in order.
+fn reported(changes: &[Change]) -> impl Iterator<Item = Reported> {
+    changes.iter().filter_map(|change| match change {
+        Change::InsertPendingCompletion { work_id, run, .. } => Some((*work_id, Some(*run))),
+        Change::RetryWork { work_id, .. } => Some((*work_id, None)),
+        Change::CompleteWork { finished, .. } => Some((finished.work_id, None)),
+        _ => None,
+    })
+}
+
 pub fn begin() {
     let tables = with(|world| match world.plan.store {
         Store::Memory => {
@@ -194,14 +232,20 @@ pub fn begin() {
             Tables::Memory(InMemory::default())
         }
         Store::File => {
-            // The store draws from there what has no influence on what it does.
+            // The store draws from there when it writes its checkpoints.
             fastrand::seed(world.seed);
             let log_length = pick(&mut world.rng, &[8 << 10, 16 << 10, 64 << 10]);
             let disk = SimDisk::default();
             world.disk = Some(disk.clone());
-            let commits = Vec::new();
-            let tables = InFile { disk, log_length, commits, next: 0, looking: None };
-            Tables::File(Box::new(tables))
+            Tables::File(Box::new(InFile {
+                disk,
+                log_length,
+                checkpoints_within: world.plan.checkpoints_within,
+                commits: Vec::new(),
+                next: 0,
+                deferred: Vec::new(),
+                looking: None,
+            }))
         }
     });
     TABLES.set(tables);
@@ -484,6 +528,8 @@ impl Storage for SimStorage {
                 with(|world| world.violate("a commit is taken after a sync has failed"));
             }
             TABLES.with_borrow_mut(|tables| tables.committed(copy, now, fsync));
+        } else if answer.is_ok() {
+            TABLES.with_borrow_mut(|tables| tables.deferred(&copy));
         }
         self.came_back(answer)?;
         changes.clear();

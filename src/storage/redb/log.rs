@@ -182,6 +182,9 @@ impl Log {
         }
         // What the tables do not contain begins in one half, and may go on in the other.
         for half in [&halves[0], &halves[1], &halves[0]] {
+            if planted!(HalfNotReplayed) && self.next > applied + 1 {
+                return Ok(());
+            }
             let mut at = 0;
             while let Some(frame) = self.frame_at(half, at)
                 && frame.number <= self.next

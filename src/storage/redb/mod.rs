@@ -14,10 +14,12 @@
 //! | `log.rs` | one frame per commit, synced |
 //! | `recent.rs` | what is in memory: what runs, and the rows that the tables do not have yet |
 //! | `tables.rs` | the tables, written by checkpoints |
+//! | `checkpoint.rs` | a checkpoint that is under way |
 //! | `merged.rs` | reading all of it as one |
 //! | `codec.rs` | how rows and changes become bytes |
 //! | `sim.rs` | a disk in memory, for tests |
 
+mod checkpoint;
 mod codec;
 mod disk;
 mod log;
@@ -34,8 +36,8 @@ use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
+use self::checkpoint::{Checkpoint, Checkpoints, Written};
 use self::codec::{Head, Input, Logged};
 use self::disk::{CheckedDisk, FileDisk, Rest};
 use self::log::{Log, Room};
@@ -121,9 +123,8 @@ struct Store {
     known: Known,
     /// The frame under way: the clock, and changes. Reports that were not synced wait here for the next commit.
     frame: Vec<u8>,
-    checkpoint: Option<JoinHandle<Result<(), StorageError>>>,
-    /// Whether checkpoints have a thread of their own.
-    threads: bool,
+    checkpoint: Option<Checkpoint>,
+    checkpoints: Checkpoints,
     /// Why the tables could not be used, and when the checkpoint under way is tried again, by the store's clock.
     setback: Option<(StorageError, Segment)>,
     /// What memory will hold if a commit turns out to be in the tables that went there directly, and failed.
@@ -152,17 +153,19 @@ impl Redb {
     /// As [`Redb::open`].
     pub fn open_with_log(path: impl AsRef<Path>, length: u64) -> Result<Redb, StorageError> {
         let path = path.as_ref();
-        Redb::on(FileDisk::open(path)?, length, true).map_err(|error| match error {
-            StorageError::Poisoned(error) | StorageError::Unavailable(error) => {
-                StorageError::Poisoned(format!("failed to open {}: {error}", path.display()))
-            }
-            error => error,
-        })
+        Redb::on(FileDisk::open(path)?, length, Checkpoints::OnThread).map_err(
+            |error| match error {
+                StorageError::Poisoned(error) | StorageError::Unavailable(error) => {
+                    StorageError::Poisoned(format!("failed to open {}: {error}", path.display()))
+                }
+                error => error,
+            },
+        )
     }
 
-    /// Opens a store on any disk. With `threads`, checkpoints are made beside the commits.
-    pub(crate) fn on(disk: impl Disk, length: u64, threads: bool) -> Result<Redb, StorageError> {
-        let open = || Store::open(CheckedDisk::new(disk), length, threads);
+    /// Opens a store on any disk.
+    fn on(disk: impl Disk, length: u64, checkpoints: Checkpoints) -> Result<Redb, StorageError> {
+        let open = || Store::open(CheckedDisk::new(disk), length, checkpoints);
         let store = catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| Err(damaged()))?;
         Ok(Redb { store: Some(store), poisoned: None })
     }
@@ -183,7 +186,7 @@ impl Redb {
     #[must_use]
     pub fn on_one_thread(mut self) -> Redb {
         if let Some(store) = &mut self.store {
-            store.threads = false;
+            store.checkpoints = Checkpoints::Within(0);
         }
         self
     }
@@ -199,7 +202,11 @@ impl Redb {
 }
 
 impl Store {
-    fn open(disk: Arc<CheckedDisk>, length: u64, threads: bool) -> Result<Store, StorageError> {
+    fn open(
+        disk: Arc<CheckedDisk>,
+        length: u64,
+        checkpoints: Checkpoints,
+    ) -> Result<Store, StorageError> {
         let mut log = Log::open(&disk, length)?;
         let tables = Tables::open(Rest::of(&disk, log.tables_from()))?;
         let applied = tables.applied()?;
@@ -249,7 +256,7 @@ impl Store {
             known: Known::default(),
             frame: vec![0; CLOCK],
             checkpoint: None,
-            threads,
+            checkpoints,
             setback: None,
             unsure: None,
             done: None,
@@ -449,6 +456,9 @@ impl Store {
                 self.recent.take_completion(change);
             }
             self.recent.clock = self.recent.clock.max(now);
+            if planted!(DeferredReportLost) {
+                self.frame.truncate(before);
+            }
             return Ok(());
         }
         if let Err(error) = self.write(changes, now) {
@@ -543,31 +553,40 @@ impl Store {
         self.run_checkpoint()
     }
 
-    /// Writes the sealed layer into the tables, on a thread of its own.
+    /// Writes the sealed layer into the tables, beside the commits.
     fn run_checkpoint(&mut self) -> Result<(), StorageError> {
         let (Some(tables), Some(sealed)) = (self.tables.clone(), self.recent.sealed.clone()) else {
             return Ok(());
         };
         let done = self.done.take();
-        let work = move || {
+        let write = move || {
             drop(done);
             tables.checkpoint(&sealed, None)
         };
-        if !self.threads {
-            return self.end_checkpoint(work());
-        }
-        let thread = std::thread::Builder::new().name("workpool-checkpoint".into());
-        match thread.spawn(work) {
-            Ok(thread) => self.checkpoint = Some(thread),
+        match self.checkpoints.begin(write) {
+            Ok(checkpoint) => self.checkpoint = Some(checkpoint),
             Err(error) => self.set_back(StorageError::Unavailable(error.to_string())),
         }
-        Ok(())
+        self.take_checkpoint()
+    }
+
+    /// Takes the result of the checkpoint that is under way, if it has come to its end.
+    fn take_checkpoint(&mut self) -> Result<(), StorageError> {
+        let failed = self.tables_have_failed();
+        match self.checkpoint.take_if(|checkpoint| checkpoint.has_ended(failed)) {
+            Some(checkpoint) => self.end_checkpoint(checkpoint.end()),
+            None => Ok(()),
+        }
+    }
+
+    fn tables_have_failed(&self) -> bool {
+        self.tables.as_ref().is_some_and(|tables| tables.have_failed())
     }
 
     /// Waits until the checkpoint that is under way has come to its end, and tries again if it has failed.
     fn finish_checkpoint(&mut self) -> Result<(), StorageError> {
-        if let Some(thread) = self.checkpoint.take() {
-            self.end_checkpoint(joined(thread))?;
+        if let Some(checkpoint) = self.checkpoint.take() {
+            self.end_checkpoint(checkpoint.end())?;
         }
         self.mend()?;
         let Some(sealed) = self.recent.sealed.clone() else {
@@ -594,7 +613,7 @@ impl Store {
         self.run_checkpoint()
     }
 
-    fn end_checkpoint(&mut self, written: Result<(), StorageError>) -> Result<(), StorageError> {
+    fn end_checkpoint(&mut self, written: Written) -> Result<(), StorageError> {
         match written.map_err(|error| self.judge(error)) {
             Ok(()) => self.checkpoint_done(),
             Err(error @ StorageError::Poisoned(_)) => return Err(error),
@@ -612,13 +631,9 @@ impl Store {
 
     /// Takes the result of a checkpoint that has ended, and opens the tables again if they failed.
     fn mend(&mut self) -> Result<(), StorageError> {
-        if let Some(thread) = self.checkpoint.take_if(|thread| thread.is_finished()) {
-            self.end_checkpoint(joined(thread))?;
-        }
+        self.take_checkpoint()?;
         // One that is under way uses them, and fails as well.
-        if self.checkpoint.is_none()
-            && self.tables.as_ref().is_some_and(|tables| tables.have_failed())
-        {
+        if self.checkpoint.is_none() && self.tables_have_failed() {
             self.set_back(StorageError::Unavailable("failed to use the tables".into()));
         }
         if self.tables.is_some() {
@@ -877,8 +892,8 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        if let Some(thread) = self.checkpoint.take() {
-            let _ = thread.join();
+        if let Some(checkpoint) = self.checkpoint.take() {
+            let _ = checkpoint.end();
         }
     }
 }
@@ -895,11 +910,6 @@ fn needs_work(change: &Change) -> Option<WorkId> {
         Change::CompleteWork { finished, .. } => Some(finished.work_id),
         _ => None,
     }
-}
-
-fn joined(thread: JoinHandle<Result<(), StorageError>>) -> Result<(), StorageError> {
-    let panicked = |_| Err(StorageError::Poisoned("a checkpoint panicked".into()));
-    thread.join().unwrap_or_else(panicked)
 }
 
 /// redb panics over a page that is not as it wrote it.
@@ -942,7 +952,7 @@ impl Redb {
 
 impl Storage for Redb {
     fn may_block(&self) -> bool {
-        self.store.as_ref().is_none_or(|store| store.threads)
+        self.store.as_ref().is_none_or(|store| store.checkpoints == Checkpoints::OnThread)
     }
 
     fn open(&mut self) -> Result<Opened, StorageError> {

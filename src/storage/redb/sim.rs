@@ -4,6 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Redb;
+use super::checkpoint::Checkpoints;
 use super::disk::Disk;
 use crate::storage::StorageError;
 
@@ -330,10 +331,11 @@ impl Disk for SimDisk {
     }
 }
 
-/// Opens a store there. With `threads`, checkpoints are made beside the commits.
+/// Opens a store there. Each checkpoint is made up to so many calls of the store after it has begun, by
+/// [`fastrand`]'s generator of the thread.
 ///
 /// # Errors
 /// As [`Redb::open`].
-pub fn open(disk: &SimDisk, log_length: u64, threads: bool) -> Result<Redb, StorageError> {
-    Redb::on(disk.clone(), log_length, threads)
+pub fn open(disk: &SimDisk, log_length: u64, within: u32) -> Result<Redb, StorageError> {
+    Redb::on(disk.clone(), log_length, Checkpoints::Within(within))
 }

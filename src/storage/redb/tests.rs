@@ -12,12 +12,19 @@ use crate::storage::conformance::{POOLS, Script};
 const LOG: u64 = 16 << 10;
 
 fn open(disk: &SimDisk) -> Result<Redb, StorageError> {
-    Redb::on(disk.clone(), LOG, false)
+    Redb::on(disk.clone(), LOG, Checkpoints::Within(0))
 }
 
-/// Every other seed has checkpoints on their thread, where what goes wrong does so at another time in each run.
-fn open_either(disk: &SimDisk, seed: u64) -> Result<Redb, StorageError> {
-    Redb::on(disk.clone(), LOG, seed % 2 == 1)
+/// Some seeds have checkpoints some calls later, some on their thread, where what goes wrong does so at another time in
+/// each run.
+fn open_any(disk: &SimDisk, seed: u64) -> Result<Redb, StorageError> {
+    let checkpoints = match seed % 4 {
+        0 => Checkpoints::Within(0),
+        1 => Checkpoints::OnThread,
+        2 => Checkpoints::Within(5),
+        _ => Checkpoints::Within(60),
+    };
+    Redb::on(disk.clone(), LOG, checkpoints)
 }
 
 /// Everything that can be asked.
@@ -85,6 +92,8 @@ struct Life {
 
 impl Life {
     fn new(seed: u64) -> Life {
+        // The store draws from there.
+        fastrand::seed(seed);
         let large = if seed % 8 < 6 { 8 } else { 64 };
         Life { script: Script::new(seed), commits: Vec::new(), safe: 0, safe_before: 0, large }
     }
@@ -207,7 +216,7 @@ fn crashes_one_after_the_other_also_while_recovering_leave_what_was_acknowledged
         let mut life = Life::new(seed);
         for _ in 0..8 {
             disk.platter().stops_at = Some(rng.u64(1..150));
-            if let Ok(mut backend) = open_either(&disk, seed) {
+            if let Ok(mut backend) = open_any(&disk, seed) {
                 let found = life.find(&mut backend);
                 life.go_back_to(found);
                 while life.go_on(&mut backend).is_ok() {}
@@ -215,7 +224,7 @@ fn crashes_one_after_the_other_also_while_recovering_leave_what_was_acknowledged
             disk = SimDisk::holding(disk.remains(&mut rng));
         }
         let mut backend =
-            open_either(&disk, seed).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            open_any(&disk, seed).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         life.find(&mut backend);
     }
 }
@@ -227,7 +236,7 @@ fn a_full_disk_refuses_and_goes_on_when_there_is_space() {
         let mut rng = fastrand::Rng::with_seed(seed);
         let disk = SimDisk::default();
         let mut life = Life::new(seed);
-        let mut backend = open_either(&disk, seed).expect("opens");
+        let mut backend = open_any(&disk, seed).expect("opens");
         let from = disk.platter().steps + rng.u64(..60);
         disk.platter().full = Some((from, from + rng.u64(1..200)));
         while life.commits.len() < 120 {
@@ -236,7 +245,7 @@ fn a_full_disk_refuses_and_goes_on_when_there_is_space() {
         let all = life.commits.len();
         assert_eq!(life.find(&mut backend), all, "seed {seed}");
         backend.close();
-        let mut backend = open_either(&disk, seed).expect("opens again");
+        let mut backend = open_any(&disk, seed).expect("opens again");
         assert_eq!(life.find(&mut backend), all, "seed {seed}: opened again");
     }
     assert!(refused > 40, "commits were refused");
@@ -248,7 +257,7 @@ fn after_a_failed_sync_the_store_is_to_be_opened_again() {
         let mut rng = fastrand::Rng::with_seed(seed);
         let disk = SimDisk::default();
         let mut life = Life::new(seed);
-        let mut backend = open_either(&disk, seed).expect("opens");
+        let mut backend = open_any(&disk, seed).expect("opens");
         let steps = disk.platter().steps;
         disk.platter().sync_fails_at = Some(steps + rng.u64(..80));
         let error = loop {
@@ -266,12 +275,12 @@ fn after_a_failed_sync_the_store_is_to_be_opened_again() {
         }
         drop(backend);
         // The machine stops later on. What the system could not write is not there then, though it was seen before.
-        let mut reopened = open_either(&disk, seed).expect("opens again");
+        let mut reopened = open_any(&disk, seed).expect("opens again");
         let found = life.find(&mut reopened);
         life.go_back_to(found);
         drop(reopened);
         let disk = SimDisk::holding(disk.remains(&mut rng));
-        let mut backend = open_either(&disk, seed).expect("opens after the crash");
+        let mut backend = open_any(&disk, seed).expect("opens after the crash");
         assert_eq!(life.find(&mut backend), found, "seed {seed}");
     }
 }
@@ -283,7 +292,7 @@ fn reads_and_writes_that_fail_are_errors_and_pass() {
         let mut rng = fastrand::Rng::with_seed(seed);
         let disk = SimDisk::default();
         let mut life = Life::new(seed);
-        let mut backend = open_either(&disk, seed).expect("opens");
+        let mut backend = open_any(&disk, seed).expect("opens");
         while life.commits.len() < 120 {
             // After a failed write the tables are opened anew, with nothing in memory.
             if rng.u8(..4) == 0 {

@@ -1,0 +1,77 @@
+//! A checkpoint beside the commits: on a thread of its own, or, in tests, at a later call.
+
+use std::io;
+use std::thread::JoinHandle;
+
+use crate::storage::StorageError;
+
+/// Whether the sealed layer is in the tables.
+pub(super) type Written = Result<(), StorageError>;
+
+/// Where checkpoints are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Checkpoints {
+    /// On a thread of their own.
+    OnThread,
+    /// Where the commits are, each up to so many calls later: for tests whose steps must not depend on threads.
+    #[cfg(feature = "conformance")]
+    Within(u32),
+}
+
+/// A checkpoint that is under way.
+pub(super) enum Checkpoint {
+    OnThread(JoinHandle<Written>),
+    #[cfg(feature = "conformance")]
+    Later {
+        calls: u32,
+        write: Box<dyn FnOnce() -> Written + Send + Sync>,
+    },
+}
+
+impl Checkpoints {
+    /// Begins one. After that many calls, it is drawn, a later one comes to its end.
+    pub fn begin(
+        self,
+        write: impl FnOnce() -> Written + Send + Sync + 'static,
+    ) -> io::Result<Checkpoint> {
+        match self {
+            Checkpoints::OnThread => {
+                let thread = std::thread::Builder::new().name("workpool-checkpoint".into());
+                thread.spawn(write).map(Checkpoint::OnThread)
+            }
+            #[cfg(feature = "conformance")]
+            Checkpoints::Within(most) => {
+                let (calls, write) = (fastrand::u32(..=most), Box::new(write));
+                Ok(Checkpoint::Later { calls, write })
+            }
+        }
+    }
+}
+
+impl Checkpoint {
+    /// Whether it has come to its end. Asked with each call; one whose tables have failed does not take long any more.
+    pub fn has_ended(&mut self, failed: bool) -> bool {
+        match self {
+            Checkpoint::OnThread(thread) => thread.is_finished(),
+            #[cfg(feature = "conformance")]
+            Checkpoint::Later { calls, .. } => {
+                let ended = failed || *calls == 0;
+                *calls = calls.saturating_sub(1);
+                ended
+            }
+        }
+    }
+
+    /// Waits for its end.
+    pub fn end(self) -> Written {
+        let written = match self {
+            Checkpoint::OnThread(thread) => thread.join(),
+            #[cfg(feature = "conformance")]
+            Checkpoint::Later { write, .. } => {
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(write))
+            }
+        };
+        let panicked = |_| Err(StorageError::Poisoned("a checkpoint panicked".into()));
+        written.unwrap_or_else(panicked)
+    }
+}
