@@ -29,7 +29,7 @@ pub(super) enum Checkpoint {
 }
 
 impl Checkpoints {
-    /// Begins one. After that many calls, it is drawn, a later one comes to its end.
+    /// Begins one. After how many calls a later one comes to its end is drawn.
     pub fn begin(
         self,
         write: impl FnOnce() -> Written + Send + Sync + 'static,
@@ -50,6 +50,10 @@ impl Checkpoints {
 
 impl Checkpoint {
     /// Whether it has come to its end. Asked with each call; one whose tables have failed does not take long any more.
+    #[cfg_attr(
+        not(feature = "conformance"),
+        expect(unused_variables, reason = "a thread notices by itself")
+    )]
     pub fn has_ended(&mut self, failed: bool) -> bool {
         match self {
             Checkpoint::OnThread(thread) => thread.is_finished(),
