@@ -14,17 +14,20 @@ fn no_seed_violates_an_invariant_and_each_goes_the_same_way_twice() {
     }
 }
 
-/// Seeds that once found something in memory, each with what that was.
-const REGRESSIONS: [u64; 3] = [
-    90,    // a change of the configuration was committed and answered as failed
-    348,   // a loop that claimed its pool anew spun on a timer that was due
+/// Seeds that once found something, each with what that was.
+const REGRESSIONS: [u64; 4] = [
+    90,            // a change of the configuration was committed and answered as failed
+    348,           // a loop that claimed its pool anew spun on a timer that was due
     10605, // a launch that followed a batch that could not be read had no timer for its timeout
+    2310080921434, // of the checker: a timeout in a shutdown was charged, and the crash after it as well
 ];
 
 #[test]
 fn seeds_that_once_found_something_find_nothing() {
     for seed in REGRESSIONS {
-        let outcome = simulation::run_on(seed, Some(simulation::Store::Memory), false);
-        assert_eq!(outcome.violation, None, "seed {seed}");
+        for store in [simulation::Store::Memory, simulation::Store::File] {
+            let outcome = simulation::run_on(seed, Some(store), false);
+            assert_eq!(outcome.violation, None, "seed {seed}, {store:?}");
+        }
     }
 }

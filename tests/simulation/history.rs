@@ -364,8 +364,16 @@ impl Work {
                 && !self.cancel_sent;
             least += surely;
             most += if exact_hand_back { 0 } else { perhaps };
-            // The crash that a running attempt dies in, or that a report is lost in, costs that attempt and no other.
-            let own = u32::from(lost_since && (surely == 0 || end.how == How::Crashed));
+            let stopped = matches!(end.how, How::Heeded { .. } | How::Dropped { .. });
+            let timed_out = stopped
+                && self.timeout.is_some_and(|timeout| {
+                    end.by_pool_clock + SLACK >= start.by_pool_clock.saturating_add(timeout)
+                });
+            // The crash that a running attempt dies in, or that a report is lost in, costs that attempt and no other. One
+            // that ends at its timeout while the runtime shuts down may have been charged for that: then it may cost
+            // another one.
+            let own =
+                u32::from(lost_since && (surely == 0 && !timed_out || end.how == How::Crashed));
             seen_crashes = (end.crashes + own).min(next);
         }
         most += crashes - seen_crashes;
