@@ -236,8 +236,7 @@ pub(crate) fn limit_result(result: RunResult, max: usize) -> RunResult {
     match result {
         RunResult::Failed(mut failure) if failure.message.len() > MAX_MESSAGE_BYTES => {
             let end = failure.message.floor_char_boundary(MAX_MESSAGE_BYTES);
-            failure.message.truncate(end);
-            failure.message.push('…');
+            failure.message = format!("{}…", &failure.message[..end]);
             RunResult::Failed(failure)
         }
         RunResult::Success(output) if output.len() > max => {

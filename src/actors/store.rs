@@ -195,7 +195,7 @@ impl StoreActor {
             ..
         } = settled;
         let is_well = match self.ailing {
-            Some(Ailing::Reads) => wrote || read,
+            Some(Ailing::Reads) => wrote || read && failed.is_none(),
             Some(Ailing::Writes) => wrote,
             None => false,
         };

@@ -6,7 +6,7 @@ use super::Committer;
 use super::read::status_of;
 use crate::board::WorkStatus;
 use crate::list::{Cursor, Listed, ListedWork, OutcomeKind, Place, WorkFilter, WorkPage};
-use crate::model::{Key, Name, Outcome, PoolId, RunningRow, Segment, WorkFact, WorkId};
+use crate::model::{Finished, Key, Name, Outcome, PoolId, RunningRow, Segment, WorkFact, WorkId};
 use crate::storage::StorageError;
 
 /// How many works a page looks at, if a filter takes few of them: more would keep the store from its work.
@@ -48,12 +48,16 @@ impl Cost {
     }
 }
 
-fn bytes_of(outcome: &Outcome) -> usize {
-    match outcome {
+fn bytes_of(row: &Finished) -> usize {
+    let outcome = match &row.outcome {
         Outcome::Success(output) => output.len(),
         Outcome::Failed(failure) => failure.message.len(),
         Outcome::Canceled => 0,
-    }
+    };
+    let details = row.details.as_deref().map_or(0, |details| {
+        details.history.bytes() + details.spec.as_ref().map_or(0, |spec| spec.bytes())
+    });
+    outcome + details
 }
 
 impl Committer {
@@ -85,7 +89,7 @@ impl Committer {
                 && let Some(((key, _), work)) = facts.next()
             {
                 after = Some(*key);
-                cost.add(work.as_ref().map_or(0, |work| work.spec.args.as_bytes().len()));
+                cost.add(work.as_ref().map_or(0, |work| work.spec.bytes() + work.history.bytes()));
                 let Some(work) = work.filter(|work| filter.takes_function(work.spec.function))
                 else {
                     continue;
@@ -181,7 +185,7 @@ impl Committer {
             }
             for (number, row) in rows {
                 before = Some(number);
-                cost.add(bytes_of(&row.outcome));
+                cost.add(bytes_of(&row));
                 let pool = self.pool_name(row.pool);
                 if !filter.takes_function(row.function)
                     || filter.pool.as_deref().is_some_and(|name| name != pool.as_str())

@@ -157,7 +157,8 @@ impl Draft {
             history,
             on_complete: spec.on_complete().map(|call| call.name),
             follow_up: None,
-            spec: matches!(outcome, Outcome::Failed(_)).then(|| spec.clone()),
+            spec: matches!(outcome, Outcome::Failed(_))
+                .then(|| Arc::new(Spec { args: spec.args.alone(), ..Spec::clone(&spec) })),
         };
         let finished = Arc::new(Finished {
             work_id: spec.work_id,

@@ -213,13 +213,19 @@ impl History {
         self.0.as_deref().map_or(&[], Vec::as_slice)
     }
 
+    /// About how much memory they take.
+    pub(crate) fn bytes(&self) -> usize {
+        let attempts = self.attempts().iter();
+        attempts.map(|attempt| size_of::<FailedAttempt>() + attempt.message.len()).sum()
+    }
+
     /// The same with one more; the oldest is forgotten if there are too many.
     #[must_use]
     pub fn with(&self, mut attempt: FailedAttempt) -> History {
         if attempt.message.len() > History::LONGEST_MESSAGE {
             let end = attempt.message.floor_char_boundary(History::LONGEST_MESSAGE);
-            attempt.message.truncate(end);
-            attempt.message.push('…');
+            // In memory of its own: what was cut off is not kept.
+            attempt.message = format!("{}…", &attempt.message[..end]);
         }
         let before = self.attempts();
         let kept = &before[(before.len() + 1).saturating_sub(History::MOST)..];

@@ -45,7 +45,7 @@ impl WorkId {
         let mixed = (self.as_u128() ^ ODD.rotate_left(64)).wrapping_mul(ODD);
         let mixed = mixed ^ (mixed >> 67);
         let bytes = mixed.wrapping_mul(ODD).to_be_bytes();
-        WorkId(uuid::Builder::from_bytes(bytes).with_version(uuid::Version::Custom).into_uuid())
+        WorkId(uuid::Builder::from_custom_bytes(bytes).into_uuid())
     }
 }
 
@@ -243,6 +243,11 @@ impl Spec {
         self.options.as_ref()?.timeout
     }
 
+    /// How many bytes its arguments and the context of its `on_complete` have.
+    pub(crate) fn bytes(&self) -> usize {
+        self.args.as_bytes().len() + self.on_complete().map_or(0, |call| call.context.len())
+    }
+
     /// How many attempts may be charged in all.
     #[must_use]
     pub fn max_attempts(&self) -> u32 {
@@ -277,6 +282,14 @@ impl ArgBytes {
     pub(crate) fn part(block: &Arc<[u8]>, from: usize, len: usize) -> ArgBytes {
         debug_assert!(from + len <= block.len());
         ArgBytes { block: block.clone(), from: from as u32, len: len as u32 }
+    }
+
+    /// The same arguments, in a block of their own unless they fill most of theirs: for what stays for long.
+    pub(crate) fn alone(&self) -> ArgBytes {
+        match self.block.len() > 2 * self.as_bytes().len() {
+            true => ArgBytes::new(self.as_bytes()),
+            false => self.clone(),
+        }
     }
 
     /// The encoded JSON.

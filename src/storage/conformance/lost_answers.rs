@@ -105,7 +105,10 @@ impl Line {
         let state = Arc::new(AtomicU8::new(HEALTHY));
         let storage = Box::new(BadLine { storage, state: state.clone() });
         let threads = tokio::runtime::Builder::new_current_thread().build();
-        let handle = threads.expect("a tokio runtime can be made").handle().clone();
+        let threads = threads.expect("a tokio runtime can be made");
+        let handle = threads.handle().clone();
+        // Nothing runs there; whoever calls this from async code could not wait for its end.
+        threads.shutdown_background();
         let seams = Seams::new(Arc::new(SystemClock::new()), None);
         let retention = Retention::default();
         let shared =

@@ -86,6 +86,8 @@ pub(super) struct Log {
     dirty: bool,
     /// Whether every frame is synced.
     synced: bool,
+    /// Whether frames were written that are not.
+    unsynced: bool,
     /// The frame under way; its memory serves one after the other.
     frame: Vec<u8>,
 }
@@ -107,6 +109,7 @@ impl Log {
             seed: 0,
             dirty: false,
             synced: true,
+            unsynced: false,
             frame: Vec::new(),
         };
         let is_blank = header == [0; 24] && len <= HEADER;
@@ -283,6 +286,11 @@ impl Log {
         frame[..8].copy_from_slice(&checksum.to_le_bytes());
         frame.resize(frame_len(payload.len()), 0);
 
+        if self.synced && std::mem::take(&mut self.unsynced) {
+            // A frame that is synced says so of those before it.
+            self.disk.sync().map_err(lost)?;
+        }
+        self.unsynced |= !self.synced;
         self.dirty = true;
         let offset = self.end();
         let early = planted!(SyncTooEarly) && self.disk.sync().is_ok();

@@ -29,15 +29,15 @@ impl Known {
     }
 
     pub fn put(&mut self, head: Head, spec: Arc<Spec>) {
-        self.bytes += size(&spec);
-        if let Some((_, old)) = self.works.insert(spec.work_id, (head, spec)) {
-            self.bytes -= size(&old);
+        self.bytes += size(&head, &spec);
+        if let Some((head, spec)) = self.works.insert(spec.work_id, (head, spec)) {
+            self.bytes -= size(&head, &spec);
         }
     }
 
     pub fn remove(&mut self, work_id: WorkId) {
-        if let Some((_, spec)) = self.works.remove(&work_id) {
-            self.bytes -= size(&spec);
+        if let Some((head, spec)) = self.works.remove(&work_id) {
+            self.bytes -= size(&head, &spec);
         }
     }
 
@@ -56,9 +56,8 @@ impl Known {
 }
 
 /// About how much memory a work takes.
-fn size(spec: &Spec) -> usize {
-    let context = spec.on_complete().map_or(0, |call| call.context.as_bytes().len());
-    size_of::<Spec>() + spec.args.as_bytes().len() + context
+fn size(head: &Head, spec: &Spec) -> usize {
+    size_of::<Spec>() + spec.bytes() + head.history.bytes()
 }
 
 /// Rows that the tables do not have yet, and those that are gone from them (`None`).

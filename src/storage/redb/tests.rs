@@ -336,6 +336,27 @@ fn a_store_whose_making_a_sync_has_failed_keeps_what_it_takes_later() {
 }
 
 #[test]
+fn what_was_refused_does_not_come_back_when_the_machine_stops() {
+    let mut refused = 0;
+    for seed in 0..rounds(100) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let disk = SimDisk::default();
+        let mut life = Life::new(seed);
+        let mut backend = open_any(&disk, seed).expect("opens");
+        for _ in 0..rng.usize(3..60) {
+            if rng.u8(..3) == 0 {
+                disk.fail_after(rng.u64(..6), Failing::Write, rng.u64(..));
+            }
+            refused += u32::from(life.go_on_or_back(seed, &mut backend));
+            disk.heal();
+        }
+        let disk = SimDisk::holding(disk.remains(&mut rng));
+        life.find(&mut open(&disk).expect("opens after the crash"));
+    }
+    assert!(refused > 100, "commits were refused: {refused}");
+}
+
+#[test]
 fn without_syncs_a_process_loses_nothing_and_a_machine_only_the_end() {
     let mut lost = 0;
     for seed in 0..rounds(40) {
