@@ -216,7 +216,7 @@ mod inner {
     use crate::model::{Report, Segment};
 
     #[derive(Debug, Default)]
-    pub(crate) struct Figures;
+    pub(crate) struct Figures {}
 
     impl Figures {
         #[inline(always)]

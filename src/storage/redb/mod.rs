@@ -394,26 +394,27 @@ impl Store {
         }
 
         let slots = demand.slots(batch.completions.len());
-        let mut works = None;
         let mut first = None;
-        let mut read = Vec::new();
+        let mut starts = Vec::new();
         for row in self.waiting(pool, demand.cursors.incoming)? {
             let (key, work_id) = row?;
             first.get_or_insert(key);
-            if key.segment > now || batch.starts.len() == slots {
+            if key.segment > now || starts.len() == slots {
                 batch.next_due = Some(key.segment);
                 break;
             }
-            let work = self.work(&mut works, work_id)?.filter(|(head, _)| head.key == key);
-            let (head, spec) = work.ok_or_else(damaged)?;
-            let (attempts, runs) = (head.attempts, head.runs);
-            if self.recent.work(work_id).is_none() {
-                read.push((head, spec.clone()));
-            }
-            batch.starts.push(StartRow { key, spec, attempts, runs });
+            starts.push((key, work_id));
         }
-        for (head, spec) in read {
-            self.known.put(head, spec);
+        self.know(starts.iter().map(|(_, work_id)| *work_id))?;
+        batch.starts.reserve(starts.len());
+        for (key, work_id) in starts {
+            let work = match self.recent.work(work_id) {
+                Some(row) => row.map(|row| (&row.head, &row.spec)),
+                None => self.known.get(work_id).map(|(head, spec)| (head, spec)),
+            };
+            let (head, spec) = work.filter(|(head, _)| head.key == key).ok_or_else(damaged)?;
+            let (spec, attempts, runs) = (spec.clone(), head.attempts, head.runs);
+            batch.starts.push(StartRow { key, spec, attempts, runs });
         }
         self.known.bound(MOST_KNOWN);
         // No row is behind its cursor, and none was found before this one.
@@ -421,6 +422,20 @@ impl Store {
             entry.starts_from = first.unwrap_or(LANE);
         }
         Ok(batch)
+    }
+
+    /// Gets to know those of these works that are only in the tables.
+    fn know(&mut self, work_ids: impl Iterator<Item = WorkId>) -> Result<(), StorageError> {
+        let is_new = |id: &WorkId| self.recent.work(*id).is_none() && self.known.get(*id).is_none();
+        let mut missing: Vec<_> = work_ids.filter(is_new).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        missing.sort_unstable();
+        for (head, spec) in self.rows()?.works()?.get_all(&missing)? {
+            self.known.put(head, spec);
+        }
+        Ok(())
     }
 
     /// Learns what the changes need to know of works that are only in the tables.

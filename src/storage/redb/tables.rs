@@ -546,6 +546,35 @@ impl Works {
         work_in(&self.0, work_id)
     }
 
+    /// Those of these works that are there. The ids come in order: what lies close together is read along the table.
+    pub fn get_all(&self, work_ids: &[WorkId]) -> Result<Vec<(Head, Arc<Spec>)>, StorageError> {
+        let mut found = Vec::with_capacity(work_ids.len());
+        let mut wanted = work_ids.iter().map(|work_id| raw(*work_id)).peekable();
+        while let Some(from) = wanted.peek() {
+            let mut passed = 0;
+            for row in self.0.range::<Id>(*from..).map_err(failed)? {
+                let (key, row) = row.map_err(failed)?;
+                let key = key.value();
+                // Those before it are not there.
+                while wanted.next_if(|wanted| *wanted < key).is_some() {}
+                if wanted.next_if_eq(&key).is_some() {
+                    found.push(codec::decode_work(id(key), whole(of_id(key), row.value())?)?);
+                    passed = 0;
+                } else {
+                    passed += 1;
+                }
+                if wanted.peek().is_none() || passed == NEAR {
+                    break;
+                }
+            }
+            if passed < NEAR {
+                // The table ends before the rest, or there is none.
+                break;
+            }
+        }
+        Ok(found)
+    }
+
     /// The works of a pool behind `after`, in the order of their ids.
     pub fn of_pool(
         &self,
