@@ -110,12 +110,9 @@ mod inner {
     use super::names::*;
     use crate::committer::Event;
     use crate::engine::Launch;
-    use crate::model::{
-        Batch, Change, Counts, Cursors, Demand, Finished, Key, Name, Payload, PoolId, Retry,
-        RunResult, RunningRow, Segment, Spec, StateRow, TableKey, WorkFact, WorkId,
-    };
+    use crate::model::{Change, Finished, Name, PoolId, Retry, RunResult, Segment, Spec};
     use crate::shared::{PoolShared, Shared};
-    use crate::storage::{Fsync, KeyRange, Opened, Storage, StorageError};
+    use crate::storage::{Fsync, Storage, StorageError, each_answer};
 
     /// The outcomes of a work and of an attempt, as labels.
     const OUTCOMES: [&str; 5] = ["success", "failed", "canceled", "snoozed", "handed_back"];
@@ -351,22 +348,8 @@ mod inner {
             self.0.close();
         }
 
+        each_answer!(measured);
         measured! {
-            fn open() -> Opened;
-            fn facts(work_ids: &[WorkId]) -> Vec<Option<WorkFact>>;
-            fn finished(work_ids: &[WorkId]) -> Vec<Option<Arc<Finished>>>;
-            fn read_batch(pool: PoolId, demand: Demand, now: Segment) -> Batch;
-            fn state(pool: PoolId) -> StateRow;
-            fn running(pool: PoolId) -> Vec<RunningRow>;
-            fn works(pool: PoolId, after: Option<WorkId>, limit: usize) -> Vec<WorkId>;
-            fn unregistered(pool: PoolId, after: Option<Key>, limit: usize) -> Vec<(Key, Arc<Spec>)>;
-            fn pending_starts(pool: PoolId, after: Option<Key>, until: Key, limit: usize)
-                -> Vec<(Key, WorkId)>;
-            fn counts(pool: PoolId, cursors: &Cursors) -> Counts;
-            fn expired(before: Segment, keep: u64, limit: usize) -> Vec<WorkId>;
-            fn last_finished(before: Option<u64>, limit: usize) -> Vec<(u64, Arc<Finished>)>;
-            fn get(table: Name, key: &TableKey) -> Option<Payload>;
-            fn scan(table: Name, range: &KeyRange, limit: usize) -> Vec<(TableKey, Payload)>;
             fn commit(changes: &mut Vec<Change>, now: Segment, fsync: Fsync) -> ();
         }
     }

@@ -228,8 +228,9 @@ impl Workpool {
     /// Works of this pool by state, a page at a time.
     ///
     /// A page costs the store one search and its length, however many works there are; it looks at some 2,000 works
-    /// at most, or at 8 MiB of arguments and results, and a cursor tells where to go on. What runs is gone through as a whole. A page is what was
-    /// committed at one moment; between two of them works come and go, but one that stays in its place is listed once.
+    /// at most, or at 8 MiB of arguments and results, and a cursor tells where to go on. What runs is gone through as a
+    /// whole. A page is what was committed at one moment; between two of them works come and go, but one that stays in
+    /// its place is listed once.
     ///
     /// ```
     /// # actix_workpool::doctest::run(async {

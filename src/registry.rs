@@ -14,7 +14,7 @@ use crate::function::{
     RetryPolicy,
 };
 use crate::model::{
-    Failure, FailureKind, FunctionKind, Name, Outcome, Payload, RunResult, Spec, WorkId,
+    Failure, FailureKind, FunctionKind, Name, Outcome, Payload, RunResult, Spec, WorkId, cut,
 };
 use crate::transaction::{Reader, Transaction};
 
@@ -234,9 +234,8 @@ const MAX_MESSAGE_BYTES: usize = 16 * 1024;
 /// is cut.
 pub(crate) fn limit_result(result: RunResult, max: usize) -> RunResult {
     match result {
-        RunResult::Failed(mut failure) if failure.message.len() > MAX_MESSAGE_BYTES => {
-            let end = failure.message.floor_char_boundary(MAX_MESSAGE_BYTES);
-            failure.message = format!("{}…", &failure.message[..end]);
+        RunResult::Failed(mut failure) => {
+            cut(&mut failure.message, MAX_MESSAGE_BYTES);
             RunResult::Failed(failure)
         }
         RunResult::Success(output) if output.len() > max => {

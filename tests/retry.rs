@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use actix_workpool::{
     ActionContext, ActionKey, Completion, EnqueueError, FailureKind, Finished, OnComplete,
-    PoolConfig, Query, Reader, RetryAnswer, RetryBehavior, RuntimeBuilder, Transaction, Why,
-    WorkError, WorkId, WorkStatus, Workpool,
+    PoolConfig, Query, Reader, RetryAnswer, RetryBehavior, Runtime, RuntimeBuilder, Transaction,
+    Why, WorkError, WorkId, WorkStatus, Workpool,
 };
 use common::*;
 use serde::{Deserialize, Serialize};
@@ -60,6 +60,11 @@ fn functions(builder: RuntimeBuilder) -> RuntimeBuilder {
     )
 }
 
+/// The next runtime on the same tables.
+async fn start_on(tables: &Tables) -> (Runtime, Workpool) {
+    start(functions(builder()).storage(tables.clone()), PoolConfig::default()).await
+}
+
 fn thrice() -> RetryBehavior {
     RetryBehavior::default().max_attempts(3).initial_backoff(Duration::from_secs(10))
 }
@@ -79,11 +84,7 @@ fn unknown() -> WorkId {
 fn what_has_failed_is_remembered_across_restarts_and_kept_with_the_outcome() {
     run_paused(async {
         let tables = Tables::new();
-        let start = async || {
-            let builder = functions(builder()).storage(tables.clone());
-            start(builder, PoolConfig::default()).await
-        };
-        let (runtime, pool) = start().await;
+        let (runtime, pool) = start_on(&tables).await;
         let work = pool.enqueue(TASK.call(2)).retry(thrice()).on_complete::<Note>(false);
         let work = work.await.unwrap().id();
         let explained = async |pool: &Workpool| pool.explain(work).await.unwrap();
@@ -98,7 +99,7 @@ fn what_has_failed_is_remembered_across_restarts_and_kept_with_the_outcome() {
         assert!(first.started <= first.ended && first.ended <= before.at);
         runtime.shutdown(secs(0)).await;
 
-        let (runtime, pool) = start().await;
+        let (runtime, pool) = start_on(&tables).await;
         assert_eq!(explained(&pool).await.history, before.history);
         assert_eq!(pool.retry(work).await.unwrap(), RetryAnswer::NotFailed);
         let joined = soon(pool.work::<u64>(work).join()).await;
@@ -114,7 +115,7 @@ fn what_has_failed_is_remembered_across_restarts_and_kept_with_the_outcome() {
         assert_eq!(pool.retry(work).await.unwrap(), RetryAnswer::NotFailed);
         runtime.shutdown(secs(0)).await;
 
-        let (runtime, pool) = start().await;
+        let (runtime, pool) = start_on(&tables).await;
         assert_eq!(finished(&pool, work).await, row);
         runtime.shutdown(secs(0)).await;
     });
@@ -124,11 +125,7 @@ fn what_has_failed_is_remembered_across_restarts_and_kept_with_the_outcome() {
 fn a_failed_work_is_enqueued_once_more_and_once_only() {
     run_paused(async {
         let tables = Tables::new();
-        let start = async || {
-            let builder = functions(builder()).storage(tables.clone());
-            start(builder, PoolConfig::default()).await
-        };
-        let (runtime, pool) = start().await;
+        let (runtime, pool) = start_on(&tables).await;
         let work = pool.enqueue(TASK.call(9)).retry(thrice()).on_complete::<Note>(false);
         let work = work.await.unwrap();
         let error = soon(work.join()).await.unwrap_err();
@@ -138,7 +135,7 @@ fn a_failed_work_is_enqueued_once_more_and_once_only() {
         runtime.shutdown(secs(0)).await;
 
         // Also by another process, from any pool, and however many ask.
-        let (runtime, pool) = start().await;
+        let (runtime, pool) = start_on(&tables).await;
         let (one, two) = tokio::join!(pool.retry(work.id()), pool.retry(work.id()));
         let again = match (one.unwrap(), two.unwrap()) {
             (RetryAnswer::Enqueued(one), RetryAnswer::AlreadyEnqueued(two))

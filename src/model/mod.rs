@@ -16,6 +16,7 @@ pub use batch::{
 pub(crate) use change::PendingTable;
 pub use change::{Change, Counts, Retry, StateRow};
 pub use name::{Name, PoolId, TableKey};
+pub(crate) use outcome::cut;
 pub use outcome::{
     FailedAttempt, Failure, FailureKind, Finished, FinishedDetails, History, Outcome, Payload,
     RunResult,

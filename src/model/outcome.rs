@@ -222,14 +222,18 @@ impl History {
     /// The same with one more; the oldest is forgotten if there are too many.
     #[must_use]
     pub fn with(&self, mut attempt: FailedAttempt) -> History {
-        if attempt.message.len() > History::LONGEST_MESSAGE {
-            let end = attempt.message.floor_char_boundary(History::LONGEST_MESSAGE);
-            // In memory of its own: what was cut off is not kept.
-            attempt.message = format!("{}…", &attempt.message[..end]);
-        }
+        cut(&mut attempt.message, History::LONGEST_MESSAGE);
         let before = self.attempts();
         let kept = &before[(before.len() + 1).saturating_sub(History::MOST)..];
         kept.iter().cloned().chain([attempt]).collect()
+    }
+}
+
+/// Cuts a text to so many bytes; where something is missing, it says so.
+pub(crate) fn cut(text: &mut String, longest: usize) {
+    if text.len() > longest {
+        // In memory of its own: what was cut off is not kept.
+        *text = format!("{}…", &text[..text.floor_char_boundary(longest)]);
     }
 }
 

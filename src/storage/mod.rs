@@ -192,3 +192,56 @@ pub trait Storage: Send + 'static {
         fsync: Fsync,
     ) -> Result<(), StorageError>;
 }
+
+/// Hands the signature of every method that answers something, but for `commit`, to a macro that makes the methods of a
+/// storage around another one: `fn name(argument: Type) -> Answer;`, without the error.
+#[cfg(any(feature = "metrics", feature = "conformance"))]
+macro_rules! each_answer {
+    ($make:ident) => {
+        $make! {
+            fn open() -> $crate::storage::Opened;
+            fn facts(ids: &[$crate::WorkId]) -> Vec<Option<$crate::model::WorkFact>>;
+            fn finished(ids: &[$crate::WorkId]) -> Vec<Option<std::sync::Arc<$crate::Finished>>>;
+            fn read_batch(
+                pool: $crate::PoolId,
+                demand: $crate::model::Demand,
+                now: $crate::Segment
+            ) -> $crate::model::Batch;
+            fn state(pool: $crate::PoolId) -> $crate::model::StateRow;
+            fn running(pool: $crate::PoolId) -> Vec<$crate::model::RunningRow>;
+            fn works(
+                pool: $crate::PoolId,
+                after: Option<$crate::WorkId>,
+                limit: usize
+            ) -> Vec<$crate::WorkId>;
+            fn unregistered(
+                pool: $crate::PoolId,
+                after: Option<$crate::model::Key>,
+                limit: usize
+            ) -> Vec<($crate::model::Key, std::sync::Arc<$crate::model::Spec>)>;
+            fn pending_starts(
+                pool: $crate::PoolId,
+                after: Option<$crate::model::Key>,
+                until: $crate::model::Key,
+                limit: usize
+            ) -> Vec<($crate::model::Key, $crate::WorkId)>;
+            fn counts(
+                pool: $crate::PoolId,
+                cursors: &$crate::model::Cursors
+            ) -> $crate::model::Counts;
+            fn expired(before: $crate::Segment, keep: u64, limit: usize) -> Vec<$crate::WorkId>;
+            fn last_finished(
+                before: Option<u64>,
+                limit: usize
+            ) -> Vec<(u64, std::sync::Arc<$crate::Finished>)>;
+            fn get(table: $crate::Name, key: &$crate::TableKey) -> Option<$crate::Payload>;
+            fn scan(
+                table: $crate::Name,
+                range: &$crate::storage::KeyRange,
+                limit: usize
+            ) -> Vec<($crate::TableKey, $crate::Payload)>;
+        }
+    };
+}
+#[cfg(any(feature = "metrics", feature = "conformance"))]
+pub(crate) use each_answer;

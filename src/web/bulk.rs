@@ -242,8 +242,8 @@ pub(super) async fn find(
             filter = filter.after(next).map_err(|error| ApiError::invalid(error.to_string()))?;
         }
         let page = board.list(filter).await?;
-        let some: Vec<_> = page.works.iter().filter(|work| takes(action, work)).collect();
-        let some: Vec<_> = some.into_iter().map(|work| work.work_id).collect();
+        let some = page.works.iter().filter(|work| takes(action, work));
+        let some = some.map(|work| work.work_id).collect();
         let some = match action {
             BulkAction::Retry => not_yet_again(board, some).await?,
             _ => some,

@@ -12,12 +12,12 @@ use crate::committer::{Advance, BatchReady, Committer, Enqueue, Reply, Request, 
 use crate::config::{PoolConfig, Retention};
 use crate::engine::arrivals::{AttemptReport, CancelAnswer, EnqueueAnswer, RunNowAnswer};
 use crate::model::{
-    ArgBytes, Change, Cursors, Demand, Finished, FunctionKind, InternalState, Key, Name, Outcome,
-    Payload, PoolId, RunResult, Segment, Spec, StateRow, WorkFact, WorkId,
+    ArgBytes, Change, Demand, Finished, FunctionKind, InternalState, Name, Outcome, Payload,
+    RunResult, Segment, Spec, StateRow, WorkFact, WorkId,
 };
 use crate::registry::Registry;
 use crate::shared::{Admitted, PoolShared, Shared};
-use crate::storage::{Fsync, KeyRange, Opened, Storage, StorageError};
+use crate::storage::{Fsync, Storage, StorageError, each_answer};
 use crate::sync::oneshot;
 
 const HEALTHY: u8 = 0;
@@ -49,24 +49,7 @@ impl<S: Storage> Storage for BadLine<S> {
         self.storage.close();
     }
 
-    hand_on! {
-        fn open() -> Opened;
-        fn facts(work_ids: &[WorkId]) -> Vec<Option<WorkFact>>;
-        fn finished(work_ids: &[WorkId]) -> Vec<Option<Arc<Finished>>>;
-        fn read_batch(pool: PoolId, demand: Demand, now: Segment) -> crate::model::Batch;
-        fn state(pool: PoolId) -> StateRow;
-        fn running(pool: PoolId) -> Vec<crate::model::RunningRow>;
-        fn works(pool: PoolId, after: Option<WorkId>, limit: usize) -> Vec<WorkId>;
-        fn unregistered(pool: PoolId, after: Option<Key>, limit: usize) -> Vec<(Key, Arc<Spec>)>;
-        fn pending_starts(pool: PoolId, after: Option<Key>, until: Key, limit: usize)
-            -> Vec<(Key, WorkId)>;
-        fn counts(pool: PoolId, cursors: &Cursors) -> crate::model::Counts;
-        fn expired(before: Segment, keep: u64, limit: usize) -> Vec<WorkId>;
-        fn last_finished(before: Option<u64>, limit: usize) -> Vec<(u64, Arc<Finished>)>;
-        fn get(table: Name, key: &crate::model::TableKey) -> Option<Payload>;
-        fn scan(table: Name, range: &KeyRange, limit: usize)
-            -> Vec<(crate::model::TableKey, Payload)>;
-    }
+    each_answer!(hand_on);
 
     fn commit(
         &mut self,

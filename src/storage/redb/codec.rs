@@ -55,7 +55,6 @@ pub(super) fn work(out: &mut Vec<u8>, head: &Head, spec: &Spec) {
         FunctionKind::Query => 2,
         FunctionKind::OnComplete => 3,
     };
-    let flag = |set: bool, bit: u8| u8::from(set) << bit;
     out.push(
         kind | flag(retry.is_some(), 2)
             | flag(timeout.is_some(), 3)
@@ -81,6 +80,10 @@ pub(super) fn work(out: &mut Vec<u8>, head: &Head, spec: &Spec) {
     if !head.history.attempts().is_empty() {
         put_history(out, &head.history);
     }
+}
+
+fn flag(set: bool, bit: u8) -> u8 {
+    u8::from(set) << bit
 }
 
 fn put_history(out: &mut Vec<u8>, history: &History) {
@@ -201,7 +204,6 @@ pub(super) fn finished(out: &mut Vec<u8>, row: &Finished) {
     number(out, row.started.map_or(0, |started| started.0.saturating_add(1)));
     let Some(details) = &row.details else { return out.push(0) };
     let FinishedDetails { history, on_complete, follow_up, spec } = &**details;
-    let flag = |set: bool, bit: u8| u8::from(set) << bit;
     out.push(
         1 | flag(on_complete.is_some(), 1) | flag(follow_up.is_some(), 2) | flag(spec.is_some(), 3),
     );
