@@ -93,6 +93,9 @@ mod transaction;
 pub mod web;
 
 pub use actors::Recipient;
+#[cfg(feature = "conformance")]
+#[doc(hidden)]
+pub use actors::post;
 pub use board::{Progress, WorkStatus};
 pub use clock::{Clock, SystemClock};
 pub use config::{

@@ -8,6 +8,7 @@ use std::time::Duration;
 use hashbrown::{HashMap, HashSet};
 use serde::{Serialize, de::DeserializeOwned};
 
+use crate::actors::post::Post;
 use crate::actors::{self, Actors};
 use crate::clock::{Clock, Seams, SystemClock};
 use crate::committer::Request;
@@ -87,6 +88,7 @@ impl Runtime {
             retention: Retention::default(),
             clock: None,
             seed: None,
+            post: Post::default(),
         }
     }
 
@@ -266,6 +268,7 @@ pub struct RuntimeBuilder {
     retention: Retention,
     clock: Option<Arc<dyn Clock>>,
     seed: Option<u64>,
+    post: Post,
 }
 
 impl std::fmt::Debug for RuntimeBuilder {
@@ -371,6 +374,14 @@ impl RuntimeBuilder {
         self
     }
 
+    /// How messages travel between loops, workers and the store. For simulations.
+    #[cfg(feature = "conformance")]
+    #[doc(hidden)]
+    pub fn courier(mut self, courier: impl actors::post::Courier) -> Self {
+        self.post = Post::by(courier);
+        self
+    }
+
     /// Opens the storage, starts the ring and every pool.
     ///
     /// Inside an actix `System` its arbiters join that; elsewhere, as in a plain tokio program, the runtime brings a
@@ -393,7 +404,7 @@ impl RuntimeBuilder {
         crate::metrics::describe();
         let blocking = BlockingThreads::new(self.blocking_threads)?;
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
-        let seams = Seams::new(clock, self.seed);
+        let seams = Seams::new(clock, self.seed).by(self.post);
         let shared = Shared::new(
             self.registry,
             self.data,

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use actix_workpool::model::{Change, PoolId, Segment, WorkId};
+use actix_workpool::post::{Courier, Delivery, Letter};
 use actix_workpool::storage::{Fsync, Memory, Opened, Storage, StorageError};
 use actix_workpool::{
     ActionContext, ActionKey, BlockingAction, CancelAnswer, Completion, EnqueueError, Failure,
@@ -1348,6 +1349,48 @@ fn every_page_of_a_cancel_all_is_synced_before_its_answer() {
         assert_eq!(pool.cancel_all().await.unwrap(), 2_000);
         assert_eq!((pages.load(Ordering::SeqCst), later.load(Ordering::SeqCst)), (2, 0));
         storage.unhook();
+        runtime.shutdown(secs(1)).await;
+    });
+}
+
+/// Carries everything at once but the answers to turns, which are late while it is told so.
+struct LateAnswers(Arc<AtomicBool>);
+
+impl Courier for LateAnswers {
+    fn take(&self, letter: Letter) -> Delivery {
+        let is_late = letter == Letter::Batch && self.0.load(Ordering::SeqCst);
+        let after = if is_late { secs(60) } else { Duration::ZERO };
+        Delivery { after, again: None }
+    }
+
+    fn loses_worker(&self, _: WorkId) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_change_of_the_configuration_whose_turn_is_given_up_is_answered_by_what_the_tables_say() {
+    run_paused(async {
+        let late = Arc::new(AtomicBool::new(false));
+        let builder = builder().echo().courier(LateAnswers(late.clone()));
+        let (runtime, pool) = start(builder, config()).await;
+        late.store(true, Ordering::SeqCst);
+        let asked = Instant::now();
+        let update = actix::spawn({
+            let pool = pool.clone();
+            async move { pool.update(config().max_parallelism(7)).await }
+        });
+        tokio::time::sleep(secs(1)).await;
+        late.store(false, Ordering::SeqCst);
+        // It was committed at once; the loop gives the turn up and finds that out.
+        assert!(matches!(update.await.unwrap(), Ok(())));
+        let took = asked.elapsed();
+        assert!((secs(30)..secs(60)).contains(&took), "{took:?}");
+        assert_eq!(pool.settings().max_parallelism, 7);
+        assert_eq!(pool.diagnostics().await.unwrap().spare_capacity, 7);
+        // The answer that comes in the end is that to a turn of an earlier reign.
+        tokio::time::sleep(secs(60)).await;
+        assert_eq!(pool.enqueue(ECHO.call(1)).await.unwrap().join().await, Ok(1));
         runtime.shutdown(secs(1)).await;
     });
 }

@@ -70,6 +70,8 @@ pub(super) struct MainActor {
     lost: Vec<Lost>,
     /// Changes of the configuration that the next turn commits; turns are decided by them already.
     configures: Vec<Configure>,
+    /// Changes of the configuration whose turn was given up: the claim tells whether they were committed.
+    in_doubt: Vec<(oneshot::Sender<Result<(), PoolError>>, PoolConfig)>,
     /// A kick that came while a turn was in flight.
     kicked: bool,
     /// The next look is the watchdog's.
@@ -144,6 +146,7 @@ impl MainActor {
             live: HashMap::new(),
             lost: Vec::new(),
             configures: Vec::new(),
+            in_doubt: Vec::new(),
             kicked: false,
             probing: false,
             claiming: false,
@@ -167,6 +170,10 @@ impl MainActor {
         );
         self.first_generation.get_or_insert(state.generation);
         self.pool.set_settings(config.settings());
+        for (reply, wanted) in self.in_doubt.drain(..) {
+            let is_there = config == wanted && !planted!(DoubtRefused);
+            let _ = reply.send(is_there.then_some(()).ok_or(StorageError::Conflict.into()));
+        }
         self.committed = config.clone();
         self.config = config;
         for Configure { config, .. } in &self.configures {
@@ -505,8 +512,10 @@ impl MainActor {
         self.claiming = true;
         // Until then no timer has anything to look for: one that is due would come again and again.
         self.status = RunStatus::Running;
-        let flight = self.flight.take().unwrap_or_default();
-        self.refuse_configures(flight.configures, &StorageError::Conflict);
+        // A turn that is given up is committed by now, or never: it is refused behind the claim.
+        if let Some(Flight { configures, config: Some(config), .. }) = self.flight.take() {
+            self.in_doubt.extend(configures.into_iter().map(|reply| (reply, config.clone())));
+        }
         ctx.run_later(wait, |main, ctx| main.claim(ctx));
     }
 
@@ -520,7 +529,10 @@ impl MainActor {
             }
             Ok(Err(error)) => {
                 telemetry::claim_failed(&main.pool, &error);
-                main.refuse_configures(Vec::new(), &error);
+                let broken = matches!(error, StorageError::Poisoned(_));
+                let in_doubt = main.in_doubt.extract_if(.., |_| broken).map(|(reply, _)| reply);
+                let in_doubt = in_doubt.collect();
+                main.refuse_configures(in_doubt, &error);
                 // With a storage that stays broken there is nothing left to wait for.
                 if let Some(reply) = main.draining.take() {
                     let _ = reply.send(main.drained);
@@ -588,7 +600,7 @@ impl Handler<BatchReady> for MainActor {
     fn handle(&mut self, ready: BatchReady, ctx: &mut Self::Context) {
         let BatchReady { turn, kick, batch } = ready;
         let iteration = metrics::Stopwatch::start();
-        if turn != self.state.fence() || self.claiming {
+        if (turn != self.state.fence() || self.claiming) && !planted!(BatchUnfenced) {
             telemetry::stale_batch(&self.pool, turn);
             return;
         }

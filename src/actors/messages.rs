@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 
+use super::post::Post;
 use super::worker::Attempt;
 use crate::committer::{BatchReady, Request, Settled};
 use crate::config::PoolConfig;
@@ -135,16 +136,19 @@ pub(super) struct StartWorkers(pub Vec<Attempt>);
 pub(super) struct Retire;
 
 /// The way to the store, from any thread.
-pub(crate) struct StorePort(Recipient<Request>);
+pub(crate) struct StorePort {
+    store: Recipient<Request>,
+    post: Post,
+}
 
 impl StorePort {
-    pub(super) fn new(recipient: Recipient<Request>) -> Self {
-        StorePort(recipient)
+    pub(super) fn new(store: Recipient<Request>, post: Post) -> Self {
+        StorePort { store, post }
     }
 
     /// Sends without waiting. A store that is gone drops the message, and with it the reply channel.
     pub fn send(&self, request: Request) {
-        self.0.do_send(request);
+        self.post.to_store(&self.store, request);
     }
 }
 

@@ -16,6 +16,7 @@ mod hosts;
 mod linger;
 mod main_loop;
 mod messages;
+pub mod post;
 mod store;
 mod worker;
 

@@ -44,7 +44,7 @@ impl Attempt {
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        if !self.control.is_reported() {
+        if !self.control.is_reported() && !planted!(WorkerLostSilently) {
             let message = "the worker went away without a report";
             let report =
                 self.report(RunResult::Failed(Failure::retryable(FailureKind::Lost, message)));
@@ -320,7 +320,13 @@ impl ActorFuture<WorkerActor> for RunAttempt {
         task: &mut task::Context<'_>,
     ) -> Poll<()> {
         let this = self.get_mut();
-        let result = task::ready!(this.poll_result(&worker.attempt.control, task));
+        let control = &worker.attempt.control;
+        let Poll::Ready(result) = this.poll_result(control, task) else {
+            if control.shared.seams.post.loses_worker(control.spec.work_id) {
+                ctx.terminate();
+            }
+            return Poll::Pending;
+        };
         // Dropped before the report, so that what it held is free when the work completes.
         let future = this.future.take();
         let _ = catch_unwind(AssertUnwindSafe(|| drop(future)));

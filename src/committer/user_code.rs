@@ -32,7 +32,7 @@ impl Committer {
         let counts = fact.is_some_and(|work| {
             work.running.is_some() && work.runs == attempt.run && work.pending_completion.is_none()
         });
-        if !counts {
+        if !counts && !planted!(MutationTwice) {
             group.settled.events.push(Event::Stale { work_id: spec.work_id, run: attempt.run });
             return Ok(());
         }

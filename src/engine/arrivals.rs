@@ -174,7 +174,8 @@ pub fn attempt_finished(
     cx: ArrivalCx,
 ) -> Arrival<FinishAnswer> {
     let counts = fact.filter(|work| {
-        work.running.is_some() && work.runs == report.run && work.pending_completion.is_none()
+        let is_run = work.runs == report.run || planted!(RunUnchecked);
+        work.running.is_some() && is_run && work.pending_completion.is_none()
     });
     let Some(work) = counts else {
         return Arrival { change: None, answer: FinishAnswer::Stale };

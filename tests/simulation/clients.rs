@@ -222,6 +222,7 @@ impl World {
             hurrying: 0,
             moved: false,
             moved_at: None,
+            is_lost: false,
             seen: None,
             notifies: 0,
             notified: 0,

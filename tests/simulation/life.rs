@@ -15,7 +15,7 @@ use super::functions::{OURS, give_way, register};
 use super::history::drain_limit;
 use super::plan::{FaultPlan, POOLS, Store, below, pick};
 use super::tables::{self, SimStorage};
-use super::world::{SimClock, is_there, millis, trace, with};
+use super::world::{SimClock, SimCourier, is_there, millis, trace, with};
 
 /// How a life ends.
 #[derive(Clone, Copy, Debug)]
@@ -241,6 +241,7 @@ async fn start(last: bool) -> Option<Callers> {
         let mut builder = Runtime::builder()
             .storage(SimStorage::new())
             .clock(SimClock)
+            .courier(SimCourier)
             .worker_arbiters(0)
             .retention(with(|world| world.plan.retention))
             .seed(seed.wrapping_add(tries));

@@ -10,13 +10,14 @@ use std::task::Waker;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use actix_workpool::model::Segment;
+use actix_workpool::post::{Courier, Delivery, Letter};
 use actix_workpool::storage::simulated::{Failing, SimDisk};
 use actix_workpool::{Clock, FailureKind, RetryBehavior, WorkId};
 use fastrand::Rng;
 use tokio::time::Instant;
 
 use super::Outcome;
-use super::plan::{POOLS, Plan, pick};
+use super::plan::{POOLS, Plan, below, pick};
 
 thread_local! {
     static WORLD: RefCell<Option<World>> = const { RefCell::new(None) };
@@ -116,6 +117,8 @@ pub struct World {
     pub disturbed: Micros,
     /// When the process last stood still.
     pub stalled: Micros,
+    /// Until then every worker that waits for something is lost.
+    losing_until: Micros,
     /// Counts what may change the order of starts.
     pub disorder: u64,
 
@@ -244,6 +247,8 @@ pub struct Work {
     pub moved: bool,
     /// Since when, by the pool's clock, where that is certain.
     pub moved_at: Option<Micros>,
+    /// Whether a worker of it was.
+    pub is_lost: bool,
     pub seen: Option<Seen>,
     pub notifies: u32,
     pub notified: u32,
@@ -361,6 +366,7 @@ impl World {
             faults: 0,
             disturbed: 0,
             stalled: 0,
+            losing_until: 0,
             disorder: 0,
             ops_left: plan.ops,
             works: Vec::new(),
@@ -496,6 +502,32 @@ impl World {
         self.disorder += 1;
     }
 
+    /// Whether a worker is lost, or the arbiter that it is on.
+    fn loses_worker(&mut self, work_id: WorkId) -> bool {
+        let per_mille = self.plan.faults.late / 8;
+        if per_mille == 0 || self.dead || self.quiet || self.shutting_down {
+            return false;
+        }
+        let with_arbiter = self.now() < self.losing_until;
+        if !with_arbiter && below(&mut self.rng, 1_000) >= per_mille {
+            return false;
+        }
+        let Some(number) = self.number_of(work_id) else { return false };
+        if !with_arbiter && below(&mut self.rng, 4) == 0 {
+            self.losing_until = self.now() + millis(1);
+        }
+        trace!(self, "the worker of {number} is lost");
+        self.faults += 1;
+        self.works[number as usize].is_lost = true;
+        true
+    }
+
+    /// The same, for that long at least.
+    pub fn disturbed_for(&mut self, time: Duration) {
+        self.disturb();
+        self.disturbed = self.disturbed.max(self.now() + time.as_micros() as Micros + RECOVERS);
+    }
+
     pub fn is_disturbed(&self) -> bool {
         self.now() < self.disturbed
     }
@@ -569,5 +601,45 @@ impl Clock for SimClock {
 
     fn wall(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_micros(with(|world| world.wall_now()))
+    }
+}
+
+/// Carries what loops, workers and the store say to each other.
+pub struct SimCourier;
+
+impl Courier for SimCourier {
+    fn take(&self, letter: Letter) -> Delivery {
+        if !is_there() {
+            return Delivery::default();
+        }
+        with(|world| {
+            let late = world.plan.faults.late;
+            if late == 0 || world.dead || world.quiet || world.shutting_down {
+                return Delivery::default();
+            }
+            let mut once_in = |per_mille| below(&mut world.rng, 1_000) < per_mille;
+            let twice = letter == Letter::Report && once_in(4 * late);
+            let late = once_in(late);
+            if !late && !twice {
+                return Delivery::default();
+            }
+            let mut wait = || {
+                // The longest is more than a loop waits for its turn.
+                let ms = pick(&mut world.rng, &[40, 1_000, 1_000, 5_000, 45_000]);
+                Duration::from_millis(world.rng.u64(0..=ms))
+            };
+            let after = if late { wait() } else { Duration::ZERO };
+            let again = twice.then(wait);
+            trace!(world, "{letter:?} arrives after {after:?}, and again after {again:?}");
+            world.faults += 1;
+            if late {
+                world.disturbed_for(after);
+            }
+            Delivery { after, again }
+        })
+    }
+
+    fn loses_worker(&self, work_id: WorkId) -> bool {
+        is_there() && with(|world| world.loses_worker(work_id))
     }
 }
