@@ -387,7 +387,9 @@ impl Committer {
             }
         }
         for (pool, turn, ..) in group.advances {
-            // The fence kept here may have moved with the turn; the claim that follows reads the stored one.
+            // The fence kept here may have moved with the turn; the claim that follows reads the stored one. No kick until
+            // then: it would pass for the receipt of this turn.
+            self.pools[pool.0 as usize].parked = None;
             let batch = Err(AdvanceError::Storage(error.clone()));
             settled.batches.push((pool, BatchReady { turn, kick: None, batch }));
         }
