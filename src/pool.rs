@@ -390,8 +390,12 @@ impl Workpool {
 
     /// Changes what is set in `config`, from the next start on, and keeps it in the store.
     ///
+    /// The answer comes when it is certain: while the storage does not answer, and until the loop has read what is there
+    /// if its turn was given up meanwhile.
+    ///
     /// # Errors
-    /// When a value is out of its range, the runtime is gone, or the storage failed; then nothing has changed.
+    /// When a value is out of its range or the storage failed; then nothing has changed. When the runtime goes away
+    /// meanwhile, or the storage must be reopened, it is not known whether the change is there: the next start tells.
     pub async fn update(&self, config: PoolConfig) -> Result<(), PoolError> {
         config.validate()?;
         if self.shared.is_closed() {

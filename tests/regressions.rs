@@ -1199,6 +1199,7 @@ async fn meanwhile_cancel_all(action: impl AsyncFn(&Workpool)) -> (usize, Durati
     runtime.shutdown(secs(1)).await;
     (times, slowest)
 }
+
 #[test]
 fn cancel_all_goes_through_very_many_works_in_time_and_others_are_answered_meanwhile() {
     run_real(async {
@@ -1391,6 +1392,29 @@ fn a_change_of_the_configuration_whose_turn_is_given_up_is_answered_by_what_the_
         // The answer that comes in the end is that to a turn of an earlier reign.
         tokio::time::sleep(secs(60)).await;
         assert_eq!(pool.enqueue(ECHO.call(1)).await.unwrap().join().await, Ok(1));
+        runtime.shutdown(secs(1)).await;
+    });
+}
+
+#[test]
+fn a_kick_that_overtakes_the_answer_to_a_failed_turn_does_not_pass_for_its_receipt() {
+    run_paused(async {
+        let late = Arc::new(AtomicBool::new(false));
+        let storage = Faulty::new();
+        let builder = builder().storage(storage.clone()).echo().courier(LateAnswers(late.clone()));
+        let (runtime, pool) = start(builder, config().max_parallelism(3)).await;
+        storage.fail_next(Fault::Refused, configures);
+        late.store(true, Ordering::SeqCst);
+        let update = actix::spawn({
+            let pool = pool.clone();
+            async move { pool.update(config().max_parallelism(7)).await }
+        });
+        until_hit(&storage).await;
+        late.store(false, Ordering::SeqCst);
+        let work = pool.enqueue(ECHO.call(1)).await.unwrap();
+        assert!(matches!(update.await.unwrap(), Err(PoolError::Storage(_))));
+        assert_eq!(pool.settings().max_parallelism, 3);
+        assert_eq!(work.join().await, Ok(1));
         runtime.shutdown(secs(1)).await;
     });
 }

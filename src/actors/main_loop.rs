@@ -512,7 +512,7 @@ impl MainActor {
         self.claiming = true;
         // Until then no timer has anything to look for: one that is due would come again and again.
         self.status = RunStatus::Running;
-        // A turn that is given up is committed by now, or never: it is refused behind the claim.
+        // A turn that is given up is committed before the claim or never: behind that it is refused.
         if let Some(Flight { configures, config: Some(config), .. }) = self.flight.take() {
             self.in_doubt.extend(configures.into_iter().map(|reply| (reply, config.clone())));
         }

@@ -22,7 +22,7 @@ mod courier {
         Turn,
         /// Store → main: a batch, or why there is none.
         Batch,
-        /// Worker → store: an attempt has ended, or a mutation is to be run.
+        /// Worker → store, or main in its place: an attempt has ended, or a mutation is to be run.
         Report,
     }
 

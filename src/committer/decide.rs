@@ -175,7 +175,11 @@ impl Committer {
             true => fence,
             false => Turn { number: fence.number + 1, ..fence },
         };
-        if turn != expected && !planted!(TurnUnfenced) {
+        let is_next = match planted!(TurnUnfenced) {
+            true => turn.number == expected.number,
+            false => turn == expected,
+        };
+        if !is_next {
             let refused = BatchReady { turn, kick: None, batch: Err(AdvanceError::Fenced) };
             group.settled.batches.push((pool, refused));
             return Ok(());

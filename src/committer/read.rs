@@ -123,9 +123,11 @@ impl Committer {
             Change::PutGlobals { pool, name, config: config.clone() },
             Change::PutState { pool, state },
         ];
+        let entry = &mut self.pools[pool.0 as usize];
+        // From here on the earlier reign is over, whatever comes of the commit.
+        entry.fence = state.fence();
         self.write(&mut changes, Fsync::Now)?;
         let entry = &mut self.pools[pool.0 as usize];
-        entry.fence = state.fence();
         entry.cursors = state.cursors;
         entry.parked = None;
         let mut internal = crate::model::InternalState::from(state);

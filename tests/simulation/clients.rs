@@ -222,7 +222,6 @@ impl World {
             hurrying: 0,
             moved: false,
             moved_at: None,
-            is_lost: false,
             seen: None,
             notifies: 0,
             notified: 0,
@@ -720,6 +719,18 @@ pub async fn set_limit(workpool: &Workpool, pool: usize, limit: usize, paused: b
         }
         trace!(world, "configure {pool}: {answer:?}");
         let now = world.now();
+        let settings = workpool.settings();
+        let found = (settings.max_parallelism, settings.paused);
+        let expected = match answer {
+            Ok(()) => (limit, paused),
+            Err(PoolError::Closed | PoolError::Storage(StorageError::Poisoned(_))) => found,
+            Err(_) => world.pools[pool].limit,
+        };
+        if found != expected {
+            world.violate(format_args!(
+                "pool {pool} has {found:?} after {answer:?}, not {expected:?}"
+            ));
+        }
         let pool = &mut world.pools[pool];
         match answer {
             Ok(()) => {

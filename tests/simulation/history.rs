@@ -40,7 +40,14 @@ impl World {
             work.latest_due = work.latest_due.min(by_pool_clock);
         }
         (work.moved, work.moved_at) = (false, None);
-        work.starts.push(Start { at: now, by_pool_clock, life, crashes, ended: None });
+        work.starts.push(Start {
+            at: now,
+            by_pool_clock,
+            life,
+            crashes,
+            is_lost: false,
+            ended: None,
+        });
         let start = work.starts.len() - 1;
         let act = work.acts[start.min(work.acts.len() - 1)];
         let pool = work.pool;
@@ -109,7 +116,7 @@ impl World {
         }
         let pool = &self.pools[work.pool];
         let late = by_pool_clock.saturating_sub(eligible_by_pool_clock);
-        let late = late.min(now.saturating_sub(pool.was_full.max(self.disturbed)));
+        let late = late.min(now.saturating_sub(pool.was_full.max(self.quick_from())));
         // What a crash has ended waits from when it is found.
         let found_later = work.starts.last().is_some_and(|start| start.life != self.life);
         if late > PROMPT && work.kind == Kind::Job && !found_later {
@@ -228,7 +235,8 @@ impl World {
                 is(work.starts.iter().any(took), "no attempt took that long")?;
             }
             Code::Failed(FailureKind::Lost) => {
-                is(work.is_lost || self.crashes > work.sent_crashes, "nothing was lost")?;
+                let is_lost = work.starts.last().is_some_and(|start| start.is_lost);
+                is(is_lost || self.crashes > work.sent_crashes, "nothing was lost")?;
             }
             Code::Failed(FailureKind::Panic) if action => {
                 is(returned(|end| *end == End::Panic), "no attempt has panicked")?;

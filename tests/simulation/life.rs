@@ -382,7 +382,7 @@ fn ended(grace_ms: u64) -> bool {
         if running > 0 {
             world.violate(format_args!("{running} attempts run after the shutdown"));
         }
-        !world.is_disturbed() && !world.full && !world.poisoned
+        world.is_well()
     })
 }
 

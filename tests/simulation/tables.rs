@@ -531,6 +531,9 @@ impl Storage for SimStorage {
         } else if answer.is_ok() {
             TABLES.with_borrow_mut(|tables| tables.deferred(&copy));
         }
+        if answer.is_ok() {
+            with(|world| world.turns_go_on(changes));
+        }
         self.came_back(answer)?;
         changes.clear();
         if with(|world| world.crash_at == Some((call, true))) {
@@ -548,6 +551,20 @@ impl Storage for SimStorage {
 }
 
 impl World {
+    /// Generations and turns never go back.
+    fn turns_go_on(&mut self, changes: &[Change]) {
+        for change in changes {
+            let Change::PutState { pool, state } = change else { continue };
+            let turn = (state.generation.0, state.turn);
+            let before = std::mem::replace(&mut self.pools[pool.0 as usize].turn, turn);
+            if turn <= before {
+                self.violate(format_args!(
+                    "turn {turn:?} of {pool:?} is committed behind {before:?}"
+                ));
+            }
+        }
+    }
+
     /// Two runs that write different rows, or in another order, differ in their traces.
     fn trace_changes(&mut self, changes: &[Change]) {
         for change in changes {

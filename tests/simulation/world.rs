@@ -115,9 +115,11 @@ pub struct World {
     pub faults: u64,
     /// Until then nobody can expect anything to be quick.
     pub disturbed: Micros,
+    /// When the last letter that is late arrives.
+    arrived: Micros,
     /// When the process last stood still.
     pub stalled: Micros,
-    /// Until then every worker that waits for something is lost.
+    /// Until then every worker whose action is polled and goes on waiting is lost.
     losing_until: Micros,
     /// Counts what may change the order of starts.
     pub disorder: u64,
@@ -144,6 +146,8 @@ pub struct Pool {
     /// Works that are due at once and have not started, in the order in which they were acknowledged.
     pub queue: Vec<u32>,
     pub created: bool,
+    /// Who has last taken a turn in a commit, and which.
+    pub turn: (u64, u64),
 }
 
 /// What an attempt does.
@@ -247,8 +251,6 @@ pub struct Work {
     pub moved: bool,
     /// Since when, by the pool's clock, where that is certain.
     pub moved_at: Option<Micros>,
-    /// Whether a worker of it was.
-    pub is_lost: bool,
     pub seen: Option<Seen>,
     pub notifies: u32,
     pub notified: u32,
@@ -271,6 +273,8 @@ pub struct Start {
     pub by_pool_clock: Micros,
     pub life: u32,
     pub crashes: u32,
+    /// Whether its worker was lost.
+    pub is_lost: bool,
     pub ended: Option<Ended>,
 }
 
@@ -336,6 +340,7 @@ impl World {
             was_full: 0,
             queue: Vec::new(),
             created: false,
+            turn: (0, 0),
         };
         World {
             seed,
@@ -365,6 +370,7 @@ impl World {
             poisoned: false,
             faults: 0,
             disturbed: 0,
+            arrived: 0,
             stalled: 0,
             losing_until: 0,
             disorder: 0,
@@ -489,6 +495,10 @@ impl World {
         self.base = None;
         if !clean {
             self.crashes += 1;
+            // A start that nobody saw may have been lost: then the work waits for its retry.
+            for work in &mut self.works {
+                work.moved_at = None;
+            }
         }
         for pool in &mut self.pools {
             pool.running = 0;
@@ -518,18 +528,31 @@ impl World {
         }
         trace!(self, "the worker of {number} is lost");
         self.faults += 1;
-        self.works[number as usize].is_lost = true;
+        if let Some(start) = self.works[number as usize].starts.last_mut() {
+            start.is_lost = true;
+        }
         true
     }
 
-    /// The same, for that long at least.
-    pub fn disturbed_for(&mut self, time: Duration) {
-        self.disturb();
-        self.disturbed = self.disturbed.max(self.now() + time.as_micros() as Micros + RECOVERS);
+    /// A letter takes so long.
+    fn delay(&mut self, time: Duration) {
+        self.arrived = self.arrived.max(self.now() + time.as_micros() as Micros);
+        self.disorder += 1;
     }
 
     pub fn is_disturbed(&self) -> bool {
-        self.now() < self.disturbed
+        self.now() < self.quick_from()
+    }
+
+    /// From then on the pool is expected to be quick.
+    pub fn quick_from(&self) -> Micros {
+        let late = if self.arrived > 0 { self.arrived + RECOVERS } else { 0 };
+        self.disturbed.max(late)
+    }
+
+    /// Whether whatever the pool has to write can be written, and whatever it says is heard.
+    pub fn is_well(&self) -> bool {
+        self.now() >= self.disturbed.max(self.arrived) && !self.full && !self.poisoned
     }
 
     /// A later moment than all before.
@@ -633,7 +656,7 @@ impl Courier for SimCourier {
             trace!(world, "{letter:?} arrives after {after:?}, and again after {again:?}");
             world.faults += 1;
             if late {
-                world.disturbed_for(after);
+                world.delay(after);
             }
             Delivery { after, again }
         })
