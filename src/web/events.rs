@@ -21,8 +21,10 @@ pub(super) const MOST_CLIENTS: usize = 32;
 /// Four times a second is live for an eye.
 const TICK: Duration = Duration::from_millis(250);
 
-/// After so long without news something is said all the same, so that nothing between here and there hangs up.
-const QUIET: Duration = Duration::from_secs(10);
+/// After so long without news something is said all the same, so that nothing between here and there hangs up, and
+/// that a client that has gone gives its place to another soon: the server sees that only when it writes, twice, as the
+/// first one is answered by a reset.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// One who has not taken an event after so long is not there any more.
 const PATIENCE: Duration = Duration::from_secs(10);

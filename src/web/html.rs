@@ -441,11 +441,11 @@ pub(super) fn works(page: &PageView, filter: &Filter, now: Segment, may: Permiss
 fn work_row(work: &WorkView, now: Segment) -> Markup {
     html! {
         tr {
-            td data-label="Work" { a href={ "works/" (work.id) } { code { (work.id) } } }
+            td.id data-label="Work" { a href={ "works/" (work.id) } { code { (work.id) } } }
             td data-label="Function" { @if let Some(function) = work.function { (function) } }
             td data-label="Pool" { @if let Some(pool) = work.pool { (pool) } }
             td data-label="Attempts" { (work.attempts) }
-            td data-label="State" {
+            td.text data-label="State" {
                 (state_of(work))
                 @if let Some(due) = work.due { " due " (time(due, now)) }
                 @if let Some(finished) = work.finished_at { " " (time(finished, now)) }
@@ -572,7 +572,7 @@ fn attempts(timeline: &[AttemptView], now: Segment) -> Markup {
                             (lasting(ended.0.saturating_sub(started.0)))
                         }
                     }
-                    td data-label="Outcome" {
+                    td.text data-label="Outcome" {
                         span class=(class_of(attempt.outcome)) { (attempt.outcome) }
                         @if let Some(message) = &attempt.message { div.soft { (message) } }
                     }

@@ -4,6 +4,7 @@
   const EVERY_MS = 2000;
   const events = new URL("../api/events", document.currentScript.src);
   const region = () => document.getElementById("live");
+  let source = null;
   let streaming = false;
   let busy = false;
   let last = 0;
@@ -44,17 +45,36 @@
   };
 
   const listen = () => {
-    const source = new EventSource(events);
+    if (source || document.hidden) return;
+    source = new EventSource(events);
     source.addEventListener("open", () => { streaming = true; });
     source.addEventListener("overview", soon);
     source.addEventListener("error", () => {
       streaming = false;
       // The browser tries again by itself, unless it was refused.
-      if (source.readyState === EventSource.CLOSED) setTimeout(listen, 30000);
+      if (source?.readyState === EventSource.CLOSED) {
+        source = null;
+        setTimeout(listen, 30000);
+      }
     });
+  };
+
+  // A page that nobody sees takes no place from one that is looked at, and none of the few connections of its browser.
+  const rest = () => {
+    source?.close();
+    source = null;
+    streaming = false;
   };
 
   if (!region()) return;
   listen();
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) {
+      rest();
+    } else {
+      listen();
+      refresh();
+    }
+  });
   setInterval(() => { if (!streaming || region().hasAttribute("data-poll")) refresh(); }, EVERY_MS);
 })();
