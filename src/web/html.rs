@@ -390,7 +390,7 @@ pub(super) fn works(page: &PageView, filter: &Filter, now: Segment, may: Permiss
         }
     };
     html! {
-        h1 { "Works: " (state) }
+        h1 { "Works: " (state) @if !filter.outcome.is_empty() { ", " (filter.outcome) } }
         form.filter method="get" action="works" {
             label {
                 "State"

@@ -140,11 +140,24 @@ async function press(page, within, opener, button) {
 
 /** Everything that can be seen is inside the window. */
 async function assertFits(page, what) {
-  const { width, shown } = await page.evaluate(() => ({
-    width: document.documentElement.scrollWidth,
-    shown: document.documentElement.clientWidth,
-  }));
-  assert(width <= shown, `${what}: ${width} pixels wide in a window of ${shown}`);
+  const wide = await page.evaluate(() => [document.documentElement, ...document.querySelectorAll(".scroll")]
+    .map(({ scrollWidth, clientWidth }) => [scrollWidth, clientWidth])
+    .filter(([width, shown]) => width > shown));
+  assert.deepEqual(wide, [], `${what}: wider than what is shown of it`);
+}
+
+/** Nothing in these columns is broken into lines, however long a message beside it is. */
+async function assertNamesAreWhole(page, what, columns) {
+  const broken = await page.evaluate((columns) => [...document.querySelectorAll("td")]
+    .filter((cell) => columns.includes(cell.dataset.label))
+    .filter((cell) => {
+      const range = document.createRange();
+      range.selectNodeContents(cell);
+      const parts = [...range.getClientRects()];
+      return parts.length > 0 && range.getBoundingClientRect().height > 1.5 * Math.max(...parts.map((part) => part.height));
+    })
+    .map((cell) => cell.textContent), columns);
+  assert.deepEqual(broken, [], what);
 }
 
 /** Each text stands out from what is behind it, as WCAG AA wants it. */
@@ -224,6 +237,87 @@ test("a pool is paused, what waits says so, and it goes on when the pool is resu
   await leave(work);
 });
 
+/** What a page does that gets no events: it asks now and then, and is not loaded anew. */
+async function followsWithoutEvents(page) {
+  const waiting = async () => Number(await card(page, "texts").locator("a[href*='state=pending']").textContent());
+  const before = await waiting();
+  await mark(page);
+  const later = await upload("for later", HOUR);
+  await page.waitForFunction((count) => {
+    const link = document.querySelector(".pools a[href='works?pool=texts&state=pending']");
+    return Number(link?.textContent) === count;
+  }, before + 1);
+  assert(await isMarked(page), "the overview was loaded anew");
+  const id = await upload(parts(20));
+  await go(page, `works/${id}`);
+  await mark(page);
+  await reaches(page, "success");
+  assert(await isMarked(page), "the page of the work was loaded anew");
+  assert.equal((await fetch(`${service}/texts/${later}`, { method: "DELETE" })).status, 200);
+  await finished(later);
+}
+
+test("without events the pages ask now and then", async () => {
+  const page = await look(undefined);
+  let refused = 0;
+  await page.route("**/api/events", (route) => {
+    refused += 1;
+    return route.fulfill({ status: 204 });
+  });
+  await go(page, "");
+  await followsWithoutEvents(page);
+  assert(refused >= 2, "each page has tried to listen");
+  await leave(page);
+});
+
+test("when all places of those who listen are taken the pages ask now and then", async () => {
+  const headers = { authorization: `Basic ${btoa(`admin:${PASSWORDS.admin}`)}` };
+  const gone = new AbortController();
+  const listen = () => fetch(`${service}/workpool/api/events`, { headers, signal: gone.signal });
+  let places = 0;
+  while ((await listen()).status === 200) places += 1;
+  assert(places > 0 && places <= 32, `${places}`);
+  const page = await look(undefined, { refused: [503] });
+  const answered = page.waitForResponse("**/api/events");
+  await go(page, "");
+  assert.equal((await answered).status(), 503);
+  await followsWithoutEvents(page);
+  gone.abort();
+  // Those who have gone leave their places to others; a page that somebody comes back to listens again.
+  const until = Date.now() + STEP_MS;
+  const probe = new AbortController();
+  while ((await fetch(`${service}/workpool/api/events`, { headers, signal: probe.signal })).status !== 200) {
+    assert(Date.now() < until, "no place is free again");
+  }
+  probe.abort();
+  const listens = page.waitForResponse((answer) => answer.url().endsWith("/api/events") && answer.status() === 200);
+  await setHidden(page, true);
+  await setHidden(page, false);
+  await listens;
+  await leave(page);
+});
+
+/** As when another tab is shown. */
+const setHidden = (page, hidden) => page.evaluate((hidden) => {
+  Object.defineProperty(document, "hidden", { configurable: true, value: hidden });
+  document.dispatchEvent(new Event("visibilitychange"));
+}, hidden);
+
+test("a page that nobody sees does not listen", async () => {
+  const page = await look(undefined);
+  const isEvents = (request) => request.url().endsWith("/api/events");
+  const begun = page.waitForRequest(isEvents);
+  await go(page, "");
+  await begun;
+  const ended = page.waitForEvent("requestfailed", isEvents);
+  await setHidden(page, true);
+  await ended;
+  const again = page.waitForRequest(isEvents);
+  await setHidden(page, false);
+  await again;
+  await leave(page);
+});
+
 test("a work that waits is canceled, after it was confirmed", async () => {
   const id = await upload("never counted", HOUR);
   const page = await look(`works/${id}`);
@@ -298,7 +392,7 @@ test("works are gone through page by page", async () => {
   await page.getByLabel("State").selectOption("finished");
   await page.getByLabel("Outcome, if finished").selectOption("canceled");
   await page.getByRole("button", { name: "Show" }).click();
-  await page.getByRole("heading", { name: "Works: finished" }).waitFor();
+  await page.getByRole("heading", { name: "Works: finished, canceled" }).waitFor();
   const states = await live(page).locator("td[data-label=State]").allTextContents();
   assert(states.length >= 2 && states.every((state) => state.includes("canceled")), `${states}`);
   await leave(page);
@@ -450,7 +544,9 @@ test("it fits on a phone, light and dark, and can be read", async () => {
   const long = await upload("x".repeat(3000));
   await finished(long);
   for (const colorScheme of ["light", "dark"]) {
-    for (const [size, viewport] of [["phone", { width: 390, height: 844 }], ["desk", { width: 1280, height: 800 }]]) {
+    for (const [size, viewport] of [
+      ["phone", { width: 390, height: 844 }], ["tablet", { width: 768, height: 1024 }], ["desk", { width: 1280, height: 800 }],
+    ]) {
       const page = await look(undefined, { colorScheme, viewport, refused: [400] });
       for (const [name, path, content] of [
         ["overview", "", ".pools > li"],
@@ -468,6 +564,7 @@ test("it fits on a phone, light and dark, and can be read", async () => {
         await picture(page, what);
         await assertFits(page, what);
         await assertReadable(page, what);
+        await assertNamesAreWhole(page, what, size === "desk" ? ["Work", "Function", "Pool"] : ["Function", "Pool"]);
       }
       await leave(page);
     }
