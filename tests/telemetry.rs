@@ -426,6 +426,92 @@ fn arguments_results_contexts_and_messages_are_never_logged() {
 }
 
 #[test]
+fn what_a_storage_fails_on_is_not_logged() {
+    run_paused(async {
+        let (capture, _guard) = Capture::begin();
+        let storage = Faulty::new();
+        let config = PoolConfig::default().log_level(LogLevel::Trace);
+        let builder = builder().mutation::<Hide>().storage(storage.clone());
+        let (runtime, pool) = start(builder, config).await;
+        // Refused when it is enqueued, when it starts and when it completes.
+        storage.fail_commit(storage.commits() + 1, Fault::Refused);
+        pool.enqueue(Hide("s3cret".into())).await.unwrap_err();
+        for at in 2..4 {
+            storage.fail_commit(storage.commits() + at, Fault::Refused);
+            let work = pool.enqueue(Hide("s3cret".into())).await.unwrap();
+            assert_eq!(soon(work.join()).await.unwrap(), "s3cret");
+        }
+        assert_eq!(storage.hits(), 3);
+        runtime.shutdown(secs(1)).await;
+        assert!(!capture.events("storage failed").is_empty());
+        assert!(!capture.events("turn failed").is_empty());
+        let everything = capture.everything();
+        assert!(!everything.contains("s3cret"), "{everything}");
+    });
+}
+
+/// Neither for those who look, nor for those who are not let in, nor for a handler that says what has become of a work.
+#[cfg(feature = "actix-web")]
+#[test]
+fn what_a_dashboard_shows_is_not_logged() {
+    use actix_web::test::{TestRequest, call_service, init_service, read_body};
+    use actix_web::{App, HttpResponse, web};
+    use actix_workpool::web::{insecure_allow_all, workpool_dashboard};
+
+    const REVEAL: ActionKey<String, String> = ActionKey::new("reveal");
+
+    async fn joined(pool: Workpool) -> actix_web::Result<HttpResponse> {
+        let work = pool.enqueue(REVEAL.call("s3cret error".into())).await?;
+        Ok(HttpResponse::Ok().body(work.join().await?))
+    }
+
+    run_paused(async {
+        let (capture, _guard) = Capture::begin();
+        let builder = builder().action_fn(REVEAL, |text: String, _| async move {
+            match text.as_str() {
+                "s3cret error" => Err(WorkError::non_retryable(text)),
+                _ => Ok(text),
+            }
+        });
+        let config = PoolConfig::default().log_level(LogLevel::Trace);
+        let (runtime, pool) = start(builder, config).await;
+        let done = pool.enqueue(REVEAL.call("s3cret".into())).await.unwrap();
+        done.join().await.unwrap();
+        let failed = pool.enqueue(REVEAL.call("s3cret error".into())).await.unwrap();
+        failed.join().await.unwrap_err();
+        let dashboard = workpool_dashboard(runtime.clone(), insecure_allow_all());
+        let app = App::new()
+            .app_data(web::Data::new(pool))
+            .route("/joined", web::get().to(joined))
+            .service(dashboard.scope("/w"));
+        let app = init_service(app).await;
+        let ask = async |request: TestRequest| {
+            let answer = call_service(&app, request.to_request()).await;
+            String::from_utf8(read_body(answer).await.to_vec()).unwrap()
+        };
+        let get = |path: &str| TestRequest::get().uri(path);
+        for path in [
+            format!("/w/works/{}", done.id()),
+            format!("/w/api/works/{}", failed.id()),
+            "/w/works?outcome=failed".into(),
+        ] {
+            assert!(ask(get(&path)).await.contains("s3cret"), "{path}");
+        }
+        for path in ["/w/works?pool=s3cret", "/w/works/s3cret", "/w/s3cret", "/w/find?id=s3cret"] {
+            ask(get(path)).await;
+        }
+        ask(TestRequest::post().uri(&format!("/w/works/{}/retry", failed.id()))).await;
+        let change = TestRequest::patch().uri("/w/api/pools/p");
+        ask(change.set_json(serde_json::json!({ "s3cret": "s3cret" }))).await;
+        assert!(!ask(get("/joined")).await.contains("s3cret"));
+        runtime.shutdown(secs(1)).await;
+        assert!(!capture.events("dashboard open to everybody").is_empty());
+        let everything = capture.everything();
+        assert!(!everything.contains("s3cret"), "{everything}");
+    });
+}
+
+#[test]
 fn a_recovery_is_logged_as_a_warning() {
     run_paused(async {
         let tables = actix_workpool::storage::Memory::new();
