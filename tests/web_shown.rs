@@ -1,0 +1,157 @@
+//! What the dashboard shows of an `on_complete`, and how much it tells those who listen.
+#![cfg(feature = "actix-web")]
+
+mod common;
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::time::Duration;
+
+use actix_web::App;
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::ServiceResponse;
+use actix_web::test::{TestRequest, call_service, init_service, read_body};
+use actix_workpool::web::{insecure_allow_all, workpool_dashboard};
+use actix_workpool::{
+    Completion, OnComplete, PoolConfig, RuntimeBuilder, Transaction, WorkError, Workpool,
+};
+use common::{ECHO, WithEcho, builder, run_paused, run_real, secs, settle, soon, start};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep, timeout};
+
+const HOUR: Duration = Duration::from_secs(3600);
+/// Four times a second.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Fails if it is told to.
+struct Note;
+
+impl OnComplete for Note {
+    const NAME: &'static str = "note";
+    type Context = bool;
+    type Output = u64;
+    fn apply(_: &mut Transaction<'_>, done: Completion<bool, u64>) -> Result<(), WorkError> {
+        match done.context {
+            true => Err(WorkError::non_retryable("no")),
+            false => Ok(()),
+        }
+    }
+}
+
+fn functions() -> RuntimeBuilder {
+    builder().echo().on_complete::<Note>()
+}
+
+#[test]
+fn what_becomes_of_an_on_complete_is_shown() {
+    run_real(async {
+        let (runtime, pool) = start(functions(), PoolConfig::default()).await;
+        let dashboard = workpool_dashboard(runtime.clone(), insecure_allow_all());
+        let app = init_service(App::new().service(dashboard.scope("/w"))).await;
+        let text = async |path: String| {
+            let answer = call_service(&app, TestRequest::get().uri(&path).to_request()).await;
+            String::from_utf8(read_body(answer).await.to_vec()).unwrap()
+        };
+        for (after, fails, state, said) in [
+            (HOUR, false, "waiting", "runs in the commit that completes this work"),
+            (Duration::ZERO, false, "done", "ran in the commit that completed this work"),
+            (Duration::ZERO, true, "failed", "became"),
+        ] {
+            let work = pool.enqueue(ECHO.call(1)).run_after(after).on_complete::<Note>(fails);
+            let work = work.await.unwrap();
+            if after.is_zero() {
+                work.join().await.unwrap();
+            }
+            let shown = text(format!("/w/api/works/{}", work.id())).await;
+            let shown = serde_json::from_str::<Value>(&shown).unwrap();
+            let shown = &shown["on_complete"];
+            assert_eq!((&shown["name"], &shown["state"]), (&json!("note"), &json!(state)));
+            let page = text(format!("/w/works/{}", work.id())).await;
+            assert!(page.contains("<code>note</code>") && page.contains(said), "{page}");
+            // It leads to the work that it has become.
+            assert_eq!(shown["follow_up"].is_string(), fails, "{shown}");
+            if let Some(follow_up) = shown["follow_up"].as_str() {
+                assert!(page.contains(&format!("href=\"{follow_up}\"")), "{page}");
+                let shown = text(format!("/w/works/{follow_up}")).await;
+                assert!(shown.contains("note"), "{shown}");
+            }
+        }
+        soon(runtime.shutdown(Duration::ZERO)).await;
+    });
+}
+
+type Body = Pin<Box<BoxBody>>;
+
+async fn next(body: &mut Body) -> Option<String> {
+    let event = poll_fn(|cx| body.as_mut().poll_next(cx)).await?;
+    Some(String::from_utf8(event.expect("no error").to_vec()).unwrap())
+}
+
+fn body_of(answer: ServiceResponse) -> Body {
+    assert_eq!(answer.status(), 200);
+    Box::pin(answer.into_body())
+}
+
+/// There is always something new.
+async fn change(pool: &Workpool) {
+    loop {
+        pool.enqueue(ECHO.call(1)).run_after(HOUR).await.unwrap();
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[test]
+fn events_come_four_times_a_second_at_most() {
+    run_paused(async {
+        let (runtime, pool) = start(functions(), PoolConfig::default()).await;
+        let dashboard = workpool_dashboard(runtime.clone(), insecure_allow_all());
+        let app = init_service(App::new().service(dashboard.scope("/w"))).await;
+        let listen = || TestRequest::get().uri("/w/api/events").to_request();
+        let mut body = body_of(call_service(&app, listen()).await);
+        let mut times = Vec::new();
+        let listened = async {
+            while times.len() < 40 {
+                assert!(next(&mut body).await.unwrap().starts_with("event: overview\n"));
+                times.push(Instant::now());
+            }
+        };
+        tokio::select! {
+            () = change(&pool) => {}
+            () = soon(listened) => {}
+        }
+        for pair in times.windows(2) {
+            assert!(pair[1] - pair[0] >= TICK, "{:?}", pair[1] - pair[0]);
+        }
+        assert!(times[39] - times[0] <= 39 * 2 * TICK, "{:?}", times[39] - times[0]);
+        runtime.shutdown(Duration::ZERO).await;
+    });
+}
+
+#[test]
+fn who_does_not_read_what_is_told_is_told_no_more_and_loses_his_place() {
+    run_paused(async {
+        let (runtime, pool) = start(functions(), PoolConfig::default()).await;
+        let dashboard = workpool_dashboard(runtime.clone(), insecure_allow_all());
+        let app = init_service(App::new().service(dashboard.scope("/w"))).await;
+        let listen = || TestRequest::get().uri("/w/api/events").to_request();
+        let mut sleeping = Vec::new();
+        for _ in 0..32 {
+            sleeping.push(body_of(call_service(&app, listen()).await));
+        }
+        assert_eq!(call_service(&app, listen()).await.status(), 503);
+        let _ = timeout(secs(30), change(&pool)).await;
+        // All places are free, though nobody has gone.
+        for _ in 0..32 {
+            body_of(call_service(&app, listen()).await);
+        }
+        for body in &mut sleeping {
+            let mut told = 0;
+            while next(body).await.is_some() {
+                told += 1;
+            }
+            assert_eq!(told, 1);
+        }
+        settle().await;
+        runtime.shutdown(Duration::ZERO).await;
+    });
+}
