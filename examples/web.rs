@@ -250,7 +250,11 @@ async fn told_to_end() -> std::io::Result<()> {
 #[actix_web::main]
 async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let args = Args::parse();
-    tracing_subscriber::fmt().with_max_level(tracing_subscriber::filter::LevelFilter::WARN).init();
+    tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+        // What it prints is for whoever has started it.
+        .with_writer(std::io::stderr)
+        .init();
     // Before the runtime starts, which describes its metrics then.
     let metrics_handle = web::Data::new(PrometheusBuilder::new().install_recorder()?);
 

@@ -1,16 +1,17 @@
 //! The dashboard and the example `web` behind real sockets: clients that go, at any moment, and a service that is killed.
 #![cfg(feature = "actix-web")]
 
-mod common;
-
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer};
 use actix_workpool::web::{insecure_allow_all, workpool_dashboard};
-use actix_workpool::{PoolConfig, Runtime};
+use actix_workpool::{ActionKey, PoolConfig, Runtime, WorkError};
+use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -42,13 +43,18 @@ fn listen(address: SocketAddr) -> Option<TcpStream> {
     }
 }
 
-#[test]
-fn who_has_gone_soon_leaves_his_place_to_others() {
-    let (sender, started) = mpsc::channel();
-    let server = std::thread::spawn(move || {
-        actix::System::new().block_on(async move {
-            let runtime =
-                Runtime::builder().pool("p", PoolConfig::default()).start().await.unwrap();
+/// A dashboard of a runtime, open to everybody, in a server on a thread of its own.
+struct Served {
+    address: SocketAddr,
+    handle: ServerHandle,
+    thread: JoinHandle<()>,
+}
+
+impl Served {
+    fn start(runtime: impl AsyncFnOnce() -> Runtime + Send + 'static) -> Served {
+        let (sender, started) = mpsc::channel();
+        let serve = async move || {
+            let runtime = runtime().await;
             let dashboard = workpool_dashboard(runtime.clone(), insecure_allow_all());
             let server = HttpServer::new(move || App::new().service(dashboard.scope("/workpool")))
                 .workers(1)
@@ -61,11 +67,25 @@ fn who_has_gone_soon_leaves_his_place_to_others() {
             sender.send((address, serving.handle())).unwrap();
             serving.await.unwrap();
             runtime.shutdown(Duration::ZERO).await;
-        });
+        };
+        let thread = std::thread::spawn(move || actix::System::new().block_on(serve()));
+        let (address, handle) = started.recv_timeout(PATIENCE).expect("it starts");
+        Served { address, handle, thread }
+    }
+
+    fn stop(self) {
+        actix::System::new().block_on(self.handle.stop(false));
+        self.thread.join().unwrap();
+    }
+}
+
+#[test]
+fn who_has_gone_soon_leaves_his_place_to_others() {
+    let served = Served::start(async || {
+        Runtime::builder().pool("p", PoolConfig::default()).start().await.unwrap()
     });
-    let (address, handle) = started.recv_timeout(PATIENCE).expect("it starts");
     let mut listening = Vec::new();
-    while let Some(stream) = listen(address) {
+    while let Some(stream) = listen(served.address) {
         listening.push(stream);
         assert!(listening.len() <= 32);
     }
@@ -74,7 +94,7 @@ fn who_has_gone_soon_leaves_his_place_to_others() {
     let went = Instant::now();
     listening.clear();
     while listening.len() < 32 {
-        match listen(address) {
+        match listen(served.address) {
             Some(stream) => listening.push(stream),
             None => std::thread::sleep(PAUSE),
         }
@@ -82,8 +102,70 @@ fn who_has_gone_soon_leaves_his_place_to_others() {
         assert!(waited < Duration::from_secs(7), "{} places after {waited:?}", listening.len());
     }
     println!("all places free after {:?}", went.elapsed());
-    actix::System::new().block_on(handle.stop(false));
-    server.join().unwrap();
+    served.stop();
+}
+
+/// Names that would run, or break out of their place, if they were not escaped.
+const HOSTILE: [&str; 12] = [
+    "<script>alert(1)</script>",
+    "<img/src=x/onerror=alert(1)>",
+    "\"><svg/onload=alert(1)>",
+    "'\"--></style></script><script>alert(1)</script>",
+    "javascript:alert(1)",
+    "\" autofocus onfocus=\"alert(1)",
+    "</title></textarea></pre></td></table><iframe srcdoc='<script>parent.alert(1)</script>'>",
+    "<base href=//example.com/>",
+    "<meta http-equiv=refresh content='0;url=javascript:alert(1)'>",
+    "{{constructor.constructor('alert(1)')()}}",
+    "&lt;script&gt;alert(1)&lt;/script&gt;",
+    "../..//%2e%2e/?a=b&c#d",
+];
+
+/// A runtime whose pools, functions and arguments have those names, with a work in each state.
+async fn hostile() -> Runtime {
+    let mut builder = Runtime::builder();
+    for name in HOSTILE {
+        builder = builder.pool(name, PoolConfig::default().max_parallelism(1)).action_fn(
+            ActionKey::<Value, Value>::new(name),
+            move |args, cx| async move {
+                if args["fails"] == true {
+                    return Err(WorkError::non_retryable(name));
+                }
+                if args["hangs"] == true {
+                    cx.progress_note(1, Some(4), name);
+                    cx.canceled().await;
+                }
+                Ok(args)
+            },
+        );
+    }
+    let runtime = builder.start().await.unwrap();
+    for name in HOSTILE {
+        let pool = runtime.pool(name).unwrap();
+        let key = ActionKey::<Value, Value>::new(name);
+        let args = json!({ name: name });
+        pool.enqueue(key.call(args.clone())).await.unwrap().join().await.unwrap();
+        let failing = pool.enqueue(key.call(json!({ "fails": true }))).await.unwrap();
+        failing.join().await.unwrap_err();
+        pool.enqueue(key.call(json!({ "hangs": true }))).await.unwrap();
+        pool.enqueue(key.call(args)).run_after(Duration::from_secs(3600)).await.unwrap();
+    }
+    runtime
+}
+
+#[test]
+#[ignore = "needs a browser, and what `npm ci --prefix tests/browser` brings; .ci/run has both"]
+fn hostile_names_are_text_in_a_browser() {
+    let served = Served::start(hostile);
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let status = std::process::Command::new("node")
+        .arg(root.join("tests/browser/names.mjs"))
+        .arg(format!("http://{}", served.address))
+        .arg(root.join("target/browser"))
+        .status()
+        .expect("node is there");
+    served.stop();
+    assert!(status.success(), "{status}");
 }
 
 /// The example as its users run it.
@@ -95,15 +177,12 @@ mod example {
     use std::process::{Child, ChildStdout, Command, Stdio};
     use std::sync::Mutex;
 
-    use base64::prelude::{BASE64_STANDARD, Engine};
-    use serde_json::Value;
-
     use super::*;
+    use base64::prelude::{BASE64_STANDARD, Engine};
 
     struct Service {
         child: Child,
-        /// It writes its log there.
-        _stdout: BufReader<ChildStdout>,
+        stdout: BufReader<ChildStdout>,
         address: SocketAddr,
     }
 
@@ -126,12 +205,13 @@ mod example {
                 .stdout(Stdio::piped())
                 .spawn()
                 .expect("the example is built");
+            let stdout = BufReader::new(child.stdout.take().unwrap());
+            let mut service = Service { child, stdout, address: ([0; 4], 0).into() };
             let mut line = String::new();
-            let mut stdout = BufReader::new(child.stdout.take().unwrap());
-            stdout.read_line(&mut line).unwrap();
+            service.stdout.read_line(&mut line).unwrap();
             let address = line.split('/').nth(2).and_then(|address| address.parse().ok());
-            let address = address.unwrap_or_else(|| panic!("not started: {line}"));
-            Service { child, _stdout: stdout, address }
+            service.address = address.unwrap_or_else(|| panic!("not started: {line}"));
+            service
         }
 
         /// As `kill -9` does.

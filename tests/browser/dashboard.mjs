@@ -15,6 +15,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { after, before, test } from "node:test";
 import { chromium } from "playwright-core";
+import { PAYLOADS, assertIsText, watched } from "./watched.mjs";
 
 const LIMIT_MS = 180_000;
 const STEP_MS = 15_000;
@@ -81,32 +82,13 @@ const parts = (count) => "word ".repeat(count * 100);
 
 // -- the browser
 
-/** A page that somebody looks at, and whatever goes wrong in it. `refused` are statuses that it is to be answered. */
-async function look(path, { user = "admin", refused = [], ...options } = {}) {
-  const context = await browser.newContext({
+/** A page that somebody looks at, and whatever goes wrong in it. */
+async function look(path, { user = "admin", ...options } = {}) {
+  const page = await watched(browser, service, wrong, {
     httpCredentials: { username: user, password: PASSWORDS[user] },
     ...options,
   });
-  context.setDefaultTimeout(STEP_MS);
-  const page = await context.newPage();
-  const note = (what) => wrong.push(`${page.url()}: ${what}`);
-  await page.exposeFunction("violated", (what) => note(`content security policy: ${what}`));
-  await page.addInitScript(() => {
-    document.addEventListener("securitypolicyviolation", (event) =>
-      window.violated(`${event.violatedDirective} ${event.blockedURI} ${event.sample}`));
-  });
-  page.on("dialog", (dialog) => {
-    note(`dialog: ${dialog.message()}`);
-    dialog.dismiss();
-  });
-  page.on("pageerror", (error) => note(error.message));
-  page.on("console", (message) => {
-    const isExpected = refused.some((status) => message.text().includes(`a status of ${status}`));
-    if (["error", "warning"].includes(message.type()) && !isExpected) note(`${message.text()} ${message.location().url}`);
-  });
-  page.on("request", (request) => {
-    if (new URL(request.url()).origin !== service) note(`asks ${request.url()}`);
-  });
+  page.context().setDefaultTimeout(STEP_MS);
   if (path !== undefined) await go(page, path);
   return page;
 }
@@ -463,33 +445,6 @@ test("who may only look sees no controls, and is refused if he sends them all th
   }
   await leave(page);
 });
-
-const PAYLOADS = [
-  "<script>alert(1)</script>",
-  "<img/src=x/onerror=alert(1)>",
-  "\"><svg/onload=alert(1)>",
-  "'\"--></style></script><script>alert(1)</script>",
-  "javascript:alert(1)",
-  "\"autofocus/onfocus=alert(1)//",
-  "</textarea><iframe/srcdoc='<script>parent.alert(1)</script>'>",
-  "</pre></td></table><a/href=javascript:alert(1)>here</a>",
-  "<base/href=//example.com/>",
-  "<meta/http-equiv=refresh/content='0;url=javascript:alert(1)'>",
-  "<style>@import'//example.com/x.css';</style>",
-  "{{constructor.constructor('alert(1)')()}}",
-  "<\u0000script>alert(1)<\u202E/script>",
-  "&lt;script&gt;alert(1)&lt;/script&gt;",
-];
-
-/** Nothing of what was said has become a part of the page. */
-async function assertIsText(page, what) {
-  const made = await page.evaluate(() => [...document.querySelectorAll("*")]
-    .filter((element) =>
-      [...element.attributes].some(({ name, value }) => name.startsWith("on") || /^\s*javascript:/i.test(value) && name !== "value")
-      || element.matches("iframe, object, embed, base, style, meta[http-equiv], script:not([src]), [srcdoc]"))
-    .map((element) => element.outerHTML.slice(0, 100)));
-  assert.deepEqual(made, [], what);
-}
 
 test("whatever others say is shown as text", async () => {
   // It goes through so many pages so fast that those it has left still take all the places of those who listen.

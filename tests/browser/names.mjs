@@ -1,0 +1,76 @@
+// Goes through a dashboard whose pools, functions and arguments are named so that they would run, or break out of their
+// place, if they were not escaped. Started by the test `hostile_names_are_text_in_a_browser` of tests/web_service.rs.
+//
+//   node tests/browser/names.mjs ORIGIN PICTURES
+import assert from "node:assert/strict";
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { chromium } from "playwright-core";
+import { assertIsText, watched } from "./watched.mjs";
+
+const [origin, pictures] = process.argv.slice(2);
+assert(origin && pictures, "usage: names.mjs ORIGIN PICTURES");
+mkdirSync(pictures, { recursive: true });
+const api = async (path) => (await fetch(`${origin}/workpool/api/${path}`)).json();
+
+const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium" });
+const wrong = [];
+const page = await watched(browser, origin, wrong);
+page.context().setDefaultTimeout(15_000);
+const picture = (name) => page.screenshot({ path: join(pictures, `${name}.png`), fullPage: true });
+let pages = 0;
+const go = async (path) => {
+  await page.goto(`${origin}/workpool/${path}`, { waitUntil: "domcontentloaded" });
+  for (const summary of await page.locator("main summary").all()) await summary.click();
+  await assertIsText(page, path);
+  pages += 1;
+};
+
+const names = (await api("overview")).pools.map((pool) => pool.name);
+assert(names.length >= 10, `${names}`);
+for (const path of ["", "config"]) {
+  await go(path);
+  assert.deepEqual(await page.locator(".pools h2").allTextContents(), names);
+  await picture(`names-${path || "overview"}`);
+}
+for (const [place, name] of names.entries()) {
+  // The links of the overview lead to the works of the pool.
+  await go("");
+  const card = page.locator(".pools > li").nth(place);
+  await card.locator("a[href*='state=pending']").click();
+  await page.waitForURL(/state=pending/);
+  assert.equal(await page.getByLabel("Pool").inputValue(), name);
+  assert.deepEqual(await page.locator("td[data-label=Pool]").allTextContents(), [name]);
+  assert.deepEqual(await page.locator("td[data-label=Function]").allTextContents(), [name]);
+  // What it says about all of them is about those of the pool.
+  await page.getByRole("link", { name: "Cancel all…" }).click();
+  await page.waitForURL(/works\/cancel/);
+  await assertIsText(page, name);
+  assert.deepEqual(await page.locator("main dd").allTextContents(), [name, "any", "1"]);
+  const seen = [];
+  for (const state of ["pending", "running", "finished"]) {
+    const filter = `pool=${encodeURIComponent(name)}&function=${encodeURIComponent(name)}`;
+    const { works } = await api(`works?state=${state}&${filter}`);
+    await go(`works?state=${state}&${filter}`);
+    if (place === 0) await picture(`names-${state}`);
+    for (const { id } of works) {
+      await go(`works/${id}`);
+      const values = await page.locator("#live dd").allTextContents();
+      assert(values.includes(name), `${values}`);
+      seen.push(...await page.locator("#live pre").allTextContents(), ...await page.locator("#live .soft").allTextContents());
+      if (place === 0) await picture(`names-work-${state}`);
+    }
+  }
+  // As an argument's name and value, as a result, as an error and as a note.
+  const json = JSON.stringify({ [name]: name });
+  assert(seen.filter((text) => text === json).length >= 2, `${seen}`);
+  assert(seen.includes(name), `${seen}`);
+  // The controls find the pool.
+  await go("");
+  await card.getByLabel("Parallelism").fill(String(place + 2));
+  await card.getByRole("button", { name: "Set for" }).click();
+  await card.getByText(`of ${place + 2}`).waitFor();
+}
+await browser.close();
+assert.deepEqual(wrong, []);
+console.log(`${names.length} names on ${pages} pages are text`);
