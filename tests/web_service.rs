@@ -15,6 +15,9 @@ use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Links hold under any prefix.
+const PREFIX: &str = "/a/deep/workpool";
+
 /// How often a real server is asked again.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -28,7 +31,7 @@ fn connect(address: SocketAddr) -> TcpStream {
 /// if there is no place.
 fn listen(address: SocketAddr) -> Option<TcpStream> {
     let mut stream = connect(address);
-    let request = "GET /workpool/api/events HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let request = format!("GET {PREFIX}/api/events HTTP/1.1\r\nhost: localhost\r\n\r\n");
     stream.write_all(request.as_bytes()).unwrap();
     let (mut seen, mut part) = (Vec::new(), [0; 4096]);
     loop {
@@ -56,7 +59,7 @@ impl Served {
         let serve = async move || {
             let runtime = runtime().await;
             let dashboard = workpool_dashboard(runtime.clone(), insecure_allow_all());
-            let server = HttpServer::new(move || App::new().service(dashboard.scope("/workpool")))
+            let server = HttpServer::new(move || App::new().service(dashboard.scope(PREFIX)))
                 .workers(1)
                 .shutdown_timeout(0)
                 .disable_signals()
@@ -160,7 +163,7 @@ fn hostile_names_are_text_in_a_browser() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let status = std::process::Command::new("node")
         .arg(root.join("tests/browser/names.mjs"))
-        .arg(format!("http://{}", served.address))
+        .arg(format!("http://{}{PREFIX}", served.address))
         .arg(root.join("target/browser"))
         .status()
         .expect("node is there");

@@ -53,6 +53,9 @@
 //! for each name; but one that asks for nothing, as [`insecure_allow_all`] or one that looks at addresses, lets it in. Say by
 //! [`Dashboard::hosts`] which names the service has.
 //!
+//! What functions have said is neither logged nor in the answer of a handler that passes an error on. A middleware that
+//! logs errors as they are does tell it, as actix-web's `Logger` does at the level debug.
+//!
 //! To end a service, stop the server first and then [shut the runtime down](crate::Runtime::shutdown). The server has to
 //! leave signals to the program for that (`HttpServer::disable_signals`): one that handles them stops the whole actix
 //! system, and the attempts that run in it are lost. `examples/web.rs` shows how.

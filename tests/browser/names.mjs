@@ -1,17 +1,18 @@
 // Goes through a dashboard whose pools, functions and arguments are named so that they would run, or break out of their
 // place, if they were not escaped. Started by the test `hostile_names_are_text_in_a_browser` of tests/web_service.rs.
 //
-//   node tests/browser/names.mjs ORIGIN PICTURES
+//   node tests/browser/names.mjs DASHBOARD PICTURES
 import assert from "node:assert/strict";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
 import { assertIsText, watched } from "./watched.mjs";
 
-const [origin, pictures] = process.argv.slice(2);
-assert(origin && pictures, "usage: names.mjs ORIGIN PICTURES");
+const [dashboard, pictures] = process.argv.slice(2);
+assert(dashboard && pictures, "usage: names.mjs DASHBOARD PICTURES");
+const { origin } = new URL(dashboard);
 mkdirSync(pictures, { recursive: true });
-const api = async (path) => (await fetch(`${origin}/workpool/api/${path}`)).json();
+const api = async (path) => (await fetch(`${dashboard}/api/${path}`)).json();
 
 const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium" });
 const wrong = [];
@@ -20,7 +21,7 @@ page.context().setDefaultTimeout(15_000);
 const picture = (name) => page.screenshot({ path: join(pictures, `${name}.png`), fullPage: true });
 let pages = 0;
 const go = async (path) => {
-  await page.goto(`${origin}/workpool/${path}`, { waitUntil: "domcontentloaded" });
+  await page.goto(`${dashboard}/${path}`, { waitUntil: "domcontentloaded" });
   for (const summary of await page.locator("main summary").all()) await summary.click();
   await assertIsText(page, path);
   pages += 1;
