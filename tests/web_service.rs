@@ -1,7 +1,7 @@
 //! The dashboard and the example `web` behind real sockets: clients that go, at any moment, and a service that is killed.
 #![cfg(feature = "actix-web")]
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -175,7 +175,7 @@ fn hostile_names_are_text_in_a_browser() {
 #[cfg(all(unix, feature = "metrics", feature = "redb"))]
 mod example {
     use std::collections::BTreeMap;
-    use std::io::{BufRead, BufReader};
+    use std::io::{BufRead, BufReader, ErrorKind};
     use std::path::{Path, PathBuf};
     use std::process::{Child, ChildStdout, Command, Stdio};
     use std::sync::Mutex;

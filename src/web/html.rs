@@ -19,14 +19,14 @@ use crate::explain::Lasting;
 use crate::model::{Name, Segment};
 
 /// A page around its content. `base` leads from the page to the overview.
-pub(super) fn page(base: &str, content: Markup) -> Markup {
+pub(super) fn page(base: &str, title: &str, content: Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
-                title { "Workpool" }
+                title { (title) " – Workpool" }
                 link rel="stylesheet" href={ (base) "assets/workpool.css" };
                 link rel="icon" type="image/svg+xml" href={ (base) "assets/workpool.svg" };
                 script src={ (base) "assets/workpool.js" } defer {}
@@ -57,9 +57,13 @@ pub(super) fn page(base: &str, content: Markup) -> Markup {
 
 pub(super) fn error(error: &ApiError) -> Markup {
     html! {
-        h1 { (error.status.canonical_reason().unwrap_or("Error")) }
+        h1 { (title_of(error)) }
         p.note role="alert" { (error.message) }
     }
+}
+
+pub(super) fn title_of(error: &ApiError) -> &'static str {
+    error.status.canonical_reason().unwrap_or("Error")
 }
 
 pub(super) fn overview(overview: &Overview, may: Permissions) -> Markup {

@@ -33,11 +33,11 @@ pub(super) async fn without_slash(request: HttpRequest) -> HttpResponse {
 
 pub(super) async fn overview(board: Board, request: HttpRequest) -> HttpResponse {
     let overview = board.overview().await;
-    page("", overview.map(|overview| html::overview(&overview, permissions(&request))))
+    page("", "Overview", overview.map(|overview| html::overview(&overview, permissions(&request))))
 }
 
 pub(super) async fn works(board: Board, request: HttpRequest) -> HttpResponse {
-    page("", works_of(&board, &request).await)
+    page("", "Works", works_of(&board, &request).await)
 }
 
 async fn works_of(board: &Dashboard, request: &HttpRequest) -> Result<Markup, ApiError> {
@@ -49,19 +49,19 @@ async fn works_of(board: &Dashboard, request: &HttpRequest) -> Result<Markup, Ap
 
 pub(super) async fn config(board: Board, request: HttpRequest) -> HttpResponse {
     let config = ConfigView::of(board.runtime());
-    page("", Ok(html::config(&config, permissions(&request))))
+    page("", "Configuration", Ok(html::config(&config, permissions(&request))))
 }
 
 pub(super) async fn confirm_cancel(board: Board, request: HttpRequest) -> HttpResponse {
-    page("../", confirm(&board, &request, BulkAction::Cancel).await)
+    page("../", "Many works", confirm(&board, &request, BulkAction::Cancel).await)
 }
 
 pub(super) async fn confirm_run(board: Board, request: HttpRequest) -> HttpResponse {
-    page("../", confirm(&board, &request, BulkAction::Run).await)
+    page("../", "Many works", confirm(&board, &request, BulkAction::Run).await)
 }
 
 pub(super) async fn confirm_retry(board: Board, request: HttpRequest) -> HttpResponse {
-    page("../", confirm(&board, &request, BulkAction::Retry).await)
+    page("../", "Many works", confirm(&board, &request, BulkAction::Retry).await)
 }
 
 /// How many works it would be done to, and the form that does it. Counting asks for as much as doing.
@@ -116,7 +116,7 @@ async fn act_on_many(
     .await;
     match done {
         Ok(next) => redirect(StatusCode::SEE_OTHER, &next),
-        Err(error) => page("../", Err(error)),
+        Err(said) => error("../", &said),
     }
 }
 
@@ -129,7 +129,7 @@ pub(super) async fn find(request: HttpRequest) -> HttpResponse {
     let id = api::query(request.query_string()).and_then(|find: Find| api::work_id(find.id.trim()));
     match id {
         Ok(id) => redirect(StatusCode::SEE_OTHER, &format!("works/{id}")),
-        Err(error) => page("", Err(error)),
+        Err(said) => error("", &said),
     }
 }
 
@@ -138,7 +138,7 @@ pub(super) async fn work(
     request: HttpRequest,
     id: web::Path<String>,
 ) -> HttpResponse {
-    page("../", work_of(&board, &request, &id).await)
+    page("../", &format!("Work {id}"), work_of(&board, &request, &id).await)
 }
 
 async fn work_of(board: &Dashboard, request: &HttpRequest, id: &str) -> Result<Markup, ApiError> {
@@ -203,7 +203,7 @@ pub(super) async fn retry(
         Ok(RetryAnswer::NotRegistered) => (id.into_inner(), "not_here"),
         Ok(RetryAnswer::PoolNotStarted) => (id.into_inner(), "not_started"),
         Ok(RetryAnswer::NotFailed | RetryAnswer::NotFound) => (id.into_inner(), "not_failed"),
-        Err(error) => return page("../../", Err(error)),
+        Err(said) => return error("../../", &said),
     };
     redirect(StatusCode::SEE_OTHER, &format!("../{}?said={said}", html::encoded(&id)))
 }
@@ -229,7 +229,7 @@ pub(super) async fn configure(
     .await;
     match done {
         Ok(back) => redirect(StatusCode::SEE_OTHER, back),
-        Err(error) => page("../", Err(error)),
+        Err(said) => error("../", &said),
     }
 }
 
@@ -268,7 +268,7 @@ fn back_to_work(id: &str, done: Result<impl Serialize, ApiError>) -> HttpRespons
             let said = answer.as_str().unwrap_or_default();
             redirect(StatusCode::SEE_OTHER, &format!("../{}?said={said}", html::encoded(id)))
         }
-        Err(error) => page("../../", Err(error)),
+        Err(said) => error("../../", &said),
     }
 }
 
@@ -277,17 +277,17 @@ fn redirect(status: StatusCode, location: &str) -> HttpResponse {
 }
 
 /// A page, or the page that says why there is none. `base` leads from it to the overview.
-fn page(base: &str, content: Result<Markup, ApiError>) -> HttpResponse {
+fn page(base: &str, title: &str, content: Result<Markup, ApiError>) -> HttpResponse {
     match content {
-        Ok(content) => {
-            HttpResponse::Ok().content_type(HTML).body(html::page(base, content).into_string())
-        }
+        Ok(content) => HttpResponse::Ok()
+            .content_type(HTML)
+            .body(html::page(base, title, content).into_string()),
         Err(said) => error(base, &said),
     }
 }
 
 /// The page that says what is wrong.
 pub(super) fn error(base: &str, error: &ApiError) -> HttpResponse {
-    let page = html::page(base, html::error(error)).into_string();
+    let page = html::page(base, html::title_of(error), html::error(error)).into_string();
     error.begin().content_type(HTML).body(page)
 }

@@ -503,16 +503,17 @@ test("it fits on a phone, light and dark, and can be read", async () => {
       ["phone", { width: 390, height: 844 }], ["tablet", { width: 768, height: 1024 }], ["desk", { width: 1280, height: 800 }],
     ]) {
       const page = await look(undefined, { colorScheme, viewport, refused: [400] });
-      for (const [name, path, content] of [
-        ["overview", "", ".pools > li"],
-        ["running", `works/${running}`, "progress"],
-        ["waiting", `works/${waiting}`, ".controls"],
-        ["failed", `works/${long}`, "pre"],
-        ["list", "works?state=pending", "tbody tr"],
-        ["list-failed", "works?outcome=failed", "tbody tr"],
-        ["error", "works?state=none", "[role=alert]"],
+      for (const [name, path, content, title] of [
+        ["overview", "", ".pools > li", /^Overview – /],
+        ["running", `works/${running}`, "progress", new RegExp(`^Work ${running} `)],
+        ["waiting", `works/${waiting}`, ".controls", new RegExp(`^Work ${waiting} `)],
+        ["failed", `works/${long}`, "pre", new RegExp(`^Work ${long} `)],
+        ["list", "works?state=pending", "tbody tr", /^Works – /],
+        ["list-failed", "works?outcome=failed", "tbody tr", /^Works – /],
+        ["error", "works?state=none", "[role=alert]", /^Bad Request – /],
       ]) {
         await go(page, path);
+        assert.match(await page.title(), title, "tabs can be told apart");
         await page.locator(content).first().waitFor();
         for (const summary of await page.locator("main summary").all()) await summary.click();
         const what = `${name}-${size}-${colorScheme}`;
