@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::actors::{Inspection, Recipient};
 use crate::board::{Progress, WorkStatus};
-use crate::committer::{CancelAll, Enqueue as EnqueueRequest, Reply, Request};
+use crate::committer::{CancelAll, Enqueue as EnqueueRequest, Listing, Reply, Request};
 use crate::config::{PoolConfig, Settings};
 use crate::engine::arrivals::{CancelAnswer, EnqueueAnswer, RetryAnswer, RunNowAnswer};
 use crate::enqueue::{Batch, Enqueue, Prepared, prepare};
@@ -228,9 +228,9 @@ impl Workpool {
     /// Works of this pool by state, a page at a time.
     ///
     /// A page costs the store one search and its length, however many works there are; it looks at some 2,000 works
-    /// at most, or at 8 MiB of arguments and results, and a cursor tells where to go on. What runs is gone through as a
-    /// whole. A page is what was committed at one moment; between two of them works come and go, but one that stays in
-    /// its place is listed once.
+    /// at most, or at 8 MiB of arguments and results, and a cursor tells where to go on. For a page of what runs, the
+    /// times at which all of it has started are gone through. A page is what was committed at one moment; between two of
+    /// them works come and go, but one that stays in its place is listed once.
     ///
     /// ```
     /// # actix_workpool::doctest::run(async {
@@ -253,7 +253,7 @@ impl Workpool {
     /// # Errors
     /// When the page's limit is out of its range, the runtime is gone, or the storage failed.
     pub async fn works(&self, filter: WorkFilter) -> Result<WorkPage, PoolError> {
-        list(&self.shared, filter.pool(self.pool.name.as_str())).await
+        Ok(list(&self.shared, filter.pool(self.pool.name.as_str())).await?.page)
     }
 
     /// Cancels a work; when this returns, it will not be started again. One that is running is told and may go on to
@@ -522,7 +522,7 @@ async fn ask<T>(
 }
 
 /// A page of works of one pool or all.
-pub(crate) async fn list(shared: &Shared, filter: WorkFilter) -> Result<WorkPage, PoolError> {
+pub(crate) async fn list(shared: &Shared, filter: WorkFilter) -> Result<Listing, PoolError> {
     filter.validate()?;
     ask(shared, |reply| Request::Works { filter, reply }).await
 }

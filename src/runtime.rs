@@ -120,7 +120,7 @@ impl Runtime {
     /// # Errors
     /// When the page's limit is out of its range, the runtime is gone, or the storage failed.
     pub async fn works(&self, filter: WorkFilter) -> Result<WorkPage, PoolError> {
-        list(&self.inner.shared, filter).await
+        Ok(list(&self.inner.shared, filter).await?.page)
     }
 
     /// Creates a pool, or takes one of that name that the store has from an earlier run.

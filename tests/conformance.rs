@@ -55,6 +55,8 @@ enum Flaw {
     FreeSlotsIgnored,
     FreedSlotsIgnored,
     LaneShown,
+    RunningUnordered,
+    RunningOfOthers,
     CancelForgotten,
     AttemptsNotStored,
     FactsBehind,
@@ -117,6 +119,20 @@ impl Storage for Flawed {
             }
         }
         Ok(facts)
+    }
+
+    fn running_places(
+        &mut self,
+        pool: Option<PoolId>,
+        after: Option<(Segment, WorkId)>,
+        limit: usize,
+    ) -> Result<Vec<(Segment, WorkId)>, StorageError> {
+        let pool = pool.filter(|_| self.flaw != Flaw::RunningOfOthers);
+        let mut places = self.memory.running_places(pool, after, limit)?;
+        if self.flaw == Flaw::RunningUnordered {
+            places.sort_unstable_by_key(|(_, work_id)| *work_id);
+        }
+        Ok(places)
     }
 
     fn state(&mut self, pool: PoolId) -> Result<StateRow, StorageError> {
@@ -204,6 +220,8 @@ fn a_backend_with_a_flaw_is_told_which_case_finds_it_and_what_was_expected() {
         (Flaw::FreeSlotsIgnored, "`free slots`"),
         (Flaw::FreedSlotsIgnored, "`slots freed by completions`"),
         (Flaw::LaneShown, "`unregistered lane`"),
+        (Flaw::RunningUnordered, "`order of what runs`"),
+        (Flaw::RunningOfOthers, "`order of what runs`"),
         (Flaw::CancelForgotten, "`state table`, S9 canceled, retry decided, as committed"),
         (Flaw::AttemptsNotStored, "`state table`, S3 completing, final, opened again"),
         (Flaw::FactsBehind, "`lost answer of an enqueue`"),

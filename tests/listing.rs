@@ -224,6 +224,66 @@ fn a_page_looks_at_a_bounded_number_of_bytes() {
 }
 
 #[test]
+fn a_page_of_what_runs_is_bounded_in_works_and_bytes_and_goes_across_pools() {
+    run_paused(async {
+        const LARGE: ActionKey<String, usize> = ActionKey::new("large");
+        let gate = Gate::new();
+        let at = gate.clone();
+        let builder = functions(builder(), &gate).action_fn(LARGE, move |text: String, _| {
+            let gate = at.clone();
+            async move {
+                gate.pass().await;
+                Ok(text.len())
+            }
+        });
+        let many = config().max_parallelism(3_000);
+        let (runtime, p) =
+            start(builder.pool("q", many.clone()).pool("r", config().max_parallelism(40)), many)
+                .await;
+        let [q, r] = ["q", "r"].map(|name| runtime.pool(name).unwrap());
+        // The pools take turns, at different times; the rare ones come last.
+        for round in 0..4 {
+            let pool = if round % 2 == 0 { &p } else { &q };
+            pool.enqueue_batch((0..700).map(|_| TASK.call(0))).await.unwrap();
+            tokio::time::sleep(ms(10)).await;
+        }
+        let mut rare = Vec::new();
+        for _ in 0..40 {
+            rare.push(r.enqueue(LARGE.call("x".repeat(500_000))).await.unwrap().id());
+            tokio::time::sleep(ms(10)).await;
+        }
+        let (found, pages) = all(&runtime, WorkFilter::running(), 500).await;
+        assert_eq!((found.len(), &found[2_800..]), (2_840, &rare[..]));
+        assert!((6..=10).contains(&pages), "{pages}");
+        let mut once = found.clone();
+        once.sort_unstable();
+        once.dedup();
+        assert_eq!(once.len(), found.len(), "each is listed once");
+        let of_q = WorkFilter::running().pool("q");
+        assert_eq!(all(&runtime, of_q, 333).await.0.len(), 1_400);
+        let (found, pages) = all(&runtime, WorkFilter::running().pool("r"), 500).await;
+        assert_eq!(found, rare);
+        assert!((3..=4).contains(&pages), "8 MiB at a time: {pages}");
+        for limit in [1, 500] {
+            let few = WorkFilter::running().function("large");
+            let (found, pages) = all(&runtime, few.clone(), limit).await;
+            assert_eq!(found, rare);
+            // The first one looks at 2,000 others.
+            assert_eq!(pages, 1 + rare.len().div_ceil(limit), "pages of {limit}");
+            let first = runtime.works(few).await.unwrap();
+            assert!(first.works.is_empty() && first.next.is_some(), "others come first");
+        }
+        let nowhere = runtime.works(WorkFilter::running().pool("no such pool")).await.unwrap();
+        assert_eq!((nowhere.works.len(), nowhere.next), (0, None));
+        gate.open();
+        for pool in [p, q, r] {
+            pool.idle().await.unwrap();
+        }
+        runtime.shutdown(secs(0)).await;
+    });
+}
+
+#[test]
 fn what_cannot_be_listed_is_an_error() {
     run_paused(async {
         let (runtime, pool) = start(functions(builder(), &Gate::new()), config()).await;

@@ -1,12 +1,13 @@
 //! Pages of works, read after the commit.
 
 use std::collections::{BinaryHeap, VecDeque};
+use std::time::Duration;
 
-use super::Committer;
 use super::read::status_of;
+use super::{Committer, Listing};
 use crate::board::WorkStatus;
 use crate::list::{Cursor, Listed, ListedWork, OutcomeKind, Place, WorkFilter, WorkPage};
-use crate::model::{Finished, Key, Name, Outcome, PoolId, RunningRow, Segment, WorkFact, WorkId};
+use crate::model::{Finished, Key, Name, Outcome, PoolId, Segment, WorkFact, WorkId};
 use crate::storage::StorageError;
 
 /// How many works a page looks at, if a filter takes few of them: more would keep the store from its work.
@@ -20,6 +21,20 @@ const FIRST_STEP: usize = 16;
 
 /// At most so many works are read at once: more than are wanted, where most are filtered out.
 const LONGEST_STEP: usize = 200;
+
+/// So many works may be looked at per millisecond in which the pools have the store for themselves. To look at one
+/// takes up to a microsecond, so however many pages somebody asks for, the pools have far more than nine tenths of the
+/// time.
+const LOOKED_AT_PER_MS: usize = 50;
+
+/// What a page takes whatever is on it, in works that are looked at.
+const FOR_THE_PAGE: usize = 100;
+
+/// And so many bytes that are read with them are as good as one work more.
+const BYTES_PER_WORK: usize = 4 << 10;
+
+/// If they have not wanted it for so long, nobody has to wait for them.
+const LATELY: Duration = Duration::from_millis(10);
 
 /// What a page has cost so far.
 #[derive(Default)]
@@ -48,6 +63,10 @@ impl Cost {
     }
 }
 
+fn bytes_of_work(work: &WorkFact) -> usize {
+    work.spec.bytes() + work.history.bytes()
+}
+
 fn bytes_of(row: &Finished) -> usize {
     let outcome = match &row.outcome {
         Outcome::Success(output) => output.len(),
@@ -62,22 +81,35 @@ fn bytes_of(row: &Finished) -> usize {
 
 impl Committer {
     /// The works that a filter asks for.
-    pub(super) fn works(&mut self, filter: &WorkFilter) -> Result<WorkPage, StorageError> {
-        match filter.state {
-            Listed::Pending { after } => self.pending_works(filter, after),
-            Listed::Running { after } => self.running_works(filter, after),
-            Listed::Finished { outcome, before } => self.finished_works(filter, outcome, before),
+    pub(super) fn works(&mut self, filter: &WorkFilter) -> Result<Listing, StorageError> {
+        let mut cost = Cost::default();
+        let page = match filter.state {
+            Listed::Pending { after } => self.pending_works(filter, after, &mut cost),
+            Listed::Running { after } => self.running_works(filter, after, &mut cost),
+            Listed::Finished { outcome, before } => {
+                self.finished_works(filter, outcome, before, &mut cost)
+            }
+        };
+        Ok(Listing { page: page?, pause: self.pause_after(&cost) })
+    }
+
+    /// For how long the store should be left alone after a page that has cost so much.
+    fn pause_after(&self, cost: &Cost) -> Duration {
+        if self.clock.since(self.last_business) > LATELY {
+            return Duration::ZERO;
         }
+        let looked_at = FOR_THE_PAGE + cost.works + cost.bytes / BYTES_PER_WORK;
+        Duration::from_millis((looked_at / LOOKED_AT_PER_MS) as u64)
     }
 
     fn pending_works(
         &mut self,
         filter: &WorkFilter,
         mut after: Option<Key>,
+        cost: &mut Cost,
     ) -> Result<WorkPage, StorageError> {
         let pools = self.pools_of(filter);
         let mut works = Vec::new();
-        let mut cost = Cost::default();
         while !cost.is_enough() && works.len() < filter.limit {
             let left = filter.limit - works.len();
             let step = cost.next_step(filter.function.as_ref().map_or(left, |_| LONGEST_STEP));
@@ -89,7 +121,7 @@ impl Committer {
                 && let Some(((key, _), work)) = facts.next()
             {
                 after = Some(*key);
-                cost.add(work.as_ref().map_or(0, |work| work.spec.bytes() + work.history.bytes()));
+                cost.add(work.as_ref().map_or(0, bytes_of_work));
                 let Some(work) = work.filter(|work| filter.takes_function(work.spec.function))
                 else {
                     continue;
@@ -141,30 +173,46 @@ impl Committer {
         &mut self,
         filter: &WorkFilter,
         after: Option<(Segment, WorkId)>,
+        cost: &mut Cost,
     ) -> Result<WorkPage, StorageError> {
-        let mut rows = Vec::new();
-        for pool in self.pools_of(filter) {
-            let of_pool = self.storage.running(pool)?.into_iter();
-            rows.extend(of_pool.map(|row| ((row.running.started, row.work.spec.work_id), row)));
-        }
-        rows.retain(|(place, row)| {
-            after.is_none_or(|after| *place > after)
-                && filter.takes_function(row.work.spec.function)
-        });
-        rows.sort_unstable_by_key(|(place, _)| *place);
-        let is_end = rows.len() <= filter.limit;
-        rows.truncate(filter.limit);
-        let last = rows.last().map(|(place, _)| Cursor(Place::Running(*place)));
-        let work = |((started, work_id), row): (_, RunningRow)| {
-            let status = WorkStatus::Running {
-                previous_attempts: row.work.attempts,
-                started,
-                progress: self.shared.board.progress_of(work_id),
-            };
-            self.listed(&row.work, status)
+        let mut works = Vec::new();
+        let pool = match filter.pool.as_deref().map(|name| self.pool_named(name)) {
+            None => None,
+            Some(Some(pool)) => Some(pool),
+            Some(None) => return Ok(WorkPage { works, next: None }),
         };
-        let works = rows.into_iter().map(work).collect();
-        Ok(WorkPage { works, next: last.filter(|_| !is_end) })
+        let wanted = filter.function.as_ref().map_or(filter.limit, |_| MOST_LOOKED_AT);
+        // One more tells whether this is the end.
+        let mut places = self.storage.running_places(pool, after, wanted + 1)?;
+        let goes_on = places.len() > wanted;
+        places.truncate(wanted);
+        let mut seen = 0;
+        while seen < places.len() && works.len() < filter.limit && !cost.is_enough() {
+            let left = filter.limit - works.len();
+            let step = cost.next_step(filter.function.as_ref().map_or(left, |_| LONGEST_STEP));
+            let step = &places[seen..places.len().min(seen + step)];
+            let ids: Vec<_> = step.iter().map(|(_, work_id)| *work_id).collect();
+            for ((started, work_id), work) in step.iter().zip(self.storage.facts(&ids)?) {
+                if works.len() == filter.limit {
+                    break;
+                }
+                seen += 1;
+                cost.add(work.as_ref().map_or(0, bytes_of_work));
+                let Some(work) = work.filter(|work| filter.takes_function(work.spec.function))
+                else {
+                    continue;
+                };
+                let status = WorkStatus::Running {
+                    previous_attempts: work.attempts,
+                    started: *started,
+                    progress: self.shared.board.progress_of(*work_id),
+                };
+                works.push(self.listed(&work, status));
+            }
+        }
+        let goes_on = goes_on || seen < places.len();
+        let last = places[..seen].last().filter(|_| goes_on);
+        Ok(WorkPage { works, next: last.map(|place| Cursor(Place::Running(*place))) })
     }
 
     fn finished_works(
@@ -172,9 +220,9 @@ impl Committer {
         filter: &WorkFilter,
         outcome: Option<OutcomeKind>,
         mut before: Option<u64>,
+        cost: &mut Cost,
     ) -> Result<WorkPage, StorageError> {
         let mut works = Vec::new();
-        let mut cost = Cost::default();
         while !cost.is_enough() {
             let left = filter.limit - works.len();
             let takes_all = filter.function.is_none() && filter.pool.is_none() && outcome.is_none();
@@ -220,6 +268,11 @@ impl Committer {
         });
         let ids = named.map(|(id, _)| id);
         ids.filter(|id| self.shared.pool_by_id(*id).is_none_or(|pool| pool.pending() > 0)).collect()
+    }
+
+    fn pool_named(&self, name: &str) -> Option<PoolId> {
+        let number = self.pools.iter().position(|pool| pool.name.as_str() == name)?;
+        Some(PoolId(number as u32))
     }
 
     fn pool_name(&self, pool: PoolId) -> Name {

@@ -56,6 +56,8 @@ pub(crate) struct Committer {
     changes: Vec<Change>,
     /// A group whose commit failed and could not be looked for since.
     limbo: Option<Limbo>,
+    /// When the pools last wanted something else than an answer.
+    last_business: Segment,
     /// Whether the last commit waits to be synced with the next.
     unsynced: bool,
     /// Whether the group under way has written or read something, whatever for.
@@ -101,6 +103,7 @@ impl Committer {
             facts: HashMap::new(),
             changes: Vec::new(),
             limbo: None,
+            last_business: Segment::default(),
             unsynced: false,
             wrote: false,
             has_read: false,
@@ -144,6 +147,7 @@ impl Committer {
             Ok(group) => group,
             Err(error) => return self.refuse(requests, error),
         };
+        let count = requests.len();
         let mut requests = requests.into_iter();
         let mut reads = Vec::new();
         while let Some(request) = requests.next() {
@@ -156,6 +160,9 @@ impl Committer {
                 self.fail(&mut settled, group, error);
                 return settled;
             }
+        }
+        if reads.len() < count {
+            self.last_business = self.clock;
         }
         let mut settled = self.commit(group);
         for request in reads {

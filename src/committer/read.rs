@@ -17,6 +17,9 @@ use crate::storage::{Fsync, StorageError};
 impl Committer {
     /// Answers a request that belongs to no group: it sees what the group has committed.
     pub(super) fn read(&mut self, settled: &mut Settled, request: Request) {
+        if request.is_abandoned() {
+            return;
+        }
         match request {
             Request::Claim { pool, reply } => {
                 let claimed = self.claim(pool);

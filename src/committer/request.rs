@@ -63,7 +63,7 @@ pub(crate) enum Request {
     },
     Works {
         filter: WorkFilter,
-        reply: Reply<WorkPage>,
+        reply: Reply<Listing>,
     },
     /// Asks to be told the outcome of a work, now or when it has one; `None` when the work is not known.
     Listen {
@@ -100,6 +100,18 @@ impl Request {
                 | Request::RunInStore(_)
                 | Request::Advance(_)
         )
+    }
+
+    /// Whether it is a question that nobody waits for any more. While a storage stands still, many may gather.
+    pub(super) fn is_abandoned(&self) -> bool {
+        match self {
+            Request::Statuses { reply, .. } => reply.is_closed(),
+            Request::Explain { reply, .. } => reply.is_closed(),
+            Request::Works { reply, .. } => reply.is_closed(),
+            Request::Query { reply, .. } => reply.is_closed(),
+            Request::Counts { reply, .. } => reply.is_closed(),
+            _ => false,
+        }
     }
 }
 
@@ -196,6 +208,15 @@ pub(crate) enum AdvanceError {
     Storage(StorageError),
     /// It did happen, but the next batch could not be read.
     Unread(StorageError),
+}
+
+/// The answer to [`Request::Works`].
+#[derive(Debug)]
+pub(crate) struct Listing {
+    pub page: WorkPage,
+    /// For how long whoever asks for many pages should leave the store to the pools before the next one.
+    #[cfg_attr(not(feature = "actix-web"), allow(dead_code))]
+    pub pause: Duration,
 }
 
 /// The answer to [`Request::OpenPool`].

@@ -389,6 +389,16 @@ impl Script {
         })
     }
 
+    /// The place of a row that runs, or one around the present.
+    fn some_start(&mut self) -> (Segment, WorkId) {
+        let all = self.memory.running_places(None, None, usize::MAX).expect("memory reads");
+        let place = self.rng.choice(&all).copied().filter(|_| self.rng.bool());
+        place.unwrap_or_else(|| {
+            let started = Segment(self.now.0.saturating_sub(self.rng.u64(..20)));
+            (started, WorkId::from_uuid(uuid::Uuid::from_u128(self.rng.u128(..))))
+        })
+    }
+
     fn retention(&mut self) -> (Segment, u64) {
         (Segment(self.now.0.saturating_sub(self.rng.u64(..60))), self.rng.u64(..20))
     }
@@ -439,6 +449,10 @@ impl Script {
             same!(counts(pool, &Cursors::default()));
             same!(state(pool));
             same!(running(pool));
+            let (pool_or_all, after) = (Some(pool).filter(|_| self.rng.bool()), self.some_start());
+            same!(running_places(pool_or_all, None, usize::MAX));
+            same!(running_places(pool_or_all, None, limit));
+            same!(running_places(pool_or_all, Some(after), limit));
             same!(unregistered(pool, None, limit));
             same!(works(pool, None, limit));
             let after = self.rng.choice(&self.ids).copied();

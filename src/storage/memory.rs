@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
-use super::{Fsync, KeyRange, Opened, PoolRow, Storage, StorageError};
+use super::{Fsync, KeyRange, Opened, PoolRow, Storage, StorageError, lowest};
 use crate::config::PoolConfig;
 use crate::model::{
     Batch, CancelationRow, Change, CompletionRow, Counts, Cursors, Demand, Finished, History, Key,
@@ -121,6 +121,22 @@ impl Storage for Memory {
         Ok(rows)
     }
 
+    fn running_places(
+        &mut self,
+        pool: Option<PoolId>,
+        after: Option<(Segment, WorkId)>,
+        limit: usize,
+    ) -> Result<Vec<(Segment, WorkId)>, StorageError> {
+        let tables = self.tables();
+        let pools = match pool {
+            Some(pool) => tables.pools.get(pool.0 as usize).map_or(&[][..], std::slice::from_ref),
+            None => &tables.pools[..],
+        };
+        let rows = pools.iter().flat_map(|pool| &pool.running);
+        let places = rows.map(|(work_id, row)| (row.started, *work_id));
+        Ok(lowest(places.filter(|place| Some(*place) > after), limit))
+    }
+
     fn works(
         &mut self,
         pool: PoolId,
@@ -175,15 +191,13 @@ impl Storage for Memory {
     fn counts(&mut self, pool: PoolId, _: &Cursors) -> Result<Counts, StorageError> {
         let tables = self.tables();
         let Some(table) = tables.pools.get(pool.0 as usize) else { return Ok(Counts::default()) };
-        let lane = Key { segment: Segment::UNREGISTERED, seq: 0 };
-        let unregistered = table.pending_start.range(lane..).count();
         let oldest = table.pending_start.keys().next().map(|key| key.segment);
         Ok(Counts {
-            waiting: (table.pending_start.len() - unregistered) as u64,
+            waiting: table.pending_start.len() as u64 - table.lane,
             running: table.running.len() as u64,
             completing: table.pending_completion.len() as u64,
             canceling: table.pending_cancelation.len() as u64,
-            unregistered: unregistered as u64,
+            unregistered: table.lane,
             oldest_due: oldest.filter(|segment| *segment != Segment::UNREGISTERED),
         })
     }
@@ -288,6 +302,8 @@ struct Pool {
     state: StateRow,
     works: u64,
     pending_start: BTreeMap<Key, Slot>,
+    /// How many of its rows are in the unregistered lane.
+    lane: u64,
     running: HashMap<WorkId, Running>,
     pending_completion: BTreeMap<Key, Completion>,
     pending_cancelation: BTreeMap<Key, WorkId>,
@@ -336,6 +352,7 @@ impl Tables {
                 state: StateRow::default(),
                 works: 0,
                 pending_start: BTreeMap::new(),
+                lane: 0,
                 running: HashMap::new(),
                 pending_completion: BTreeMap::new(),
                 pending_cancelation: BTreeMap::new(),
@@ -441,7 +458,7 @@ impl Tables {
                 self.last_seq = self.last_seq.max(key.seq);
                 let pool = self.pool(pool);
                 pool.works += 1;
-                pool.pending_start.insert(key, slot);
+                pool.insert_start(key, slot);
             }
             Change::InsertPendingCompletion {
                 work_id,
@@ -472,7 +489,7 @@ impl Tables {
             }
             Change::StartWork { work_id, pool, key, run, started, generation } => {
                 let pool = self.pool(pool);
-                let slot = pool.pending_start.remove(&key);
+                let slot = pool.remove_start(key);
                 pool.running.insert(work_id, Running { run, started, generation });
                 if let Some(slot) = slot {
                     let row = self.works.at_mut(slot);
@@ -483,8 +500,8 @@ impl Tables {
             Change::MovePendingStart { work_id: _, pool, from, to } => {
                 self.last_seq = self.last_seq.max(to.seq);
                 let pool = self.pool(pool);
-                if let Some(slot) = pool.pending_start.remove(&from) {
-                    pool.pending_start.insert(to, slot);
+                if let Some(slot) = pool.remove_start(from) {
+                    pool.insert_start(to, slot);
                     self.works.at_mut(slot).key = to;
                 }
             }
@@ -497,7 +514,7 @@ impl Tables {
                     pool.pending_completion.remove(&completion);
                 }
                 if let Some(slot) = slot {
-                    pool.pending_start.insert(key, slot);
+                    pool.insert_start(key, slot);
                     let row = self.works.at_mut(slot);
                     row.attempts = attempts;
                     row.key = key;
@@ -510,7 +527,7 @@ impl Tables {
                     let pool = self.pool(finished.pool);
                     pool.works -= 1;
                     match row.place {
-                        Place::Waiting => drop(pool.pending_start.remove(&row.key)),
+                        Place::Waiting => drop(pool.remove_start(row.key)),
                         Place::Running => drop(pool.running.remove(&finished.work_id)),
                         Place::Completing { .. } => {
                             pool.running.remove(&finished.work_id);
@@ -564,6 +581,17 @@ impl Tables {
 }
 
 impl Pool {
+    fn insert_start(&mut self, key: Key, slot: Slot) {
+        self.pending_start.insert(key, slot);
+        self.lane += u64::from(key.segment == Segment::UNREGISTERED);
+    }
+
+    fn remove_start(&mut self, key: Key) -> Option<Slot> {
+        let slot = self.pending_start.remove(&key)?;
+        self.lane -= u64::from(key.segment == Segment::UNREGISTERED);
+        Some(slot)
+    }
+
     fn remove_cancelation(&mut self, key: Key) {
         if let Some(work_id) = self.pending_cancelation.remove(&key) {
             self.cancelation_keys.remove(&work_id);

@@ -9,6 +9,7 @@ mod memory;
 #[cfg(feature = "redb")]
 mod redb;
 
+use std::collections::BinaryHeap;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -83,6 +84,24 @@ pub enum Fsync {
 /// The rows of a user table that a scan may return.
 pub type KeyRange = (Bound<TableKey>, Bound<TableKey>);
 
+/// The lowest of these, in order.
+///
+/// The order of what runs is asked for only when somebody looks. To keep it would cost every work that starts; to go
+/// through 65,536 running attempts, as many as a pool may have, takes a millisecond or so.
+fn lowest<T: Ord>(rows: impl Iterator<Item = T>, limit: usize) -> Vec<T> {
+    let mut found = BinaryHeap::new();
+    for row in rows {
+        if found.len() < limit {
+            found.push(row);
+        } else if let Some(mut highest) = found.peek_mut()
+            && row < *highest
+        {
+            *highest = row;
+        }
+    }
+    found.into_sorted_vec()
+}
+
 /// Where works are kept.
 ///
 /// All calls come from one thread at a time. Reads see the last commit. Implementations hold rows and decide nothing:
@@ -125,6 +144,18 @@ pub trait Storage: Send + 'static {
 
     /// The rows of `running` of a pool, with their works.
     fn running(&mut self, pool: PoolId) -> Result<Vec<RunningRow>, StorageError>;
+
+    /// The places of rows of `running`, of one pool or of all: when they started and their ids. In order, up to `limit`
+    /// of those behind `after`.
+    ///
+    /// A storage that has what runs in memory may go through all of it: that is bounded by what the pools may run. It
+    /// touches nothing else for it, least of all the works.
+    fn running_places(
+        &mut self,
+        pool: Option<PoolId>,
+        after: Option<(Segment, WorkId)>,
+        limit: usize,
+    ) -> Result<Vec<(Segment, WorkId)>, StorageError>;
 
     /// The works of a pool that have no outcome, in the order of their ids, behind `after`.
     fn works(
@@ -209,6 +240,11 @@ macro_rules! each_answer {
             ) -> $crate::model::Batch;
             fn state(pool: $crate::PoolId) -> $crate::model::StateRow;
             fn running(pool: $crate::PoolId) -> Vec<$crate::model::RunningRow>;
+            fn running_places(
+                pool: Option<$crate::PoolId>,
+                after: Option<($crate::Segment, $crate::WorkId)>,
+                limit: usize
+            ) -> Vec<($crate::Segment, $crate::WorkId)>;
             fn works(
                 pool: $crate::PoolId,
                 after: Option<$crate::WorkId>,

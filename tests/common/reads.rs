@@ -17,6 +17,11 @@ macro_rules! reads {
             fn state(pool: actix_workpool::model::PoolId) -> actix_workpool::model::StateRow;
             fn running(pool: actix_workpool::model::PoolId)
                 -> Vec<actix_workpool::model::RunningRow>;
+            fn running_places(
+                pool: Option<actix_workpool::model::PoolId>,
+                after: Option<(actix_workpool::model::Segment, actix_workpool::WorkId)>,
+                limit: usize,
+            ) -> Vec<(actix_workpool::model::Segment, actix_workpool::WorkId)>;
             fn works(
                 pool: actix_workpool::model::PoolId,
                 after: Option<actix_workpool::WorkId>,

@@ -13,7 +13,7 @@ use crate::model::{
 use crate::storage::{Storage, StorageError};
 
 /// Each case has a pool of its own, of its name.
-const CASES: [&str; 8] = [
+const CASES: [&str; 9] = [
     "rows behind the cursor",
     "rows that are not due",
     "order by segment and seq",
@@ -21,6 +21,7 @@ const CASES: [&str; 8] = [
     "free slots",
     "slots freed by completions",
     "unregistered lane",
+    "order of what runs",
     "state table",
 ];
 
@@ -42,7 +43,7 @@ pub(super) fn go_through<S: Storage>(
     });
     script.commit(&mut backend, pools.collect());
     let mut pools = CASES.iter().zip(POOLS..).map(|(name, pool)| (*name, PoolId(pool)));
-    let tests = [cursors, due, order, batch_size, free_slots, freed_slots, lane];
+    let tests = [cursors, due, order, batch_size, free_slots, freed_slots, lane, running];
     let mut works = Vec::new();
     for (number, (name, pool)) in pools.by_ref().enumerate() {
         let mut case = Case { name, pool, script, backend: &mut backend };
@@ -120,12 +121,16 @@ impl Case<'_> {
     }
 
     fn start(&mut self, works: &[(Key, Arc<Spec>)]) {
+        self.start_at(1, works);
+    }
+
+    fn start_at(&mut self, millis: u64, works: &[(Key, Arc<Spec>)]) {
         let start = |(key, spec): &(Key, Arc<Spec>)| Change::StartWork {
             work_id: spec.work_id,
             pool: spec.pool,
             key: *key,
             run: 1,
-            started: at(1),
+            started: at(millis),
             generation: STARTED_BY,
         };
         self.commit(works.iter().map(start).collect());
@@ -312,6 +317,41 @@ fn lane(case: &mut Case<'_>) {
     case.commit(vec![Change::MovePendingStart { work_id, pool, from: to, to: back }]);
     let restored = [works[1].clone(), (back, works[0].1.clone())];
     case.expect_starts("out of the lane", (demand(9), 9), &restored, None);
+}
+
+fn running(case: &mut Case<'_>) {
+    let works = case.waiting([1; 6]);
+    let [late, first, early, again, ends, waits] = &works;
+    let one = std::slice::from_ref;
+    case.start_at(5, one(late));
+    // Of those that started together the lower id comes first.
+    case.start_at(2, &[again.clone(), early.clone(), ends.clone()]);
+    case.start_at(1, one(first));
+    // What has ended and was not handled yet occupies its slot; what will be tried again does not.
+    case.finish(one(early), 6, Retry::No);
+    let completion = Some(case.finish(one(ends), 6, Retry::At(at(9)))[0]);
+    let (work_id, pool, key) = (ends.1.work_id, case.pool, case.key(9));
+    let history = History::default();
+    case.commit(vec![Change::RetryWork { work_id, pool, completion, key, attempts: 1, history }]);
+    let place = |millis, work: &(Key, Arc<Spec>)| (at(millis), work.1.work_id);
+    let places = [place(1, first), place(2, early), place(2, again), place(5, late)];
+    let all = Some(pool);
+    let told = case.backend.running_places(all, None, 9);
+    case.expect("all of a pool", told, places.to_vec());
+    for (behind, limit) in [(0_usize, 2), (1, 2), (2, 1), (3, 9), (4, 9)] {
+        let after = behind.checked_sub(1).map(|last| places[last]);
+        let told = case.backend.running_places(all, after, limit);
+        let expected = places[behind..].iter().copied().take(limit).collect();
+        case.expect(&format!("{limit} behind the first {behind}"), told, expected);
+    }
+    // A place need not be one of a row.
+    let told = case.backend.running_places(all, Some(place(2, ends)), 9);
+    case.expect("behind one that is gone", told, places[3..].to_vec());
+    let told = case.backend.running_places(all, Some(place(2, waits)), 9);
+    case.expect("behind one that was never there", told, places[3..].to_vec());
+    let told = case.backend.running_places(None, Some(place(1, first)), usize::MAX);
+    let told = told.map(|told| told.into_iter().filter(|place| places.contains(place)).collect());
+    case.expect("among those of all pools", told, places[1..].to_vec());
 }
 
 /// A work in one of the states of the table in ARCHITECTURE.md.

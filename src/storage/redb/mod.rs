@@ -44,7 +44,7 @@ use self::log::{Log, Room};
 use self::merged::Merged;
 use self::recent::{Known, Recent, Sealed, UserKey};
 use self::tables::{Rows, Tables, Works};
-use super::{Fsync, KeyRange, Opened, PoolRow, Storage, StorageError};
+use super::{Fsync, KeyRange, Opened, PoolRow, Storage, StorageError, lowest};
 use crate::model::{
     Batch, CancelationRow, Change, CompletionRow, Counts, Cursors, Demand, Finished, Key, Name,
     Payload, PoolId, Running, RunningRow, Segment, Spec, StartRow, StateRow, TableKey, WorkFact,
@@ -880,6 +880,18 @@ impl Store {
         rows
     }
 
+    fn running_places(
+        &self,
+        pool: Option<PoolId>,
+        after: Option<(Segment, WorkId)>,
+        limit: usize,
+    ) -> Vec<(Segment, WorkId)> {
+        let running = self.recent.running.iter();
+        let rows = running.filter(|(_, work)| pool.is_none_or(|pool| work.row.pool == pool));
+        let places = rows.map(|(work_id, work)| (work.row.started, *work_id));
+        lowest(places.filter(|place| Some(*place) > after), limit)
+    }
+
     fn counts(&self, pool: PoolId, cursors: &Cursors) -> Result<Counts, StorageError> {
         let Some(entry) = self.recent.pools.get(pool.0 as usize) else {
             return Ok(Counts::default());
@@ -887,10 +899,9 @@ impl Store {
         let oldest = self.waiting(pool, cursors.incoming)?.next().transpose()?;
         let last = Key { segment: Segment(u64::MAX), seq: u64::MAX };
         let all = (pool, Key::default())..=(pool, last);
-        let running = self.recent.running.values().filter(|work| work.row.pool == pool);
         Ok(Counts {
             waiting: entry.waiting,
-            running: running.count() as u64,
+            running: entry.running,
             completing: self.recent.completions.range(all.clone()).count() as u64,
             canceling: self.recent.cancelations.range(all).count() as u64,
             unregistered: entry.lane,
@@ -1023,6 +1034,15 @@ impl Storage for Redb {
 
     fn running(&mut self, pool: PoolId) -> Result<Vec<RunningRow>, StorageError> {
         self.ask(|store| Ok(store.running(pool)))
+    }
+
+    fn running_places(
+        &mut self,
+        pool: Option<PoolId>,
+        after: Option<(Segment, WorkId)>,
+        limit: usize,
+    ) -> Result<Vec<(Segment, WorkId)>, StorageError> {
+        self.ask(|store| Ok(store.running_places(pool, after, limit)))
     }
 
     fn works(

@@ -160,6 +160,8 @@ pub(super) struct PoolEntry {
     /// Rows of `pending_start` outside the unregistered lane, and in it.
     pub waiting: u64,
     pub lane: u64,
+    /// Rows of `running`, which are in memory: the tables do not count them.
+    pub running: u64,
     /// No row of `pending_start` lies before this: what was started there need not be gone through again.
     pub starts_from: Key,
     /// Whether the tables have it as it is.
@@ -170,7 +172,8 @@ impl PoolEntry {
     pub fn new(name: Name, config: PoolConfig, state: StateRow, counts: RowCounts) -> PoolEntry {
         let [works, waiting, lane] = counts;
         let starts_from = Key::default();
-        PoolEntry { name, config, state, works, waiting, lane, starts_from, saved: true }
+        let (running, saved) = (0, true);
+        PoolEntry { name, config, state, works, waiting, lane, running, starts_from, saved }
     }
 
     pub fn counts(&self) -> RowCounts {
@@ -254,7 +257,7 @@ impl Recent {
                     completion: None,
                     history: head.history,
                 };
-                self.running.insert(*work_id, RunningWork { row, spec, saved: false });
+                self.insert_running(RunningWork { row, spec, saved: false });
             }
             Change::MovePendingStart { work_id, pool, from, to } => {
                 self.remove_start(*pool, *from);
@@ -353,7 +356,7 @@ impl Recent {
         if let Some((key, ..)) = &row.completion {
             self.completions.insert((row.pool, *key), work_id);
         }
-        self.running.insert(work_id, RunningWork { row, spec, saved: true });
+        self.insert_running(RunningWork { row, spec, saved: true });
         self.tables_running.insert(work_id);
     }
 
@@ -368,8 +371,17 @@ impl Recent {
         }
     }
 
+    fn insert_running(&mut self, work: RunningWork) {
+        let pool = work.row.pool;
+        if self.running.insert(work.spec.work_id, work).is_none() {
+            self.pool(pool).running += 1;
+        }
+    }
+
     fn remove_running(&mut self, work_id: WorkId) -> Option<RunningWork> {
         let work = self.running.remove(&work_id)?;
+        let entry = self.pool(work.row.pool);
+        entry.running = entry.running.saturating_sub(1);
         if let Some((key, ..)) = &work.row.completion {
             self.completions.remove(&(work.row.pool, *key));
         }
