@@ -18,7 +18,9 @@ use actix_workpool::{
     ActionKey, Clock, JoinError, PoolConfig, RetryBehavior, Runtime, RuntimeBuilder, Why,
     WorkError, WorkId, Workpool,
 };
-use common::{PHASES, ms, run_in_turn, run_paused, run_real, secs, settle, soon, start, steps};
+use common::{
+    Faulty, PHASES, ms, run_in_turn, run_paused, run_real, secs, settle, soon, start, steps,
+};
 use serde_json::{Value, json};
 
 const ECHO: ActionKey<Value, Value> = ActionKey::new("echo");
@@ -1181,5 +1183,162 @@ fn handlers_take_the_runtime_and_its_pools_and_their_errors_are_answers() {
         let (status, text) = ask("/named", String::new()).await;
         assert_eq!(status, 503);
         error("shut_down", &text);
+    });
+}
+
+/// A runtime whose storage has a thread of its own, with a work that waits.
+async fn open_on_a_thread() -> (Faulty, Runtime, Workpool, Dashboard, WorkId) {
+    let storage = Faulty::new().on_a_thread();
+    let builder = builder().storage(storage.clone());
+    let (runtime, pool) = start(builder, PoolConfig::default()).await;
+    let dashboard = workpool_dashboard(runtime.clone(), insecure_allow_all());
+    let id = delayed(&pool).await;
+    (storage, runtime, pool, dashboard, id)
+}
+
+/// Asks all of it at once, and says of each how long it took.
+async fn ask_all(dashboard: &Dashboard, requests: Vec<TestRequest>) -> Vec<(Answer, Duration)> {
+    let begun = tokio::time::Instant::now();
+    let asked = requests.into_iter().map(|request| {
+        let dashboard = dashboard.clone();
+        actix_web::rt::spawn(async move { (ask(&dashboard, request).await, begun.elapsed()) })
+    });
+    let asked: Vec<_> = asked.collect();
+    let mut answers = Vec::new();
+    for asked in asked {
+        answers.push(asked.await.unwrap());
+    }
+    answers
+}
+
+/// Asks until the answer has that status.
+async fn until_healthy(dashboard: &Dashboard, status: u16) {
+    soon(async {
+        while ask(dashboard, get("/healthz")).await.status != status {
+            tokio::time::sleep(ms(20)).await;
+        }
+    })
+    .await;
+}
+
+#[test]
+fn a_store_that_stands_still_is_no_reason_to_wait_for_it() {
+    run_real(async {
+        let (storage, runtime, pool, dashboard, id) = open_on_a_thread().await;
+        let app = init_service(App::new().service(dashboard.scope(PREFIX))).await;
+        let listening = call_service(&app, get("/api/events").to_request()).await;
+        let mut body = std::pin::pin!(listening.into_body());
+        let mut event = async || {
+            let event = soon(std::future::poll_fn(|cx| body.as_mut().poll_next(cx))).await;
+            String::from_utf8(event.expect("it goes on").expect("no error").to_vec()).unwrap()
+        };
+        assert!(event().await.starts_with("event: overview\n"));
+        assert_eq!(ask(&dashboard, get("/healthz")).await.status, 200);
+
+        let (still, go_on) = storage.stand_still();
+        let stuck = pool.do_enqueue(ECHO.call(json!(2))).unwrap();
+        still.entered(1).await;
+        until_healthy(&dashboard, 503).await;
+        // What is known without the store is there at once, and that it stands still is why a work waits.
+        for (path, status, has) in [
+            ("/healthz", 503, "{\"status\":\"unavailable\"}"),
+            ("/config", 200, "max_parallelism"),
+            ("/api/config", 200, "max_parallelism"),
+            ("/assets/workpool.js", 200, ""),
+            (&format!("/works/{id}"), 200, "has not answered"),
+            (&format!("/works/{}", stuck.id()), 200, "has not answered"),
+            (&format!("/api/works/{id}"), 200, "\"why\":\"store_stalled\""),
+        ] {
+            let begun = tokio::time::Instant::now();
+            let answer = ask(&dashboard, get(path)).await;
+            assert!(begun.elapsed() < secs(1), "{path} takes {:?}", begun.elapsed());
+            assert_eq!(answer.status, status, "{path}: {}", answer.text);
+            assert!(answer.text.contains(has), "{path}: {}", answer.text);
+        }
+        // What asks the store is told in time that it does not answer, and nothing more.
+        let waits = [
+            "/api/overview",
+            "/api/works",
+            "/api/works?state=running",
+            "/api/works?state=finished",
+            "/api/pools/p",
+            "/",
+            "/works",
+            "/works?state=finished&pool=p",
+            "/works/cancel?pool=p",
+            "/works/run?function=echo",
+            "/works/retry?pool=p",
+        ];
+        let mut requests: Vec<_> = waits.into_iter().map(get).collect();
+        // What is done to a single work waits in vain as well, and is not lost.
+        requests.push(post(&format!("/api/works/{id}/cancel")));
+        for (answer, took) in ask_all(&dashboard, requests).await {
+            assert_eq!(answer.status, 503, "{}", answer.text);
+            assert!(took < secs(8), "{took:?}: {}", answer.text);
+            match answer.header("content-type") {
+                "application/json" => assert_eq!(answer.code(), "timed_out"),
+                _ => assert!(answer.text.contains("has not answered in time"), "{}", answer.text),
+            }
+        }
+        // Whoever listens has been told.
+        while !event().await.starts_with("event: unavailable\ndata: {\"status\":503}\n") {}
+
+        drop(go_on);
+        assert_eq!(soon(stuck.join()).await, Ok(json!(2)));
+        until_healthy(&dashboard, 200).await;
+        while !event().await.starts_with("event: overview\n") {}
+        for path in waits {
+            assert_eq!(ask(&dashboard, get(path)).await.status, 200, "{path}");
+        }
+        let detail = ask(&dashboard, get(&format!("/api/works/{id}"))).await.json();
+        assert_eq!(detail["explain"]["why"], "finished", "{detail}");
+        soon(runtime.shutdown(Duration::ZERO)).await;
+    });
+}
+
+#[test]
+fn questions_do_not_pile_up_on_a_store_that_stands_still() {
+    run_real(async {
+        let (storage, runtime, pool, dashboard, id) = open_on_a_thread().await;
+        let before = ["pending_starts", "counts", "facts"].map(|question| storage.asked(question));
+        let (still, go_on) = storage.stand_still();
+        let stuck = pool.do_enqueue(ECHO.call(json!(2))).unwrap();
+        still.entered(1).await;
+        until_healthy(&dashboard, 503).await;
+        for _ in 0..2 {
+            let mut requests = Vec::new();
+            for _ in 0..50 {
+                requests.push(get("/api/works"));
+                requests.push(get("/works/cancel?pool=p"));
+                requests.push(get("/api/overview"));
+                requests.push(get("/api/pools/p"));
+            }
+            for (answer, took) in ask_all(&dashboard, requests).await {
+                assert_eq!(answer.status, 503, "{}", answer.text);
+                assert!(took < secs(8), "{took:?}");
+            }
+        }
+        // The store gets these, and need not look anything up for them: nobody waits any more.
+        let requests = (0..100).map(|_| get(&format!("/api/works/{id}"))).collect();
+        for (answer, took) in ask_all(&dashboard, requests).await {
+            assert_eq!(answer.json()["explain"]["why"], "store_stalled");
+            assert!(took < secs(4), "{took:?}");
+        }
+        drop(go_on);
+        assert_eq!(soon(stuck.join()).await, Ok(json!(2)));
+        pool.diagnostics().await.unwrap();
+        let after = ["pending_starts", "counts", "facts"].map(|question| storage.asked(question));
+        let [rows, counts, facts] = std::array::from_fn(|number| after[number] - before[number]);
+        // Of 200 pages the one that was under way, which reads twice; of 200 looks at the pools two, and one of this
+        // test; and what the pool itself has asked of its work.
+        let asked = format!("asked {rows} times for rows, {counts} for counts, {facts} for works");
+        assert!(rows <= 2 && counts <= 3 && facts <= 20, "{asked}");
+
+        // Those who ask at the same time are all answered, one after the other.
+        let requests = (0..50).map(|_| get("/api/works")).collect();
+        for (answer, _) in ask_all(&dashboard, requests).await {
+            assert_eq!(answer.status, 200, "{}", answer.text);
+        }
+        soon(runtime.shutdown(Duration::ZERO)).await;
     });
 }

@@ -163,7 +163,7 @@ pub(super) async fn retry(board: Board, request: HttpRequest, id: web::Path<Stri
 )]
 pub(super) async fn pool(board: Board, name: web::Path<String>) -> Answer {
     let pool = board.runtime().pool(&name)?;
-    Ok(HttpResponse::Ok().json(in_time(PoolView::of(&pool)).await?))
+    Ok(HttpResponse::Ok().json(board.pool(pool).await?))
 }
 
 #[utoipa::path(
@@ -188,7 +188,7 @@ pub(super) async fn configure(
         .and_then(|change| serde_json::from_value(change.into()))
         .map_err(|error| ApiError::invalid(format!("the body is not what is taken: {error}")))?;
     do_configure(&board, &pool, change).await?;
-    Ok(HttpResponse::Ok().json(in_time(PoolView::of(&pool)).await?))
+    Ok(HttpResponse::Ok().json(board.pool(pool).await?))
 }
 
 #[derive(Serialize, ToSchema)]
@@ -289,7 +289,7 @@ pub(super) async fn page(board: &Dashboard, filter: &Filter) -> Result<PageView,
 /// When it is not known.
 pub(super) async fn explain(board: &Dashboard, work_id: WorkId) -> Result<Explanation, ApiError> {
     let pool = any_pool(board).ok_or_else(|| ApiError::no_such_work(work_id))?;
-    let explained = in_time(pool.explain(work_id)).await?;
+    let explained = board.explain(pool, work_id).await?;
     match explained.why {
         Why::Unknown => Err(ApiError::no_such_work(work_id)),
         _ => Ok(explained),
@@ -306,7 +306,7 @@ async fn control<T>(
     let own = explained.pool.and_then(|name| board.runtime().pool(name.as_str()).ok());
     let pool = own.or_else(|| any_pool(board)).ok_or_else(|| ApiError::no_such_work(work_id))?;
     let answer = in_time(act(pool)).await?;
-    board.changed().await;
+    board.changed();
     Ok(answer)
 }
 
@@ -337,7 +337,7 @@ pub(super) async fn do_run(board: &Dashboard, work_id: WorkId) -> Result<RunNowA
 pub(super) async fn do_retry(board: &Dashboard, work_id: WorkId) -> Result<RetryAnswer, ApiError> {
     let pool = any_pool(board).ok_or_else(|| ApiError::no_such_work(work_id))?;
     let answer = in_time(pool.retry(work_id)).await?;
-    board.changed().await;
+    board.changed();
     match answer {
         RetryAnswer::NotFound => Err(ApiError::no_such_work(work_id)),
         answer => Ok(answer),
@@ -357,7 +357,7 @@ pub(super) async fn do_configure(
         config = config.paused(paused);
     }
     in_time(pool.update(config)).await?;
-    board.changed().await;
+    board.changed();
     Ok(())
 }
 

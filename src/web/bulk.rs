@@ -1,8 +1,11 @@
 //! What is done to many works at once: to those that wait, or have failed, and are of a pool, a function, or both.
 
+use std::time::Duration;
+
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Permission;
@@ -19,8 +22,11 @@ use crate::pool::Workpool;
 /// So many are taken at once at most; whoever wants more asks again.
 pub(super) const MOST: usize = 1_000;
 
-/// So many pages of the listing are looked through, which is so many works that have nothing to do with it.
-const MOST_PAGES: usize = 50;
+/// For so long works that have nothing to do with it are looked through to say how many there are.
+pub(super) const TO_SAY: Duration = Duration::from_millis(150);
+
+/// And for so long to do it.
+const TO_DO: Duration = Duration::from_secs(3);
 
 /// So many are on their way to the store at a time. It commits them together.
 const AT_ONCE: usize = 50;
@@ -140,7 +146,7 @@ pub(super) async fn act(
     action: BulkAction,
     bulk: &Bulk,
 ) -> Result<Done, ApiError> {
-    let Found { works, more } = find(board, action, bulk).await?;
+    let Found { works, more } = find(board, action, bulk, TO_DO).await?;
     let mut done = 0;
     let acted: Result<(), ApiError> = async {
         for some in works.chunks(AT_ONCE) {
@@ -167,7 +173,7 @@ pub(super) async fn act(
         Ok(())
     }
     .await;
-    board.changed().await;
+    board.changed();
     match acted {
         Ok(()) => Ok(Done { done, more }),
         Err(error) => {
@@ -200,7 +206,7 @@ async fn each<T: 'static, E: Into<ApiError> + 'static>(
     Ok(answers)
 }
 
-/// Looks for the works that it would be done to.
+/// Looks for the works that it would be done to, for about that long.
 ///
 /// # Errors
 /// When nothing says which works, or they cannot be listed.
@@ -208,6 +214,7 @@ pub(super) async fn find(
     board: &Dashboard,
     action: BulkAction,
     bulk: &Bulk,
+    patience: Duration,
 ) -> Result<Found, ApiError> {
     if bulk.pool.is_empty() && bulk.function.is_empty() {
         return Err(ApiError::new(
@@ -226,7 +233,8 @@ pub(super) async fn find(
         }
     };
     let mut works = Vec::new();
-    for _ in 0..MOST_PAGES {
+    let begun = Instant::now();
+    loop {
         let state = match action {
             BulkAction::Cancel | BulkAction::Run => WorkFilter::pending(),
             BulkAction::Retry => WorkFilter::finished_with(OutcomeKind::Failed),
@@ -254,11 +262,11 @@ pub(super) async fn find(
             return Ok(Found { works, more: true });
         }
         next = page.next;
-        if next.is_none() {
-            return Ok(Found { works, more: false });
+        let more = next.is_some();
+        if !more || begun.elapsed() >= patience {
+            return Ok(Found { works, more });
         }
     }
-    Ok(Found { works, more: true })
 }
 
 fn takes(action: BulkAction, work: &ListedWork) -> bool {
@@ -276,7 +284,7 @@ fn takes(action: BulkAction, work: &ListedWork) -> bool {
 async fn not_yet_again(board: &Dashboard, works: Vec<WorkId>) -> Result<Vec<WorkId>, ApiError> {
     let pool = api::any_pool(board).ok_or(PoolError::Closed)?;
     let again: Vec<_> = works.iter().map(|work_id| work_id.once_more()).collect();
-    let statuses = in_time(pool.status_batch(&again)).await?;
+    let statuses = board.statuses(pool, again).await?;
     let works = works.into_iter().zip(statuses);
     Ok(works
         .filter(|(_, again)| *again == WorkStatus::Unknown)

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix_web::dev::HttpServiceFactory;
@@ -19,11 +20,15 @@ use super::api::Answer;
 use super::authorizer::AnyAuthorizer;
 use super::error::ApiError;
 use super::events::{self, MOST_CLIENTS};
-use super::view::Overview;
+use super::view::{Overview, PoolView};
 use super::{Authorizer, Permission, Permissions, api, bulk, guard, openapi, pages};
+use crate::board::WorkStatus;
+use crate::committer::Listing;
 use crate::error::PoolError;
+use crate::explain::Explanation;
 use crate::list::{WorkFilter, WorkPage};
-use crate::model::Name;
+use crate::model::{Name, WorkId};
+use crate::pool::{Workpool, list};
 use crate::runtime::Runtime;
 
 /// The largest body that is taken: no request needs more than a few words.
@@ -35,8 +40,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The pools are looked at so often at most, however many are looking.
 const OVERVIEW_AGE: Duration = Duration::from_millis(250);
 
-/// So many listings are read at once: each takes the store from the pools for a moment.
-const MOST_LISTINGS: usize = 4;
+/// After an answer that the store has looked up some works for, it is left alone for as long as it would take to look
+/// up many more, so that the pools do not notice who looks. A listing says itself how long that should be.
+const PAUSE_PER_WORK: Duration = Duration::from_micros(20);
+
+/// An explanation counts up to a thousand works that come first.
+const PAUSE_AFTER_EXPLANATION: Duration = Duration::from_millis(4);
 
 /// What a text was said for, when it is about to be shown. For [`Dashboard::redact`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,8 +63,12 @@ pub enum Sensitive {
 
 type Redact = dyn Fn(Sensitive, Name, &str) -> String + Send + Sync;
 
-/// The last look at the pools, and when it was.
-type Last = (Instant, Arc<Overview>);
+/// What was seen of the pools, when, and after how many changes.
+struct Look {
+    at: Instant,
+    changes: u64,
+    overview: Arc<Overview>,
+}
 
 /// A dashboard over a runtime. Made by [`workpool_dashboard`]; clones are one dashboard.
 #[derive(Clone)]
@@ -64,11 +77,16 @@ pub struct Dashboard {
     runtime: Runtime,
     authorizer: Arc<dyn AnyAuthorizer>,
     redact: Option<Arc<Redact>>,
-    last: Arc<Mutex<Option<Last>>>,
+    /// The last look at the pools. Whoever looks holds it, so that nobody else does.
+    last: Arc<Mutex<Option<Look>>>,
+    /// How often something was changed here.
+    changes: Arc<AtomicU64>,
     /// A place for each who listens.
     clients: Arc<Semaphore>,
-    /// A place for each listing that is read.
-    listings: Arc<Semaphore>,
+    /// Held by the one who waits for the store.
+    reads: Arc<Mutex<()>>,
+    /// The same for explanations: the store need not answer for them, so they do not wait behind the others.
+    explanations: Arc<Mutex<()>>,
     /// The names under which the service may be asked; all, if nobody has said.
     hosts: Option<Arc<[String]>>,
 }
@@ -88,8 +106,10 @@ pub fn workpool_dashboard(runtime: Runtime, authorizer: impl Authorizer) -> Dash
         authorizer: Arc::new(authorizer),
         redact: None,
         last: Arc::default(),
+        changes: Arc::default(),
         clients: Arc::new(Semaphore::new(MOST_CLIENTS)),
-        listings: Arc::new(Semaphore::new(MOST_LISTINGS)),
+        reads: Arc::default(),
+        explanations: Arc::default(),
         hosts: None,
     }
 }
@@ -209,14 +229,46 @@ impl Dashboard {
         self.hosts.as_deref()
     }
 
-    /// A page of works. One of few at a time: whoever waits for the others gives up at the same time.
+    /// A page of works.
     pub(super) async fn list(&self, filter: WorkFilter) -> Result<WorkPage, ApiError> {
-        in_time(async {
-            // It is never closed.
-            let _place = self.listings.acquire().await.map_err(|_| PoolError::Closed)?;
-            self.runtime.works(filter).await
-        })
-        .await
+        let shared = self.runtime.shared().clone();
+        let listed = async move {
+            let Listing { page, pause } = list(&shared, filter).await?;
+            Ok((page, pause))
+        };
+        self.read(listed).await
+    }
+
+    /// One pool in numbers.
+    pub(super) async fn pool(&self, pool: Workpool) -> Result<PoolView, ApiError> {
+        self.read(async move { Ok((PoolView::of(&pool).await?, PAUSE_PER_WORK)) }).await
+    }
+
+    /// Where works are.
+    pub(super) async fn statuses(
+        &self,
+        pool: Workpool,
+        works: Vec<WorkId>,
+    ) -> Result<Vec<WorkStatus>, ApiError> {
+        let pause = PAUSE_PER_WORK * works.len() as u32;
+        self.read(async move { Ok((pool.status_batch(&works).await?, pause)) }).await
+    }
+
+    /// Why a work is where it is.
+    pub(super) async fn explain(
+        &self,
+        pool: Workpool,
+        work_id: WorkId,
+    ) -> Result<Explanation, ApiError> {
+        let explained = async move { Ok((pool.explain(work_id).await?, PAUSE_AFTER_EXPLANATION)) };
+        one_by_one(&self.explanations, explained).await
+    }
+
+    async fn read<T: 'static>(
+        &self,
+        answer: impl Future<Output = Result<(T, Duration), PoolError>> + 'static,
+    ) -> Result<T, ApiError> {
+        one_by_one(&self.reads, answer).await
     }
 
     pub(super) fn clients(&self) -> Arc<Semaphore> {
@@ -234,23 +286,63 @@ impl Dashboard {
     pub(super) async fn overview(&self) -> Result<Arc<Overview>, ApiError> {
         // Whoever waits behind one who waits for the store gives up at the same time.
         in_time(async {
-            let mut last = self.last.lock().await;
-            if let Some((at, overview)) = &*last
-                && at.elapsed() < OVERVIEW_AGE
+            let mut last = self.last.clone().lock_owned().await;
+            let changes = self.changes.load(Ordering::SeqCst);
+            if let Some(look) = &*last
+                && look.at.elapsed() < OVERVIEW_AGE
+                && look.changes == changes
             {
-                return Ok::<_, PoolError>(overview.clone());
+                return Ok(look.overview.clone());
             }
-            let overview = Arc::new(Overview::of(&self.runtime).await?);
-            *last = Some((Instant::now(), overview.clone()));
-            Ok(overview)
+            let runtime = self.runtime.clone();
+            until_answered(async move {
+                let overview = Arc::new(Overview::of(&runtime).await?);
+                let at = Instant::now();
+                *last = Some(Look { at, changes, overview: overview.clone() });
+                Ok(overview)
+            })
+            .await
         })
         .await
     }
 
     /// Something was changed, and whoever did that looks next.
-    pub(super) async fn changed(&self) {
-        *self.last.lock().await = None;
+    pub(super) fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
     }
+}
+
+/// Asks the store when nobody else does and a pause has passed; each answer says how long that is to be after it.
+///
+/// Whoever waits behind others gives up at the same time as they do. The turn of one who gave up ends only when the store
+/// has answered: what it owes does not pile up while it stands still.
+async fn one_by_one<T: 'static>(
+    turns: &Arc<Mutex<()>>,
+    answer: impl Future<Output = Result<(T, Duration), PoolError>> + 'static,
+) -> Result<T, ApiError> {
+    in_time(async {
+        let turn = turns.clone().lock_owned().await;
+        until_answered(async move {
+            let (answer, pause) = answer.await?;
+            if !pause.is_zero() {
+                actix_web::rt::spawn(async move {
+                    tokio::time::sleep(pause).await;
+                    drop(turn);
+                });
+            }
+            Ok(answer)
+        })
+        .await
+    })
+    .await
+}
+
+/// Waits for an answer that comes to its end also if nobody waits any more: until then it keeps what it holds.
+async fn until_answered<T: 'static>(
+    answer: impl Future<Output = Result<T, PoolError>> + 'static,
+) -> Result<T, PoolError> {
+    // Only the end of its thread keeps it from that.
+    actix_web::rt::spawn(answer).await.map_err(|_| PoolError::Closed)?
 }
 
 /// Gives up on a store that does not answer.

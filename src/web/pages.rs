@@ -73,7 +73,7 @@ async fn confirm(
     demand(request, action.permission())?;
     let Confirm { pool, function, done } = api::query(request.query_string())?;
     let bulk = Bulk { pool, function, ..Bulk::default() };
-    let found = bulk::find(board, action, &bulk).await?;
+    let found = bulk::find(board, action, &bulk, bulk::TO_SAY).await?;
     Ok(html::bulk(action, &found, &bulk, done))
 }
 

@@ -401,6 +401,8 @@ struct Faults {
     /// Commits that have failed.
     hits: AtomicU64,
     failing_reads: AtomicBool,
+    /// How often each question was asked.
+    asked: Mutex<HashMap<String, u64>>,
     failed_reads: AtomicU64,
 }
 
@@ -433,6 +435,23 @@ impl Faulty {
         self.faults.failed_reads.load(Ordering::SeqCst)
     }
 
+    /// How often the storage was asked that, by the name of the method.
+    pub fn asked(&self, question: &str) -> u64 {
+        self.faults.asked.lock().unwrap().get(question).copied().unwrap_or(0)
+    }
+
+    /// Stands still in the next commit, until what this returns is dropped; the gate tells when it has come to that.
+    pub fn stand_still(&self) -> (Gate, std::sync::mpsc::Sender<()>) {
+        let (gate, (go_on, wait)) = (Gate::new(), std::sync::mpsc::channel());
+        let at = gate.clone();
+        self.fail_next(Fault::Refused, move |_| {
+            at.enter();
+            let _ = wait.recv();
+            false
+        });
+        (gate, go_on)
+    }
+
     pub fn commits(&self) -> u64 {
         self.faults.commits.load(Ordering::SeqCst)
     }
@@ -456,9 +475,10 @@ impl Faulty {
 
     fn read<T>(
         &mut self,
-        _: &str,
+        question: &str,
         read: impl FnOnce(&mut dyn Storage) -> Result<T, StorageError>,
     ) -> Result<T, StorageError> {
+        *self.faults.asked.lock().unwrap().entry(question.to_owned()).or_default() += 1;
         if !self.faults.failing_reads.load(Ordering::SeqCst) {
             return read(&mut self.tables);
         }
