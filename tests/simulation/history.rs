@@ -98,8 +98,9 @@ impl World {
                                 || by_pool_clock + SLACK >= ended.by_pool_clock + least,
                             "waits",
                         );
-                        eligible_by_pool_clock =
-                            eligible_by_pool_clock.max(ended.by_pool_clock + most);
+                        // It waits from when its report has arrived.
+                        let reported = ended.by_pool_clock + self.arrives_after(ended.at);
+                        eligible_by_pool_clock = eligible_by_pool_clock.max(reported + most);
                     }
                 }
             }

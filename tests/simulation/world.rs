@@ -442,6 +442,9 @@ impl World {
     pub fn stalls(&mut self, by: Duration) {
         trace!(self, "stalls for {by:?}");
         self.stalled = self.now() + by.as_micros() as Micros;
+        if self.arrived > self.now() {
+            self.arrived = self.arrived.max(self.stalled);
+        }
         self.disturbed = self.disturbed.max(self.stalled + RECOVERS);
     }
 
@@ -548,6 +551,11 @@ impl World {
     pub fn quick_from(&self) -> Micros {
         let late = if self.arrived > 0 { self.arrived + RECOVERS } else { 0 };
         self.disturbed.max(late)
+    }
+
+    /// How long after that moment the last letter that is late has arrived or will.
+    pub fn arrives_after(&self, moment: Micros) -> Micros {
+        self.arrived.saturating_sub(moment)
     }
 
     /// Whether whatever the pool has to write can be written, and whatever it says is heard.
