@@ -7,7 +7,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::actors::post::Post;
 use crate::model::{Segment, WorkId};
 
 /// Where the pool reads the time.
@@ -55,25 +54,19 @@ impl Clock for SystemClock {
     }
 }
 
-/// What everything in a runtime takes its time, chance and identities from, and sends its messages by.
+/// What everything in a runtime takes its time, chance and identities from.
 #[derive(Clone)]
 pub(crate) struct Seams {
     clock: Arc<dyn Clock>,
     /// How far the store had been ahead of the clock when it was opened, in ms: time goes on from there.
     ahead: Arc<AtomicU64>,
     seed: Option<Arc<Mutex<fastrand::Rng>>>,
-    /// How messages travel.
-    pub post: Post,
 }
 
 impl Seams {
     pub fn new(clock: Arc<dyn Clock>, seed: Option<u64>) -> Seams {
         let seed = seed.map(|seed| Arc::new(Mutex::new(fastrand::Rng::with_seed(seed))));
-        Seams { clock, ahead: Arc::default(), seed, post: Post::default() }
-    }
-
-    pub fn by(self, post: Post) -> Seams {
-        Seams { post, ..self }
+        Seams { clock, ahead: Arc::default(), seed }
     }
 
     /// The pool's time since the Unix epoch.

@@ -554,13 +554,17 @@ pub(crate) struct Lasting(pub Duration);
 impl fmt::Display for Lasting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let secs = self.0.as_secs();
+        let mut two = |first: u64, unit, second: u64, smaller| match second {
+            0 => write!(f, "{first} {unit}"),
+            _ => write!(f, "{first} {unit} {second} {smaller}"),
+        };
         match secs {
             0 => write!(f, "{} ms", self.0.as_millis()),
             1..10 => write!(f, "{:.1} s", self.0.as_secs_f64()),
             10..60 => write!(f, "{secs} s"),
-            60..3_600 => write!(f, "{} min {} s", secs / 60, secs % 60),
-            3_600..86_400 => write!(f, "{} h {} min", secs / 3_600, secs % 3_600 / 60),
-            _ => write!(f, "{} d {} h", secs / 86_400, secs % 86_400 / 3_600),
+            60..3_600 => two(secs / 60, "min", secs % 60, "s"),
+            3_600..86_400 => two(secs / 3_600, "h", secs % 3_600 / 60, "min"),
+            _ => two(secs / 86_400, "d", secs % 86_400 / 3_600, "h"),
         }
     }
 }
@@ -630,7 +634,7 @@ mod tests {
         assert_eq!(said(2_340), "2.3 s");
         assert_eq!(said(59_999), "59 s");
         assert_eq!(said(61_000), "1 min 1 s");
-        assert_eq!(said(3_600_000), "1 h 0 min");
+        assert_eq!(said(3_600_000), "1 h");
         assert_eq!(said(90_000_000), "1 d 1 h");
     }
 }

@@ -404,20 +404,19 @@ impl RuntimeBuilder {
         crate::metrics::describe();
         let blocking = BlockingThreads::new(self.blocking_threads)?;
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
-        let seams = Seams::new(clock, self.seed).by(self.post);
-        let shared = Shared::new(
+        let seams = Seams::new(clock, self.seed);
+        let mut shared = Shared::new(
             self.registry,
             self.data,
             seams,
             self.retention,
             blocking.handle().ok_or(StartError::Closed)?,
         );
+        shared.post = self.post;
         #[cfg(feature = "actix-web")]
-        let shared = {
-            let mut shared = shared;
+        {
             shared.store_kind = self.store_kind;
-            shared
-        };
+        }
         let shared = Arc::new(shared);
         let worker_arbiters = self.worker_arbiters.unwrap_or_else(|| {
             std::thread::available_parallelism().map_or(2, std::num::NonZero::get)

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock, PoisonError};
 
 use hashbrown::HashMap;
 
+use crate::actors::post::Post;
 use crate::actors::{MainPort, StorePort};
 use crate::board::Board;
 use crate::clock::Seams;
@@ -21,6 +22,8 @@ pub(crate) struct Shared {
     pub registry: Registry,
     pub data: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
     pub seams: Seams,
+    /// How messages travel.
+    pub post: Post,
     pub epoch: Epoch,
     pub retention: Retention,
     /// The name of the storage's type.
@@ -56,6 +59,7 @@ impl Shared {
             registry,
             data,
             seams,
+            post: Post::default(),
             epoch,
             retention,
             #[cfg(feature = "actix-web")]

@@ -7,10 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use actix_workpool::model::Change;
-use actix_workpool::{
-    ActionKey, Completion, OnComplete, PoolConfig, RetryBehavior, RuntimeBuilder, Transaction,
-    WorkError, Workpool,
-};
+use actix_workpool::{ActionKey, PoolConfig, RetryBehavior, RuntimeBuilder, WorkError, Workpool};
 use common::*;
 use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
@@ -158,21 +155,6 @@ fn functions(builder: RuntimeBuilder) -> RuntimeBuilder {
             }
         }
     })
-}
-
-/// Fails if it is told to.
-struct Note;
-
-impl OnComplete for Note {
-    const NAME: &'static str = "note";
-    type Context = bool;
-    type Output = u64;
-    fn apply(_: &mut Transaction<'_>, done: Completion<bool, u64>) -> Result<(), WorkError> {
-        match done.context {
-            true => Err(WorkError::non_retryable("no")),
-            false => Ok(()),
-        }
-    }
 }
 
 async fn run(pool: &Workpool, n: u64) {

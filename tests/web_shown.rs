@@ -12,31 +12,14 @@ use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::ServiceResponse;
 use actix_web::test::{TestRequest, call_service, init_service, read_body};
 use actix_workpool::web::{insecure_allow_all, workpool_dashboard};
-use actix_workpool::{
-    Completion, OnComplete, PoolConfig, RuntimeBuilder, Transaction, WorkError, Workpool,
-};
-use common::{ECHO, WithEcho, builder, run_paused, run_real, secs, settle, soon, start};
+use actix_workpool::{PoolConfig, RuntimeBuilder, Workpool};
+use common::{ECHO, Note, WithEcho, builder, run_paused, run_real, secs, settle, soon, start};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// Four times a second.
 const TICK: Duration = Duration::from_millis(250);
-
-/// Fails if it is told to.
-struct Note;
-
-impl OnComplete for Note {
-    const NAME: &'static str = "note";
-    type Context = bool;
-    type Output = u64;
-    fn apply(_: &mut Transaction<'_>, done: Completion<bool, u64>) -> Result<(), WorkError> {
-        match done.context {
-            true => Err(WorkError::non_retryable("no")),
-            false => Ok(()),
-        }
-    }
-}
 
 fn functions() -> RuntimeBuilder {
     builder().echo().on_complete::<Note>()

@@ -94,7 +94,7 @@ pub(crate) async fn start(
         let shared = shared.clone();
         on(&control, move || build(shared, committer, may_block, worker_arbiters)).await??
     };
-    let port = StorePort::new(store.clone().recipient(), shared.seams.post.clone());
+    let port = StorePort::new(store.clone().recipient(), shared.post.clone());
     if shared.store.set(port).is_err() {
         return Err(StartError::Closed);
     }
@@ -106,7 +106,7 @@ pub(crate) async fn start(
 fn start_here(shared: Arc<Shared>, storage: Box<dyn Storage>) -> Result<Actors, StartError> {
     let committer = Committer::open(storage, shared.clone())?;
     let (store, conductor) = build(shared.clone(), committer, false, 0)?;
-    let port = StorePort::new(store.clone().recipient(), shared.seams.post.clone());
+    let port = StorePort::new(store.clone().recipient(), shared.post.clone());
     shared.store.set(port).map_err(|_| StartError::Closed)?;
     Ok(Actors { shared, store, conductor, _threads: Threads::default() })
 }

@@ -231,7 +231,7 @@ impl StoreActor {
         }
         for (pool, batch) in batches {
             if let Some(main) = self.mains.get(&pool) {
-                self.shared.seams.post.to_main(main, batch);
+                self.shared.post.to_main(main, batch);
             }
         }
         for answer in answers {

@@ -322,7 +322,7 @@ impl ActorFuture<WorkerActor> for RunAttempt {
         let this = self.get_mut();
         let control = &worker.attempt.control;
         let Poll::Ready(result) = this.poll_result(control, task) else {
-            if control.shared.seams.post.loses_worker(control.spec.work_id) {
+            if control.shared.post.loses_worker(control.spec.work_id) {
                 ctx.terminate();
             }
             return Poll::Pending;

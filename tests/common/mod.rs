@@ -526,3 +526,18 @@ impl Storage for Faulty {
         }
     }
 }
+
+/// Fails if it is told to.
+pub struct Note;
+
+impl OnComplete for Note {
+    const NAME: &'static str = "note";
+    type Context = bool;
+    type Output = u64;
+    fn apply(_: &mut Transaction<'_>, done: Completion<bool, u64>) -> Result<(), WorkError> {
+        match done.context {
+            true => Err(WorkError::non_retryable("no")),
+            false => Ok(()),
+        }
+    }
+}
