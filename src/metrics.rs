@@ -12,7 +12,7 @@
 //! | `workpool_retries_total` | counter | `pool` `fn` | failed attempts that another one was to follow |
 //! | `workpool_on_complete_failures_total` | counter | `pool` `fn` | runs of an `on_complete` that failed and became a work of its own; `fn` is the name of the `on_complete` |
 //! | `workpool_recovered_total` | counter | `pool` | attempts that were found without a worker, as after a crash |
-//! | `workpool_fenced_total` | counter | `pool` | turns that were refused since another loop reigns over the pool |
+//! | `workpool_fenced_total` | counter | `pool` | turns that were refused since their reign over the pool had ended |
 //! | `workpool_stale_reports_total` | counter | | reports of runs that do not count any more |
 //! | `workpool_running` | gauge | `pool` | attempts that occupy a slot |
 //! | `workpool_pending` | gauge | `pool` | works without an outcome, those that run included |
@@ -417,78 +417,5 @@ mod inner {
         }
         #[inline(always)]
         pub fn iteration(self, _: &PoolShared) {}
-    }
-}
-
-#[cfg(all(test, feature = "metrics"))]
-mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    use ::metrics::{
-        Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
-    };
-
-    use super::names::{FENCED, STALE_REPORTS};
-    use crate::clock::{Seams, SystemClock};
-    use crate::committer::{AdvanceError, Event};
-    use crate::config::{PoolConfig, Retention};
-    use crate::model::{Name, PoolId, WorkId};
-    use crate::registry::Registry;
-    use crate::shared::{PoolShared, Shared};
-    use crate::storage::StorageError;
-    use crate::telemetry;
-
-    /// Sums up one counter.
-    struct Sum(&'static str, Arc<AtomicU64>);
-
-    impl Sum {
-        /// How much the counter moves meanwhile.
-        fn of(name: &'static str, action: impl FnOnce()) -> u64 {
-            let sum = Sum(name, Arc::default());
-            ::metrics::with_local_recorder(&sum, action);
-            sum.1.load(Ordering::SeqCst)
-        }
-    }
-
-    impl Recorder for Sum {
-        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-        fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-            match key.name() == self.0 {
-                true => Counter::from_arc(self.1.clone()),
-                false => Counter::noop(),
-            }
-        }
-        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
-            Gauge::noop()
-        }
-        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
-            Histogram::noop()
-        }
-    }
-
-    #[test]
-    fn a_turn_that_is_refused_for_its_fence_is_counted() {
-        let name = Name::from_static("p");
-        let pool = PoolShared::new(PoolId(0), name, 0, PoolConfig::default().settings());
-        let failed =
-            |error: AdvanceError| Sum::of(FENCED, || telemetry::turn_failed(&pool, &error));
-        assert_eq!(failed(AdvanceError::Fenced), 1);
-        assert_eq!(failed(AdvanceError::Storage(StorageError::Conflict)), 0);
-    }
-
-    #[test]
-    fn a_report_of_a_run_that_does_not_count_is_counted() -> std::io::Result<()> {
-        let blocking = tokio::runtime::Builder::new_current_thread().build()?;
-        let seams = Seams::new(Arc::new(SystemClock::new()), None);
-        let (registry, data) = (Registry::default(), hashbrown::HashMap::new());
-        let blocking = blocking.handle().clone();
-        let shared = Arc::new(Shared::new(registry, data, seams, Retention::default(), blocking));
-        let event = Event::Stale { work_id: WorkId::from_uuid(uuid::Uuid::nil()), run: 1 };
-        let count = Sum::of(STALE_REPORTS, || telemetry::store_event(&shared, &event));
-        assert_eq!(count, 1);
-        Ok(())
     }
 }

@@ -204,7 +204,11 @@ pub(crate) fn claim_failed(pool: &PoolShared, error: &StorageError) {
     error!(target: TARGET, pool = %pool.name, %error, "claim failed");
 }
 
-pub(crate) fn stale_batch(pool: &PoolShared, turn: Turn) {
+/// An answer to a turn that the loop has given up: that was refused, or was committed before the pool was claimed anew.
+pub(crate) fn stale_batch(pool: &PoolShared, turn: Turn, refused: bool) {
+    if refused {
+        metrics::fenced(pool);
+    }
     debug!(target: TARGET, pool = %pool.name, turn = turn.number, "batch stale");
 }
 

@@ -4,9 +4,12 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use actix_workpool::model::Change;
+use actix_workpool::post::{Delivery, Letter};
 use actix_workpool::{ActionKey, PoolConfig, RetryBehavior, RuntimeBuilder, WorkError, Workpool};
 use common::*;
 use metrics::{
@@ -136,16 +139,14 @@ fn config() -> PoolConfig {
 /// `TASK` fails as often as its argument says, at most 10 times; 100 never ends, 200 asks to be run later once, and
 /// above that it takes so many milliseconds.
 fn functions(builder: RuntimeBuilder) -> RuntimeBuilder {
-    let snoozed = std::sync::atomic::AtomicBool::new(false);
+    let snoozed = AtomicBool::new(false);
     let snoozed = Arc::new(snoozed);
     builder.echo().on_complete::<Note>().action_fn(TASK, move |n, cx| {
         let snoozed = snoozed.clone();
         async move {
             match n {
                 100 => std::future::pending().await,
-                200 if !snoozed.swap(true, std::sync::atomic::Ordering::SeqCst) => {
-                    Err(WorkError::snooze(ms(5)))
-                }
+                200 if !snoozed.swap(true, Ordering::SeqCst) => Err(WorkError::snooze(ms(5))),
                 n if n <= 10 && u64::from(cx.attempt()) <= n => Err(WorkError::retryable("no")),
                 n if n > 200 => {
                     tokio::time::sleep(ms(n)).await;
@@ -297,6 +298,37 @@ fn what_a_crash_has_left_is_counted() {
         assert_eq!(storage.hits(), 1);
         assert_eq!(meter.last("workpool_recovered_total", "pool=p"), 1.0);
         runtime.shutdown(secs(0)).await;
+    });
+}
+
+#[test]
+fn what_arrives_too_late_or_twice_is_refused_and_counted() {
+    measured(async |meter| {
+        let late = Arc::new(AtomicBool::new(true));
+        let delivery = Delivery { after: secs(60), again: None };
+        let courier = Astray { letter: Letter::Turn, delivery, on: late.clone() };
+        let (runtime, pool) = start(functions(builder()).courier(courier), config()).await;
+        tokio::time::sleep(secs(1)).await;
+        late.store(false, Ordering::SeqCst);
+        // The first look of the loop is under way; it gives it up and claims the pool anew.
+        tokio::time::sleep(secs(50)).await;
+        run(&pool, 0).await;
+        assert_eq!(meter.last("workpool_fenced_total", "pool=p"), 0.0);
+        tokio::time::sleep(secs(10)).await;
+        assert_eq!(meter.last("workpool_fenced_total", "pool=p"), 1.0);
+        runtime.shutdown(secs(1)).await;
+    });
+    measured(async |meter| {
+        let delivery = Delivery { after: Duration::ZERO, again: Some(secs(1)) };
+        let on = Arc::new(AtomicBool::new(true));
+        let courier = Astray { letter: Letter::Report, delivery, on };
+        let (runtime, pool) = start(functions(builder()).courier(courier), config()).await;
+        run(&pool, 0).await;
+        assert_eq!(meter.last("workpool_stale_reports_total", ""), 0.0);
+        tokio::time::sleep(secs(2)).await;
+        assert_eq!(meter.last("workpool_stale_reports_total", ""), 1.0);
+        assert_eq!(pool.diagnostics().await.unwrap().report.completed, 1);
+        runtime.shutdown(secs(1)).await;
     });
 }
 

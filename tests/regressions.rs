@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use actix_workpool::model::{Change, PoolId, Segment, WorkId};
-use actix_workpool::post::{Courier, Delivery, Letter};
+use actix_workpool::post::{Delivery, Letter};
 use actix_workpool::storage::{Fsync, Memory, Opened, Storage, StorageError};
 use actix_workpool::{
     ActionContext, ActionKey, BlockingAction, CancelAnswer, Completion, EnqueueError, Failure,
@@ -1354,26 +1354,17 @@ fn every_page_of_a_cancel_all_is_synced_before_its_answer() {
     });
 }
 
-/// Carries everything at once but the answers to turns, which are late while it is told so.
-struct LateAnswers(Arc<AtomicBool>);
-
-impl Courier for LateAnswers {
-    fn take(&self, letter: Letter) -> Delivery {
-        let is_late = letter == Letter::Batch && self.0.load(Ordering::SeqCst);
-        let after = if is_late { secs(60) } else { Duration::ZERO };
-        Delivery { after, again: None }
-    }
-
-    fn loses_worker(&self, _: WorkId) -> bool {
-        false
-    }
+/// Answers to turns are late.
+fn late_answers(on: &Arc<AtomicBool>) -> Astray {
+    let delivery = Delivery { after: secs(60), again: None };
+    Astray { letter: Letter::Batch, delivery, on: on.clone() }
 }
 
 #[test]
 fn a_change_of_the_configuration_whose_turn_is_given_up_is_answered_by_what_the_tables_say() {
     run_paused(async {
         let late = Arc::new(AtomicBool::new(false));
-        let builder = builder().echo().courier(LateAnswers(late.clone()));
+        let builder = builder().echo().courier(late_answers(&late));
         let (runtime, pool) = start(builder, config()).await;
         late.store(true, Ordering::SeqCst);
         let asked = Instant::now();
@@ -1401,7 +1392,7 @@ fn a_kick_that_overtakes_the_answer_to_a_failed_turn_does_not_pass_for_its_recei
     run_paused(async {
         let late = Arc::new(AtomicBool::new(false));
         let storage = Faulty::new();
-        let builder = builder().storage(storage.clone()).echo().courier(LateAnswers(late.clone()));
+        let builder = builder().storage(storage.clone()).echo().courier(late_answers(&late));
         let (runtime, pool) = start(builder, config().max_parallelism(3)).await;
         storage.fail_next(Fault::Refused, configures);
         late.store(true, Ordering::SeqCst);

@@ -601,7 +601,8 @@ impl Handler<BatchReady> for MainActor {
         let BatchReady { turn, kick, batch } = ready;
         let iteration = metrics::Stopwatch::start();
         if (turn != self.state.fence() || self.claiming) && !planted!(BatchUnfenced) {
-            telemetry::stale_batch(&self.pool, turn);
+            let refused = matches!(batch, Err(AdvanceError::Fenced));
+            telemetry::stale_batch(&self.pool, turn, refused);
             return;
         }
         if let Some(source) = kick {

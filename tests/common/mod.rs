@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use actix_workpool::model::{Change, Segment};
+use actix_workpool::model::{Change, Segment, WorkId};
+use actix_workpool::post::{Courier, Delivery, Letter};
 #[cfg(all(feature = "redb", feature = "conformance"))]
 use actix_workpool::storage::Redb;
 use actix_workpool::storage::{Fsync, Memory, Opened, Storage, StorageError};
@@ -539,5 +540,25 @@ impl OnComplete for Note {
             true => Err(WorkError::non_retryable("no")),
             false => Ok(()),
         }
+    }
+}
+
+/// Carries everything at once, but letters of one kind as it says while it is on.
+pub struct Astray {
+    pub letter: Letter,
+    pub delivery: Delivery,
+    pub on: Arc<AtomicBool>,
+}
+
+impl Courier for Astray {
+    fn take(&self, letter: Letter) -> Delivery {
+        match letter == self.letter && self.on.load(Ordering::SeqCst) {
+            true => self.delivery,
+            false => Delivery::default(),
+        }
+    }
+
+    fn loses_worker(&self, _: WorkId) -> bool {
+        false
     }
 }
