@@ -541,12 +541,12 @@ fn many_failed_works_are_retried_once() {
             let path = format!("/api/works/retry?pool=p&function=fail&limit={limit}");
             ask(&dashboard, post(&path)).await.json()
         };
-        assert_eq!(retry(3).await, json!({ "done": 3, "more": true }));
+        assert_eq!(retry(3).await, json!({ "done": 3, "more": true, "next": null }));
         while pool.pending() > 0 {
             tokio::task::yield_now().await;
         }
         // Two that were not yet, and three that have failed again.
-        assert_eq!(retry(100).await, json!({ "done": 5, "more": false }));
+        assert_eq!(retry(100).await, json!({ "done": 5, "more": false, "next": null }));
         soon(runtime.shutdown(Duration::ZERO)).await;
     });
 }
@@ -926,17 +926,22 @@ fn many_works_are_canceled_or_run_by_pool_and_function() {
         let page = ask(&dashboard, get("/works/cancel?pool=p&function=echo")).await.text;
         assert!(page.contains("1000 or more") && page.contains("Yes, cancel them"), "{page}");
         let done = act("/api/works/cancel?pool=p&function=echo&limit=3").await;
-        assert_eq!(done, json!({ "done": 3, "more": true }));
+        assert_eq!(done, json!({ "done": 3, "more": true, "next": null }));
         let done = act("/api/works/cancel?pool=p&function=echo").await;
-        assert_eq!(done, json!({ "done": 1000, "more": true }));
+        assert_eq!((&done["done"], &done["more"]), (&json!(1000), &json!(true)));
+        let on = format!("limit=1&cursor={}", done["next"].as_str().expect("a cursor"));
+        let done = act(&format!("/api/works/cancel?pool=p&function=echo&{on}")).await;
+        assert_eq!((&done["done"], &done["more"]), (&json!(1), &json!(true)));
+        let refused = ask(&dashboard, post("/api/works/cancel?pool=p&cursor=x")).await;
+        assert_eq!((refused.status.as_u16(), refused.code().as_str()), (400, "invalid_value"));
         let form = |path: &str, body: &'static str| {
             post(path).insert_header(("content-type", FORM)).set_payload(body)
         };
         let answer = ask(&dashboard, form("/works/cancel", "pool=p&function=echo")).await;
-        let back = "cancel?pool=p&function=echo&done=200";
+        let back = "cancel?pool=p&function=echo&done=199";
         assert_eq!((answer.status.as_u16(), answer.header("location")), (303, back));
         let page = ask(&dashboard, get(&format!("/works/{back}"))).await.text;
-        assert!(page.contains("200 were canceled.") && !page.contains("method=\"post\""), "{page}");
+        assert!(page.contains("199 were canceled.") && !page.contains("method=\"post\""), "{page}");
         assert_eq!(act("/api/works/cancel?pool=p&function=echo").await["done"], 0);
         assert!(!hanging.status().await.unwrap().is_final(), "it is of another function");
         assert_eq!(other.pending(), 3, "they are of another pool");
@@ -945,9 +950,12 @@ fn many_works_are_canceled_or_run_by_pool_and_function() {
         batch(&pool, 1_100, Duration::ZERO).await;
         batch(&pool, 4, HOUR).await;
         let done = act("/api/works/run?function=echo").await;
-        assert_eq!(done, json!({ "done": 7, "more": false }));
+        assert_eq!(done, json!({ "done": 7, "more": false, "next": null }));
         other.idle().await.unwrap();
-        assert_eq!(act("/api/works/run?pool=p&limit=1").await, json!({ "done": 1, "more": false }));
+        assert_eq!(
+            act("/api/works/run?pool=p&limit=1").await,
+            json!({ "done": 1, "more": false, "next": null })
+        );
         let page = ask(&dashboard, get("/works/run?pool=p")).await.text;
         assert!(page.contains("There is nothing to do."), "{page}");
         let page = ask(&dashboard, get("/works?state=pending&pool=p")).await.text;

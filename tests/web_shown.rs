@@ -124,8 +124,9 @@ fn who_does_not_read_what_is_told_is_told_no_more_and_loses_his_place() {
         assert_eq!(call_service(&app, listen()).await.status(), 503);
         let _ = timeout(secs(30), change(&pool)).await;
         // All places are free, though nobody has gone.
+        let mut listening = Vec::new();
         for _ in 0..32 {
-            body_of(call_service(&app, listen()).await);
+            listening.push(body_of(call_service(&app, listen()).await));
         }
         for body in &mut sleeping {
             let mut told = 0;

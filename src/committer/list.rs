@@ -30,6 +30,9 @@ const LOOKED_AT_PER_MS: usize = 50;
 /// What a page takes whatever is on it, in works that are looked at.
 const FOR_THE_PAGE: usize = 100;
 
+/// To put so many of those that run in the order of their starts is as good as one work.
+const ORDERED_PER_WORK: usize = 50;
+
 /// And so many bytes that are read with them are as good as one work more.
 const BYTES_PER_WORK: usize = 4 << 10;
 
@@ -41,6 +44,8 @@ const LATELY: Duration = Duration::from_millis(10);
 struct Cost {
     works: usize,
     bytes: usize,
+    /// How many of those that run were gone through for their order.
+    ordered: usize,
 }
 
 impl Cost {
@@ -98,7 +103,8 @@ impl Committer {
         if self.clock.since(self.last_business) > LATELY {
             return Duration::ZERO;
         }
-        let looked_at = FOR_THE_PAGE + cost.works + cost.bytes / BYTES_PER_WORK;
+        let read = cost.works + cost.bytes / BYTES_PER_WORK;
+        let looked_at = FOR_THE_PAGE + read + cost.ordered / ORDERED_PER_WORK;
         Duration::from_millis((looked_at / LOOKED_AT_PER_MS) as u64)
     }
 
@@ -182,6 +188,7 @@ impl Committer {
             Some(None) => return Ok(WorkPage { works, next: None }),
         };
         let wanted = filter.function.as_ref().map_or(filter.limit, |_| MOST_LOOKED_AT);
+        cost.ordered = self.running();
         // One more tells whether this is the end.
         let mut places = self.storage.running_places(pool, after, wanted + 1)?;
         let goes_on = places.len() > wanted;
@@ -268,6 +275,11 @@ impl Committer {
         });
         let ids = named.map(|(id, _)| id);
         ids.filter(|id| self.shared.pool_by_id(*id).is_none_or(|pool| pool.pending() > 0)).collect()
+    }
+
+    /// How many attempts run.
+    fn running(&self) -> usize {
+        self.shared.pools().iter().map(|pool| pool.gauge.running() as usize).sum()
     }
 
     fn pool_named(&self, name: &str) -> Option<PoolId> {

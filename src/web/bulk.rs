@@ -14,7 +14,7 @@ use super::dashboard::{Dashboard, demand, in_time};
 use super::error::ApiError;
 use crate::board::WorkStatus;
 use crate::engine::arrivals::{CancelAnswer, RetryAnswer, RunNowAnswer};
-use crate::error::PoolError;
+use crate::error::{ConfigError, PoolError};
 use crate::list::{Cursor, ListedWork, OutcomeKind, Place, WorkFilter};
 use crate::model::{Key, WorkId};
 use crate::pool::Workpool;
@@ -67,6 +67,8 @@ pub(super) struct Bulk {
     /// How many at most.
     #[param(schema_with = super::openapi::most_asked)]
     pub limit: String,
+    /// Where to begin: the `next` of an answer before.
+    pub cursor: String,
 }
 
 impl Bulk {
@@ -84,6 +86,8 @@ pub(super) struct Found {
     pub works: Vec<WorkId>,
     /// Whether there are more, or may be: not all were looked at.
     pub more: bool,
+    /// Where to go on then, if not at the front.
+    pub next: Option<Cursor>,
 }
 
 /// What was done.
@@ -91,8 +95,10 @@ pub(super) struct Found {
 pub(super) struct Done {
     /// To how many works.
     pub done: usize,
-    /// Whether there are more, or may be.
+    /// Whether there are more, or may be: not all were looked at.
     pub more: bool,
+    /// The `cursor` for those, if they are not looked for from the front.
+    pub next: Option<Cursor>,
 }
 
 #[utoipa::path(
@@ -146,7 +152,7 @@ pub(super) async fn act(
     action: BulkAction,
     bulk: &Bulk,
 ) -> Result<Done, ApiError> {
-    let Found { works, more } = find(board, action, bulk, TO_DO).await?;
+    let Found { works, more, next } = find(board, action, bulk, TO_DO).await?;
     let mut done = 0;
     let acted: Result<(), ApiError> = async {
         for some in works.chunks(AT_ONCE) {
@@ -175,7 +181,7 @@ pub(super) async fn act(
     .await;
     board.changed();
     match acted {
-        Ok(()) => Ok(Done { done, more }),
+        Ok(()) => Ok(Done { done, more, next }),
         Err(error) => {
             let message = format!("{}; {done} works were done before", error.message);
             Err(ApiError::new(error.status, error.code, message))
@@ -224,7 +230,9 @@ pub(super) async fn find(
         ));
     }
     let limit = bulk.limit()?;
+    let invalid = |error: ConfigError| ApiError::invalid(error.to_string());
     let mut next = match action {
+        _ if !bulk.cursor.is_empty() => Some(bulk.cursor.parse().map_err(invalid)?),
         BulkAction::Cancel | BulkAction::Retry => None,
         // What is due already has no wait that could end, and stands in front.
         BulkAction::Run => {
@@ -246,8 +254,9 @@ pub(super) async fn find(
         if !bulk.function.is_empty() {
             filter = filter.function(&bulk.function);
         }
+        let begin = next;
         if let Some(next) = next {
-            filter = filter.after(next).map_err(|error| ApiError::invalid(error.to_string()))?;
+            filter = filter.after(next).map_err(invalid)?;
         }
         let page = board.list(filter).await?;
         let some = page.works.iter().filter(|work| takes(action, work));
@@ -259,12 +268,12 @@ pub(super) async fn find(
         let room = limit - works.len();
         works.extend(some.iter().take(room));
         if some.len() > room {
-            return Ok(Found { works, more: true });
+            return Ok(Found { works, more: true, next: begin });
         }
         next = page.next;
         let more = next.is_some();
         if !more || begun.elapsed() >= patience {
-            return Ok(Found { works, more });
+            return Ok(Found { works, more, next });
         }
     }
 }

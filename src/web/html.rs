@@ -7,7 +7,7 @@ use std::time::Duration;
 use maud::{DOCTYPE, Markup, html};
 
 use super::api::Filter;
-use super::bulk::{Bulk, BulkAction, Found};
+use super::bulk::{self, Bulk, BulkAction, Found};
 use super::error::ApiError;
 use super::view::{
     AttemptView, Big, ConfigView, ErrorView, LatelyView, Overview, PageView, PoolConfigView,
@@ -269,15 +269,16 @@ pub(super) fn bulk(action: BulkAction, found: &Found, bulk: &Bulk, done: Option<
         dl {
             dt { "Pool" } dd { (if bulk.pool.is_empty() { "any" } else { &bulk.pool }) }
             dt { "Function" } dd { (if bulk.function.is_empty() { "any" } else { &bulk.function }) }
-            dt { (state) } dd { (count) }
+            dt { (state) } dd { (count) @if !bulk.cursor.is_empty() { ", behind those looked at before" } }
         }
-        @if found.works.is_empty() {
+        @if found.works.is_empty() && !found.more {
             p.soft { "There is nothing to do." }
         } @else {
-            @if found.more { p { "At most " (found.works.len()) " are taken at once." } }
+            @if found.more { p { "Not all were looked at. At most " (bulk::MOST) " are taken at once." } }
             form.controls method="post" action=(action.as_str()) {
                 input type="hidden" name="pool" value=(bulk.pool);
                 input type="hidden" name="function" value=(bulk.function);
+                input type="hidden" name="cursor" value=(bulk.cursor);
                 button.danger[action == BulkAction::Cancel] { (sure) }
             }
         }
@@ -425,7 +426,9 @@ pub(super) fn works(page: &PageView, filter: &Filter, now: Segment, may: Permiss
             }
         }
         div #live data-poll {
-            @if page.works.is_empty() { p.soft { "Nothing here." } } @else {
+            @if page.works.is_empty() {
+                p.soft { (if page.next.is_some() { "None among those looked at." } else { "Nothing here." }) }
+            } @else {
                 div.scroll { table {
                     thead { tr {
                         th scope="col" { "Work" } th scope="col" { "Function" }
@@ -776,6 +779,19 @@ mod tests {
         let line = line.into_string();
         assert!(line.contains("d=\"M1 21.0h0L3 1.0M7 11.0h0\""), "{line}");
         assert!(sparkline("x", &[("main", vec![None])]).into_string().is_empty());
+    }
+
+    #[test]
+    fn what_was_not_looked_at_is_not_said_to_be_none() {
+        let of = |more| {
+            let found = Found { works: Vec::new(), more, next: None };
+            bulk(BulkAction::Cancel, &found, &Bulk::default(), None).into_string()
+        };
+        assert!(
+            of(false).contains("nothing to do") && !of(false).contains("<form class=\"controls\"")
+        );
+        assert!(of(true).contains("0 or more") && of(true).contains("<form class=\"controls\""));
+        assert!(of(true).contains("At most 1000 are taken") && !of(true).contains("nothing to do"));
     }
 
     #[test]

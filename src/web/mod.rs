@@ -45,8 +45,8 @@
 //! | `GET api/openapi.json` | all of this as an OpenAPI 3.1 document; `docs/openapi.json` is a copy |
 //! | `GET healthz` | whether the store answers; open to everybody, and says nothing else |
 //!
-//! The store is asked for one page at a time, and then left to the pools for a moment if they want it: however often
-//! somebody looks, they go on at their pace. Where it does not answer for five seconds, the answer is 503 `timed_out`.
+//! The store is asked for one list at a time, and for one explanation, and then left to the pools for a moment: however
+//! often somebody looks, they go on at their pace. Where it does not answer for five seconds, the answer is 503 `timed_out`.
 //!
 //! A method that a path does not take is answered with 405 and `Allow`; `HEAD` is taken wherever `GET` is. Below `api/`, and for
 //! `healthz`, errors are JSON; elsewhere they are pages.

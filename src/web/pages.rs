@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Permission;
 use super::api::{self, Board, Body, Change, Filter};
-use super::bulk::{self, Bulk, BulkAction};
+use super::bulk::{self, Bulk, BulkAction, Done};
 use super::dashboard::{Dashboard, demand, permissions};
 use super::error::ApiError;
 use super::html;
@@ -71,8 +71,8 @@ async fn confirm(
     action: BulkAction,
 ) -> Result<Markup, ApiError> {
     demand(request, action.permission())?;
-    let Confirm { pool, function, done } = api::query(request.query_string())?;
-    let bulk = Bulk { pool, function, ..Bulk::default() };
+    let Confirm { pool, function, cursor, done } = api::query(request.query_string())?;
+    let bulk = Bulk { pool, function, cursor, ..Bulk::default() };
     let found = bulk::find(board, action, &bulk, bulk::TO_SAY).await?;
     Ok(html::bulk(action, &found, &bulk, done))
 }
@@ -84,6 +84,8 @@ struct Confirm {
     pool: String,
     #[serde(default)]
     function: String,
+    #[serde(default)]
+    cursor: String,
     /// To how many works it was just done.
     done: Option<usize>,
 }
@@ -109,9 +111,10 @@ async fn act_on_many(
     let done: Result<String, ApiError> = async {
         demand(request, action.permission())?;
         let bulk: Bulk = form(request, body)?;
-        let done = bulk::act(board, action, &bulk).await?.done;
+        let Done { done, next, .. } = bulk::act(board, action, &bulk).await?;
         let (pool, function) = (html::encoded(&bulk.pool), html::encoded(&bulk.function));
-        Ok(format!("{}?pool={pool}&function={function}&done={done}", action.as_str()))
+        let cursor = next.map(|next| format!("&cursor={next}")).unwrap_or_default();
+        Ok(format!("{}?pool={pool}&function={function}{cursor}&done={done}", action.as_str()))
     }
     .await;
     match done {

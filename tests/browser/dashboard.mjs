@@ -256,9 +256,10 @@ test("when all places of those who listen are taken the pages ask now and then",
   const headers = { authorization: `Basic ${btoa(`admin:${PASSWORDS.admin}`)}` };
   const gone = new AbortController();
   const listen = () => fetch(`${service}/workpool/api/events`, { headers, signal: gone.signal });
-  let places = 0;
-  while ((await listen()).status === 200) places += 1;
-  assert(places > 0 && places <= 32, `${places}`);
+  const held = [];
+  let answer;
+  while ((answer = await listen()).status === 200) held.push(answer);
+  assert(held.length > 0 && held.length <= 32, `${held.length}`);
   const page = await look(undefined, { refused: [503] });
   const answered = page.waitForResponse("**/api/events");
   await go(page, "");
@@ -267,15 +268,13 @@ test("when all places of those who listen are taken the pages ask now and then",
   gone.abort();
   // Those who have gone leave their places to others; a page that somebody comes back to listens again.
   const until = Date.now() + STEP_MS;
-  const probe = new AbortController();
-  while ((await fetch(`${service}/workpool/api/events`, { headers, signal: probe.signal })).status !== 200) {
+  for (let status = 503; status !== 200;) {
     assert(Date.now() < until, "no place is free again");
+    const listens = page.waitForResponse("**/api/events");
+    await setHidden(page, true);
+    await setHidden(page, false);
+    status = (await listens).status();
   }
-  probe.abort();
-  const listens = page.waitForResponse((answer) => answer.url().endsWith("/api/events") && answer.status() === 200);
-  await setHidden(page, true);
-  await setHidden(page, false);
-  await listens;
   await leave(page);
 });
 

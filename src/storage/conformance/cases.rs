@@ -327,7 +327,7 @@ fn running(case: &mut Case<'_>) {
     // Of those that started together the lower id comes first.
     case.start_at(2, &[again.clone(), early.clone(), ends.clone()]);
     case.start_at(1, one(first));
-    // What has ended and was not handled yet occupies its slot; what will be tried again does not.
+    // What has ended and was not handled yet occupies its slot; what waits for its retry does not.
     case.finish(one(early), 6, Retry::No);
     let completion = Some(case.finish(one(ends), 6, Retry::At(at(9)))[0]);
     let (work_id, pool, key) = (ends.1.work_id, case.pool, case.key(9));

@@ -5,6 +5,7 @@
   const events = new URL("../api/events", document.currentScript.src);
   const region = () => document.getElementById("live");
   let source = null;
+  let again = null;
   let streaming = false;
   let busy = false;
   let last = 0;
@@ -45,6 +46,7 @@
   };
 
   const listen = () => {
+    clearTimeout(again);
     if (source || document.hidden) return;
     source = new EventSource(events);
     source.addEventListener("open", () => { streaming = true; });
@@ -54,13 +56,14 @@
       // The browser tries again by itself, unless it was refused.
       if (source?.readyState === EventSource.CLOSED) {
         source = null;
-        setTimeout(listen, 30000);
+        again = setTimeout(listen, 30000);
       }
     });
   };
 
   // A page that nobody sees takes no place from one that is looked at, and none of the few connections of its browser.
   const rest = () => {
+    clearTimeout(again);
     source?.close();
     source = null;
     streaming = false;
