@@ -194,9 +194,6 @@ pub(crate) fn stalled(pool: &PoolShared, stalled: Duration) {
 }
 
 pub(crate) fn turn_failed(pool: &PoolShared, error: &AdvanceError) {
-    if *error == AdvanceError::Fenced {
-        metrics::fenced(pool);
-    }
     error!(target: TARGET, pool = %pool.name, ?error, "turn failed");
 }
 
@@ -205,10 +202,7 @@ pub(crate) fn claim_failed(pool: &PoolShared, error: &StorageError) {
 }
 
 /// An answer to a turn that the loop has given up: that was refused, or was committed before the pool was claimed anew.
-pub(crate) fn stale_batch(pool: &PoolShared, turn: Turn, refused: bool) {
-    if refused {
-        metrics::fenced(pool);
-    }
+pub(crate) fn stale_batch(pool: &PoolShared, turn: Turn) {
     debug!(target: TARGET, pool = %pool.name, turn = turn.number, "batch stale");
 }
 

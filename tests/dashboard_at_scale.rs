@@ -1,7 +1,7 @@
 //! The dashboard over a million works: each page is there at once, and the pools do not notice who looks.
 //!
 //! In a debug build there are fewer works and more patience. What counts is
-//! `cargo test --release --all-features --test dashboard_at_scale -- --nocapture`.
+//! `cargo test --release --features actix-web --test dashboard_at_scale -- --nocapture`.
 #![cfg(all(feature = "actix-web", feature = "redb"))]
 
 mod common;

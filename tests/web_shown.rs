@@ -11,8 +11,8 @@ use actix_web::App;
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::ServiceResponse;
 use actix_web::test::{TestRequest, call_service, init_service, read_body};
-use actix_workpool::web::{insecure_allow_all, workpool_dashboard};
-use actix_workpool::{PoolConfig, RuntimeBuilder, Workpool};
+use actix_workpool::web::{Dashboard, insecure_allow_all, workpool_dashboard};
+use actix_workpool::{PoolConfig, Runtime, Workpool};
 use common::{ECHO, Note, WithEcho, builder, run_paused, run_real, secs, settle, soon, start};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
@@ -21,18 +21,28 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// Four times a second.
 const TICK: Duration = Duration::from_millis(250);
 
-fn functions() -> RuntimeBuilder {
-    builder().echo().on_complete::<Note>()
+async fn open() -> (Runtime, Workpool, Dashboard) {
+    let builder = builder().echo().on_complete::<Note>();
+    let (runtime, pool) = start(builder, PoolConfig::default()).await;
+    let dashboard = workpool_dashboard(runtime.clone(), insecure_allow_all());
+    (runtime, pool, dashboard)
+}
+
+async fn get(dashboard: &Dashboard, path: &str) -> ServiceResponse {
+    let app = init_service(App::new().service(dashboard.scope("/w"))).await;
+    call_service(&app, TestRequest::get().uri(path).to_request()).await
+}
+
+async fn listen(dashboard: &Dashboard) -> ServiceResponse {
+    get(dashboard, "/w/api/events").await
 }
 
 #[test]
 fn what_becomes_of_an_on_complete_is_shown() {
     run_real(async {
-        let (runtime, pool) = start(functions(), PoolConfig::default()).await;
-        let dashboard = workpool_dashboard(runtime.clone(), insecure_allow_all());
-        let app = init_service(App::new().service(dashboard.scope("/w"))).await;
+        let (runtime, pool, dashboard) = open().await;
         let text = async |path: String| {
-            let answer = call_service(&app, TestRequest::get().uri(&path).to_request()).await;
+            let answer = get(&dashboard, &path).await;
             String::from_utf8(read_body(answer).await.to_vec()).unwrap()
         };
         for (after, fails, state, said) in [
@@ -86,11 +96,8 @@ async fn change(pool: &Workpool) {
 #[test]
 fn events_come_four_times_a_second_at_most() {
     run_paused(async {
-        let (runtime, pool) = start(functions(), PoolConfig::default()).await;
-        let dashboard = workpool_dashboard(runtime.clone(), insecure_allow_all());
-        let app = init_service(App::new().service(dashboard.scope("/w"))).await;
-        let listen = || TestRequest::get().uri("/w/api/events").to_request();
-        let mut body = body_of(call_service(&app, listen()).await);
+        let (runtime, pool, dashboard) = open().await;
+        let mut body = body_of(listen(&dashboard).await);
         let mut times = Vec::new();
         let listened = async {
             while times.len() < 40 {
@@ -113,20 +120,17 @@ fn events_come_four_times_a_second_at_most() {
 #[test]
 fn who_does_not_read_what_is_told_is_told_no_more_and_loses_his_place() {
     run_paused(async {
-        let (runtime, pool) = start(functions(), PoolConfig::default()).await;
-        let dashboard = workpool_dashboard(runtime.clone(), insecure_allow_all());
-        let app = init_service(App::new().service(dashboard.scope("/w"))).await;
-        let listen = || TestRequest::get().uri("/w/api/events").to_request();
+        let (runtime, pool, dashboard) = open().await;
         let mut sleeping = Vec::new();
         for _ in 0..32 {
-            sleeping.push(body_of(call_service(&app, listen()).await));
+            sleeping.push(body_of(listen(&dashboard).await));
         }
-        assert_eq!(call_service(&app, listen()).await.status(), 503);
+        assert_eq!(listen(&dashboard).await.status(), 503);
         let _ = timeout(secs(30), change(&pool)).await;
         // All places are free, though nobody has gone.
         let mut listening = Vec::new();
         for _ in 0..32 {
-            listening.push(body_of(call_service(&app, listen()).await));
+            listening.push(body_of(listen(&dashboard).await));
         }
         for body in &mut sleeping {
             let mut told = 0;

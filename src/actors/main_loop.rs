@@ -529,10 +529,12 @@ impl MainActor {
             }
             Ok(Err(error)) => {
                 telemetry::claim_failed(&main.pool, &error);
-                let broken = matches!(error, StorageError::Poisoned(_));
-                let in_doubt = main.in_doubt.extract_if(.., |_| broken).map(|(reply, _)| reply);
-                let in_doubt = in_doubt.collect();
-                main.refuse_configures(in_doubt, &error);
+                let never_known = match error {
+                    StorageError::Poisoned(_) => std::mem::take(&mut main.in_doubt),
+                    _ => Vec::new(),
+                };
+                let never_known = never_known.into_iter().map(|(reply, _)| reply).collect();
+                main.refuse_configures(never_known, &error);
                 // With a storage that stays broken there is nothing left to wait for.
                 if let Some(reply) = main.draining.take() {
                     let _ = reply.send(main.drained);
@@ -600,9 +602,11 @@ impl Handler<BatchReady> for MainActor {
     fn handle(&mut self, ready: BatchReady, ctx: &mut Self::Context) {
         let BatchReady { turn, kick, batch } = ready;
         let iteration = metrics::Stopwatch::start();
+        if let Err(AdvanceError::Fenced) = batch {
+            metrics::fenced(&self.pool);
+        }
         if (turn != self.state.fence() || self.claiming) && !planted!(BatchUnfenced) {
-            let refused = matches!(batch, Err(AdvanceError::Fenced));
-            telemetry::stale_batch(&self.pool, turn, refused);
+            telemetry::stale_batch(&self.pool, turn);
             return;
         }
         if let Some(source) = kick {

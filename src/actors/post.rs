@@ -109,15 +109,18 @@ where
         return to.do_send(message);
     }
     let to = to.downgrade();
-    actix::spawn(async move {
-        let later = [(Some(after), Some(message)), (again, copy)];
-        for (wait, message) in later {
-            let (Some(wait), Some(message)) = (wait, message) else { return };
-            if !wait.is_zero() {
-                tokio::time::sleep(wait).await;
-            }
-            let Some(to) = to.upgrade() else { return };
+    let arrive = async move |wait: std::time::Duration, message| {
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+        if let Some(to) = to.upgrade() {
             to.do_send(message);
+        }
+    };
+    actix::spawn(async move {
+        arrive(after, message).await;
+        if let Some((wait, copy)) = again.zip(copy) {
+            arrive(wait, copy).await;
         }
     });
 }

@@ -68,10 +68,6 @@ impl Cost {
     }
 }
 
-fn bytes_of_work(work: &WorkFact) -> usize {
-    work.spec.bytes() + work.history.bytes()
-}
-
 fn bytes_of(row: &Finished) -> usize {
     let outcome = match &row.outcome {
         Outcome::Success(output) => output.len(),
@@ -121,25 +117,39 @@ impl Committer {
             let step = cost.next_step(filter.function.as_ref().map_or(left, |_| LONGEST_STEP));
             let rows = self.next_starts(&pools, after, step)?;
             let is_end = rows.len() < step;
-            let ids: Vec<_> = rows.iter().map(|(_, work_id)| *work_id).collect();
-            let mut facts = rows.iter().zip(self.storage.facts(&ids)?);
-            while works.len() < filter.limit
-                && let Some(((key, _), work)) = facts.next()
-            {
-                after = Some(*key);
-                cost.add(work.as_ref().map_or(0, bytes_of_work));
-                let Some(work) = work.filter(|work| filter.takes_function(work.spec.function))
-                else {
-                    continue;
-                };
-                works.push(self.listed(&work, status_of(&work)));
-            }
-            if is_end && facts.next().is_none() {
+            let seen =
+                self.look_at(filter, &rows, |_, _, work| status_of(work), &mut works, cost)?;
+            after = rows[..seen].last().map(|(key, _)| *key).or(after);
+            if is_end && seen == rows.len() {
                 return Ok(WorkPage { works, next: None });
             }
         }
         let next = after.map(|key| Cursor(Place::Pending(key)));
         Ok(WorkPage { works, next })
+    }
+
+    /// Adds to a page those of these works that its filter takes, while there is room. Says how many were looked at.
+    fn look_at<P>(
+        &mut self,
+        filter: &WorkFilter,
+        rows: &[(P, WorkId)],
+        status: impl Fn(&Committer, &(P, WorkId), &WorkFact) -> WorkStatus,
+        works: &mut Vec<ListedWork>,
+        cost: &mut Cost,
+    ) -> Result<usize, StorageError> {
+        let ids: Vec<_> = rows.iter().map(|(_, work_id)| *work_id).collect();
+        let mut seen = 0;
+        for (row, work) in rows.iter().zip(self.storage.facts(&ids)?) {
+            if works.len() == filter.limit {
+                break;
+            }
+            seen += 1;
+            cost.add(work.as_ref().map_or(0, |work| work.spec.bytes() + work.history.bytes()));
+            if let Some(work) = work.filter(|work| filter.takes_function(work.spec.function)) {
+                works.push(self.listed(&work, status(self, row, &work)));
+            }
+        }
+        Ok(seen)
     }
 
     /// The next works of several pools, in the order of their keys, which no two pools have in common.
@@ -193,29 +203,18 @@ impl Committer {
         let mut places = self.storage.running_places(pool, after, wanted + 1)?;
         let goes_on = places.len() > wanted;
         places.truncate(wanted);
+        let status =
+            |it: &Committer, (started, work_id): &_, work: &WorkFact| WorkStatus::Running {
+                previous_attempts: work.attempts,
+                started: *started,
+                progress: it.shared.board.progress_of(*work_id),
+            };
         let mut seen = 0;
         while seen < places.len() && works.len() < filter.limit && !cost.is_enough() {
             let left = filter.limit - works.len();
             let step = cost.next_step(filter.function.as_ref().map_or(left, |_| LONGEST_STEP));
             let step = &places[seen..places.len().min(seen + step)];
-            let ids: Vec<_> = step.iter().map(|(_, work_id)| *work_id).collect();
-            for ((started, work_id), work) in step.iter().zip(self.storage.facts(&ids)?) {
-                if works.len() == filter.limit {
-                    break;
-                }
-                seen += 1;
-                cost.add(work.as_ref().map_or(0, bytes_of_work));
-                let Some(work) = work.filter(|work| filter.takes_function(work.spec.function))
-                else {
-                    continue;
-                };
-                let status = WorkStatus::Running {
-                    previous_attempts: work.attempts,
-                    started: *started,
-                    progress: self.shared.board.progress_of(*work_id),
-                };
-                works.push(self.listed(&work, status));
-            }
+            seen += self.look_at(filter, step, status, &mut works, cost)?;
         }
         let goes_on = goes_on || seen < places.len();
         let last = places[..seen].last().filter(|_| goes_on);

@@ -29,9 +29,7 @@ impl Committer {
     ) -> Result<(), StorageError> {
         let spec = &attempt.spec;
         let fact = group.facts.get(&spec.work_id).and_then(Option::as_ref);
-        let counts = fact.is_some_and(|work| {
-            work.running.is_some() && work.runs == attempt.run && work.pending_completion.is_none()
-        });
+        let counts = fact.is_some_and(|work| work.awaits_report_of(attempt.run));
         if !counts && !planted!(MutationTwice) {
             group.settled.events.push(Event::Stale { work_id: spec.work_id, run: attempt.run });
             return Ok(());

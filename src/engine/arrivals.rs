@@ -174,8 +174,7 @@ pub fn attempt_finished(
     cx: ArrivalCx,
 ) -> Arrival<FinishAnswer> {
     let counts = fact.filter(|work| {
-        let is_run = work.runs == report.run || planted!(RunUnchecked);
-        work.running.is_some() && is_run && work.pending_completion.is_none()
+        work.awaits_report_of(if planted!(RunUnchecked) { work.runs } else { report.run })
     });
     let Some(work) = counts else {
         return Arrival { change: None, answer: FinishAnswer::Stale };

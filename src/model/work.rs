@@ -362,6 +362,12 @@ impl WorkFact {
         self.canceled || self.pending_cancelation.is_some()
     }
 
+    /// Whether it runs, for the time of that number, and nothing was reported of it.
+    #[must_use]
+    pub fn awaits_report_of(&self, run: RunNumber) -> bool {
+        self.running.is_some() && self.runs == run && self.pending_completion.is_none()
+    }
+
     /// When it is due, if it waits for that; not while it waits for its function to be registered.
     #[must_use]
     pub fn due(&self) -> Option<Segment> {

@@ -549,8 +549,7 @@ impl World {
 
     /// From then on the pool is expected to be quick.
     pub fn quick_from(&self) -> Micros {
-        let late = if self.arrived > 0 { self.arrived + RECOVERS } else { 0 };
-        self.disturbed.max(late)
+        self.disturbed.max(self.arrived + RECOVERS)
     }
 
     /// How long after that moment the last letter that is late has arrived or will.
