@@ -40,11 +40,11 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// Whether that bug of [`planted`] is switched on.
+/// Whether that bug of [`testing::planted`] is switched on.
 #[cfg(feature = "planted")]
 macro_rules! planted {
     ($bug:ident) => {
-        crate::planted::is(crate::planted::Bug::$bug)
+        crate::testing::planted::is(crate::testing::planted::Bug::$bug)
     };
 }
 #[cfg(not(feature = "planted"))]
@@ -55,69 +55,45 @@ macro_rules! planted {
 }
 
 mod actors;
-mod board;
-mod clock;
-mod committer;
-mod config;
-mod context;
-#[doc(hidden)]
-pub mod doctest;
+mod client;
 #[doc(hidden)]
 pub mod engine;
-mod enqueue;
-mod error;
-mod explain;
-mod figures;
-mod function;
-mod handle;
-mod list;
-#[cfg(feature = "metrics")]
-pub mod metrics;
-#[cfg(not(feature = "metrics"))]
-mod metrics;
+mod functions;
 pub mod model;
-#[cfg(feature = "planted")]
-#[doc(hidden)]
-pub mod planted;
-mod pool;
-mod registry;
+mod observe;
+#[cfg(feature = "ops")]
+mod ops;
+mod protocol;
 mod runtime;
 mod shared;
 pub mod storage;
-mod sync;
-pub mod telemetry;
-#[cfg(all(test, shuttle))]
-mod threads;
-mod transaction;
+mod store;
+pub mod testing;
 #[cfg(feature = "actix-web")]
 pub mod web;
 
 pub use actors::Recipient;
-#[cfg(feature = "conformance")]
-#[doc(hidden)]
-pub use actors::post;
-pub use board::{Progress, WorkStatus};
-pub use clock::{Clock, SystemClock};
-pub use config::{
-    LogLevel, MAX_DELAY, MAX_PARALLELISM, MAX_PAYLOAD_BYTES, PoolConfig, Retention, Settings,
+pub use client::{
+    ActionKey, Batch, Call, Diagnostics, Enqueue, EnqueueError, Function, JoinError, OneWork,
+    PoolError, QueryError, RunningWork, Watch, WorkBatch, WorkHandle, Workpool, kind,
 };
-pub use context::ActionContext;
 pub use engine::arrivals::{CancelAnswer, RetryAnswer, RunNowAnswer};
-pub use enqueue::{Batch, Enqueue, OneWork};
-pub use error::{
-    ConfigError, EnqueueError, JoinError, PoolError, QueryError, StartError, WorkError,
+pub use engine::{Ahead, Basis, Expected, Explanation, Why};
+pub use functions::{
+    Action, ActionContext, BlockingAction, Completed, Completion, CompletionResult, Mutation,
+    OnComplete, Query, Reader, Transaction, TransactionError, TransactionPool, WorkError,
 };
-pub use explain::{Ahead, Basis, Expected, Explanation, Why};
-pub use function::{
-    Action, ActionKey, BlockingAction, Call, Completed, Completion, CompletionResult, Function,
-    Mutation, OnComplete, Query, RetryPolicy, kind,
-};
-pub use handle::{Watch, WorkBatch, WorkHandle};
-pub use list::{Cursor, ListedWork, OutcomeKind, WorkFilter, WorkPage};
 pub use model::{
-    FailedAttempt, Failure, FailureKind, Finished, FinishedDetails, FunctionKind, History, Name,
-    Outcome, Payload, PoolId, Report, RetryBehavior, RunStatus, Segment, TableKey, WorkId,
+    ConfigError, Cursor, FailedAttempt, Failure, FailureKind, Finished, FinishedDetails,
+    FunctionKind, History, ListedWork, LogLevel, MAX_DELAY, MAX_PARALLELISM, MAX_PAYLOAD_BYTES,
+    Name, Outcome, OutcomeKind, Payload, PoolConfig, PoolId, Progress, Report, Retention,
+    RetryBehavior, RetryPolicy, RunStatus, Segment, Settings, TableKey, WorkFilter, WorkId,
+    WorkPage, WorkStatus,
 };
-pub use pool::{Diagnostics, RunningWork, Workpool};
-pub use runtime::{Runtime, RuntimeBuilder, ShutdownReport};
-pub use transaction::{Reader, Transaction, TransactionError, TransactionPool};
+#[cfg(feature = "metrics")]
+pub use observe::metrics;
+pub use observe::telemetry;
+pub use runtime::{Runtime, RuntimeBuilder, ShutdownReport, StartError};
+pub use shared::{Clock, SystemClock};
+#[doc(hidden)]
+pub use testing::doctest;

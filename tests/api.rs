@@ -738,7 +738,7 @@ fn a_waiting_work_that_is_canceled_never_runs() {
         assert_eq!(work.cancel().await.unwrap(), CancelAnswer::Requested);
         assert_eq!(work.join().await, Err(JoinError::Canceled));
         assert_eq!(work.cancel().await.unwrap(), CancelAnswer::AlreadyFinished);
-        assert_eq!(pool.cancel(id(5)).await.unwrap(), CancelAnswer::AlreadyFinished);
+        assert_eq!(pool.cancel(id(5)).await.unwrap(), CancelAnswer::NotFound);
         tokio::time::sleep(secs(120)).await;
         assert_eq!((gate.count(), pool.pending()), (0, 0));
         runtime.shutdown(secs(1)).await;

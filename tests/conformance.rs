@@ -9,9 +9,8 @@ use actix_workpool::model::{
     Batch, Change, Counts, Cursors, Demand, Finished, Key, Name, Payload, PoolId, RunningRow,
     Segment, Spec, StateRow, TableKey, WorkFact,
 };
-use actix_workpool::storage::{
-    Fsync, KeyRange, Memory, Opened, Storage, StorageError, conformance,
-};
+use actix_workpool::storage::{Fsync, KeyRange, Memory, Opened, Storage, StorageError};
+use actix_workpool::testing::conformance;
 
 #[test]
 fn memory_conforms() {

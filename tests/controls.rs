@@ -49,7 +49,7 @@ fn a_delayed_work_runs_now() {
         gate.open();
         soon(first.join()).await.unwrap();
         assert!(before.elapsed() < secs(60));
-        assert_eq!(run_now(first.id()).await, RunNowAnswer::NotFound);
+        assert_eq!(run_now(first.id()).await, RunNowAnswer::AlreadyFinished);
         assert_eq!(
             run_now(WorkId::from_uuid(uuid::Uuid::from_u128(7))).await,
             RunNowAnswer::NotFound
@@ -94,7 +94,8 @@ fn what_is_paused_canceled_or_not_registered_is_not_started() {
         let kept = pool.enqueue(TASK.call(1)).run_after(HOUR).await.unwrap();
         let (cancel, answer) = tokio::join!(canceled.cancel(), pool.run_now(canceled.id()));
         cancel.unwrap();
-        let is_gone = [RunNowAnswer::Canceled, RunNowAnswer::NotFound].contains(&answer.unwrap());
+        let is_gone =
+            [RunNowAnswer::Canceled, RunNowAnswer::AlreadyFinished].contains(&answer.unwrap());
         assert!(is_gone);
         assert!(soon(canceled.join()).await.is_err());
         assert_eq!(pool.run_now(kept.id()).await.unwrap(), RunNowAnswer::Moved);

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix_workpool::model::Change;
-use actix_workpool::post::{Delivery, Letter};
+use actix_workpool::testing::network::{Delivery, Letter};
 use actix_workpool::{ActionKey, PoolConfig, RetryBehavior, RuntimeBuilder, WorkError, Workpool};
 use common::*;
 use metrics::{
@@ -382,7 +382,11 @@ fn everything_is_described_and_documented_and_the_dashboard_names_nothing_else()
         assert_eq!(name.ends_with("_seconds"), *unit == Some(Unit::Seconds), "{name}");
     }
     drop(board);
-    assert_eq!(named(include_str!("../src/metrics.rs")), names, "in the table and in the code");
+    assert_eq!(
+        named(include_str!("../src/observe/metrics.rs")),
+        names,
+        "in the table and in the code"
+    );
     let mut in_readme = named(include_str!("../README.md"));
     assert!(in_readme.remove("workpool_dashboard"), "which is a function");
     assert_eq!(in_readme, names, "in the README");

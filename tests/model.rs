@@ -1602,7 +1602,7 @@ fn the_model_decides_as_the_engine_does() {
 fn the_model_takes_what_arrives_as_the_engine_does() {
     for (fact, _) in cases() {
         let real = real_fact(0, &fact);
-        let canceled = real::cancel(Some(&real), real::Segment(1)).answer;
+        let canceled = real::cancel(Some(&real), false, real::Segment(1)).answer;
         assert_eq!(
             rules::cancel(Some(&fact)),
             canceled == real::CancelAnswer::Requested,

@@ -3,7 +3,7 @@
 #[path = "simulation/mod.rs"]
 mod simulation;
 
-use actix_workpool::planted::{Bug, plant};
+use actix_workpool::testing::planted::{Bug, plant};
 
 /// At most so many seeds are needed to find one.
 const SEEDS: u64 = 2_000;

@@ -10,8 +10,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use actix_workpool::model::{Change, PoolId, Segment, WorkId};
-use actix_workpool::post::{Delivery, Letter};
 use actix_workpool::storage::{Fsync, Memory, Opened, Storage, StorageError};
+use actix_workpool::testing::network::{Delivery, Letter};
 use actix_workpool::{
     ActionContext, ActionKey, BlockingAction, CancelAnswer, Completion, EnqueueError, Failure,
     FailureKind, FunctionKind, JoinError, Mutation, OnComplete, PoolConfig, PoolError, Query,

@@ -109,7 +109,8 @@ impl ReferenceStateMachine for Scripts {
                         *work = Work::Canceled;
                         CancelAnswer::Requested
                     }
-                    _ => CancelAnswer::AlreadyFinished,
+                    Some(_) => CancelAnswer::AlreadyFinished,
+                    None => CancelAnswer::NotFound,
                 });
             }
             Act::CancelAll => {

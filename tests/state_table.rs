@@ -651,7 +651,7 @@ fn a_cancel_of_a_finished_or_unknown_work_changes_nothing() {
         assert_eq!(work.cancel().await.unwrap(), CancelAnswer::AlreadyFinished);
         assert_eq!(work.join().await, Ok(1));
         let unknown = bench.pool.work::<u64>(WorkId::from_uuid(uuid::Uuid::from_u128(1)));
-        assert_eq!(unknown.cancel().await.unwrap(), CancelAnswer::AlreadyFinished);
+        assert_eq!(unknown.cancel().await.unwrap(), CancelAnswer::NotFound);
         assert_eq!(unknown.status().await.unwrap(), WorkStatus::Unknown);
         assert_eq!(unknown.join().await, Err(JoinError::Unknown(unknown.id())));
         assert_counters(&bench, [1, 1, 0, 0, 0]).await;

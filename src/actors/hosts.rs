@@ -2,15 +2,15 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 
-use super::linger::Linger;
+use super::attempt::Attempt;
 use super::messages::{Retire, StartWorkers};
-use super::worker::{Attempt, WorkerHost};
-use crate::shared::Shared;
+use super::spin::Spin;
+use super::worker::{WorkerHost, Workshop};
+use crate::observe::telemetry;
 
 /// Where attempts are started. All loops share the hosts; they live on one thread.
 pub(super) struct Spawner {
@@ -30,7 +30,7 @@ impl Spawner {
 }
 
 pub(super) struct Hosts {
-    shared: Arc<Shared>,
+    workshop: Workshop,
     hosts: Vec<Host>,
     /// Hosts that were replaced: to be stopped in the end.
     retired: Vec<ArbiterHandle>,
@@ -49,14 +49,14 @@ struct Host {
 const REPLACE_PAUSE: Duration = Duration::from_secs(1);
 
 impl Hosts {
-    pub fn new(shared: Arc<Shared>, arbiters: usize) -> std::io::Result<Hosts> {
-        let mut hosts = Hosts { shared, hosts: Vec::new(), retired: Vec::new(), next: 0 };
+    pub fn new(workshop: Workshop, arbiters: usize) -> std::io::Result<Hosts> {
+        let mut hosts = Hosts { workshop, hosts: Vec::new(), retired: Vec::new(), next: 0 };
         for _ in 0..arbiters {
             let host = hosts.new_host()?;
             hosts.hosts.push(host);
         }
         if arbiters == 0 {
-            let addr = WorkerHost::new(hosts.shared.clone(), Linger::new(false)).start();
+            let addr = WorkerHost::new(hosts.workshop.clone(), Spin::new(false)).start();
             hosts.hosts.push(Host { addr, arbiter: None, since: Instant::now() });
         }
         Ok(hosts)
@@ -64,9 +64,9 @@ impl Hosts {
 
     fn new_host(&self) -> std::io::Result<Host> {
         let arbiter = Arbiter::try_new()?.handle();
-        let shared = self.shared.clone();
+        let workshop = self.workshop.clone();
         let addr =
-            WorkerHost::start_in_arbiter(&arbiter, |_| WorkerHost::new(shared, Linger::new(true)));
+            WorkerHost::start_in_arbiter(&arbiter, |_| WorkerHost::new(workshop, Spin::new(true)));
         Ok(Host { addr, arbiter: Some(arbiter), since: Instant::now() })
     }
 
@@ -98,12 +98,12 @@ impl Hosts {
         match self.new_host() {
             Ok(new) => {
                 let old = std::mem::replace(&mut self.hosts[host], new);
-                crate::telemetry::host_replaced(host, old.addr.connected());
+                telemetry::host_replaced(host, old.addr.connected());
                 old.addr.do_send(Retire);
                 self.retired.retain(ArbiterHandle::alive);
                 self.retired.extend(old.arbiter);
             }
-            Err(error) => crate::telemetry::host_not_replaced(host, &error),
+            Err(error) => telemetry::host_not_replaced(host, &error),
         }
     }
 

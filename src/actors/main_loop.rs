@@ -7,28 +7,26 @@ use std::time::Duration;
 use actix::prelude::*;
 use hashbrown::HashMap;
 
+use super::attempt::{Attempt, timed_out};
 use super::hosts::Spawner;
-use super::messages::{
-    Abort, Configure, Drain, Drained, HandBack, Inspect, Inspection, RunningAttempt, Stop,
-};
-use super::worker::{Attempt, timed_out};
-use crate::committer::{Advance, AdvanceError, BatchReady, Request};
-use crate::config::PoolConfig;
-use crate::context::{Control, Stage};
+use super::lifecycle::{Effect, Flight, Life, Transition};
 use crate::engine::arrivals::AttemptReport;
-use crate::engine::run_status::{KickSource, rest};
+use crate::engine::rest::{KickSource, rest};
 use crate::engine::{Launch, Lost, Step, TurnCx, demand, step};
-use crate::error::PoolError;
-use crate::figures::Figures;
-use crate::metrics;
+use crate::functions::{Control, Program, Stage};
 use crate::model::{
-    Batch, Change, Claimed, InternalState, RunNumber, RunResult, RunStatus, RunningRow, Segment,
-    StateRow, WorkId,
+    Batch, Change, Claimed, FunctionKind, Generation, InternalState, PoolConfig, RunNumber,
+    RunResult, RunStatus, RunningRow, Segment, StateRow, WorkId,
 };
+use crate::observe::{metrics, telemetry};
+use crate::protocol::{
+    Advance, AdvanceError, BatchReady, Command, Drained, Inspection, LoopMessage, PoolRequest,
+    Reply, Request, RunInStore, RunningAttempt,
+};
+use crate::shared::rates::Rates;
+use crate::shared::sync::oneshot;
 use crate::shared::{PoolShared, Shared};
 use crate::storage::StorageError;
-use crate::sync::oneshot;
-use crate::telemetry;
 
 /// How often a loop looks whether it is making progress.
 const WATCHDOG_INTERVAL: Duration = Duration::from_secs(5);
@@ -48,47 +46,65 @@ const CLAIM_BACKOFF: Duration = Duration::from_millis(50);
 /// when it started. It decides nothing itself (that is the engine's), writes nothing itself (that is the store's), and
 /// never awaits.
 pub(super) struct MainActor {
-    shared: Arc<Shared>,
+    program: Arc<Program>,
     pool: Arc<PoolShared>,
-    /// What turns are decided by; ahead of `committed` while a change is on its way.
-    config: PoolConfig,
-    committed: PoolConfig,
     spawner: Spawner,
     rng: fastrand::Rng,
-
+    life: Life,
     state: InternalState,
+    config: Configuration,
     /// What was done lately. Written after commits and launches, copied for those who ask.
-    figures: Figures,
-    /// The first reign of this loop: what a later one started, it has launched or knows that it has not.
-    first_generation: Option<crate::model::Generation>,
-    status: RunStatus,
-    /// What follows the commit that is in flight.
-    flight: Option<Flight>,
+    rates: Rates,
+    /// The first generation of this loop: what a later one started, it has launched or knows that it has not.
+    first_generation: Option<Generation>,
     /// Attempts that were launched here and whose completion no turn has handled yet.
     live: HashMap<WorkId, Live>,
     /// Rows of `running` without a worker, for the next turn.
     lost: Vec<Lost>,
-    /// Changes of the configuration that the next turn commits; turns are decided by them already.
-    configures: Vec<Configure>,
-    /// Changes of the configuration whose turn was given up: the claim tells whether they were committed.
-    in_doubt: Vec<(oneshot::Sender<Result<(), PoolError>>, PoolConfig)>,
-    /// A kick that came while a turn was in flight.
-    kicked: bool,
-    /// The next look is the watchdog's.
-    probing: bool,
-    /// Set from a failed turn until the pool is claimed anew.
-    claiming: bool,
-
     /// When which attempts are to be told to end, and how.
     deadlines: BTreeMap<(Segment, WorkId), Deadline>,
     tick: Option<(Segment, SpawnHandle)>,
     /// Aborts of attempts that wait for the commit of their start.
     aborts: HashMap<WorkId, Duration>,
-    /// Who waits for the last attempt, and what became of those that ended since then.
-    draining: Option<oneshot::Sender<Drained>>,
-    drained: Drained,
     /// Set by shutdown: nothing is started any more.
-    stopping: bool,
+    draining: Option<Draining>,
+}
+
+/// The configuration of a pool, with the changes that are under way.
+#[derive(Default)]
+struct Configuration {
+    /// What turns are decided by; ahead of `committed` while a change is on its way.
+    wanted: PoolConfig,
+    committed: PoolConfig,
+    /// Changes that the next turn commits; turns are decided by them already.
+    waiting: Vec<(PoolConfig, Reply<()>)>,
+    /// Changes whose turn was given up, with what they make of the configuration: the claim tells whether they were
+    /// committed.
+    in_doubt: Vec<(PoolConfig, Reply<()>)>,
+}
+
+impl Configuration {
+    /// Takes over what is stored, and tells those whose changes were in doubt.
+    fn take_over(&mut self, stored: PoolConfig) {
+        for (wanted, reply) in self.in_doubt.drain(..) {
+            let is_there = stored == wanted && !planted!(DoubtRefused);
+            let _ = reply.send(is_there.then_some(()).ok_or(StorageError::Conflict));
+        }
+        self.committed = stored;
+        self.wanted = self.committed.clone();
+        for (config, _) in &self.waiting {
+            self.wanted = config.clone().over(&self.wanted);
+        }
+    }
+
+    /// Answers changes that were not committed, and takes them back.
+    fn refuse(&mut self, in_flight: Vec<Reply<()>>, error: &StorageError) {
+        let waiting = self.waiting.drain(..).map(|(_, reply)| reply);
+        for reply in in_flight.into_iter().chain(waiting) {
+            let _ = reply.send(Err(error.clone()));
+        }
+        self.wanted = self.committed.clone();
+    }
 }
 
 struct Live {
@@ -99,18 +115,20 @@ struct Live {
     deadline: Option<Segment>,
 }
 
-#[derive(Default)]
-struct Flight {
-    since: Segment,
-    /// Whether the watchdog sent it.
-    probe: bool,
-    launches: Vec<Launch>,
-    signals: Vec<WorkId>,
-    /// How many rows of `running` without a worker it takes back.
-    recovered: usize,
-    configures: Vec<oneshot::Sender<Result<(), PoolError>>>,
-    /// The configuration that is committed with it, if it changes.
-    config: Option<PoolConfig>,
+/// A shutdown of the pool.
+struct Draining {
+    /// Who waits for the last attempt.
+    reply: Option<oneshot::Sender<Drained>>,
+    /// What became of the attempts that ended since then.
+    drained: Drained,
+}
+
+impl Draining {
+    fn answer(&mut self) {
+        if let Some(reply) = self.reply.take() {
+            let _ = reply.send(self.drained);
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -124,39 +142,31 @@ struct Deadline {
 
 impl MainActor {
     pub fn new(
-        shared: Arc<Shared>,
+        program: Arc<Program>,
         pool: Arc<PoolShared>,
         spawner: Spawner,
         claimed: Claimed,
     ) -> MainActor {
-        let rng = shared.seams.rng();
+        let rng = program.shared().seams.rng();
         let generation = claimed.state.generation;
         let mut main = MainActor {
-            shared,
+            program,
             pool,
-            committed: PoolConfig::default(),
-            config: PoolConfig::default(),
             spawner,
             rng,
+            life: Life::Claiming { kicked: false },
             state: InternalState::default(),
-            figures: Figures::default(),
+            config: Configuration::default(),
+            rates: Rates::default(),
             first_generation: None,
-            status: RunStatus::Idle { generation },
-            flight: None,
             live: HashMap::new(),
             lost: Vec::new(),
-            configures: Vec::new(),
-            in_doubt: Vec::new(),
-            kicked: false,
-            probing: false,
-            claiming: false,
             deadlines: BTreeMap::new(),
             tick: None,
             aborts: HashMap::new(),
             draining: None,
-            drained: Drained::default(),
-            stopping: false,
         };
+        main.first_generation = Some(generation);
         main.take_over(claimed);
         main
     }
@@ -166,23 +176,14 @@ impl MainActor {
         let Claimed { state, running, config } = claimed;
         debug_assert!(
             state.generation > self.state.generation,
-            "each reign is later than the last"
+            "each generation is later than the last"
         );
-        self.first_generation.get_or_insert(state.generation);
         self.pool.set_settings(config.settings());
-        for (reply, wanted) in self.in_doubt.drain(..) {
-            let is_there = config == wanted && !planted!(DoubtRefused);
-            let _ = reply.send(is_there.then_some(()).ok_or(StorageError::Conflict.into()));
-        }
-        self.committed = config.clone();
-        self.config = config;
-        for Configure { config, .. } in &self.configures {
-            self.config = config.clone().over(&self.config);
-        }
+        self.config.take_over(config);
         self.state = state;
-        self.figures.committed(&self.state.report, self.now());
+        self.rates.committed(&self.state.report, self.now());
         self.pool.gauge.set_running(self.state.running.len());
-        self.claiming = false;
+        self.accept(Transition::Claimed(RunStatus::Idle { generation: self.state.generation }));
         self.lost.clear();
         self.aborts.clear();
         for row in running {
@@ -207,32 +208,45 @@ impl MainActor {
         });
     }
 
+    /// Takes a transition of the loop's life; what comes of it is data.
+    fn accept(&mut self, transition: Transition) -> Effect {
+        let life = std::mem::replace(&mut self.life, Life::Claiming { kicked: false });
+        let (life, effect) = life.accept(transition);
+        self.life = life;
+        effect
+    }
+
+    fn shared(&self) -> &Shared {
+        self.program.shared()
+    }
+
     fn slots(&self) -> usize {
-        if self.stopping { 0 } else { self.config.settings().slots() }
+        if self.draining.is_some() { 0 } else { self.config.wanted.settings().slots() }
     }
 
     fn now(&self) -> Segment {
-        self.shared.seams.segment()
+        self.shared().seams.segment()
     }
 
     /// The first segment that is no earlier than `wait` from now.
     fn after(&self, wait: Duration) -> Segment {
-        Segment(0).after(self.shared.seams.now().saturating_add(wait))
+        Segment(0).after(self.shared().seams.now().saturating_add(wait))
     }
 
-    fn send(&self, request: Request) {
-        if let Some(store) = self.shared.store() {
-            store.send(request);
-        }
+    fn send(&self, request: impl Into<Request>) {
+        // A store that is gone hears nothing any more, and so will this actor be.
+        let _ = self.program.client.send(request);
     }
 
     /// Starts a turn by asking for its input, unless one is under way.
     fn look_again(&mut self) {
-        if self.flight.is_some() || self.claiming {
-            self.kicked = true;
-            return;
+        self.look(false);
+    }
+
+    fn look(&mut self, probe: bool) {
+        if let Effect::Look = self.accept(Transition::Kick) {
+            self.advance(Vec::new(), Flight { probe, ..Flight::default() });
         }
-        self.advance(Vec::new(), Flight::default());
     }
 
     /// Sends a turn's decisions to the store and asks for the next batch. `flight` says what follows their commit.
@@ -242,12 +256,9 @@ impl MainActor {
         }
         flight.configures = self.configure(&mut changes);
         let slots = self.slots();
-        self.kicked = false;
-        flight.probe = std::mem::take(&mut self.probing);
-        self.status = RunStatus::Running;
-        flight.config = (!flight.configures.is_empty()).then(|| self.config.clone());
+        flight.config = (!flight.configures.is_empty()).then(|| self.config.wanted.clone());
         flight.since = self.now();
-        self.flight = Some(flight);
+        self.accept(Transition::Send(Box::new(flight)));
         let advance = Advance {
             pool: self.pool.id,
             turn: self.state.fence(),
@@ -255,15 +266,12 @@ impl MainActor {
             demand: demand(&self.state, slots),
             saturated: self.state.running.len() >= slots,
         };
-        self.send(Request::Advance(advance));
+        self.send(Command::Advance(advance));
     }
 
     /// Adds the changes of the configuration that came meanwhile; the turn was decided by them already.
-    fn configure(
-        &mut self,
-        changes: &mut Vec<Change>,
-    ) -> Vec<oneshot::Sender<Result<(), PoolError>>> {
-        let replies: Vec<_> = self.configures.drain(..).map(|configure| configure.reply).collect();
+    fn configure(&mut self, changes: &mut Vec<Change>) -> Vec<Reply<()>> {
+        let replies: Vec<_> = self.config.waiting.drain(..).map(|(_, reply)| reply).collect();
         if replies.is_empty() {
             return replies;
         }
@@ -272,7 +280,7 @@ impl MainActor {
             let state = StateRow::from(&self.state);
             changes.push(Change::PutState { pool: self.pool.id, state });
         }
-        let (pool, name, config) = (self.pool.id, self.pool.name, self.config.clone());
+        let (pool, name, config) = (self.pool.id, self.pool.name, self.config.wanted.clone());
         if !planted!(ConfigLost) {
             changes.push(Change::PutGlobals { pool, name, config });
         }
@@ -287,25 +295,25 @@ impl MainActor {
         }
         if let Some(committed) = committed {
             self.pool.set_settings(committed.settings());
-            self.committed = committed;
+            self.config.committed = committed;
         }
         for reply in configures {
             let _ = reply.send(Ok(()));
         }
-        self.figures.committed(&self.state.report, self.now());
+        self.rates.committed(&self.state.report, self.now());
         self.withhold(&mut launches);
         self.launch(launches);
         for work_id in signals {
             if let Some(live) = self.live.get(&work_id) {
                 live.control.raise(Stage::Canceled);
             }
-            self.shared.board.end_canceling(work_id);
+            self.shared().board.end_canceling(work_id);
         }
     }
 
     /// Hands back what was decided to start but must not any more: its work was canceled, or the runtime shuts down.
     fn withhold(&mut self, launches: &mut Vec<Launch>) {
-        let (stopping, board) = (self.stopping, &self.shared.board);
+        let (stopping, board) = (self.draining.is_some(), &self.shared().board);
         let withheld = launches
             .extract_if(.., |launch| stopping || board.is_canceling(launch.spec.work_id))
             .map(|launch| AttemptReport {
@@ -315,27 +323,29 @@ impl MainActor {
             });
         let reports: Vec<_> = withheld.collect();
         if !reports.is_empty() {
-            self.send(Request::AttemptsFinished(reports));
+            self.send(Command::AttemptsFinished(reports));
         }
     }
 
+    /// Starts what a turn has decided to start: actions on workers, everything else in the store.
     fn launch(&mut self, launches: Vec<Launch>) {
         if launches.is_empty() {
             return;
         }
-        let (now, since) = (self.now(), self.shared.seams.now());
-        let max_result_bytes = self.config.settings().max_payload_bytes;
+        let (now, since) = (self.now(), self.shared().seams.now());
+        let max_result_bytes = self.config.wanted.settings().max_payload_bytes;
         let log_level = self.pool.settings().log_level;
         metrics::launched(&self.pool, &launches, now);
-        self.figures.launched(&launches, now);
+        self.rates.launched(&launches, now);
         let mut attempts = Vec::with_capacity(launches.len());
+        let mut in_store = Vec::new();
         for launch in launches {
             let work_id = launch.spec.work_id;
             let (run, attempt) = (launch.run, launch.attempt);
-            self.shared.board.set_running(work_id, run, attempt - 1, now);
+            self.shared().board.set_running(work_id, run, attempt - 1, now);
             telemetry::started(&self.pool, log_level, &launch, now);
-            let timeout = launch.spec.timeout();
-            let control = Arc::new(Control::new(launch, max_result_bytes, self.shared.clone()));
+            let (timeout, kind) = (launch.spec.timeout(), launch.spec.kind);
+            let control = Arc::new(Control::new(launch, max_result_bytes, self.program.clone()));
             self.live.insert(work_id, Live { control: control.clone(), since, deadline: None });
             if let Some(timeout) = timeout
                 && !planted!(TimeoutIgnored)
@@ -347,17 +357,31 @@ impl MainActor {
                 let deadline = Deadline { run, stage: Stage::AbortCanceled, abandon: false };
                 self.set_deadline(work_id, self.after(after), deadline);
             }
-            attempts.push(Attempt::new(control));
+            match kind {
+                FunctionKind::Action => attempts.push(Attempt::new(control)),
+                FunctionKind::Mutation | FunctionKind::Query | FunctionKind::OnComplete => {
+                    // From here on the store has the duty to report.
+                    control.set_reported();
+                    in_store.push(RunInStore { spec: control.spec.clone(), run });
+                }
+            }
         }
-        self.spawner.start(attempts);
+        if !in_store.is_empty() {
+            self.send(Command::RunInStore(in_store));
+        }
+        if !attempts.is_empty() {
+            self.spawner.start(attempts);
+        }
     }
 
     /// Takes one turn on a batch.
     fn turn(&mut self, batch: Batch, ctx: &mut Context<Self>) {
         let (mut ended, mut durations) = ((0, Duration::ZERO), metrics::Ended::new());
-        let now = self.shared.seams.now();
+        let now = self.shared().seams.now();
         for row in &batch.completions {
-            self.drained.count(&row.result);
+            if let Some(draining) = &mut self.draining {
+                draining.drained.count(&row.result);
+            }
             let work_id = row.work.spec.work_id;
             let Some(Live { since, deadline, .. }) = self.live.remove(&work_id) else { continue };
             let took = now.saturating_sub(since);
@@ -370,13 +394,11 @@ impl MainActor {
         self.pool.gauge.ended(ended.0, ended.1);
         let (next_due, read_at) = (batch.next_due, batch.read_at);
         let slots = self.slots();
-        let registry = &self.shared.registry;
-        let cx = TurnCx {
-            max_parallelism: slots,
-            can_run: &|spec| registry.can_run(spec),
-            lost: std::mem::take(&mut self.lost),
-        };
-        let recovered = cx.lost.len();
+        let lost = std::mem::take(&mut self.lost);
+        let recovered = lost.len();
+        let catalog = &self.program.shared().catalog;
+        let can_run = |spec: &_| catalog.can_run(spec);
+        let cx = TurnCx { max_parallelism: slots, can_run: &can_run, lost };
         let before = std::mem::take(&mut self.state);
         let Step { state, changes, launches, signals, report } =
             step(before, batch, self.pool.id, cx);
@@ -386,10 +408,10 @@ impl MainActor {
         if let Some(report) = report {
             telemetry::report(&self.pool, &report, self.state.running.len());
         }
-        if !changes.is_empty() || !self.configures.is_empty() || self.kicked {
+        if !changes.is_empty() || !self.config.waiting.is_empty() || self.life.is_kicked() {
             self.advance(changes, Flight { launches, signals, recovered, ..Flight::default() });
         } else {
-            self.status = rest(&self.state, next_due, slots);
+            self.accept(Transition::Rest(rest(&self.state, next_due, slots)));
         }
         self.set_tick(ctx);
         self.answer_drain();
@@ -397,16 +419,16 @@ impl MainActor {
 
     fn answer_drain(&mut self) {
         if self.state.running.is_empty()
-            && self.flight.is_none()
-            && let Some(reply) = self.draining.take()
+            && self.life.in_flight().is_none()
+            && let Some(draining) = &mut self.draining
         {
-            let _ = reply.send(self.drained);
+            draining.answer();
         }
     }
 
     /// One timer, for whatever comes first: a work that is due or an attempt whose time is up.
     fn set_tick(&mut self, ctx: &mut Context<Self>) {
-        let due = match self.status {
+        let due = match self.life.status() {
             RunStatus::Scheduled { segment, saturated: false, .. } if !planted!(TimerLost) => {
                 Some(segment)
             }
@@ -421,7 +443,7 @@ impl MainActor {
             }
             ctx.cancel_future(handle);
         }
-        let wait = Duration::from_millis(next.0).saturating_sub(self.shared.seams.now());
+        let wait = Duration::from_millis(next.0).saturating_sub(self.shared().seams.now());
         let handle = ctx.run_later(wait, |main, ctx| {
             main.tick = None;
             main.on_tick(ctx);
@@ -439,7 +461,7 @@ impl MainActor {
             self.deadlines.pop_first();
             self.end(work_id, deadline);
         }
-        if let RunStatus::Scheduled { segment, saturated: false, .. } = self.status
+        if let RunStatus::Scheduled { segment, saturated: false, .. } = self.life.status()
             && segment <= now
         {
             telemetry::kicked(&self.pool, KickSource::Timer);
@@ -486,7 +508,7 @@ impl MainActor {
             Stage::AbortHandBack => RunResult::HandedBack,
             _ => RunResult::Failed(timed_out(&control)),
         };
-        self.send(Request::AttemptsFinished(vec![AttemptReport {
+        self.send(Command::AttemptsFinished(vec![AttemptReport {
             work_id,
             run: deadline.run,
             result,
@@ -494,63 +516,52 @@ impl MainActor {
         self.spawner.replace_stuck(host);
     }
 
-    /// Answers changes of the configuration that were not committed, and takes them back.
-    fn refuse_configures(
-        &mut self,
-        in_flight: Vec<oneshot::Sender<Result<(), PoolError>>>,
-        error: &StorageError,
-    ) {
-        let waiting = self.configures.drain(..).map(|configure| configure.reply);
-        for reply in in_flight.into_iter().chain(waiting) {
-            let _ = reply.send(Err(PoolError::Storage(error.clone())));
-        }
-        self.config = self.committed.clone();
-    }
-
-    /// Begins a new reign, from what the tables say.
+    /// Begins a new generation, from what the tables say.
     fn claim_soon(&mut self, wait: Duration, ctx: &mut Context<Self>) {
-        self.claiming = true;
-        // Until then no timer has anything to look for: one that is due would come again and again.
-        self.status = RunStatus::Running;
         // A turn that is given up is committed before the claim or never: behind that it is refused.
-        if let Some(Flight { configures, config: Some(config), .. }) = self.flight.take() {
-            self.in_doubt.extend(configures.into_iter().map(|reply| (reply, config.clone())));
+        if let Effect::Landed(flight) = self.accept(Transition::Fail)
+            && let Flight { configures, config: Some(config), .. } = *flight
+        {
+            let in_doubt = configures.into_iter().map(|reply| (config.clone(), reply));
+            self.config.in_doubt.extend(in_doubt);
         }
         ctx.run_later(wait, |main, ctx| main.claim(ctx));
     }
 
     fn claim(&mut self, ctx: &mut Context<Self>) {
         let (reply, claimed) = oneshot::channel();
-        self.send(Request::Claim { pool: self.pool.id, reply });
+        self.send(PoolRequest::Claim { pool: self.pool.id, reply });
         let claimed = claimed.into_actor(self).map(|claimed, main, ctx| match claimed {
             Ok(Ok(claimed)) => {
                 main.take_over(claimed);
                 main.look_again();
             }
-            Ok(Err(error)) => {
-                telemetry::claim_failed(&main.pool, &error);
-                let never_known = match error {
-                    StorageError::Poisoned(_) => std::mem::take(&mut main.in_doubt),
-                    _ => Vec::new(),
-                };
-                let never_known = never_known.into_iter().map(|(reply, _)| reply).collect();
-                main.refuse_configures(never_known, &error);
-                // With a storage that stays broken there is nothing left to wait for.
-                if let Some(reply) = main.draining.take() {
-                    let _ = reply.send(main.drained);
-                }
-                main.claim_soon(Duration::from_secs(1), ctx);
-            }
+            Ok(Err(error)) => main.claim_failed(&error, ctx),
             // The store is gone, and so will this actor be.
             Err(_) => ctx.stop(),
         });
         ctx.spawn(claimed);
     }
 
+    fn claim_failed(&mut self, error: &StorageError, ctx: &mut Context<Self>) {
+        telemetry::claim_failed(&self.pool, error);
+        let never_known = match error {
+            StorageError::Poisoned(_) => std::mem::take(&mut self.config.in_doubt),
+            _ => Vec::new(),
+        };
+        let never_known = never_known.into_iter().map(|(_, reply)| reply).collect();
+        self.config.refuse(never_known, error);
+        // With a storage that stays broken there is nothing left to wait for.
+        if let Some(draining) = &mut self.draining {
+            draining.answer();
+        }
+        self.claim_soon(Duration::from_secs(1), ctx);
+    }
+
     /// Looks whether the loop moves: a turn that is never answered, or a wake-up that never came.
     fn watch(&mut self, ctx: &mut Context<Self>) {
         let now = self.now();
-        if let Some(flight) = &self.flight {
+        if let Some(flight) = self.life.in_flight() {
             let stalled = now.since(flight.since);
             if stalled >= TURN_TIMEOUT {
                 telemetry::stalled(&self.pool, stalled);
@@ -558,16 +569,15 @@ impl MainActor {
             }
             return;
         }
-        if self.claiming {
+        if self.life.is_claiming() {
             return;
         }
         // A look costs one message to the store, and finds what a lost wake-up has left.
         let has_work = self.pool.pending() > 0;
         let report_due = !self.state.running.is_empty();
         if has_work || report_due {
-            self.probing = true;
             telemetry::kicked(&self.pool, KickSource::Watchdog);
-            self.look_again();
+            self.look(true);
         }
     }
 }
@@ -605,16 +615,17 @@ impl Handler<BatchReady> for MainActor {
         if let Err(AdvanceError::Fenced) = batch {
             metrics::fenced(&self.pool);
         }
-        if (turn != self.state.fence() || self.claiming) && !planted!(BatchUnfenced) {
+        if (turn != self.state.fence() || self.life.is_claiming()) && !planted!(BatchUnfenced) {
             telemetry::stale_batch(&self.pool, turn);
             return;
         }
         if let Some(source) = kick {
             telemetry::kicked(&self.pool, source);
         }
-        // A kick that crosses a question to the store answers it: both see what there is at this turn. The answer
-        // that comes after it finds the loop resting, or a turn further on.
-        let flight = self.flight.take().unwrap_or_default();
+        let flight = match self.accept(Transition::Answer) {
+            Effect::Landed(flight) => *flight,
+            Effect::Nothing | Effect::Look => Flight::default(),
+        };
         match batch {
             Ok(batch) => {
                 if flight.probe {
@@ -628,11 +639,9 @@ impl Handler<BatchReady> for MainActor {
                 telemetry::turn_failed(&self.pool, &error);
                 match error {
                     AdvanceError::Fenced => {
-                        self.refuse_configures(flight.configures, &StorageError::Conflict);
+                        self.config.refuse(flight.configures, &StorageError::Conflict);
                     }
-                    AdvanceError::Storage(error) => {
-                        self.refuse_configures(flight.configures, &error);
-                    }
+                    AdvanceError::Storage(error) => self.config.refuse(flight.configures, &error),
                     AdvanceError::Unread(_) => {
                         self.follow_commit(flight);
                         self.set_tick(ctx);
@@ -644,22 +653,42 @@ impl Handler<BatchReady> for MainActor {
     }
 }
 
-impl Handler<Configure> for MainActor {
+impl Handler<LoopMessage> for MainActor {
     type Result = ();
 
-    fn handle(&mut self, configure: Configure, _: &mut Self::Context) {
-        // From now on, so that nothing starts against it once it is acknowledged.
-        self.config = configure.config.clone().over(&self.config);
-        self.configures.push(configure);
-        telemetry::kicked(&self.pool, KickSource::Configure);
-        self.look_again();
+    fn handle(&mut self, message: LoopMessage, ctx: &mut Self::Context) {
+        match message {
+            LoopMessage::Configure { config, reply } => {
+                // From now on, so that nothing starts against it once it is acknowledged.
+                self.config.wanted = config.clone().over(&self.config.wanted);
+                self.config.waiting.push((config, reply));
+                telemetry::kicked(&self.pool, KickSource::Configure);
+                self.look_again();
+            }
+            LoopMessage::Abort { work_id, after } => self.abort(work_id, after, ctx),
+            LoopMessage::Inspect(reply) => {
+                let _ = reply.send(self.inspect());
+            }
+            LoopMessage::Drain(reply) => {
+                let (reply, drained) = (Some(reply), Drained::default());
+                self.draining = Some(Draining { reply, drained });
+                self.look_again();
+            }
+            LoopMessage::HandBack { notice } => self.hand_back(notice, ctx),
+            LoopMessage::Stop => {
+                // After a shutdown there are none. Without one they end here, also where their thread goes on.
+                for (_, live) in self.in_order() {
+                    live.control.raise(Stage::AbortHandBack);
+                }
+                ctx.stop();
+            }
+        }
     }
 }
 
-impl Handler<Abort> for MainActor {
-    type Result = ();
-
-    fn handle(&mut self, Abort { work_id, after }: Abort, ctx: &mut Self::Context) {
+impl MainActor {
+    /// Drops the attempt of a canceled job if it has not ended after that.
+    fn abort(&mut self, work_id: WorkId, after: Duration, ctx: &mut Context<Self>) {
         if planted!(AbortIgnored) {
             return;
         }
@@ -675,58 +704,35 @@ impl Handler<Abort> for MainActor {
         self.set_deadline(work_id, self.after(after), deadline);
         self.set_tick(ctx);
     }
-}
 
-impl Handler<Inspect> for MainActor {
-    type Result = ();
-
-    fn handle(&mut self, Inspect(reply): Inspect, _: &mut Self::Context) {
-        let mut running: Vec<_> = self
-            .live
-            .iter()
-            .filter_map(|(work_id, live)| {
-                let control = &live.control;
-                Some(RunningAttempt {
-                    work_id: *work_id,
-                    function: control.spec.function,
-                    attempt: control.attempt,
-                    started: self.state.running.get(work_id)?.started,
-                })
+    fn inspect(&mut self) -> Inspection {
+        let running = |(work_id, live): (WorkId, &Live)| {
+            let control = &live.control;
+            Some(RunningAttempt {
+                work_id,
+                function: control.spec.function,
+                attempt: control.attempt,
+                started: self.state.running.get(&work_id)?.started,
             })
-            .collect();
+        };
+        let mut running: Vec<_> = self.in_order().into_iter().filter_map(running).collect();
         running.sort_by_key(|attempt| (attempt.started, attempt.work_id));
-        let _ = reply.send(Inspection {
-            status: self.status,
+        let now = self.now();
+        Inspection {
+            status: self.life.status(),
             slots: self.slots(),
             turn: self.state.turn,
             report: self.state.report,
-            #[cfg(feature = "actix-web")]
-            recent: self.figures.recent(self.shared.seams.segment()),
+            recent: self.rates.recent(now),
             running,
-        });
+        }
     }
-}
 
-impl Handler<Drain> for MainActor {
-    type Result = ();
-
-    fn handle(&mut self, Drain(reply): Drain, _: &mut Self::Context) {
-        self.stopping = true;
-        self.drained = Drained::default();
-        self.draining = Some(reply);
-        self.look_again();
-    }
-}
-
-impl Handler<HandBack> for MainActor {
-    type Result = ();
-
-    fn handle(&mut self, HandBack { notice }: HandBack, ctx: &mut Self::Context) {
-        let mut running: Vec<_> = self.live.keys().copied().collect();
-        // In an order that a simulation can repeat.
-        running.sort_unstable();
-        for work_id in running {
-            let control = &self.live[&work_id].control;
+    /// Tells what runs to end within the notice.
+    fn hand_back(&mut self, notice: Duration, ctx: &mut Context<Self>) {
+        let running: Vec<_> =
+            self.in_order().into_iter().map(|(id, live)| (id, live.control.clone())).collect();
+        for (work_id, control) in running {
             control.raise(Stage::ShuttingDown);
             let run = control.run;
             let deadline = Deadline { run, stage: Stage::AbortHandBack, abandon: false };
@@ -734,18 +740,12 @@ impl Handler<HandBack> for MainActor {
         }
         self.set_tick(ctx);
     }
-}
 
-impl Handler<Stop> for MainActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
-        // After a shutdown there are none. Without one they end here, also where their thread goes on.
-        let mut running: Vec<_> = self.live.iter().collect();
-        running.sort_unstable_by_key(|(work_id, _)| **work_id);
-        for (_, live) in running {
-            live.control.raise(Stage::AbortHandBack);
-        }
-        ctx.stop();
+    /// What runs, in an order that a simulation can repeat.
+    fn in_order(&self) -> Vec<(WorkId, &Live)> {
+        let mut running: Vec<_> =
+            self.live.iter().map(|(work_id, live)| (*work_id, live)).collect();
+        running.sort_unstable_by_key(|(work_id, _)| *work_id);
+        running
     }
 }

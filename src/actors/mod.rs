@@ -1,9 +1,9 @@
 //! Carriers: the ring of actors, and the only modules that name actix.
 //!
 //! ```text
-//!   handle ── Request ─────────► StoreActor ────── BatchReady ─────► MainActor
+//!   client ── Request ─────────► StoreActor ────── BatchReady ─────► MainActor
 //!                                    ▲  ▲                             │    │
-//!                                    │  └───────── Advance ───────────┘    │ StartWorkers
+//!                                    │  └── Advance, RunInStore ──────┘    │ StartWorkers
 //!                                    │                                     ▼
 //!                                    └── AttemptsFinished ── WorkerActor ◄─ WorkerHost
 //! ```
@@ -11,15 +11,17 @@
 //! The StoreActor and all MainActors live on the control arbiter; WorkerActors live on the worker arbiters, where a
 //! WorkerHost starts them in batches and gathers their reports.
 
-mod boot;
+mod attempt;
 mod hosts;
-mod linger;
+mod lifecycle;
 mod main_loop;
 mod messages;
-pub mod post;
+pub mod network;
+mod notify;
+mod spin;
+mod start;
 mod store;
 mod worker;
 
 pub use actix::Recipient;
-pub(crate) use boot::{Actors, start};
-pub(crate) use messages::{Drained, Inspection, MainPort, RunningAttempt, StorePort, notifier};
+pub(crate) use start::{Actors, Parts, RingError, start};

@@ -7,16 +7,16 @@ use std::time::Duration;
 use actix::prelude::*;
 use hashbrown::HashMap;
 
-use super::linger::{self, Linger};
 use super::messages::{AddMain, Close, Flush, GroupSettled};
-use crate::board::FinishedOrder;
-use crate::committer::{BatchReady, Committer, Event, Listener, Request, Settled};
-use crate::explain::STALLED_AFTER;
+use super::network::Network;
+use super::spin::{self, Spin};
 use crate::model::{PoolId, WorkId};
-use crate::shared::Shared;
+use crate::observe::{metrics, telemetry};
+use crate::protocol::{BatchReady, Command, Event, Listener, Question, Request};
+use crate::shared::sync::oneshot;
+use crate::shared::{FinishedOrder, STALLED_AFTER, Shared};
 use crate::storage::StorageError;
-use crate::sync::oneshot;
-use crate::telemetry;
+use crate::store::{Settled, Store};
 
 /// The wait after a failed commit, doubled each time up to the second.
 const RETRY_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
@@ -38,6 +38,7 @@ const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 /// block has a thread of its own.
 pub(super) struct StoreActor {
     shared: Arc<Shared>,
+    network: Network,
     driver: Driver,
     inbox: Vec<Request>,
     /// What a group has left over: it stands before the inbox.
@@ -60,7 +61,7 @@ pub(super) struct StoreActor {
     /// Whether a group is left that is to be tried again or gone on with.
     unfinished: bool,
     closing: Option<oneshot::Sender<()>>,
-    linger: Linger,
+    spin: Spin,
 }
 
 /// What the storage last failed to do. A write shows that it can do both, a read only that it can be read.
@@ -73,7 +74,7 @@ enum Ailing {
 /// Where groups are decided.
 enum Driver {
     /// Here, at once.
-    Inline(Box<Committer>),
+    Inline(Box<Store>),
     /// On the storage's own thread, which answers with [`GroupSettled`].
     Thread(std::sync::mpsc::Sender<Job>),
     /// Nowhere any more.
@@ -86,20 +87,22 @@ enum Job {
 }
 
 impl StoreActor {
-    /// `committer` runs on a thread of its own if `may_block`.
+    /// `decider` runs on a thread of its own if `may_block`.
     pub fn start(
         shared: Arc<Shared>,
-        committer: Committer,
+        network: Network,
+        decider: Store,
         may_block: bool,
-        linger: Linger,
+        spin: Spin,
     ) -> std::io::Result<Addr<Self>> {
         let context = Context::<Self>::new();
         let driver = match may_block {
-            false => Driver::Inline(Box::new(committer)),
-            true => Driver::Thread(spawn_thread(committer, context.address().recipient())?),
+            false => Driver::Inline(Box::new(decider)),
+            true => Driver::Thread(spawn_thread(decider, context.address().recipient())?),
         };
         Ok(context.run(StoreActor {
             shared,
+            network,
             driver,
             inbox: Vec::new(),
             kept: Vec::new(),
@@ -113,7 +116,7 @@ impl StoreActor {
             ailing: None,
             unfinished: false,
             closing: None,
-            linger,
+            spin,
         }))
     }
 
@@ -144,12 +147,12 @@ impl StoreActor {
     /// Decides everything that has gathered.
     fn flush(&mut self, ctx: &mut Context<Self>) {
         self.flushing = true;
-        self.linger.touch();
+        self.spin.touch();
         let mut group = std::mem::take(&mut self.kept);
         group.append(&mut self.inbox);
         match &mut self.driver {
-            Driver::Inline(committer) => {
-                let settled = committer.run(group);
+            Driver::Inline(decider) => {
+                let settled = decider.run(group);
                 self.settle(settled, ctx);
             }
             Driver::Thread(jobs) => {
@@ -177,7 +180,7 @@ impl StoreActor {
                 Err(_) => pool.enter(left.unsigned_abs()),
             }
         }
-        settled.tally.tell(&self.shared);
+        metrics::tell(&settled.tally, &self.shared);
         self.write_board(&settled);
         let Settled {
             events,
@@ -231,11 +234,11 @@ impl StoreActor {
         }
         for (pool, batch) in batches {
             if let Some(main) = self.mains.get(&pool) {
-                self.shared.post.to_main(main, batch);
+                self.network.to_main(main, batch);
             }
         }
         for answer in answers {
-            answer();
+            answer.give();
         }
         self.go_on(again, failed, unfinished, ctx);
     }
@@ -306,7 +309,7 @@ impl StoreActor {
     /// Nothing will complete any more: the storage must be opened again, by another runtime.
     fn give_up(&mut self, error: &StorageError) {
         for request in std::mem::take(&mut self.kept) {
-            if let Request::Listen { listener, .. } = request {
+            if let Request::Question(Question::Listen { listener, .. }) = request {
                 listener.fail(error);
             }
         }
@@ -328,8 +331,8 @@ impl StoreActor {
     fn close(&mut self, ctx: &mut Context<Self>) {
         let Some(reply) = self.closing.take() else { return };
         match std::mem::replace(&mut self.driver, Driver::Closed) {
-            Driver::Inline(mut committer) => {
-                committer.close();
+            Driver::Inline(mut decider) => {
+                decider.close();
                 let _ = reply.send(());
             }
             Driver::Thread(jobs) => {
@@ -345,16 +348,16 @@ impl StoreActor {
 }
 
 fn spawn_thread(
-    mut committer: Committer,
+    mut decider: Store,
     store: Recipient<GroupSettled>,
 ) -> std::io::Result<std::sync::mpsc::Sender<Job>> {
     let (jobs, queue) = std::sync::mpsc::channel();
     std::thread::Builder::new().name("workpool-storage".into()).spawn(move || {
-        while let Some(job) = linger::receive(&queue) {
+        while let Some(job) = spin::receive(&queue) {
             match job {
-                Job::Run(requests) => store.do_send(GroupSettled(committer.run(requests))),
+                Job::Run(requests) => store.do_send(GroupSettled(decider.run(requests))),
                 Job::Close(reply) => {
-                    committer.close();
+                    decider.close();
                     let _ = reply.send(());
                     return;
                 }
@@ -370,7 +373,7 @@ impl Actor for StoreActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.run_interval(FORGET_INTERVAL, |store, ctx| {
-            store.inbox.push(Request::Forget);
+            store.inbox.push(Command::Forget.into());
             store.flush_soon(ctx);
         });
     }
@@ -387,7 +390,8 @@ impl Handler<Request> for StoreActor {
     type Result = ();
 
     fn handle(&mut self, request: Request, ctx: &mut Self::Context) {
-        if let (Request::Explain { .. }, Driver::Thread(_)) = (&request, &self.driver) {
+        let asks_why = matches!(request, Request::Question(Question::Explain { .. }));
+        if asks_why && matches!(self.driver, Driver::Thread(_)) {
             self.look_for_stall(ctx);
         }
         self.inbox.push(request);

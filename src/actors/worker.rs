@@ -10,56 +10,33 @@ use std::task::{self, Poll};
 
 use actix::prelude::*;
 
-use super::linger::Linger;
+use super::attempt::{Attempt, timed_out};
 use super::messages::{Retire, StartWorkers};
-use crate::committer::{Request, RunInStore, guarded};
-use crate::context::{ActionContext, Control, Stage};
+use super::network::Network;
+use super::spin::Spin;
+use crate::client::Client;
 use crate::engine::arrivals::AttemptReport;
-use crate::error::panic_message;
+use crate::functions::{
+    ActionContext, AttemptFuture, Code, Control, Stage, guarded, limit_result, panic_message,
+};
 use crate::model::{Failure, FailureKind, RunResult};
-use crate::registry::{AttemptFuture, Code, limit_result};
-use crate::shared::Shared;
-use crate::telemetry;
+use crate::observe::telemetry;
+use crate::protocol::Command;
 
-/// The duty to report one attempt. Dropped without a report it reports the attempt as lost, so that a panic, an
-/// arbiter that ends or a forgotten future cannot leave a slot occupied.
-pub(super) struct Attempt {
-    control: Arc<Control>,
-}
-
-impl Attempt {
-    pub fn new(control: Arc<Control>) -> Attempt {
-        Attempt { control }
-    }
-
-    pub fn set_host(&self, host: usize) {
-        self.control.set_host(host);
-    }
-
-    fn report(&mut self, result: RunResult) -> AttemptReport {
-        self.control.set_reported();
-        AttemptReport { work_id: self.control.spec.work_id, run: self.control.run, result }
-    }
-}
-
-impl Drop for Attempt {
-    fn drop(&mut self) {
-        if !self.control.is_reported() && !planted!(WorkerLostSilently) {
-            let message = "the worker went away without a report";
-            let report =
-                self.report(RunResult::Failed(Failure::retryable(FailureKind::Lost, message)));
-            if let Some(store) = self.control.shared.store() {
-                store.send(Request::AttemptsFinished(vec![report]));
-            }
-        }
-    }
+/// What the hosts of a runtime have in common.
+#[derive(Clone)]
+pub(super) struct Workshop {
+    pub client: Client,
+    /// Runs blocking actions.
+    pub blocking: tokio::runtime::Handle,
+    pub network: Network,
 }
 
 /// Reports of one arbiter that wait to be sent together.
 struct Outbox {
-    shared: Arc<Shared>,
+    workshop: Workshop,
     reports: RefCell<Vec<AttemptReport>>,
-    linger: Linger,
+    spin: Spin,
     /// How many workers there are.
     workers: Cell<usize>,
     /// Set when another host has taken the place of this one: its thread ends with its last worker.
@@ -76,15 +53,16 @@ impl Outbox {
             let outbox = self.clone();
             actix::spawn(async move {
                 outbox.send();
-                outbox.linger.touch();
+                outbox.spin.touch();
             });
         }
     }
 
     fn send(&self) {
         let reports = self.reports.take();
-        if let (false, Some(store)) = (reports.is_empty(), self.shared.store()) {
-            store.send(Request::AttemptsFinished(reports));
+        if !reports.is_empty() {
+            // A runtime that is gone hears nothing any more.
+            let _ = self.workshop.client.send(Command::AttemptsFinished(reports));
         }
     }
 }
@@ -108,20 +86,20 @@ impl Drop for Outbox {
 /// Starts the workers of one arbiter.
 pub(super) struct WorkerHost {
     outbox: Rc<Outbox>,
-    linger: Linger,
+    spin: Spin,
 }
 
 impl WorkerHost {
-    pub fn new(shared: Arc<Shared>, linger: Linger) -> WorkerHost {
+    pub fn new(workshop: Workshop, spin: Spin) -> WorkerHost {
         WorkerHost {
             outbox: Rc::new(Outbox {
-                shared,
+                workshop,
                 reports: RefCell::default(),
-                linger: linger.clone(),
+                spin: spin.clone(),
                 workers: Cell::new(0),
                 retired: Cell::new(false),
             }),
-            linger,
+            spin,
         }
     }
 }
@@ -134,7 +112,7 @@ impl Handler<StartWorkers> for WorkerHost {
     type Result = ();
 
     fn handle(&mut self, StartWorkers(attempts): StartWorkers, _: &mut Self::Context) {
-        self.linger.touch();
+        self.spin.touch();
         for attempt in attempts {
             self.outbox.workers.set(self.outbox.workers.get() + 1);
             WorkerActor { attempt, outbox: self.outbox.clone() }.start();
@@ -164,19 +142,11 @@ impl Actor for WorkerActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let control = &self.attempt.control;
-        match begin(control) {
+        let control = self.attempt.control();
+        match begin(control, &self.outbox.workshop.blocking) {
             Begun::Running(future) => {
                 let span = telemetry::attempt_span(control);
                 ctx.spawn(RunAttempt { future: Some(future), aborted: None, span });
-            }
-            Begun::InStore(run) => {
-                // From here on the store has the duty to report.
-                control.set_reported();
-                if let Some(store) = control.shared.store() {
-                    store.send(Request::RunInStore(run));
-                }
-                ctx.stop();
             }
             Begun::Finished(result) => self.finish(result, ctx),
         }
@@ -192,7 +162,7 @@ impl Drop for WorkerActor {
 
 impl WorkerActor {
     fn finish(&mut self, result: RunResult, ctx: &mut Context<Self>) {
-        let control = &self.attempt.control;
+        let control = self.attempt.control();
         let result = match (result, control.stage()) {
             // It stopped because the runtime does: the work goes on elsewhere.
             (RunResult::Canceled, Stage::ShuttingDown | Stage::AbortHandBack) => {
@@ -209,13 +179,12 @@ impl WorkerActor {
 /// How an attempt begins.
 enum Begun {
     Running(AttemptFuture),
-    InStore(RunInStore),
     Finished(RunResult),
 }
 
-fn begin(control: &Arc<Control>) -> Begun {
+fn begin(control: &Arc<Control>, blocking: &tokio::runtime::Handle) -> Begun {
     let spec = &control.spec;
-    let Some(registered) = control.shared.registry.get(spec.function) else {
+    let Some(code) = control.program.code(spec.function) else {
         // The loop starts only what is registered.
         let message = format!("function {} is not registered", spec.function);
         return Begun::Finished(RunResult::Failed(Failure::permanent(FailureKind::Error, message)));
@@ -225,7 +194,7 @@ fn begin(control: &Arc<Control>) -> Begun {
         return Begun::Finished(RunResult::HandedBack);
     }
     let cx = || ActionContext { control: control.clone() };
-    match &registered.code {
+    match code {
         Code::Action(run) => {
             // An action may do things before its first await, and panic there.
             match catch_unwind(AssertUnwindSafe(|| run(spec.args.as_bytes(), cx()))) {
@@ -236,7 +205,7 @@ fn begin(control: &Arc<Control>) -> Begun {
         }
         Code::Blocking(run) => {
             let (run, cx) = (*run, cx());
-            let thread = control.shared.blocking.spawn_blocking(move || {
+            let thread = blocking.spawn_blocking(move || {
                 let span = telemetry::attempt_span(&cx.control);
                 let _entered = span.enter();
                 // It may have waited for a thread until nobody wanted it any more.
@@ -256,7 +225,9 @@ fn begin(control: &Arc<Control>) -> Begun {
             }))
         }
         Code::Mutation(_) | Code::Query(_) | Code::OnComplete(_) => {
-            Begun::InStore(RunInStore { spec: spec.clone(), run: control.run })
+            // The loop sends these to the store itself.
+            let message = format!("function {} runs in the store", spec.function);
+            Begun::Finished(RunResult::Failed(Failure::permanent(FailureKind::Error, message)))
         }
     }
 }
@@ -304,12 +275,6 @@ impl RunAttempt {
     }
 }
 
-/// The failure of an attempt that took too long.
-pub(super) fn timed_out(control: &Control) -> Failure {
-    let limit = control.spec.timeout().unwrap_or_default();
-    Failure::retryable(FailureKind::Timeout, format!("attempt took longer than {limit:?}"))
-}
-
 impl ActorFuture<WorkerActor> for RunAttempt {
     type Output = ();
 
@@ -320,9 +285,9 @@ impl ActorFuture<WorkerActor> for RunAttempt {
         task: &mut task::Context<'_>,
     ) -> Poll<()> {
         let this = self.get_mut();
-        let control = &worker.attempt.control;
+        let control = worker.attempt.control();
         let Poll::Ready(result) = this.poll_result(control, task) else {
-            if control.shared.post.loses_worker(control.spec.work_id) {
+            if worker.outbox.workshop.network.loses_worker(control.spec.work_id) {
                 ctx.terminate();
             }
             return Poll::Pending;

@@ -28,20 +28,20 @@ pub enum EnqueueAnswer {
 /// What became of a cancel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-#[cfg_attr(feature = "actix-web", derive(utoipa::ToSchema))]
 pub enum CancelAnswer {
     /// The work will not be started again; if it is running it is told.
     Requested,
     /// It had been canceled before.
     AlreadyRequested,
-    /// It has an outcome already, or is not known.
+    /// It has an outcome already.
     AlreadyFinished,
+    /// No job of this id was ever enqueued here, or its outcome is forgotten.
+    NotFound,
 }
 
 /// What became of the wish that a work is run now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-#[cfg_attr(feature = "actix-web", derive(utoipa::ToSchema))]
 pub enum RunNowAnswer {
     /// Its wait is over: it is due, and starts when there is a slot and its pool is not paused.
     Moved,
@@ -53,14 +53,15 @@ pub enum RunNowAnswer {
     Canceled,
     /// An attempt is running, or has just ended.
     Running,
-    /// It has an outcome, or is not known.
+    /// It has an outcome already.
+    AlreadyFinished,
+    /// No job of this id was ever enqueued here, or its outcome is forgotten.
     NotFound,
 }
 
 /// What became of the wish that a failed work is tried once more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(tag = "answer", content = "work_id", rename_all = "snake_case")]
-#[cfg_attr(feature = "actix-web", derive(utoipa::ToSchema))]
 pub enum RetryAnswer {
     /// It was enqueued once more, as a work of its own with this id.
     Enqueued(WorkId),
@@ -117,11 +118,17 @@ pub fn enqueue(spec: Arc<Spec>, due: Segment, known: bool) -> Arrival<EnqueueAns
     Arrival { change: Some(Change::InsertWork { spec, key }), answer: EnqueueAnswer::Enqueued }
 }
 
-/// A work that has its outcome, even one that no turn has handled yet, is not canceled any more.
+/// A job that has its outcome, even one that no turn has handled yet, is not canceled any more. `is_finished` says
+/// whether it is in `finished`.
 #[must_use]
-pub fn cancel(fact: Option<&WorkFact>, now: Segment) -> Arrival<CancelAnswer> {
+pub fn cancel(fact: Option<&WorkFact>, is_finished: bool, now: Segment) -> Arrival<CancelAnswer> {
     let refuse = |answer| Arrival { change: None, answer };
-    let Some(work) = fact else { return refuse(CancelAnswer::AlreadyFinished) };
+    let Some(work) = fact else {
+        return refuse(match is_finished {
+            true => CancelAnswer::AlreadyFinished,
+            false => CancelAnswer::NotFound,
+        });
+    };
     if let Some((_, false)) = work.pending_completion {
         return refuse(CancelAnswer::AlreadyFinished);
     }
@@ -141,11 +148,17 @@ pub fn cancel(fact: Option<&WorkFact>, now: Segment) -> Arrival<CancelAnswer> {
 #[must_use]
 pub fn run_now(
     fact: Option<&WorkFact>,
+    is_finished: bool,
     now: Segment,
     read_until: Segment,
 ) -> Arrival<RunNowAnswer> {
     let refuse = |answer| Arrival { change: None, answer };
-    let Some(work) = fact else { return refuse(RunNowAnswer::NotFound) };
+    let Some(work) = fact else {
+        return refuse(match is_finished {
+            true => RunNowAnswer::AlreadyFinished,
+            false => RunNowAnswer::NotFound,
+        });
+    };
     if work.is_canceled() {
         return refuse(RunNowAnswer::Canceled);
     }

@@ -1,6 +1,6 @@
 //! Cancelations: S7 → canceled, S8 → S12, a work that is gone → nothing.
 
-use super::step::Draft;
+use super::draft::Draft;
 use crate::model::{CancelationRow, Change, Outcome};
 
 pub(super) fn handle(draft: &mut Draft, rows: Vec<CancelationRow>) {

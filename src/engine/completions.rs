@@ -1,7 +1,7 @@
 //! Attempts that finished: S3 → gone, S5 → S10, S9 → canceled.
 
 use super::arrivals::Verdict;
-use super::step::Draft;
+use super::draft::Draft;
 use crate::model::{
     Change, CompletionRow, FailedAttempt, Key, Outcome, Retry, RunResult, WorkFact,
 };

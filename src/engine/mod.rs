@@ -12,13 +12,16 @@ pub mod arrivals;
 pub mod backoff;
 mod cancelations;
 mod completions;
+mod draft;
+pub(crate) mod explain;
 mod recovery;
-pub mod run_status;
+pub mod rest;
 mod starts;
 mod step;
 
+pub use draft::Launch;
+pub use explain::{Ahead, Basis, Expected, Explanation, Why};
 pub use recovery::Lost;
-pub use starts::Launch;
 pub use step::{MAX_BATCH, Step, TurnCx, demand, step};
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::arrivals::{ArrivalCx, judge};
 use super::completions::settle;
-use super::step::Draft;
+use super::draft::Draft;
 use crate::model::{Failure, FailureKind, FunctionKind, RunNumber, RunResult, RunningRow};
 
 /// How often a mutation or query is launched before it is taken for what ends the process.

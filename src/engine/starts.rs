@@ -1,22 +1,7 @@
 //! Works that are due: S1, S10 → S2, while there are slots.
 
-use std::sync::Arc;
-
-use super::step::Draft;
-use crate::model::{Change, Key, RunNumber, Running, Segment, Spec, StartRow};
-
-/// An attempt to start once the turn is committed.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Launch {
-    /// What to run.
-    pub spec: Arc<Spec>,
-    /// The attempt's number as the user counts: 1 is the first.
-    pub attempt: u32,
-    /// Which run it is.
-    pub run: RunNumber,
-    /// When it was due.
-    pub due: Segment,
-}
+use super::draft::{Draft, Launch};
+use crate::model::{Change, Key, Running, Segment, Spec, StartRow};
 
 /// Starts what fits. Returns the segment of the first row that found no slot.
 pub(super) fn handle(

@@ -1,13 +1,11 @@
 //! One turn of a pool's loop.
 
-use std::sync::Arc;
-
 use hashbrown::HashSet;
 
-use super::{Launch, Lost, cancelations, completions, recovery, starts};
+use super::draft::{Draft, Launch};
+use super::{Lost, cancelations, completions, recovery, starts};
 use crate::model::{
-    Batch, Change, Cursors, Demand, Finished, FinishedDetails, History, InternalState, Outcome,
-    Report, Segment, Spec, StateRow, WorkId,
+    Batch, Change, Cursors, Demand, InternalState, Report, Segment, Spec, StateRow, WorkId,
 };
 
 /// How often a report is due.
@@ -40,19 +38,6 @@ pub struct Step {
     pub signals: Vec<WorkId>,
     /// The counters, when a report is due.
     pub report: Option<Report>,
-}
-
-/// The turn under way: what the leaves read and write.
-pub(super) struct Draft {
-    pub state: InternalState,
-    pub changes: Vec<Change>,
-    pub launches: Vec<Launch>,
-    pub signals: Vec<WorkId>,
-    /// Works that this turn has completed: later rows of the same batch do not touch them.
-    pub settled: HashSet<WorkId>,
-    /// Works that this turn has marked as canceled.
-    pub marked: HashSet<WorkId>,
-    pub now: Segment,
 }
 
 /// Takes one turn. Consumes the state and returns the next; touches nothing else.
@@ -135,42 +120,4 @@ fn report_if_due(draft: &mut Draft) -> Option<Report> {
     }
     report.last_report_ts = draft.now;
     Some(*report)
-}
-
-impl Draft {
-    /// Ends a work: frees its slot, counts it, writes what is kept of it.
-    pub fn complete(
-        &mut self,
-        spec: Arc<Spec>,
-        outcome: Outcome,
-        attempts: u32,
-        started: Option<Segment>,
-        history: History,
-    ) {
-        let report = &mut self.state.report;
-        match outcome {
-            Outcome::Success(_) => report.succeeded += 1,
-            Outcome::Failed(_) => report.failed += 1,
-            Outcome::Canceled => report.canceled += 1,
-        }
-        let details = FinishedDetails {
-            history,
-            on_complete: spec.on_complete().map(|call| call.name),
-            follow_up: None,
-            spec: matches!(outcome, Outcome::Failed(_))
-                .then(|| Arc::new(Spec { args: spec.args.alone(), ..Spec::clone(&spec) })),
-        };
-        let finished = Arc::new(Finished {
-            work_id: spec.work_id,
-            pool: spec.pool,
-            function: spec.function,
-            outcome,
-            attempts,
-            enqueued_at: spec.enqueued_at,
-            started,
-            finished_at: self.now,
-            details: details.if_any(),
-        });
-        self.changes.push(Change::CompleteWork { finished, spec });
-    }
 }

@@ -7,7 +7,7 @@ use super::arrivals::{
     ArrivalCx, AttemptReport, CancelAnswer, EnqueueAnswer, FinishAnswer, RunNowAnswer,
     attempt_finished, cancel, enqueue, run_now,
 };
-use super::run_status::{KickSource, rest};
+use super::rest::{KickSource, rest};
 use super::{Launch, Lost, Step, TurnCx, demand, step};
 use crate::model::{
     ArgBytes, Batch, CancelationRow, Change, CompletionRow, Cursors, FailedAttempt, Failure,
@@ -1106,7 +1106,7 @@ mod arrivals {
     }
 
     fn canceled(fact: Option<&WorkFact>) -> (Option<Change>, CancelAnswer) {
-        let arrival = cancel(fact, NOW);
+        let arrival = cancel(fact, false, NOW);
         (arrival.change, arrival.answer)
     }
 
@@ -1124,7 +1124,7 @@ mod arrivals {
         for waiting in [s1(1), s10(1)] {
             let from = key(1_500, 1);
             let arrival =
-                run_now(Some(&WorkFact { pending_start: Some(from), ..waiting }), NOW, NOW);
+                run_now(Some(&WorkFact { pending_start: Some(from), ..waiting }), false, NOW, NOW);
             let to = key(NOW.0, 0);
             let moved = Change::MovePendingStart { work_id: id(1), pool: POOL, from, to };
             assert_eq!((arrival.change, arrival.answer), (Some(moved), RunNowAnswer::Moved));
@@ -1148,10 +1148,10 @@ mod arrivals {
             (s8(1), RunNowAnswer::Canceled),
             (s12(1), RunNowAnswer::Canceled),
         ] {
-            let arrival = run_now(Some(&work), NOW, Segment(1_200));
+            let arrival = run_now(Some(&work), false, NOW, Segment(1_200));
             assert_eq!((arrival.change, arrival.answer), (None, answer), "{work:?}");
         }
-        assert_eq!(run_now(None, NOW, NOW).answer, RunNowAnswer::NotFound);
+        assert_eq!(run_now(None, false, NOW, NOW).answer, RunNowAnswer::NotFound);
     }
 
     #[test]
@@ -1164,7 +1164,9 @@ mod arrivals {
     #[test]
     fn a_cancel_of_a_work_that_is_finished_or_unknown_is_a_no_op() {
         assert_eq!(canceled(Some(&s3(1))), (None, CancelAnswer::AlreadyFinished));
-        assert_eq!(canceled(None), (None, CancelAnswer::AlreadyFinished));
+        assert_eq!(canceled(None), (None, CancelAnswer::NotFound));
+        assert_eq!(cancel(None, true, NOW).answer, CancelAnswer::AlreadyFinished);
+        assert_eq!(run_now(None, true, NOW, NOW).answer, RunNowAnswer::AlreadyFinished);
     }
 }
 

@@ -2,23 +2,10 @@
 
 use std::sync::Arc;
 
-use super::outcome::RunResult;
 use super::{
-    Cursors, Epoch, Generation, InternalState, Key, PoolId, Retry, RunNumber, Running, Segment,
+    Cursors, InternalState, Key, PoolConfig, PoolId, Retry, RunNumber, RunResult, Running, Segment,
     Spec, WorkFact, WorkId,
 };
-use crate::config::PoolConfig;
-
-/// The number of a turn together with who takes it: the fence of every commit of a main loop.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Turn {
-    /// Who takes it.
-    pub generation: Generation,
-    /// In which start of a runtime: two that were made from one copy of a store are not taken for each other.
-    pub epoch: Epoch,
-    /// Counts up by one with each commit.
-    pub number: u64,
-}
 
 /// What the main loop wants to see next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,22 +2,13 @@
 
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Finished, Generation, History, InternalState, Key, Name, Payload, PoolId, RunNumber, RunResult,
-    Segment, Spec, TableKey, WorkId,
+    Cursors, Epoch, Finished, Generation, History, InternalState, Key, Name, Payload, PoolConfig,
+    PoolId, Report, Retry, RunNumber, RunResult, Segment, Spec, TableKey, Turn, WorkId,
 };
-use crate::config::PoolConfig;
-
-/// Whether and when a finished attempt is followed by another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Retry {
-    /// The work completes.
-    No,
-    /// The work is enqueued again, for this segment.
-    At(Segment),
-}
 
 /// One write, named for what it does to the tables. A commit applies a list of them, all or none.
 ///
@@ -168,22 +159,22 @@ pub struct StateRow {
     /// See [`InternalState::generation`].
     pub generation: Generation,
     /// See [`InternalState::epoch`].
-    pub epoch: super::Epoch,
+    pub epoch: Epoch,
     /// See [`InternalState::turn`].
     pub turn: u64,
     /// See [`InternalState::cursors`].
-    pub cursors: super::Cursors,
+    pub cursors: Cursors,
     /// See [`InternalState::last_recovery`].
     pub last_recovery: Segment,
     /// See [`InternalState::report`].
-    pub report: super::Report,
+    pub report: Report,
 }
 
 impl StateRow {
     /// The last turn that was committed, as the fence knows it.
     #[must_use]
-    pub fn fence(&self) -> super::Turn {
-        super::Turn { generation: self.generation, epoch: self.epoch, number: self.turn }
+    pub fn fence(&self) -> Turn {
+        Turn { generation: self.generation, epoch: self.epoch, number: self.turn }
     }
 }
 
@@ -209,7 +200,7 @@ impl From<StateRow> for InternalState {
             cursors: row.cursors,
             last_recovery: row.last_recovery,
             report: row.report,
-            running: hashbrown::HashMap::new(),
+            running: HashMap::new(),
         }
     }
 }

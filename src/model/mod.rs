@@ -1,29 +1,45 @@
-//! Nouns: what a work is, which tables hold it, and every write that can be made to them.
+//! Nouns: what a job is, which tables hold it, and every write that can be made to them.
 //!
 //! Nothing here decides, waits, stores or sends. Everybody imports the model; the model imports nobody.
 
 mod batch;
 mod change;
+mod config;
+mod config_error;
+mod finished;
+mod history;
+mod ids;
+mod json;
 mod name;
 mod outcome;
+mod page;
+mod payload;
+mod retry;
 mod segment;
 mod state;
+mod status;
 mod work;
 
-pub use batch::{
-    Batch, CancelationRow, Claimed, CompletionRow, Demand, RunningRow, StartRow, Turn,
-};
+pub use batch::{Batch, CancelationRow, Claimed, CompletionRow, Demand, RunningRow, StartRow};
 pub(crate) use change::PendingTable;
-pub use change::{Change, Counts, Retry, StateRow};
-pub use name::{Name, PoolId, TableKey};
-pub(crate) use outcome::cut;
-pub use outcome::{
-    FailedAttempt, Failure, FailureKind, Finished, FinishedDetails, History, Outcome, Payload,
-    RunResult,
+pub use change::{Change, Counts, StateRow};
+pub use config::{
+    LogLevel, MAX_DELAY, MAX_PARALLELISM, MAX_PAYLOAD_BYTES, PoolConfig, Retention, Settings,
 };
+pub use config_error::ConfigError;
+pub use finished::{Finished, FinishedDetails};
+pub(crate) use history::cut;
+pub use history::{FailedAttempt, History};
+pub use ids::{Epoch, Generation, PoolId, RunNumber, Turn, WorkId};
+pub(crate) use json::{decode, encode};
+pub(crate) use name::validate_name;
+pub use name::{Name, TableKey};
+pub use outcome::{Failure, FailureKind, Outcome, RunResult};
+pub use page::{Cursor, ListedWork, OutcomeKind, WorkFilter, WorkPage};
+pub(crate) use page::{Listed, Place};
+pub use payload::{ArgBytes, Payload};
+pub use retry::{Retry, RetryBehavior, RetryPolicy};
 pub use segment::{Key, Segment};
-pub use state::{Cursors, Epoch, Generation, InternalState, Report, RunStatus, Running};
-pub use work::{
-    ArgBytes, FunctionKind, OnCompleteCall, RetryBehavior, RunNumber, SpanLink, Spec, SpecOptions,
-    WorkFact, WorkId,
-};
+pub use state::{Cursors, InternalState, Report, RunStatus, Running};
+pub use status::{Progress, WorkStatus};
+pub use work::{FunctionKind, OnCompleteCall, SpanLink, Spec, SpecOptions, WorkFact};

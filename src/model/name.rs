@@ -6,6 +6,8 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::ConfigError;
+
 /// The name of a function, a pool or an `on_complete`: cheap to copy, equal by content.
 ///
 /// Names come from the program's own code, so each distinct one is kept for the life of the process.
@@ -59,15 +61,11 @@ impl<'de> Deserialize<'de> for Name {
     }
 }
 
-/// A pool's number in its store: given once, when a pool of that name is first created there.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-pub struct PoolId(pub u32);
-
-impl fmt::Display for PoolId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+/// Names are stored with every row; 200 bytes are enough to say what something does.
+pub(crate) fn validate_name(name: &str) -> Result<(), ConfigError> {
+    match name.len() {
+        1..=200 => Ok(()),
+        _ => Err(ConfigError::NameLength { given: name.to_owned() }),
     }
 }
 

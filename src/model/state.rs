@@ -1,27 +1,9 @@
 //! What a MainActor owns: `internal_state` and `run_status`.
 
-use std::fmt;
-
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
-use super::{RunNumber, Segment, Turn, WorkId};
-
-/// One reign over a pool. Higher is later; a write by an earlier one is refused.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-pub struct Generation(pub u64);
-
-impl fmt::Display for Generation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// A random number drawn at each start of a runtime, so that two starts are never taken for one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Epoch(pub u64);
+use super::{Epoch, Generation, RunNumber, Segment, Turn, WorkId};
 
 /// Up to which segment each pending table is drained. They only ever advance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

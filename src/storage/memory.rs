@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
 use super::{Fsync, KeyRange, Opened, PoolRow, Storage, StorageError, lowest};
-use crate::config::PoolConfig;
+use crate::model::PoolConfig;
 use crate::model::{
     Batch, CancelationRow, Change, CompletionRow, Counts, Cursors, Demand, Finished, History, Key,
     Name, Payload, PoolId, Retry, RunNumber, RunResult, Running, RunningRow, Segment, Spec,

@@ -3,8 +3,6 @@
 //! The trait knows tables and nothing of what they are for. It is called by one thread at a time, for one group of
 //! messages after another: read the facts of all works that the group is about, decide elsewhere, commit once.
 
-#[cfg(feature = "conformance")]
-pub mod conformance;
 mod memory;
 #[cfg(feature = "redb")]
 mod redb;
@@ -21,7 +19,7 @@ pub use self::redb::{Durability, Redb};
 pub use memory::Memory;
 pub(crate) use memory::range_is_empty;
 
-use crate::config::PoolConfig;
+use crate::model::PoolConfig;
 use crate::model::{
     Batch, Change, Counts, Cursors, Demand, Finished, Key, Name, Payload, PoolId, RunningRow,
     Segment, Spec, StateRow, TableKey, WorkFact, WorkId,

@@ -141,7 +141,7 @@ pub struct InsecureAllowAll(());
 /// Lets everybody who reaches the address do everything, and warns about that in the log: for trying things out.
 #[must_use]
 pub fn insecure_allow_all() -> InsecureAllowAll {
-    crate::telemetry::dashboard_open();
+    crate::observe::telemetry::dashboard_open();
     InsecureAllowAll(())
 }
 

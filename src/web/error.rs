@@ -9,9 +9,10 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 
-use super::openapi::{ErrorAnswer, ErrorBody};
-use crate::error::{EnqueueError, JoinError, PoolError, QueryError};
+use super::schema::{ErrorAnswer, ErrorBody};
+use crate::client::{EnqueueError, JoinError, PoolError, QueryError};
 use crate::model::WorkId;
+use crate::ops::OpsError;
 
 /// An error of the dashboard or of an extractor.
 #[derive(Debug)]
@@ -155,6 +156,27 @@ impl Answer for JoinError {
 impl From<PoolError> for ApiError {
     fn from(error: PoolError) -> ApiError {
         error.answer()
+    }
+}
+
+impl From<OpsError> for ApiError {
+    fn from(error: OpsError) -> ApiError {
+        let message = error.to_string();
+        match error {
+            OpsError::Pool(error) => error.answer(),
+            OpsError::Enqueue(error) => error.answer(),
+            OpsError::UnknownWork(work_id) => ApiError::no_such_work(work_id),
+            OpsError::TimedOut => {
+                ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "timed_out", message)
+            }
+            OpsError::NoFilter => ApiError::new(StatusCode::BAD_REQUEST, "no_filter", message),
+            OpsError::Invalid(problem) => ApiError::invalid(problem),
+            OpsError::Partly { done, cause } => {
+                let cause = ApiError::from(*cause);
+                let message = format!("{}; {done} jobs were done before", cause.message);
+                ApiError::new(cause.status, cause.code, message)
+            }
+        }
     }
 }
 

@@ -10,13 +10,9 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::api::{Answer, Board};
-use super::dashboard::Dashboard;
 use super::error::ApiError;
-use super::view::Overview;
-
-/// As many may listen at once. The pools are looked at once for all of them.
-pub(super) const MOST_CLIENTS: usize = 32;
+use super::query::{Answer, Board};
+use crate::ops::{Operator, Overview};
 
 /// Four times a second is live for an eye.
 const TICK: Duration = Duration::from_millis(250);
@@ -57,18 +53,18 @@ pub(super) async fn events(board: Board, request: HttpRequest) -> Answer {
     };
     // One event at a time: one who reads slowly misses what was in between.
     let (sender, receiver) = mpsc::channel(1);
-    actix_web::rt::spawn(tell(Dashboard::clone(&board), sender, place));
+    actix_web::rt::spawn(tell(board.operator().clone(), sender, place));
     let stream = ReceiverStream::new(receiver);
     Ok(HttpResponse::Ok().content_type(KIND).streaming(stream))
 }
 
 /// Tells the client what changes until it goes, its time is up, or the runtime ends.
-async fn tell(board: Dashboard, sender: Sender, _place: OwnedSemaphorePermit) {
+async fn tell(operator: Operator, sender: Sender, _place: OwnedSemaphorePermit) {
     let begun = Instant::now();
     let mut said = begun;
     let mut last: Option<Arc<Overview>> = None;
-    while begun.elapsed() < LONGEST && !board.runtime().shared().is_closed() {
-        let event = match board.overview().await {
+    while begun.elapsed() < LONGEST && !operator.is_closed() {
+        let event = match operator.overview().await.map_err(ApiError::from) {
             Ok(now) if last.as_ref().is_some_and(|last| last.pools == now.pools) => None,
             Ok(now) => {
                 let event = serde_json::to_string(&*now).map(|json| event("overview", &json));

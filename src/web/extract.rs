@@ -9,7 +9,7 @@ use actix_web::http::StatusCode;
 use actix_web::{Error, FromRequest, HttpRequest, web};
 
 use super::error::ApiError;
-use crate::pool::Workpool;
+use crate::client::Workpool;
 use crate::runtime::Runtime;
 
 /// Gives a pool's name a type, for [`Pool`].
@@ -105,7 +105,7 @@ fn data<T: Clone + 'static>(request: &HttpRequest) -> Result<T, Error> {
     match request.app_data::<web::Data<T>>() {
         Some(data) => Ok(T::clone(data)),
         None => {
-            crate::telemetry::data_missing(std::any::type_name::<T>());
+            crate::observe::telemetry::data_missing(std::any::type_name::<T>());
             let message = "the service is not configured for this request";
             let code = "not_configured";
             Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, code, message).into())

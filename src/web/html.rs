@@ -6,17 +6,15 @@ use std::time::Duration;
 
 use maud::{DOCTYPE, Markup, html};
 
-use super::api::Filter;
-use super::bulk::{self, Bulk, BulkAction, Found};
 use super::error::ApiError;
-use super::view::{
-    AttemptView, Big, ConfigView, ErrorView, LatelyView, Overview, PageView, PoolConfigView,
-    PoolView, ProgressView, RuntimeView, SlotView, WorkDetail, WorkView,
-};
+use super::query::{Filter, permission_of};
 use super::{Permission, Permissions};
-use crate::config::MAX_PARALLELISM;
-use crate::explain::Lasting;
-use crate::model::{Name, Segment};
+use crate::engine::explain::Lasting;
+use crate::model::{MAX_PARALLELISM, Name, Segment};
+use crate::ops::{
+    self, AttemptView, Big, Bulk, BulkAction, ConfigView, ErrorView, Found, LatelyView, Overview,
+    PageView, PoolConfigView, PoolView, ProgressView, RuntimeView, SlotView, WorkDetail, WorkView,
+};
 
 /// A page around its content. `base` leads from the page to the overview.
 pub(super) fn page(base: &str, title: &str, content: Markup) -> Markup {
@@ -274,7 +272,7 @@ pub(super) fn bulk(action: BulkAction, found: &Found, bulk: &Bulk, done: Option<
         @if found.works.is_empty() && !found.more {
             p.soft { "There is nothing to do." }
         } @else {
-            @if found.more { p { "Not all were looked at. At most " (bulk::MOST) " are taken at once." } }
+            @if found.more { p { "Not all were looked at. At most " (ops::MOST) " are taken at once." } }
             form.controls method="post" action=(action.as_str()) {
                 input type="hidden" name="pool" value=(bulk.pool);
                 input type="hidden" name="function" value=(bulk.function);
@@ -418,7 +416,7 @@ pub(super) fn works(page: &PageView, filter: &Filter, now: Segment, may: Permiss
         @if !(filter.pool.is_empty() && filter.function.is_empty()) {
             p.controls {
                 @for (action, label) in actions {
-                    @if may.allow(action.permission()) {
+                    @if may.allow(permission_of(*action)) {
                         a href={ "works/" (action.as_str()) "?pool=" (encoded(&filter.pool))
                             "&function=" (encoded(&filter.function)) } { (label) }
                     }

@@ -67,7 +67,6 @@
 //! `{"error":{"code":"…","message":"…"}}`.
 mod api;
 mod authorizer;
-mod bulk;
 mod dashboard;
 mod error;
 mod events;
@@ -76,10 +75,13 @@ mod guard;
 mod html;
 mod openapi;
 mod pages;
-mod view;
+mod query;
+mod routes;
+mod schema;
 
+pub use crate::ops::Sensitive;
 pub use authorizer::{
     Authorizer, InsecureAllowAll, Permission, Permissions, Refusal, insecure_allow_all,
 };
-pub use dashboard::{Dashboard, Sensitive, workpool_dashboard};
+pub use dashboard::{Dashboard, workpool_dashboard};
 pub use extract::{Pool, PoolName};

@@ -1,18 +1,12 @@
 //! The API as an OpenAPI document. `docs/openapi.json` is a copy of it, for those who generate clients.
 
-use std::borrow::Cow;
-
 use actix_web::HttpResponse;
-use serde::Serialize;
 use utoipa::openapi::path::{Operation, Parameter, ParameterIn};
-use utoipa::openapi::schema::{Object, ObjectBuilder, OneOfBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::{self, Components, Content, Ref, RefOr, ResponseBuilder};
-use utoipa::{Modify, OpenApi, PartialSchema, ToSchema};
+use utoipa::{Modify, OpenApi};
 
-use super::view::Big;
-use super::{api, bulk, events};
-use crate::list::Cursor;
-use crate::model::{Name, WorkId};
+use super::schema::ErrorAnswer;
+use super::{api, events};
 
 /// Describes itself.
 #[utoipa::path(
@@ -48,9 +42,9 @@ pub(super) async fn document() -> HttpResponse {
         api::pool,
         api::configure,
         api::config,
-        bulk::cancel,
-        bulk::run,
-        bulk::retry,
+        api::cancel_many,
+        api::run_many,
+        api::retry_many,
         events::events,
         document
     ),
@@ -58,20 +52,6 @@ pub(super) async fn document() -> HttpResponse {
     modifiers(&Refusals)
 )]
 struct Document;
-
-/// What every error is answered with.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Error)]
-pub(super) struct ErrorAnswer<'a> {
-    pub error: ErrorBody<'a>,
-}
-
-#[derive(Serialize, ToSchema)]
-pub(super) struct ErrorBody<'a> {
-    /// Stays the same from version to version.
-    pub code: &'a str,
-    pub message: &'a str,
-}
 
 /// What a request may be refused with: its status, the name of that, and why.
 const REFUSALS: [(u16, &str, &str); 9] = [
@@ -134,73 +114,6 @@ fn may_answer(operation: &Operation, path: &str, status: u16) -> bool {
         // Open to everybody, and has its own words.
         _ => path != "/healthz",
     }
-}
-
-/// One of these words.
-fn words(all: &[&str]) -> ObjectBuilder {
-    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(all.iter().copied()))
-}
-
-pub(super) fn state() -> Object {
-    words(&["pending", "running", "finished"]).build()
-}
-
-/// Empty is as good as left out.
-pub(super) fn state_asked() -> Object {
-    words(&["", "pending", "running", "finished"]).build()
-}
-
-pub(super) fn limit_asked() -> Schema {
-    size_or_nothing(api::LARGEST_PAGE, api::PAGE)
-}
-
-pub(super) fn most_asked() -> Schema {
-    size_or_nothing(bulk::MOST, bulk::MOST)
-}
-
-fn size_or_nothing(most: usize, usual: usize) -> Schema {
-    let size = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1));
-    let size = size.maximum(Some(most)).default(Some(usual.into()));
-    OneOfBuilder::new().item(size).item(words(&[""])).build().into()
-}
-
-pub(super) fn run_status() -> Object {
-    words(&["running", "scheduled", "idle"]).build()
-}
-
-pub(super) fn outcome_asked() -> Object {
-    words(&["", "success", "failed", "canceled"]).build()
-}
-
-pub(super) fn outcome_if_any() -> Object {
-    let all = [Some("success"), Some("failed"), Some("canceled"), None];
-    let kinds = SchemaType::from_iter([Type::String, Type::Null]);
-    ObjectBuilder::new().schema_type(kinds).enum_values(Some(all)).build()
-}
-
-/// Texts in JSON that are something else in Rust.
-macro_rules! texts {
-    ($($of:ty, $name:literal, $says:literal, $pattern:expr;)*) => { $(
-        impl PartialSchema for $of {
-            fn schema() -> RefOr<Schema> {
-                let text = ObjectBuilder::new().schema_type(Type::String);
-                text.description(Some($says)).pattern($pattern).build().into()
-            }
-        }
-
-        impl ToSchema for $of {
-            fn name() -> Cow<'static, str> {
-                $name.into()
-            }
-        }
-    )* };
-}
-
-texts! {
-    Big, "Big", "A number of 64 bits.", Some("^(0|[1-9][0-9]{0,19})$");
-    Name, "Name", "The name of a pool or a function.", None::<&str>;
-    WorkId, "WorkId", "The id of a work, a UUID.", None::<&str>;
-    Cursor, "Cursor", "Where a page ends and the next one begins.", None::<&str>;
 }
 
 #[cfg(test)]

@@ -10,13 +10,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Permission;
-use super::api::{self, Board, Body, Change, Filter};
-use super::bulk::{self, Bulk, BulkAction, Done};
-use super::dashboard::{Dashboard, demand, permissions};
+use super::dashboard::Dashboard;
 use super::error::ApiError;
 use super::html;
-use super::view::{ConfigView, WorkDetail};
-use crate::engine::arrivals::RetryAnswer;
+use super::query::{
+    Board, Body, Filter, body_of, demand, permission_of, permissions, query, work_id,
+};
+use crate::ops::{Bulk, BulkAction, Done, PoolChange, RetryAnswer, TO_SAY};
 
 /// How long an attempt that is aborted is given to end by itself.
 const GRACE: Duration = Duration::from_secs(5);
@@ -32,7 +32,7 @@ pub(super) async fn without_slash(request: HttpRequest) -> HttpResponse {
 }
 
 pub(super) async fn overview(board: Board, request: HttpRequest) -> HttpResponse {
-    let overview = board.overview().await;
+    let overview = board.operator().overview().await.map_err(ApiError::from);
     page("", "Overview", overview.map(|overview| html::overview(&overview, permissions(&request))))
 }
 
@@ -41,14 +41,14 @@ pub(super) async fn works(board: Board, request: HttpRequest) -> HttpResponse {
 }
 
 async fn works_of(board: &Dashboard, request: &HttpRequest) -> Result<Markup, ApiError> {
-    let filter: Filter = api::query(request.query_string())?;
-    let works = api::page(board, &filter).await?;
-    let now = board.runtime().shared().seams.segment();
+    let filter: Filter = query(request.query_string())?;
+    let works = board.operator().page(filter.works()?).await?;
+    let now = board.operator().now();
     Ok(html::works(&works, &filter, now, permissions(request)))
 }
 
 pub(super) async fn config(board: Board, request: HttpRequest) -> HttpResponse {
-    let config = ConfigView::of(board.runtime());
+    let config = board.operator().config();
     page("", "Configuration", Ok(html::config(&config, permissions(&request))))
 }
 
@@ -70,10 +70,10 @@ async fn confirm(
     request: &HttpRequest,
     action: BulkAction,
 ) -> Result<Markup, ApiError> {
-    demand(request, action.permission())?;
-    let Confirm { pool, function, cursor, done } = api::query(request.query_string())?;
+    demand(request, permission_of(action))?;
+    let Confirm { pool, function, cursor, done } = query(request.query_string())?;
     let bulk = Bulk { pool, function, cursor, ..Bulk::default() };
-    let found = bulk::find(board, action, &bulk, bulk::TO_SAY).await?;
+    let found = board.operator().find(action, &bulk, TO_SAY).await?;
     Ok(html::bulk(action, &found, &bulk, done))
 }
 
@@ -109,9 +109,9 @@ async fn act_on_many(
     action: BulkAction,
 ) -> HttpResponse {
     let done: Result<String, ApiError> = async {
-        demand(request, action.permission())?;
+        demand(request, permission_of(action))?;
         let bulk: Bulk = form(request, body)?;
-        let Done { done, next, .. } = bulk::act(board, action, &bulk).await?;
+        let Done { done, next, .. } = board.operator().act(action, &bulk).await?;
         let (pool, function) = (html::encoded(&bulk.pool), html::encoded(&bulk.function));
         let cursor = next.map(|next| format!("&cursor={next}")).unwrap_or_default();
         Ok(format!("{}?pool={pool}&function={function}{cursor}&done={done}", action.as_str()))
@@ -129,7 +129,7 @@ pub(super) async fn find(request: HttpRequest) -> HttpResponse {
     struct Find {
         id: String,
     }
-    let id = api::query(request.query_string()).and_then(|find: Find| api::work_id(find.id.trim()));
+    let id = query(request.query_string()).and_then(|find: Find| work_id(find.id.trim()));
     match id {
         Ok(id) => redirect(StatusCode::SEE_OTHER, &format!("works/{id}")),
         Err(said) => error("", &said),
@@ -145,9 +145,8 @@ pub(super) async fn work(
 }
 
 async fn work_of(board: &Dashboard, request: &HttpRequest, id: &str) -> Result<Markup, ApiError> {
-    let Said { said } = api::query(request.query_string())?;
-    let explained = api::explain(board, api::work_id(id)?).await?;
-    let detail = WorkDetail::of(explained, board);
+    let Said { said } = query(request.query_string())?;
+    let detail = board.operator().job(work_id(id)?).await?;
     Ok(html::work(&detail, permissions(request), said.as_deref()))
 }
 
@@ -164,7 +163,7 @@ pub(super) async fn cancel(
 ) -> HttpResponse {
     let done = async {
         demand(&request, Permission::Cancel)?;
-        api::do_cancel(&board, api::work_id(&id)?).await
+        Ok(board.operator().cancel(work_id(&id)?).await?)
     };
     back_to_work(&id, done.await)
 }
@@ -176,7 +175,7 @@ pub(super) async fn abort(
 ) -> HttpResponse {
     let done = async {
         demand(&request, Permission::Abort)?;
-        api::do_abort(&board, api::work_id(&id)?, GRACE).await
+        Ok(board.operator().abort(work_id(&id)?, GRACE).await?)
     };
     back_to_work(&id, done.await)
 }
@@ -184,7 +183,7 @@ pub(super) async fn abort(
 pub(super) async fn run(board: Board, request: HttpRequest, id: web::Path<String>) -> HttpResponse {
     let done = async {
         demand(&request, Permission::RunNow)?;
-        api::do_run(&board, api::work_id(&id)?).await
+        Ok(board.operator().run_now(work_id(&id)?).await?)
     };
     back_to_work(&id, done.await)
 }
@@ -197,7 +196,7 @@ pub(super) async fn retry(
 ) -> HttpResponse {
     let done: Result<_, ApiError> = async {
         demand(&request, Permission::Retry)?;
-        api::do_retry(&board, api::work_id(&id)?).await
+        Ok(board.operator().retry(work_id(&id)?).await?)
     }
     .await;
     let (id, said) = match done {
@@ -219,14 +218,14 @@ pub(super) async fn configure(
 ) -> HttpResponse {
     let done: Result<&str, ApiError> = async {
         demand(&request, Permission::Configure)?;
-        let pool = board.runtime().pool(&name)?;
-        let Back { back } = api::query(request.query_string())?;
+        let pool = board.operator().pool(&name)?;
+        let Back { back } = query(request.query_string())?;
         let back = match back.as_str() {
             "" => "../",
             "config" => "../config",
             _ => return Err(ApiError::invalid("back is config")),
         };
-        api::do_configure(&board, &pool, form::<Change>(&request, body)?).await?;
+        board.operator().configure(&pool, form::<PoolChange>(&request, body)?).await?;
         Ok(back)
     }
     .await;
@@ -245,9 +244,9 @@ struct Back {
 }
 
 fn form<T: DeserializeOwned>(request: &HttpRequest, body: Body) -> Result<T, ApiError> {
-    let body = api::body_of(request, body, FORM)?;
+    let body = body_of(request, body, FORM)?;
     let body = std::str::from_utf8(&body);
-    api::query(body.map_err(|_| ApiError::invalid("the form is not UTF-8"))?)
+    query(body.map_err(|_| ApiError::invalid("the form is not UTF-8"))?)
 }
 
 pub(super) async fn style() -> HttpResponse {

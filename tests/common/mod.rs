@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix_workpool::model::{Change, Segment, WorkId};
-use actix_workpool::post::{Courier, Delivery, Letter};
 #[cfg(all(feature = "redb", feature = "conformance"))]
 use actix_workpool::storage::Redb;
 use actix_workpool::storage::{Fsync, Memory, Opened, Storage, StorageError};
+use actix_workpool::testing::network::{Courier, Delivery, Letter};
 use actix_workpool::{
     ActionContext, ActionKey, Completion, OnComplete, PoolConfig, Runtime, RuntimeBuilder,
     StartError, Transaction, WorkError, Workpool,

@@ -572,10 +572,10 @@ impl World {
         }
         trace!(self, "cancel {number}: {answer:?}");
         match answer {
-            Ok(CancelAnswer::AlreadyFinished) if acked => {
+            Ok(CancelAnswer::AlreadyFinished | CancelAnswer::NotFound) if acked => {
                 self.works[number as usize].told_finished = true;
             }
-            Ok(CancelAnswer::AlreadyFinished) => {}
+            Ok(CancelAnswer::AlreadyFinished | CancelAnswer::NotFound) => {}
             Ok(_) if finished => {
                 self.violate(format_args!("cancel {number} is granted, and it has its outcome"));
             }
@@ -668,8 +668,12 @@ impl World {
                 Some("and had been already")
             }
             Ok(RunNowAnswer::AlreadyDue | RunNowAnswer::Running) if waits => Some("and waits"),
-            Ok(RunNowAnswer::AlreadyDue | RunNowAnswer::NotFound) if runs => Some("and runs"),
-            Ok(RunNowAnswer::NotFound) if waits => Some("and waits"),
+            Ok(
+                RunNowAnswer::AlreadyDue | RunNowAnswer::AlreadyFinished | RunNowAnswer::NotFound,
+            ) if runs => Some("and runs"),
+            Ok(RunNowAnswer::AlreadyFinished | RunNowAnswer::NotFound) if waits => {
+                Some("and waits")
+            }
             Ok(RunNowAnswer::NotRegistered) if work.kind != Kind::Alt => {
                 Some("and its function is there")
             }

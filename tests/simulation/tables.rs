@@ -6,8 +6,8 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use actix_workpool::model::{Change, Finished, Name, Payload, Segment, TableKey, WorkId};
-use actix_workpool::storage::simulated::{self, SimDisk};
 use actix_workpool::storage::{Fsync, Memory, Opened, Redb, Storage, StorageError};
+use actix_workpool::testing::disk::{self as disk, SimDisk};
 use fastrand::Rng;
 
 use super::plan::{Store, below, pick};
@@ -110,7 +110,7 @@ const COMMITS: &str = "commits";
 
 impl InFile {
     fn open(&self) -> Result<Redb, StorageError> {
-        simulated::open(&self.disk, self.log_length, self.checkpoints_within)
+        disk::open(&self.disk, self.log_length, self.checkpoints_within)
     }
 
     /// The store as it is looked at in the end. It is opened once.

@@ -10,8 +10,8 @@ use std::task::Waker;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use actix_workpool::model::Segment;
-use actix_workpool::post::{Courier, Delivery, Letter};
-use actix_workpool::storage::simulated::{Failing, SimDisk};
+use actix_workpool::testing::disk::{Failing, SimDisk};
+use actix_workpool::testing::network::{Courier, Delivery, Letter};
 use actix_workpool::{Clock, FailureKind, RetryBehavior, WorkId};
 use fastrand::Rng;
 use tokio::time::Instant;

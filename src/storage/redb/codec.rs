@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::PoolConfig;
+use crate::model::PoolConfig;
 use crate::model::{
     ArgBytes, Change, Cursors, Epoch, FailedAttempt, Failure, FailureKind, Finished,
     FinishedDetails, FunctionKind, Generation, History, Key, Name, OnCompleteCall, Outcome,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 
 use super::codec::{Head, Logged, RowCounts, RunRow};
-use crate::config::PoolConfig;
+use crate::model::PoolConfig;
 use crate::model::{
     Change, Finished, Key, Name, Payload, PoolId, Retry, Segment, Spec, StateRow, TableKey,
     WorkFact, WorkId,

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::sim::{Failing, SimDisk};
 use super::*;
-use crate::config::PoolConfig;
+use crate::model::PoolConfig;
 use crate::storage::Memory;
-use crate::storage::conformance::{POOLS, Script};
+use crate::testing::conformance::{POOLS, Script};
 
 /// A small log, so that a short script goes through it several times, and a commit may be too large for it.
 const LOG: u64 = 16 << 10;

@@ -1,0 +1,290 @@
+//! How the ring comes to life and how it ends: threads, arbiters, actors.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use actix::prelude::*;
+
+use super::hosts::{Hosts, Spawner};
+use super::main_loop::MainActor;
+use super::messages::{AddMain, Close};
+use super::network::{Network, ToStore};
+use super::spin::Spin;
+use super::store::StoreActor;
+use super::worker::Workshop;
+use crate::client::{Client, PoolError};
+use crate::functions::Program;
+use crate::model::{Claimed, Name, PoolConfig};
+use crate::observe::metrics;
+use crate::protocol::{LoopMessage, LoopPort, PoolOpened, PoolRequest, Request};
+use crate::shared::PoolShared;
+use crate::shared::sync::oneshot;
+use crate::storage::{Storage, StorageError};
+use crate::store::Store;
+
+/// Why the ring did not come to life.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RingError {
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error(transparent)]
+    Thread(#[from] std::io::Error),
+    /// The system went away meanwhile.
+    #[error("the actix system stopped")]
+    Closed,
+}
+
+/// What the ring is made of.
+pub(crate) struct Parts {
+    pub program: Arc<Program>,
+    pub storage: Box<dyn Storage>,
+    pub worker_arbiters: usize,
+    pub blocking: tokio::runtime::Handle,
+    pub network: Network,
+}
+
+/// The running ring, as its runtime holds it. Dropped, it ends at once.
+pub(crate) struct Actors {
+    client: Client,
+    store: Addr<StoreActor>,
+    conductor: Addr<Conductor>,
+    // Last: it ends the threads on which the messages sent by `drop` are handled.
+    _threads: Threads,
+}
+
+/// The threads that are the ring's own. Dropped, they end, behind everything that was sent before.
+#[derive(Default)]
+struct Threads {
+    control: Option<ArbiterHandle>,
+    /// Set when the ring has a system of its own.
+    system: Option<System>,
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        let (control, system) = (self.control.take(), self.system.take());
+        let Some(last) =
+            control.clone().or_else(|| system.as_ref().map(|own| own.arbiter().clone()))
+        else {
+            return;
+        };
+        last.spawn(async move {
+            tokio::task::yield_now().await;
+            if let Some(control) = control {
+                control.stop();
+            }
+            if let Some(system) = system {
+                system.stop();
+            }
+        });
+    }
+}
+
+/// Builds the ring. With no worker arbiters, everything lives on the caller's own thread.
+///
+/// When this is abandoned midway, everything that was built is taken down again.
+pub(crate) async fn start(parts: Parts) -> Result<Actors, RingError> {
+    #[cfg(shuttle)]
+    if parts.worker_arbiters == 0 {
+        return start_here(parts);
+    }
+    let Parts { program, storage, worker_arbiters, blocking, network } = parts;
+    let may_block = storage.may_block();
+    let store = {
+        let program = program.clone();
+        let open = move || Store::open(metrics::metered(storage), program);
+        match may_block {
+            true => on_a_thread(open).await??,
+            false => open()?,
+        }
+    };
+    let mut threads = Threads::default();
+    let origin = match Arbiter::try_current() {
+        // A thread remembers the arbiter of a system that has ended.
+        Some(here) if System::is_registered() && here.alive() => here,
+        _ => {
+            let system = threads.system.insert(start_system().await?);
+            system.arbiter().clone()
+        }
+    };
+    let control = match worker_arbiters {
+        0 => origin,
+        _ => threads.control.insert(on(&origin, control_arbiter).await??.handle()).clone(),
+    };
+    let client = program.client.clone();
+    let workshop = Workshop { client: client.clone(), blocking, network };
+    let ring = move || build(program, workshop, store, may_block, worker_arbiters);
+    let (store, conductor) = on(&control, ring).await??;
+    Ok(Actors { client, store, conductor, _threads: threads })
+}
+
+/// Builds the ring on a thread of shuttle's, which has no arbiter.
+#[cfg(shuttle)]
+fn start_here(parts: Parts) -> Result<Actors, RingError> {
+    let Parts { program, storage, blocking, network, .. } = parts;
+    let store = Store::open(storage, program.clone())?;
+    let client = program.client.clone();
+    let workshop = Workshop { client: client.clone(), blocking, network };
+    let (store, conductor) = build(program, workshop, store, false, 0)?;
+    Ok(Actors { client, store, conductor, _threads: Threads::default() })
+}
+
+/// The arbiter of store and loops. They do no I/O, and without an I/O driver the thread is cheaper to wake.
+fn control_arbiter() -> std::io::Result<Arbiter> {
+    Arbiter::try_with_tokio_rt(|| {
+        tokio::runtime::Builder::new_current_thread().enable_time().build()
+    })
+}
+
+/// Runs code that may block on a thread of its own.
+async fn on_a_thread<T: Send + 'static>(
+    code: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, RingError> {
+    let (reply, receiver) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("workpool-open".into())
+        .spawn(move || drop(reply.send(code())))?;
+    receiver.await.map_err(|_| RingError::Closed)
+}
+
+/// Runs code on an arbiter's thread.
+async fn on<T: Send + 'static>(
+    arbiter: &ArbiterHandle,
+    code: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, RingError> {
+    let (reply, receiver) = oneshot::channel();
+    arbiter.spawn_fn(move || drop(reply.send(code())));
+    receiver.await.map_err(|_| RingError::Closed)
+}
+
+/// A system on a thread of its own, for programs that have none.
+async fn start_system() -> Result<System, RingError> {
+    let (reply, receiver) = oneshot::channel();
+    std::thread::Builder::new().name("workpool-system".into()).spawn(move || {
+        let runner = System::new();
+        let _ = reply.send(System::current());
+        // Ends when the runtime stops the system; there is nobody to hand an exit code to.
+        let _ = runner.run();
+    })?;
+    receiver.await.map_err(|_| RingError::Closed)
+}
+
+/// Starts the store and whoever starts the loops, and opens the way to the store.
+fn build(
+    program: Arc<Program>,
+    workshop: Workshop,
+    store: Store,
+    may_block: bool,
+    worker_arbiters: usize,
+) -> Result<(Addr<StoreActor>, Addr<Conductor>), RingError> {
+    let network = workshop.network.clone();
+    let shared = program.client.shared.clone();
+    let spin = Spin::new(worker_arbiters > 0);
+    let store = StoreActor::start(shared, network.clone(), store, may_block, spin)?;
+    let hosts = Hosts::new(workshop, worker_arbiters)?;
+    let port = ToStore { store: store.clone().recipient(), network };
+    if !program.client.ports.set_store(port) {
+        return Err(RingError::Closed);
+    }
+    let hosts = Rc::new(RefCell::new(hosts));
+    let conductor = Conductor { program, store: store.clone(), hosts };
+    Ok((store, conductor.start()))
+}
+
+impl Actors {
+    /// Opens pools, creating those that the store does not have, and then starts their loops: a work that one of them
+    /// runs at once may enqueue into any other.
+    pub async fn add_pools(&self, pools: Vec<(Name, PoolConfig)>) -> Result<(), PoolError> {
+        let mut opened = Vec::with_capacity(pools.len());
+        for (name, config) in pools {
+            let (reply, answer) = oneshot::channel();
+            let request = PoolRequest::Open { name, config, reply };
+            self.store.do_send(Request::from(request));
+            let PoolOpened { pool, config, pending, claimed } =
+                answer.await.map_err(|_| PoolError::Closed)??;
+            let pool = Arc::new(PoolShared::new(pool, name, pending, config.settings()));
+            self.client.shared.add_pool(pool.clone());
+            opened.push((pool, claimed));
+        }
+        for (pool, claimed) in opened {
+            let (reply, started) = oneshot::channel();
+            self.conductor.do_send(StartMain { pool, claimed, reply });
+            started.await.map_err(|_| PoolError::Closed)?;
+        }
+        Ok(())
+    }
+
+    /// Writes everything that is under way, and ends the ring.
+    pub async fn close(&self) {
+        self.stop_loops();
+        let (reply, closed) = oneshot::channel();
+        self.store.do_send(Close(reply));
+        let _ = closed.await;
+    }
+
+    fn stop_loops(&self) {
+        for pool in self.client.shared.pools() {
+            // One that has not started has nothing to stop.
+            let _ = self.client.tell_loop(pool.id, LoopMessage::Stop);
+        }
+    }
+}
+
+impl Drop for Actors {
+    fn drop(&mut self) {
+        self.stop_loops();
+        let (reply, _) = oneshot::channel();
+        self.store.do_send(Close(reply));
+        self.conductor.do_send(End);
+    }
+}
+
+/// Starts loops on the control arbiter.
+///
+/// It knows store and loops, so that these need not know each other: each gets a recipient of the other's messages.
+struct Conductor {
+    program: Arc<Program>,
+    store: Addr<StoreActor>,
+    hosts: Rc<RefCell<Hosts>>,
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct StartMain {
+    pool: Arc<PoolShared>,
+    claimed: Claimed,
+    reply: oneshot::Sender<()>,
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct End;
+
+impl Actor for Conductor {
+    type Context = Context<Self>;
+}
+
+impl Handler<StartMain> for Conductor {
+    type Result = ();
+
+    fn handle(&mut self, start: StartMain, _: &mut Self::Context) {
+        let StartMain { pool, claimed, reply } = start;
+        let spawner = Spawner { hosts: self.hosts.clone() };
+        let main = MainActor::new(self.program.clone(), pool.clone(), spawner, claimed).start();
+        self.store.do_send(AddMain { pool: pool.id, main: main.clone().recipient() });
+        let port: Arc<dyn LoopPort> = Arc::new(main.recipient::<LoopMessage>());
+        let fresh = self.program.client.ports.set_pool(pool.id, port);
+        debug_assert!(fresh, "a pool has one loop");
+        let _ = reply.send(());
+    }
+}
+
+impl Handler<End> for Conductor {
+    type Result = ();
+
+    fn handle(&mut self, _: End, ctx: &mut Self::Context) {
+        self.hosts.borrow_mut().end();
+        ctx.stop();
+    }
+}

@@ -1,0 +1,127 @@
+//! How a job is described before it is enqueued.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::Function;
+use crate::model::{OnCompleteCall, RetryBehavior, RetryPolicy, Segment, Spec, WorkId};
+use crate::protocol::OnFinish;
+
+/// A work, or a batch of works of one function, that is about to be enqueued.
+///
+/// `T` is where to: a pool ([`Workpool::enqueue`](crate::Workpool::enqueue)), a pool in one go
+/// ([`Workpool::enqueue_batch`](crate::Workpool::enqueue_batch)) or a transaction's pool
+/// ([`TransactionPool::enqueue`](crate::TransactionPool::enqueue)).
+#[must_use = "a work is enqueued when this is awaited, or by `do_enqueue` or `submit`"]
+pub struct Enqueue<T, F, K> {
+    pub(crate) target: T,
+    pub(crate) functions: Vec<F>,
+    pub(crate) options: Options,
+    kind: PhantomData<fn() -> K>,
+}
+
+/// Targets that take one work at a time, so that its id can be chosen.
+pub trait OneWork {}
+
+/// What can be said about how a work is run.
+#[derive(Default)]
+pub(crate) struct Options {
+    pub(super) ids: Ids,
+    pub(super) due: Due,
+    pub(super) retry: RetryPolicy,
+    pub(super) timeout: Option<Duration>,
+    pub(crate) on_complete: Option<Result<OnCompleteCall, serde_json::Error>>,
+    pub(super) on_finish: Option<OnFinish>,
+}
+
+impl Options {
+    /// One id for each job, in order.
+    pub(super) fn choose_ids(&mut self, ids: Vec<WorkId>) {
+        self.ids = Ids::Chosen(ids);
+    }
+}
+
+#[derive(Default)]
+pub(super) enum Ids {
+    /// Made with the works.
+    #[default]
+    Fresh,
+    /// One for each work, in order.
+    Chosen(Vec<WorkId>),
+}
+
+#[derive(Default)]
+pub(super) enum Due {
+    #[default]
+    Now,
+    After(Duration),
+    At(SystemTime),
+}
+
+/// Jobs as they go to the store.
+pub(crate) struct Prepared {
+    /// Each with the time before which it is not started.
+    pub works: Vec<(Arc<Spec>, Segment)>,
+    /// Whether the ids were just made, so that no other work can have them.
+    pub fresh: bool,
+    pub on_finish: Option<OnFinish>,
+}
+
+impl<T, F: Function<K>, K> Enqueue<T, F, K> {
+    pub(crate) fn new(target: T, functions: Vec<F>) -> Self {
+        Enqueue { target, functions, options: Options::default(), kind: PhantomData }
+    }
+
+    /// Chooses the id. If a work of this id is there or was there (as long as its outcome is remembered), nothing is
+    /// enqueued and the handle is on that one.
+    pub fn id(mut self, work_id: WorkId) -> Self
+    where
+        T: OneWork,
+    {
+        self.options.ids = Ids::Chosen(vec![work_id]);
+        self
+    }
+
+    /// Starts it no earlier than after `delay`; at most [`MAX_DELAY`].
+    pub fn run_after(mut self, delay: Duration) -> Self {
+        self.options.due = Due::After(delay);
+        self
+    }
+
+    /// Starts it no earlier than at `time`; a time that has passed is now.
+    pub fn run_at(mut self, time: SystemTime) -> Self {
+        self.options.due = Due::At(time);
+        self
+    }
+
+    /// Retries failed attempts like this, whatever the function and the pool say.
+    pub fn retry(mut self, behavior: RetryBehavior) -> Self {
+        self.options.retry = RetryPolicy::With(behavior);
+        self
+    }
+
+    /// Makes one attempt only, whatever the function and the pool say.
+    pub fn no_retry(mut self) -> Self {
+        self.options.retry = RetryPolicy::Never;
+        self
+    }
+
+    /// Limits each attempt to `timeout`, whatever the function and the pool say. For actions; mutations and queries run
+    /// in the store and have no timeout.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.options.timeout = Some(timeout);
+        self
+    }
+
+    pub(crate) fn on_finish(mut self, on_finish: OnFinish) -> Self {
+        self.options.on_finish = Some(on_finish);
+        self
+    }
+}
+
+impl<T, F, K> std::fmt::Debug for Enqueue<T, F, K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Enqueue").field("works", &self.functions.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,125 @@
+//! What can go wrong, named for the situation.
+
+use std::time::Duration;
+
+use crate::model::{ConfigError, Failure, Name, WorkId};
+use crate::shared::Overloaded;
+use crate::storage::StorageError;
+
+/// Why a work was not enqueued. It is not in the store.
+#[derive(Debug, thiserror::Error)]
+pub enum EnqueueError {
+    /// The arguments and the context of `on_complete` are too large. Store them elsewhere and pass a reference.
+    #[error("arguments and context have {size} bytes, at most {max} are taken")]
+    TooLarge {
+        /// How large they are.
+        size: usize,
+        /// How large they may be.
+        max: usize,
+    },
+    /// The pool has as many works without an outcome as it may have. Try again later, or raise `max_pending`.
+    #[error("pool has {pending} works pending, at most {max} are taken; try again later")]
+    Overloaded {
+        /// How many are pending.
+        pending: u64,
+        /// How many may be.
+        max: u64,
+    },
+    /// The time is further ahead than [`MAX_DELAY`](crate::MAX_DELAY).
+    #[error("delay of {} s is too long, at most {} s are taken", given.as_secs(), max.as_secs())]
+    TooFarAhead {
+        /// What was asked for.
+        given: Duration,
+        /// What can be had.
+        max: Duration,
+    },
+    /// The arguments or the context do not encode as JSON.
+    #[error("failed to encode arguments: {0}")]
+    Encode(#[from] serde_json::Error),
+    /// The function or `on_complete` was not registered when the runtime was built.
+    #[error("function {0} is not registered with this runtime")]
+    UnknownFunction(Name),
+    /// The retry policy or the timeout is out of its range.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The runtime shuts down or is gone.
+    #[error("runtime is shut down")]
+    Closed,
+    /// The storage failed; the work is not there.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl From<Overloaded> for EnqueueError {
+    fn from(Overloaded { pending, max }: Overloaded) -> EnqueueError {
+        EnqueueError::Overloaded { pending, max }
+    }
+}
+
+/// Why a request to a pool or a runtime was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum PoolError {
+    /// No pool has this name. Configure it in the builder, or create it.
+    #[error("pool {0:?} does not exist")]
+    Unknown(String),
+    /// A pool of this name is there already.
+    #[error("pool {0} exists already")]
+    Duplicate(Name),
+    /// A value is out of its range.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The runtime shuts down or is gone.
+    #[error("runtime is shut down")]
+    Closed,
+    /// The storage failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// Why a query has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// The query was not registered when the runtime was built.
+    #[error("query {0} is not registered with this runtime")]
+    UnknownFunction(Name),
+    /// The query itself failed or panicked.
+    #[error("{0}")]
+    Failed(Failure),
+    /// Its arguments or its result do not encode or decode.
+    #[error("failed to encode or decode: {0}")]
+    Json(#[from] serde_json::Error),
+    /// The runtime shuts down or is gone.
+    #[error("runtime is shut down")]
+    Closed,
+    /// The storage failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// Why a join has no result.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum JoinError {
+    /// The work failed.
+    #[error("work failed in attempt {attempts}: {failure}")]
+    Failed {
+        /// How many attempts were charged.
+        attempts: u32,
+        /// What happened in the last one.
+        failure: Failure,
+    },
+    /// The work was canceled.
+    #[error("work was canceled")]
+    Canceled,
+    /// No work of this id was ever enqueued here, or its outcome is forgotten by now.
+    #[error("work {0} is not known, or its outcome is forgotten")]
+    Unknown(WorkId),
+    /// The result is not of the type asked for.
+    #[error("failed to decode result: {0}")]
+    Decode(String),
+    /// The runtime shuts down or is gone; the work may still be in the store.
+    #[error("runtime is shut down")]
+    Closed,
+    /// The storage failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}

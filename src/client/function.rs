@@ -1,0 +1,116 @@
+//! What can be enqueued.
+
+use std::marker::PhantomData;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::model::{FunctionKind, Name};
+
+/// Everything that can be enqueued. Implemented for all [`Action`]s, [`BlockingAction`]s, [`Mutation`]s, [`Query`]s
+/// and for the [`Call`] of an [`ActionKey`]; `K` tells them apart and is always inferred.
+pub trait Function<K> {
+    /// What it results in.
+    type Output: DeserializeOwned + 'static;
+    /// What kind it is.
+    const KIND: FunctionKind;
+    /// Its registered name.
+    fn name(&self) -> Name;
+    /// Appends its arguments as JSON.
+    ///
+    /// # Errors
+    /// When the type's own `Serialize` fails.
+    fn encode(&self, json: &mut Vec<u8>) -> Result<(), serde_json::Error>;
+}
+
+/// Tells the kinds of [`Function`] apart. Never named by users.
+pub mod kind {
+    /// Marks an [`Action`](super::Action).
+    #[derive(Debug)]
+    pub enum OfAction {}
+    /// Marks a [`BlockingAction`](super::BlockingAction).
+    #[derive(Debug)]
+    pub enum OfBlocking {}
+    /// Marks a [`Mutation`](super::Mutation).
+    #[derive(Debug)]
+    pub enum OfMutation {}
+    /// Marks a [`Query`](super::Query).
+    #[derive(Debug)]
+    pub enum OfQuery {}
+    /// Marks a [`Call`](super::Call).
+    #[derive(Debug)]
+    pub enum OfCall {}
+}
+
+/// The typed name of an action that is registered as a closure.
+///
+/// ```
+/// # actix_workpool::doctest::run(async {
+/// use actix_workpool::{ActionKey, PoolConfig, Runtime};
+///
+/// const DOUBLE: ActionKey<u64, u64> = ActionKey::new("double");
+///
+/// let runtime = Runtime::builder()
+///     .action_fn(DOUBLE, |n, _| async move { Ok(n * 2) })
+///     .pool("math", PoolConfig::default())
+///     .start()
+///     .await?;
+/// let work = runtime.pool("math")?.enqueue(DOUBLE.call(21)).await?;
+/// assert_eq!(work.join().await?, 42);
+/// # runtime.shutdown(std::time::Duration::ZERO).await;
+/// # Ok(()) });
+/// ```
+pub struct ActionKey<A, O> {
+    pub(crate) name: Name,
+    types: PhantomData<fn(A) -> O>,
+}
+
+impl<A, O> ActionKey<A, O> {
+    /// A key for closures that take `A` and result in `O`.
+    #[must_use]
+    pub const fn new(name: &'static str) -> Self {
+        ActionKey { name: Name::from_static(name), types: PhantomData }
+    }
+
+    /// What to enqueue to have the closure run with `args`.
+    pub fn call(self, args: A) -> Call<A, O> {
+        Call { name: self.name, args, output: PhantomData }
+    }
+}
+
+impl<A, O> Clone for ActionKey<A, O> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<A, O> Copy for ActionKey<A, O> {}
+
+impl<A, O> std::fmt::Debug for ActionKey<A, O> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("ActionKey").field(&self.name).finish()
+    }
+}
+
+/// The arguments of a closure, ready to be enqueued. See [`ActionKey::call`].
+pub struct Call<A, O> {
+    name: Name,
+    args: A,
+    output: PhantomData<fn() -> O>,
+}
+
+impl<A, O> std::fmt::Debug for Call<A, O> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Call").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl<A: Serialize, O: DeserializeOwned + 'static> Function<kind::OfCall> for Call<A, O> {
+    type Output = O;
+    const KIND: FunctionKind = FunctionKind::Action;
+    fn name(&self) -> Name {
+        self.name
+    }
+    fn encode(&self, json: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+        serde_json::to_writer(json, &self.args)
+    }
+}

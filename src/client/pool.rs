@@ -1,0 +1,478 @@
+//! The handle on a pool.
+
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{
+    Client, Diagnostics, Enqueue, EnqueueError, Function, OneWork, PoolError, RunningWork,
+    WorkBatch, WorkHandle, prepare,
+};
+use crate::engine::arrivals::{CancelAnswer, RetryAnswer, RunNowAnswer};
+use crate::engine::explain::Explanation;
+use crate::model::{Counts, Name, PoolConfig, Settings, WorkFilter, WorkId, WorkPage, WorkStatus};
+use crate::protocol::{Inspection, LoopMessage, Question, RunningAttempt};
+use crate::shared::PoolShared;
+
+/// A handle on one pool: enqueue, cancel, look.
+///
+/// Cheap to clone, usable from any thread and any actor. It does not keep the runtime alive: when that is gone, every
+/// call answers that it is closed.
+#[derive(Clone)]
+pub struct Workpool {
+    client: Client,
+    pool: Arc<PoolShared>,
+}
+
+impl std::fmt::Debug for Workpool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Workpool").field("name", &self.pool.name).finish_non_exhaustive()
+    }
+}
+
+impl Workpool {
+    pub(crate) fn new(client: Client, pool: Arc<PoolShared>) -> Workpool {
+        Workpool { client, pool }
+    }
+
+    pub(crate) fn find(client: &Client, name: &str) -> Result<Workpool, PoolError> {
+        match client.shared.pool(name) {
+            Some(pool) => Ok(Workpool::new(client.clone(), pool)),
+            None => Err(PoolError::Unknown(name.to_owned())),
+        }
+    }
+
+    /// The pool's name.
+    #[must_use]
+    pub fn name(&self) -> Name {
+        self.pool.name
+    }
+
+    /// The settings in force.
+    #[must_use]
+    pub fn settings(&self) -> Arc<Settings> {
+        self.pool.settings()
+    }
+
+    /// How many works have no outcome yet, those on their way to the store included.
+    #[must_use]
+    pub fn pending(&self) -> u64 {
+        self.pool.pending()
+    }
+
+    /// Waits until every work has an outcome, delayed ones included. Cancel-safe.
+    ///
+    /// # Errors
+    /// When the runtime shuts down before that.
+    pub async fn idle(&self) -> Result<(), PoolError> {
+        self.pool.idle(&self.client.shared).await;
+        // The count falls before everybody is told; behind this question they have been.
+        self.client.statuses(Vec::new()).await?;
+        match self.client.shared.is_closed() && self.pool.pending() > 0 {
+            true => Err(PoolError::Closed),
+            false => Ok(()),
+        }
+    }
+
+    /// Describes a work; awaiting it enqueues it, and when that returns it is acknowledged: it will have exactly one
+    /// outcome.
+    ///
+    /// A future that is dropped before it returned may or may not have enqueued. Choose the id to be able to tell.
+    ///
+    /// ```
+    /// # actix_workpool::doctest::run(async {
+    /// # let runtime = actix_workpool::doctest::runtime().await?;
+    /// # use actix_workpool::doctest::Double;
+    /// # use std::time::Duration;
+    /// let pool = runtime.pool("default")?;
+    /// let work = pool.enqueue(Double(21)).run_after(Duration::from_millis(5)).await?;
+    /// assert_eq!(work.join().await?, 42);
+    /// # runtime.shutdown(Duration::ZERO).await;
+    /// # Ok(()) });
+    /// ```
+    pub fn enqueue<F: Function<K>, K>(&self, function: F) -> Enqueue<&Workpool, F, K> {
+        Enqueue::new(self, vec![function])
+    }
+
+    /// Enqueues without waiting for the acknowledgement, for use where nothing can be awaited, as in a `Handler`.
+    ///
+    /// # Errors
+    /// What is wrong with the work itself or with the pool. An error of the storage is not seen here; ask the handle.
+    pub fn do_enqueue<F: Function<K>, K>(
+        &self,
+        function: F,
+    ) -> Result<WorkHandle<F::Output>, EnqueueError> {
+        self.enqueue(function).do_enqueue()
+    }
+
+    /// Describes many works of one function; awaiting it enqueues all of them or none, in one commit and in order.
+    ///
+    /// Choose their ids ([`Enqueue::ids`]) to be able to enqueue them again.
+    pub fn enqueue_batch<F: Function<K>, K>(
+        &self,
+        functions: impl IntoIterator<Item = F>,
+    ) -> Enqueue<Batch<'_>, F, K> {
+        Enqueue::new(Batch(self), functions.into_iter().collect())
+    }
+
+    /// The handle on a work of this pool with that id, whether or not there is one.
+    #[must_use]
+    pub fn work<O>(&self, work_id: WorkId) -> WorkHandle<O> {
+        WorkHandle::new(self.client.clone(), work_id)
+    }
+
+    /// Where a work is in its life. A work that runs or has finished lately is answered without asking the store.
+    ///
+    /// # Errors
+    /// When the runtime is gone or the storage failed.
+    pub async fn status(&self, work_id: WorkId) -> Result<WorkStatus, PoolError> {
+        self.client.status(work_id).await
+    }
+
+    /// As [`status`](Self::status) for many works, in the order asked.
+    ///
+    /// # Errors
+    /// When the runtime is gone or the storage failed.
+    pub async fn status_batch(&self, work_ids: &[WorkId]) -> Result<Vec<WorkStatus>, PoolError> {
+        self.client.status_batch(work_ids).await
+    }
+
+    /// Why a work of any pool is where it is, and when it is expected to start.
+    ///
+    /// Costs the store one search and some 1,000 steps, whatever the length of the queue, and the pool's loop
+    /// nothing. A store that fails or does not answer is an explanation too, after two seconds at most.
+    ///
+    /// ```
+    /// # actix_workpool::doctest::run(async {
+    /// # let runtime = actix_workpool::doctest::runtime().await?;
+    /// # use actix_workpool::{Why, doctest::Double};
+    /// # use std::time::Duration;
+    /// let pool = runtime.pool("default")?;
+    /// let work = pool.enqueue(Double(21)).run_after(Duration::from_secs(3600)).await?;
+    /// let explanation = work.explain().await?;
+    /// assert_eq!(explanation.why, Why::NotDue);
+    /// println!("{explanation}"); // work 0197… (double in pool default) waits for its time; expected to start in 59 min 59 s
+    /// # runtime.shutdown(Duration::ZERO).await;
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// When the runtime is gone.
+    pub async fn explain(&self, work_id: WorkId) -> Result<Explanation, PoolError> {
+        self.client.explain(work_id).await
+    }
+
+    /// Works of this pool by state, a page at a time.
+    ///
+    /// A page costs the store one search and its length, however many works there are; it looks at some 2,000 works
+    /// at most, or at 8 MiB of arguments and results, and a cursor tells where to go on. For a page of what runs, the
+    /// times at which all of it has started are gone through. A page is what was committed at one moment; between two of
+    /// them works come and go, but one that stays in its place is listed once.
+    ///
+    /// ```
+    /// # actix_workpool::doctest::run(async {
+    /// # let runtime = actix_workpool::doctest::runtime().await?;
+    /// # use actix_workpool::{WorkFilter, doctest::Double};
+    /// # use std::time::Duration;
+    /// let pool = runtime.pool("default")?;
+    /// for hours in 1..=3 {
+    ///     pool.enqueue(Double(hours)).run_after(Duration::from_secs(hours * 3600)).await?;
+    /// }
+    /// let first = pool.works(WorkFilter::pending().limit(2)).await?;
+    /// assert_eq!(first.works.len(), 2);
+    /// let cursor = first.next.ok_or("there is more")?;
+    /// let second = pool.works(WorkFilter::pending().after(cursor)?).await?;
+    /// assert_eq!((second.works.len(), second.next), (1, None));
+    /// # runtime.shutdown(Duration::ZERO).await;
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// When the page's limit is out of its range, the runtime is gone, or the storage failed.
+    pub async fn works(&self, filter: WorkFilter) -> Result<WorkPage, PoolError> {
+        Ok(self.client.list(filter.pool(self.pool.name.as_str())).await?.page)
+    }
+
+    /// Cancels a work; when this returns, it will not be started again. One that is running is told and may go on to
+    /// its end; a result that it still has counts.
+    ///
+    /// # Errors
+    /// When the runtime is gone or the storage failed.
+    pub async fn cancel(&self, work_id: WorkId) -> Result<CancelAnswer, PoolError> {
+        self.client.cancel(work_id).await
+    }
+
+    /// Cancels many works, of any pool, in one commit.
+    ///
+    /// # Errors
+    /// When the runtime is gone or the storage failed.
+    pub async fn cancel_batch(
+        &self,
+        work_ids: Vec<WorkId>,
+    ) -> Result<Vec<CancelAnswer>, PoolError> {
+        self.client.cancel_batch(work_ids).await
+    }
+
+    /// Cancels every work of this pool that was enqueued before now. Answers how many there were.
+    ///
+    /// It goes through them page by page, so that other requests get their turn. An `on_complete` that has failed and is
+    /// tried again as a work of its own is not among them: it belongs to a work that has ended. Cancel
+    /// it by its id.
+    ///
+    /// # Errors
+    /// When the runtime is gone or the storage failed; a part may be canceled then.
+    pub async fn cancel_all(&self) -> Result<u64, PoolError> {
+        self.client.cancel_all(self.pool.id).await
+    }
+
+    /// Cancels a work of this pool, and if it is running drops its attempt when it has not ended after `grace`.
+    ///
+    /// # Errors
+    /// When the runtime is gone or the storage failed.
+    pub async fn abort(&self, work_id: WorkId, grace: Duration) -> Result<CancelAnswer, PoolError> {
+        self.client.abort(work_id, grace).await
+    }
+
+    /// Ends the wait of a work of any pool, for its time or for its retry: it is due now. Only its wait ends: it takes
+    /// its place behind what is due already, and there is a slot to wait for as ever.
+    ///
+    /// When this returns, the work has moved for good, or is as it was.
+    ///
+    /// ```
+    /// # actix_workpool::doctest::run(async {
+    /// # let runtime = actix_workpool::doctest::runtime().await?;
+    /// # use actix_workpool::{RunNowAnswer, doctest::Double};
+    /// # use std::time::Duration;
+    /// let pool = runtime.pool("default")?;
+    /// let work = pool.enqueue(Double(21)).run_after(Duration::from_secs(3600)).await?;
+    /// assert_eq!(pool.run_now(work.id()).await?, RunNowAnswer::Moved);
+    /// assert_eq!(work.join().await?, 42);
+    /// assert_eq!(pool.run_now(work.id()).await?, RunNowAnswer::AlreadyFinished);
+    /// # runtime.shutdown(Duration::ZERO).await;
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// When the runtime is gone or the storage failed.
+    pub async fn run_now(&self, work_id: WorkId) -> Result<RunNowAnswer, PoolError> {
+        self.client.run_now(work_id).await
+    }
+
+    /// Enqueues a failed work of any pool once more, due now: the same function, arguments, retry policy and
+    /// `on_complete`, as a work of its own. The failed one keeps its outcome.
+    ///
+    /// The id of the new work is made of that of the failed one. So this happens once, however often it is asked for;
+    /// a work that has failed again is tried again by its own id.
+    ///
+    /// ```
+    /// # actix_workpool::doctest::run(async {
+    /// # let runtime = actix_workpool::doctest::runtime().await?;
+    /// # use actix_workpool::{RetryAnswer, doctest::Double};
+    /// # use std::time::Duration;
+    /// let pool = runtime.pool("default")?;
+    /// let work = pool.enqueue(Double(u64::MAX)).await?; // fails: twice that is too much
+    /// assert!(work.join().await.is_err());
+    /// let RetryAnswer::Enqueued(again) = pool.retry(work.id()).await? else { return Err("lost".into()) };
+    /// assert_eq!(pool.retry(work.id()).await?, RetryAnswer::AlreadyEnqueued(again));
+    /// assert!(pool.work::<u64>(again).join().await.is_err());
+    /// # runtime.shutdown(Duration::ZERO).await;
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// When its pool is full, the runtime is gone or the storage failed.
+    pub async fn retry(&self, work_id: WorkId) -> Result<RetryAnswer, EnqueueError> {
+        self.client.retry(work_id).await
+    }
+
+    /// Changes what is set in `config`, from the next start on, and keeps it in the store.
+    ///
+    /// The answer comes when it is certain: while the storage does not answer, and until the loop has read what is there
+    /// if its turn was given up meanwhile.
+    ///
+    /// # Errors
+    /// When a value is out of its range or the storage failed; then nothing has changed. When the runtime goes away
+    /// meanwhile, or the storage must be reopened, it is not known whether the change is there: the next start tells.
+    pub async fn update(&self, config: PoolConfig) -> Result<(), PoolError> {
+        config.validate()?;
+        if self.client.shared.is_closed() {
+            return Err(PoolError::Closed);
+        }
+        let configured = self
+            .client
+            .ask_loop(self.pool.id, |reply| LoopMessage::Configure { config, reply })
+            .await?;
+        Ok(configured?)
+    }
+
+    /// Starts nothing more until [`resume`](Self::resume). What is running goes on, and works are still taken.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    pub async fn pause(&self) -> Result<(), PoolError> {
+        self.update(PoolConfig::default().paused(true)).await
+    }
+
+    /// Starts works again.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    pub async fn resume(&self) -> Result<(), PoolError> {
+        self.update(PoolConfig::default().paused(false)).await
+    }
+
+    /// What the pool is doing, in numbers.
+    ///
+    /// # Errors
+    /// When the runtime is gone or the storage failed.
+    pub async fn diagnostics(&self) -> Result<Diagnostics, PoolError> {
+        Ok(self.diagnosed().await?.0)
+    }
+
+    /// The same, with what its loop says of itself.
+    pub(crate) async fn diagnosed(&self) -> Result<(Diagnostics, Inspection), PoolError> {
+        let pool = self.pool.id;
+        let inspection = self.client.inspect(pool).await?;
+        let (counts, unregistered_names) =
+            self.client.ask(|reply| Question::Counts { pool, reply }).await?;
+        let Counts { waiting, running, completing, canceling, unregistered, oldest_due } = counts;
+        let diagnostics = Diagnostics {
+            pool: self.pool.name,
+            waiting,
+            running,
+            completing,
+            canceling,
+            unregistered,
+            unregistered_names,
+            oldest_due,
+            spare_capacity: (inspection.slots as u64).saturating_sub(running),
+            run_status: inspection.status,
+            turn: inspection.turn,
+            report: inspection.report,
+        };
+        Ok((diagnostics, inspection))
+    }
+
+    /// The attempts that are running, those that started first in front.
+    ///
+    /// # Errors
+    /// When the runtime is gone.
+    pub async fn running(&self) -> Result<Vec<RunningWork>, PoolError> {
+        let inspection = self.client.inspect(self.pool.id).await?;
+        let work = |attempt: RunningAttempt| RunningWork {
+            work_id: attempt.work_id,
+            function: attempt.function,
+            attempt: attempt.attempt,
+            started: attempt.started,
+            progress: self.client.shared.board.progress_of(attempt.work_id),
+        };
+        Ok(inspection.running.into_iter().map(work).collect())
+    }
+}
+
+impl OneWork for &Workpool {}
+
+/// Many works for one pool. See [`Workpool::enqueue_batch`](crate::Workpool::enqueue_batch).
+#[derive(Debug)]
+pub struct Batch<'p>(&'p Workpool);
+
+impl<F: Function<K>, K> Enqueue<Batch<'_>, F, K> {
+    /// Chooses the id of each work, as [`id`](Self::id) does of one: what was enqueued before is not enqueued again, and
+    /// neither is what the batch has twice. So a batch that may or may not have been enqueued can simply be repeated.
+    ///
+    /// An id that is made of what is to be done needs no list of what was enqueued already:
+    ///
+    /// ```
+    /// # actix_workpool::doctest::run(async {
+    /// # let runtime = actix_workpool::doctest::runtime().await?;
+    /// # use actix_workpool::{WorkId, doctest::Double};
+    /// # use uuid::Uuid;
+    /// let pool = runtime.pool("default")?;
+    /// let id = |work: &Double| WorkId::from_uuid(Uuid::from_u128(work.0.into()));
+    /// pool.enqueue_batch([Double(1), Double(2)]).ids(id).await?;
+    /// let works = pool.enqueue_batch([Double(2), Double(3)]).ids(id).await?; // enqueues 3
+    /// assert_eq!(works.join().await, [Ok(4), Ok(6)]);
+    /// assert_eq!(pool.diagnostics().await?.report.succeeded, 3);
+    /// # runtime.shutdown(std::time::Duration::ZERO).await;
+    /// # Ok(()) });
+    /// ```
+    pub fn ids(mut self, id: impl FnMut(&F) -> WorkId) -> Self {
+        self.options.choose_ids(self.functions.iter().map(id).collect());
+        self
+    }
+}
+
+type EnqueueFuture<T> = Pin<Box<dyn Future<Output = Result<T, EnqueueError>> + Send>>;
+
+impl<F: Function<K>, K> Enqueue<&Workpool, F, K> {
+    /// As [`Workpool::do_enqueue`], with everything that was said about the work.
+    ///
+    /// # Errors
+    /// See [`Workpool::do_enqueue`].
+    pub fn do_enqueue(self) -> Result<WorkHandle<F::Output>, EnqueueError> {
+        let pool = self.target;
+        let prepared = prepare(&self.functions, self.options, &pool.client.shared, &pool.pool)?;
+        let work_id = prepared.works[0].0.work_id;
+        pool.client.submit(&pool.pool, prepared, None)?;
+        Ok(pool.work(work_id))
+    }
+}
+
+impl<F: Function<K>, K> IntoFuture for Enqueue<&Workpool, F, K> {
+    type Output = Result<WorkHandle<F::Output>, EnqueueError>;
+    type IntoFuture = EnqueueFuture<WorkHandle<F::Output>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let pool = self.target.clone();
+        let prepared = prepare(&self.functions, self.options, &pool.client.shared, &pool.pool);
+        Box::pin(async move {
+            let prepared = prepared?;
+            let work_id = prepared.works[0].0.work_id;
+            pool.client.enqueue(&pool.pool, prepared).await?;
+            Ok(pool.work(work_id))
+        })
+    }
+}
+
+impl<F: Function<K>, K> IntoFuture for Enqueue<Batch<'_>, F, K> {
+    type Output = Result<WorkBatch<F::Output>, EnqueueError>;
+    type IntoFuture = EnqueueFuture<WorkBatch<F::Output>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let pool = self.target.0.clone();
+        let prepared = prepare(&self.functions, self.options, &pool.client.shared, &pool.pool);
+        Box::pin(async move {
+            let prepared = prepared?;
+            let ids: Vec<_> = prepared.works.iter().map(|(spec, _)| spec.work_id).collect();
+            if !ids.is_empty() {
+                pool.client.enqueue(&pool.pool, prepared).await?;
+            }
+            Ok(WorkBatch::new(pool.client, ids))
+        })
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+    use crate::shared::sync::oneshot;
+    use crate::testing::doctest::{self, Double};
+
+    #[test]
+    fn works_that_a_store_that_is_gone_was_sent_are_counted_no_more() {
+        doctest::run(async {
+            let runtime = doctest::runtime().await?;
+            let pool = runtime.pool("default")?;
+            let work = pool.enqueue(Double(1));
+            let prepared = prepare(&work.functions, work.options, &pool.client.shared, &pool.pool)?;
+            // It was not closed when it was looked at.
+            runtime.shutdown(Duration::ZERO).await;
+            let (reply, answer) = oneshot::channel();
+            pool.client.hand_over(&pool.pool, prepared, Some(reply))?;
+            assert!(answer.await.is_err());
+            assert_eq!(pool.pending(), 0);
+            Ok(())
+        });
+    }
+}

@@ -1,0 +1,197 @@
+//! The handle on a job: status, watch, cancel, join.
+
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use tokio_stream::Stream;
+
+use super::{Client, EnqueueError, JoinError, PoolError};
+use crate::engine::arrivals::{CancelAnswer, RetryAnswer, RunNowAnswer};
+use crate::engine::explain::Explanation;
+use crate::model::{Finished, Outcome, WorkId, WorkStatus, decode};
+use crate::protocol::{Listener, Question};
+use crate::shared::sync::{WatchStream, oneshot};
+
+/// A handle on one work. Dropping it changes nothing for the work.
+pub struct WorkHandle<O> {
+    client: Client,
+    work_id: WorkId,
+    output: PhantomData<fn() -> O>,
+}
+
+impl<O> Clone for WorkHandle<O> {
+    fn clone(&self) -> Self {
+        WorkHandle { client: self.client.clone(), work_id: self.work_id, output: PhantomData }
+    }
+}
+
+impl<O> std::fmt::Debug for WorkHandle<O> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WorkHandle").field("work_id", &self.work_id).finish_non_exhaustive()
+    }
+}
+
+impl<O> WorkHandle<O> {
+    pub(super) fn new(client: Client, work_id: WorkId) -> WorkHandle<O> {
+        WorkHandle { client, work_id, output: PhantomData }
+    }
+
+    /// The work's id.
+    #[must_use]
+    pub fn id(&self) -> WorkId {
+        self.work_id
+    }
+
+    /// Where the work is in its life. See [`Workpool::status`](crate::Workpool::status).
+    ///
+    /// # Errors
+    /// When the runtime is gone or the storage failed.
+    pub async fn status(&self) -> Result<WorkStatus, PoolError> {
+        self.client.status(self.work_id).await
+    }
+
+    /// Why the work is where it is. See [`Workpool::explain`](crate::Workpool::explain).
+    ///
+    /// # Errors
+    /// When the runtime is gone.
+    pub async fn explain(&self) -> Result<Explanation, PoolError> {
+        self.client.explain(self.work_id).await
+    }
+
+    /// What becomes of the work, as a stream: the status now, then each change, and the end after a final one.
+    ///
+    /// One who reads slowly sees the latest status, not each. The stream also ends when the runtime does.
+    #[must_use]
+    pub fn watch(&self) -> Watch {
+        let receiver = self.client.shared.board.watch(self.work_id);
+        // A runtime that is gone has ended the watch already.
+        let _ = self.client.send(Question::Observe { work_id: self.work_id });
+        Watch {
+            changes: Some(WatchStream::new(receiver)),
+            last: None,
+            client: self.client.clone(),
+            work_id: self.work_id,
+        }
+    }
+
+    /// Cancels the work. See [`Workpool::cancel`](crate::Workpool::cancel).
+    ///
+    /// # Errors
+    /// When the runtime is gone or the storage failed.
+    pub async fn cancel(&self) -> Result<CancelAnswer, PoolError> {
+        self.client.cancel(self.work_id).await
+    }
+
+    /// Cancels the work, and drops a running attempt after `grace`. See [`Workpool::abort`](crate::Workpool::abort).
+    ///
+    /// # Errors
+    /// When the runtime is gone or the storage failed.
+    pub async fn abort(&self, grace: Duration) -> Result<CancelAnswer, PoolError> {
+        self.client.abort(self.work_id, grace).await
+    }
+
+    /// Ends the job's wait: it is due now. See [`Workpool::run_now`](crate::Workpool::run_now).
+    ///
+    /// # Errors
+    /// When the runtime is gone or the storage failed.
+    pub async fn run_now(&self) -> Result<RunNowAnswer, PoolError> {
+        self.client.run_now(self.work_id).await
+    }
+
+    /// Enqueues the job once more if it has failed. See [`Workpool::retry`](crate::Workpool::retry).
+    ///
+    /// # Errors
+    /// When its pool is full, the runtime is gone or the storage failed.
+    pub async fn retry(&self) -> Result<RetryAnswer, EnqueueError> {
+        self.client.retry(self.work_id).await
+    }
+}
+
+impl<O: DeserializeOwned> WorkHandle<O> {
+    /// Waits for the outcome. Cancel-safe: dropping the future changes nothing, and joining again is fine.
+    ///
+    /// # Errors
+    /// When the work failed or was canceled, is not known, or the runtime is gone.
+    pub async fn join(&self) -> Result<O, JoinError> {
+        let row = match self.client.shared.board.finished(self.work_id) {
+            Some(row) => row,
+            None => self.outcome().await?,
+        };
+        match &row.outcome {
+            Outcome::Success(output) => {
+                decode(output.as_bytes()).map_err(|failure| JoinError::Decode(failure.message))
+            }
+            Outcome::Failed(failure) => {
+                Err(JoinError::Failed { attempts: row.attempts, failure: failure.clone() })
+            }
+            Outcome::Canceled => Err(JoinError::Canceled),
+        }
+    }
+
+    async fn outcome(&self) -> Result<Arc<Finished>, JoinError> {
+        let (reply, outcome) = oneshot::channel();
+        let listener = Listener::Join(reply);
+        let question = Question::Listen { work_id: self.work_id, listener };
+        self.client.send(question).map_err(|_| JoinError::Closed)?;
+        outcome.await.map_err(|_| JoinError::Closed)??.ok_or(JoinError::Unknown(self.work_id))
+    }
+}
+
+/// The changes of one work's status, as a [`Stream`]. Made by [`WorkHandle::watch`].
+pub struct Watch {
+    changes: Option<WatchStream<Option<WorkStatus>>>,
+    last: Option<WorkStatus>,
+    client: Client,
+    work_id: WorkId,
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch").field("work_id", &self.work_id).finish_non_exhaustive()
+    }
+}
+
+impl Watch {
+    /// The next change; `None` after a final status or when the runtime is gone. Cancel-safe.
+    pub async fn next(&mut self) -> Option<WorkStatus> {
+        std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
+    }
+}
+
+impl Stream for Watch {
+    type Item = WorkStatus;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<WorkStatus>> {
+        loop {
+            let Some(changes) = &mut self.changes else { return Poll::Ready(None) };
+            match ready!(Pin::new(changes).poll_next(cx)) {
+                // The store has not looked yet.
+                Some(None) => {}
+                // The store's first look may come after the change that it sees.
+                Some(status) if status == self.last => {}
+                Some(Some(status)) => {
+                    if status.is_final() {
+                        self.changes = None;
+                    }
+                    self.last = Some(status.clone());
+                    return Poll::Ready(Some(status));
+                }
+                None => {
+                    self.changes = None;
+                    return Poll::Ready(None);
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.changes = None;
+        self.client.shared.board.unwatch(self.work_id);
+    }
+}

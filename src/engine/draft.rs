@@ -1,0 +1,74 @@
+//! The turn under way.
+
+use std::sync::Arc;
+
+use hashbrown::HashSet;
+
+use crate::model::{
+    Change, Finished, FinishedDetails, History, InternalState, Outcome, RunNumber, Segment, Spec,
+    WorkId,
+};
+
+/// An attempt to start once the turn is committed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Launch {
+    /// What to run.
+    pub spec: Arc<Spec>,
+    /// The attempt's number as the user counts: 1 is the first.
+    pub attempt: u32,
+    /// Which run it is.
+    pub run: RunNumber,
+    /// When it was due.
+    pub due: Segment,
+}
+
+/// The turn under way: what the leaves read and write.
+pub(super) struct Draft {
+    pub state: InternalState,
+    pub changes: Vec<Change>,
+    pub launches: Vec<Launch>,
+    pub signals: Vec<WorkId>,
+    /// Works that this turn has completed: later rows of the same batch do not touch them.
+    pub settled: HashSet<WorkId>,
+    /// Works that this turn has marked as canceled.
+    pub marked: HashSet<WorkId>,
+    pub now: Segment,
+}
+
+impl Draft {
+    /// Ends a work: frees its slot, counts it, writes what is kept of it.
+    pub fn complete(
+        &mut self,
+        spec: Arc<Spec>,
+        outcome: Outcome,
+        attempts: u32,
+        started: Option<Segment>,
+        history: History,
+    ) {
+        let report = &mut self.state.report;
+        match outcome {
+            Outcome::Success(_) => report.succeeded += 1,
+            Outcome::Failed(_) => report.failed += 1,
+            Outcome::Canceled => report.canceled += 1,
+        }
+        let details = FinishedDetails {
+            history,
+            on_complete: spec.on_complete().map(|call| call.name),
+            follow_up: None,
+            spec: matches!(outcome, Outcome::Failed(_))
+                .then(|| Arc::new(Spec { args: spec.args.alone(), ..Spec::clone(&spec) })),
+        };
+        let finished = Arc::new(Finished {
+            work_id: spec.work_id,
+            pool: spec.pool,
+            function: spec.function,
+            outcome,
+            attempts,
+            enqueued_at: spec.enqueued_at,
+            started,
+            finished_at: self.now,
+            details: details.if_any(),
+        });
+        self.changes.push(Change::CompleteWork { finished, spec });
+    }
+}

@@ -1,0 +1,549 @@
+//! Why a job waits, and until when.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::model::{
+    ArgBytes, FailedAttempt, Finished, History, Name, Progress, Segment, Settings, WorkFact, WorkId,
+};
+
+/// The works ahead of one are counted up to here: more would keep the store from its work.
+pub(crate) const MOST_COUNTED: usize = 1_000;
+
+/// Why a work is where it is, and when it is expected to start. Made by [`Workpool::explain`](crate::Workpool::explain).
+///
+/// It is a snapshot: the next moment may have another one. `Display` tells it in a sentence.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Explanation {
+    /// Which work.
+    pub work_id: WorkId,
+    /// Its pool; `None` if the work is not known or the store does not answer.
+    pub pool: Option<Name>,
+    /// Its function; as `pool`.
+    pub function: Option<Name>,
+    /// When this was so.
+    pub at: Segment,
+    /// How many attempts were charged so far.
+    pub attempts: u32,
+    /// How many attempts there may be. 0 where that is not known, as of a work that has finished.
+    pub max_attempts: u32,
+    /// Before when it is not started, if it waits.
+    pub due: Option<Segment>,
+    /// How many works of its pool come before it, if it waits.
+    pub ahead: Option<Ahead>,
+    /// Why it is where it is. Of several reasons the one that has to go first.
+    pub why: Why,
+    /// When it is expected to start; `None` if it has started, never will, or nobody can say.
+    pub expected: Option<Expected>,
+    /// How its attempts have failed so far.
+    pub history: History,
+    /// The `on_complete` that runs, or has run, in the commit that completes it.
+    pub on_complete: Option<Name>,
+    /// Its arguments, if they are still there: those of a work that has succeeded are not kept. Not serialized.
+    #[serde(skip)]
+    pub args: Option<ArgBytes>,
+}
+
+/// How many works come before another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Ahead {
+    /// How many were counted.
+    pub works: u64,
+    /// Whether there may be more: the count ends at 1,000.
+    pub or_more: bool,
+}
+
+impl Ahead {
+    pub(crate) fn counted(works: usize) -> Ahead {
+        Ahead { works: works.min(MOST_COUNTED) as u64, or_more: works > MOST_COUNTED }
+    }
+}
+
+/// When a work is expected to start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Expected {
+    /// The time.
+    pub start: Segment,
+    /// How much it is worth.
+    pub basis: Basis,
+}
+
+/// What an expected start goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Basis {
+    /// It starts when it is due: there will be a slot, if nothing else comes.
+    Due,
+    /// Works are ahead, and take as long as those of late.
+    Estimate,
+    /// Not before then; how much later nobody can say, since nothing has ended yet or not all works ahead were counted.
+    AtTheEarliest,
+}
+
+/// Why a work is where it is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Why {
+    /// The store has not answered for a while. Nothing of any pool begins or completes until it does.
+    StoreStalled {
+        /// Since when it has been at what it does now.
+        since: Segment,
+    },
+    /// What the store was to write it could not. Nothing of any pool begins until it can.
+    StoreFailing {
+        /// Since when.
+        since: Segment,
+        /// What it says.
+        error: String,
+    },
+    /// The runtime shuts down and starts nothing more.
+    ShuttingDown,
+    /// The work's pool is in the store but was not started by this process.
+    PoolNotStarted,
+    /// The work's function is not registered in this process, or as another kind.
+    NotRegistered,
+    /// The pool starts nothing: it is paused, or its `max_parallelism` is 0.
+    Paused {
+        /// Whether it is paused.
+        paused: bool,
+    },
+    /// Its time has not come.
+    NotDue,
+    /// An attempt failed, and the next one waits.
+    RetryBackoff {
+        /// Which retry it will be; the first is 1.
+        retry: u32,
+        /// How many there may be.
+        max_retries: u32,
+    },
+    /// It is due, and every slot is taken.
+    NoFreeSlot {
+        /// How many attempts are running.
+        running: u64,
+        /// How many may.
+        limit: u64,
+    },
+    /// It is due, slots are free, and others come first.
+    Behind,
+    /// It is due and its turn is next.
+    AboutToStart,
+    /// An attempt is running.
+    Running {
+        /// Which attempt; the first is 1.
+        attempt: u32,
+        /// Since when; `None` while it is on its way to its worker.
+        since: Option<Segment>,
+        /// When its time will be up, if that is limited.
+        timeout_at: Option<Segment>,
+        /// What it last said.
+        progress: Option<Arc<Progress>>,
+    },
+    /// Its attempt has ended, and the pool has not handled that yet.
+    Completing {
+        /// Whether there will be another attempt.
+        will_retry: bool,
+    },
+    /// It was canceled.
+    Canceling {
+        /// Since when the attempt runs that was told; `None` if none is running.
+        running_since: Option<Segment>,
+    },
+    /// It has an outcome.
+    Finished(#[serde(serialize_with = "finished_fields")] Arc<Finished>),
+    /// No work of this id was ever enqueued here, or its outcome is forgotten.
+    Unknown,
+}
+
+fn finished_fields<S: serde::Serializer>(row: &Finished, serializer: S) -> Result<S::Ok, S::Error> {
+    row.serialize(serializer)
+}
+
+impl Explanation {
+    /// Whether the work waits to be started, for whatever reason.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        !matches!(
+            self.why,
+            Why::Running { .. }
+                | Why::Completing { .. }
+                | Why::Canceling { .. }
+                | Why::Finished(_)
+                | Why::Unknown
+        )
+    }
+
+    fn bare(work_id: WorkId, at: Segment, why: Why) -> Explanation {
+        Explanation {
+            work_id,
+            pool: None,
+            function: None,
+            at,
+            attempts: 0,
+            max_attempts: 0,
+            due: None,
+            ahead: None,
+            why,
+            expected: None,
+            history: History::default(),
+            on_complete: None,
+            args: None,
+        }
+    }
+
+    /// How its last failed attempt has failed.
+    #[must_use]
+    pub fn last_failure(&self) -> Option<&FailedAttempt> {
+        self.history.attempts().last()
+    }
+}
+
+/// What the store knows of a work that is to be explained.
+pub(crate) enum Found {
+    Work {
+        work: WorkFact,
+        pool: Name,
+        /// If it waits: how many of its pool come first, counted up to one more than [`MOST_COUNTED`].
+        ahead: usize,
+    },
+    Finished(Arc<Finished>),
+    Nothing,
+}
+
+/// What this process knows beside the tables.
+pub(crate) struct Surroundings {
+    pub at: Segment,
+    /// What stands in the way of everything, if the storage fails.
+    pub trouble: Option<Why>,
+    pub shutting_down: bool,
+    /// Whether the job's function is registered.
+    pub registered: bool,
+    /// The job's pool, if this process has started it.
+    pub pool: Option<PoolNow>,
+    /// Since when an attempt of the job runs, and what it last said, if the board has one.
+    pub running: Option<(Segment, Option<Arc<Progress>>)>,
+}
+
+/// A pool at one moment.
+pub(crate) struct PoolNow {
+    pub name: Name,
+    pub settings: Arc<Settings>,
+    pub running: u64,
+    /// How long an attempt has occupied its slot lately, on average.
+    pub pace: Option<Duration>,
+}
+
+/// Puts together what the tables and the process know.
+pub(crate) fn explain(work_id: WorkId, found: &Found, around: &Surroundings) -> Explanation {
+    let at = around.at;
+    let trouble = || around.trouble.clone();
+    let (work, pool, ahead) = match found {
+        Found::Work { work, pool, ahead } => (work, *pool, *ahead),
+        Found::Finished(row) => return finished(row, around),
+        // It may be on its way to the store.
+        Found::Nothing => {
+            return Explanation::bare(work_id, at, trouble().unwrap_or(Why::Unknown));
+        }
+    };
+    let spec = &work.spec;
+    let mut told = Explanation {
+        pool: Some(pool),
+        function: Some(spec.function),
+        attempts: work.attempts,
+        max_attempts: spec.max_attempts(),
+        history: work.history.clone(),
+        on_complete: spec.on_complete().map(|call| call.name),
+        args: Some(spec.args.clone()),
+        ..Explanation::bare(work_id, at, Why::AboutToStart)
+    };
+    if work.pending_start.is_none() {
+        told.why = running(work, around);
+        return told;
+    }
+    if work.is_canceled() {
+        told.why = Why::Canceling { running_since: None };
+        return told;
+    }
+    told.due = work.due();
+    told.ahead = told.due.map(|_| Ahead::counted(ahead));
+    let in_way = trouble().or_else(|| match &around.pool {
+        _ if around.shutting_down => Some(Why::ShuttingDown),
+        None => Some(Why::PoolNotStarted),
+        Some(_) if !around.registered => Some(Why::NotRegistered),
+        Some(PoolNow { settings, .. }) if settings.slots() == 0 => {
+            Some(Why::Paused { paused: settings.paused })
+        }
+        Some(_) => None,
+    });
+    if let Some(why) = in_way {
+        told.why = why;
+        return told;
+    }
+    if let (Some(pool), Some(due)) = (&around.pool, told.due) {
+        told.why = waiting(work, due, at, ahead, pool.running, &pool.settings);
+        told.expected = expected(at, due, ahead, pool.running, &pool.settings, pool.pace);
+    }
+    told
+}
+
+/// An explanation of a job of which the store says nothing.
+pub(crate) fn without_store(work_id: WorkId, at: Segment, why: Why) -> Explanation {
+    Explanation::bare(work_id, at, why)
+}
+
+fn finished(row: &Arc<Finished>, around: &Surroundings) -> Explanation {
+    let details = row.details.as_deref().cloned().unwrap_or_default();
+    Explanation {
+        pool: around.pool.as_ref().map(|pool| pool.name),
+        function: Some(row.function),
+        attempts: row.attempts,
+        history: details.history,
+        on_complete: details.on_complete,
+        args: details.spec.map(|spec| spec.args.clone()),
+        ..Explanation::bare(row.work_id, around.at, Why::Finished(row.clone()))
+    }
+}
+
+fn running(work: &WorkFact, around: &Surroundings) -> Why {
+    let since = around.running.as_ref().map(|(started, _)| *started);
+    match work.pending_completion {
+        Some((_, will_retry)) => Why::Completing { will_retry: will_retry && !work.is_canceled() },
+        None if work.is_canceled() => Why::Canceling { running_since: since },
+        None => Why::Running {
+            attempt: work.attempts + 1,
+            since,
+            timeout_at: since.zip(work.spec.timeout()).map(|(since, limit)| since.after(limit)),
+            progress: around.running.as_ref().and_then(|(_, progress)| progress.clone()),
+        },
+    }
+}
+
+fn waiting(
+    work: &WorkFact,
+    due: Segment,
+    now: Segment,
+    ahead: usize,
+    running: u64,
+    settings: &Settings,
+) -> Why {
+    let limit = settings.slots() as u64;
+    match () {
+        () if due > now && work.attempts > 0 => Why::RetryBackoff {
+            retry: work.attempts,
+            max_retries: work.spec.max_attempts().saturating_sub(1),
+        },
+        () if due > now => Why::NotDue,
+        () if running >= limit => Why::NoFreeSlot { running, limit },
+        () if ahead > 0 => Why::Behind,
+        () => Why::AboutToStart,
+    }
+}
+
+/// A slot becomes free every `pace / limit`, as long as all are taken.
+fn expected(
+    now: Segment,
+    due: Segment,
+    ahead: usize,
+    running: u64,
+    settings: &Settings,
+    pace: Option<Duration>,
+) -> Option<Expected> {
+    let limit = settings.slots() as u64;
+    let free = limit.saturating_sub(running);
+    let Ahead { works, or_more } = Ahead::counted(ahead);
+    if works < free {
+        return Some(Expected { start: due.max(now), basis: Basis::Due });
+    }
+    let Some(pace) = pace else {
+        // Nothing has ended yet, but it may have until then.
+        let later = Expected { start: due, basis: Basis::AtTheEarliest };
+        return (due > now).then_some(later);
+    };
+    let rounds = (works - free + 1) as f64 / limit as f64;
+    let wait = Duration::try_from_secs_f64(pace.as_secs_f64() * rounds).ok()?;
+    let free_at = now.after(wait);
+    let basis = match or_more {
+        true => Basis::AtTheEarliest,
+        false if free_at <= due => Basis::Due,
+        false => Basis::Estimate,
+    };
+    Some(Expected { start: free_at.max(due), basis })
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "work {}", self.work_id)?;
+        match (self.function, self.pool) {
+            (Some(function), Some(pool)) => write!(f, " ({function} in pool {pool}) ")?,
+            (Some(function), None) => write!(f, " ({function}) ")?,
+            (None, _) => f.write_str(" ")?,
+        }
+        let ago = |since: Segment| Lasting(self.at.since(since));
+        match &self.why {
+            Why::StoreStalled { since } => {
+                write!(f, "waits: the store has not answered for {}", ago(*since))
+            }
+            Why::StoreFailing { since, error } => {
+                write!(f, "waits: the store has been failing for {}: {error}", ago(*since))
+            }
+            Why::ShuttingDown => f.write_str("waits: the runtime shuts down and starts nothing"),
+            Why::PoolNotStarted => {
+                f.write_str("waits: its pool was not started by this process; configure it")
+            }
+            Why::NotRegistered => {
+                f.write_str("waits: its function is not registered in this process; register it")
+            }
+            Why::Paused { paused: true } => f.write_str("waits: the pool is paused; resume it"),
+            Why::Paused { paused: false } => {
+                f.write_str("waits: the pool's max_parallelism is 0; raise it")
+            }
+            Why::NotDue => f.write_str("waits for its time"),
+            Why::RetryBackoff { retry, max_retries } => {
+                write!(f, "waits for retry {retry} of {max_retries}")?;
+                match self.last_failure() {
+                    Some(failure) => write!(f, ", after: {failure}"),
+                    None => Ok(()),
+                }
+            }
+            Why::NoFreeSlot { running, limit } => {
+                write!(f, "waits for a slot: {running} of {limit} are taken")
+            }
+            Why::Behind => f.write_str("waits for those before it"),
+            Why::AboutToStart => f.write_str("is about to start"),
+            Why::Running { attempt, since: None, .. } => {
+                write!(f, "is on its way to attempt {attempt} of {}", self.max_attempts)
+            }
+            Why::Running { attempt, since: Some(since), timeout_at, progress } => {
+                write!(f, "runs attempt {attempt} of {} for {}", self.max_attempts, ago(*since))?;
+                if let Some(progress) = progress {
+                    write!(f, ", at {}", progress.done)?;
+                    if let Some(total) = progress.total {
+                        write!(f, " of {total}")?;
+                    }
+                    if let Some(note) = &progress.note {
+                        write!(f, " ({note})")?;
+                    }
+                }
+                match timeout_at {
+                    Some(at) => write!(f, ", times out in {}", Lasting(at.since(self.at))),
+                    None => Ok(()),
+                }
+            }
+            Why::Completing { will_retry: true } => {
+                f.write_str("has failed an attempt and is about to wait for the next")
+            }
+            Why::Completing { will_retry: false } => {
+                f.write_str("has ended and is about to finish")
+            }
+            Why::Canceling { running_since: Some(since) } => {
+                write!(f, "was canceled, and its attempt still runs, for {}", ago(*since))
+            }
+            Why::Canceling { running_since: None } => {
+                f.write_str("was canceled and is about to finish")
+            }
+            Why::Finished(row) => {
+                let plural = if row.attempts == 1 { "" } else { "s" };
+                let (outcome, attempts) = (row.outcome.as_str(), row.attempts);
+                write!(f, "has finished: {outcome}, after {attempts} attempt{plural}, ")?;
+                write!(f, "{} ago", ago(row.finished_at))
+            }
+            Why::Unknown => f.write_str("is not known: never enqueued, or forgotten"),
+        }?;
+        if let Some(Ahead { works, or_more }) = self.ahead.filter(|ahead| ahead.works > 0) {
+            let at_least = if or_more { "at least " } else { "" };
+            let plural = if works == 1 { "" } else { "s" };
+            write!(f, "; {at_least}{works} work{plural} ahead")?;
+        }
+        if let Some(Expected { start, basis }) = self.expected {
+            let about = match basis {
+                Basis::Due => "",
+                Basis::Estimate => "about ",
+                Basis::AtTheEarliest => "at the earliest ",
+            };
+            write!(f, "; expected to start {about}in {}", Lasting(start.since(self.at)))?;
+        } else if let Some(due) = self.due.filter(|due| *due > self.at) {
+            write!(f, "; due in {}", Lasting(due.since(self.at)))?;
+        }
+        Ok(())
+    }
+}
+
+/// A duration as people say it: with two units at most.
+pub(crate) struct Lasting(pub Duration);
+
+impl fmt::Display for Lasting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let secs = self.0.as_secs();
+        let mut two = |first: u64, unit, second: u64, smaller| match second {
+            0 => write!(f, "{first} {unit}"),
+            _ => write!(f, "{first} {unit} {second} {smaller}"),
+        };
+        match secs {
+            0 => write!(f, "{} ms", self.0.as_millis()),
+            1..10 => write!(f, "{:.1} s", self.0.as_secs_f64()),
+            10..60 => write!(f, "{secs} s"),
+            60..3_600 => two(secs / 60, "min", secs % 60, "s"),
+            3_600..86_400 => two(secs / 3_600, "h", secs % 3_600 / 60, "min"),
+            _ => two(secs / 86_400, "d", secs % 86_400 / 3_600, "h"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::PoolConfig;
+
+    fn start(ahead: usize, running: u64, limit: usize, pace: Option<u64>) -> Option<(u64, Basis)> {
+        start_of(900, ahead, running, limit, pace)
+    }
+
+    fn start_of(
+        due: u64,
+        ahead: usize,
+        running: u64,
+        limit: usize,
+        pace: Option<u64>,
+    ) -> Option<(u64, Basis)> {
+        let settings = PoolConfig::default().max_parallelism(limit).settings();
+        let pace = pace.map(Duration::from_millis);
+        let expected = expected(Segment(1_000), Segment(due), ahead, running, &settings, pace);
+        expected.map(|expected| (expected.start.0, expected.basis))
+    }
+
+    #[test]
+    fn a_free_slot_needs_no_estimate() {
+        assert_eq!(start(0, 3, 4, None), Some((1_000, Basis::Due)));
+        assert_eq!(start(1, 3, 4, None), None, "one is ahead, and nothing has ended yet");
+    }
+
+    #[test]
+    fn an_estimate_counts_the_works_that_have_to_end_first() {
+        assert_eq!(start(0, 4, 4, Some(80)), Some((1_020, Basis::Estimate)));
+        assert_eq!(start(7, 4, 4, Some(80)), Some((1_160, Basis::Estimate)));
+        assert_eq!(start(8, 2, 4, Some(80)), Some((1_140, Basis::Estimate)));
+        assert_eq!(start(1_000, 1, 1, Some(1)), Some((2_001, Basis::Estimate)));
+        assert_eq!(start(1_001, 1, 1, Some(1)), Some((2_001, Basis::AtTheEarliest)));
+    }
+
+    #[test]
+    fn nothing_is_expected_before_it_is_due() {
+        assert_eq!(start_of(5_000, 0, 0, 1, None), Some((5_000, Basis::Due)));
+        assert_eq!(start_of(5_000, 3, 1, 1, None), Some((5_000, Basis::AtTheEarliest)));
+        assert_eq!(start_of(5_000, 3, 1, 1, Some(100)), Some((5_000, Basis::Due)));
+        assert_eq!(start_of(5_000, 3, 1, 1, Some(2_000)), Some((9_000, Basis::Estimate)));
+    }
+
+    #[test]
+    fn durations_read_well() {
+        let said = |millis| Lasting(Duration::from_millis(millis)).to_string();
+        assert_eq!(said(12), "12 ms");
+        assert_eq!(said(2_340), "2.3 s");
+        assert_eq!(said(59_999), "59 s");
+        assert_eq!(said(61_000), "1 min 1 s");
+        assert_eq!(said(3_600_000), "1 h");
+        assert_eq!(said(90_000_000), "1 d 1 h");
+    }
+}

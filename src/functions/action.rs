@@ -1,0 +1,72 @@
+//! Functions that reach outside.
+
+use std::future::Future;
+use std::time::Duration;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{ActionContext, WorkError};
+use crate::model::RetryPolicy;
+
+/// A function that reaches outside: sends a mail, calls a service, writes a file.
+///
+/// The value itself is the argument: it is kept as JSON until a slot is free. Without a retry policy an action runs at
+/// most once; with one it runs at least once and at most `max_attempts` times, also across crashes.
+///
+/// The future runs on one thread and need not be `Send`. It is dropped at an await point when its attempt is aborted
+/// or times out; what it holds should clean up when dropped.
+///
+/// ```
+/// use actix_workpool::{Action, ActionContext, WorkError};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Greet { name: String }
+///
+/// impl Action for Greet {
+///     const NAME: &'static str = "greet";
+///     type Output = String;
+///     async fn run(self, _: ActionContext) -> Result<String, WorkError> {
+///         Ok(format!("hello {}", self.name))
+///     }
+/// }
+/// ```
+pub trait Action: Serialize + DeserializeOwned + 'static {
+    /// The name under which works of this function are stored. Never reuse one for another meaning.
+    const NAME: &'static str;
+    /// The retry policy of this function.
+    const RETRY: RetryPolicy = RetryPolicy::Inherit;
+    /// How long an attempt may take; `None` as the pool has it.
+    const TIMEOUT: Option<Duration> = None;
+    /// What it results in, kept as JSON.
+    type Output: Serialize + DeserializeOwned + 'static;
+
+    /// Makes one attempt.
+    fn run(self, cx: ActionContext) -> impl Future<Output = Result<Self::Output, WorkError>>;
+}
+
+/// An action that keeps its thread busy: it hashes, compresses, or uses blocking I/O.
+///
+/// It runs on a thread of its own pool. It cannot be dropped while it runs: one that is aborted or overdue is
+/// abandoned, its slot freed, and what it reports later is refused. A long one asks
+/// [`ActionContext::is_canceled`] now and then.
+pub trait BlockingAction: Serialize + DeserializeOwned + Send + 'static {
+    /// See [`Action::NAME`].
+    const NAME: &'static str;
+    /// See [`Action::RETRY`].
+    const RETRY: RetryPolicy = RetryPolicy::Inherit;
+    /// See [`Action::TIMEOUT`].
+    const TIMEOUT: Option<Duration> = None;
+    /// See [`Action::Output`].
+    type Output: Serialize + DeserializeOwned + Send + 'static;
+
+    /// Makes one attempt.
+    ///
+    /// # Errors
+    /// Whatever makes the attempt fail.
+    fn run(self, cx: &ActionContext) -> Result<Self::Output, WorkError>;
+}
+
+function!(OfAction, Action, Action);
+
+function!(OfBlocking, BlockingAction, Action);

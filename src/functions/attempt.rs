@@ -1,0 +1,128 @@
+//! One attempt, as its loop, its worker and its function share it.
+
+use std::sync::Arc;
+
+use super::Program;
+use crate::engine::Launch;
+use crate::model::{RunNumber, Spec};
+use crate::shared::sync::Notify;
+use crate::shared::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+
+/// How urgently an attempt is asked to end. Only ever raised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Stage {
+    /// Nobody asked.
+    Go = 0,
+    /// The runtime shuts down: end soon, or be handed back.
+    ShuttingDown = 1,
+    /// The work was canceled: the function is told, and may end when it likes.
+    Canceled = 2,
+    /// Drop it now; the work is canceled.
+    AbortCanceled = 3,
+    /// Drop it now; its time is up.
+    AbortTimeout = 4,
+    /// Drop it now; the work goes back to the store, uncharged.
+    AbortHandBack = 5,
+}
+
+impl Stage {
+    fn from_u8(stage: u8) -> Stage {
+        match stage {
+            0 => Stage::Go,
+            1 => Stage::ShuttingDown,
+            2 => Stage::Canceled,
+            3 => Stage::AbortCanceled,
+            4 => Stage::AbortTimeout,
+            _ => Stage::AbortHandBack,
+        }
+    }
+
+    pub fn is_abort(self) -> bool {
+        self >= Stage::AbortCanceled
+    }
+}
+
+/// One attempt, as the loop, its worker and its function share it.
+///
+/// `stage` is written by the loop and read by the worker and the function; everything else never changes.
+pub(crate) struct Control {
+    pub spec: Arc<Spec>,
+    pub attempt: u32,
+    pub run: RunNumber,
+    /// How large the result may be.
+    pub max_result_bytes: usize,
+    pub program: Arc<Program>,
+    stage: AtomicU8,
+    /// Which worker host has it; written once, when it is handed over.
+    host: AtomicUsize,
+    /// Set when the duty to report is done or has gone to the store.
+    reported: AtomicBool,
+    changed: Notify,
+}
+
+impl Control {
+    pub fn new(launch: Launch, max_result_bytes: usize, program: Arc<Program>) -> Control {
+        let Launch { spec, attempt, run, due: _ } = launch;
+        let stage = AtomicU8::new(Stage::Go as u8);
+        let (host, reported) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Control {
+            spec,
+            attempt,
+            run,
+            max_result_bytes,
+            program,
+            stage,
+            host,
+            reported,
+            changed: Notify::new(),
+        }
+    }
+
+    pub fn stage(&self) -> Stage {
+        Stage::from_u8(self.stage.load(Ordering::SeqCst))
+    }
+
+    /// Whether it may begin: nobody has told it to end, and no cancel of its work was answered.
+    pub fn may_begin(&self) -> bool {
+        // In this order: the loop tells the attempt first, and then the board no longer holds the start.
+        !self.program.shared().board.is_canceling(self.spec.work_id) && self.stage() == Stage::Go
+    }
+
+    pub fn is_reported(&self) -> bool {
+        self.reported.load(Ordering::SeqCst)
+    }
+
+    /// Says whether it was not set before.
+    pub fn set_reported(&self) -> bool {
+        !self.reported.swap(true, Ordering::SeqCst)
+    }
+
+    pub fn host(&self) -> usize {
+        self.host.load(Ordering::Relaxed)
+    }
+
+    pub fn set_host(&self, host: usize) {
+        self.host.store(host, Ordering::Relaxed);
+    }
+
+    pub fn raise(&self, stage: Stage) {
+        self.stage.fetch_max(stage as u8, Ordering::SeqCst);
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until `reached` holds for the stage.
+    pub async fn until(&self, reached: impl Fn(Stage) -> bool) -> Stage {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            // Registered before the look, so that no change falls between the two.
+            changed.as_mut().enable();
+            let stage = self.stage();
+            if reached(stage) {
+                return stage;
+            }
+            changed.await;
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What a running attempt knows and can do.
+
+use std::any::type_name;
+use std::sync::Arc;
+
+use super::{Control, Stage};
+use crate::client::{PoolError, Workpool};
+use crate::model::{Name, Progress, WorkId};
+
+/// Given to every attempt: who it is, whether it should stop, what the program lent it.
+///
+/// It is cheap to clone and may be sent to other threads.
+#[derive(Clone)]
+pub struct ActionContext {
+    pub(crate) control: Arc<Control>,
+}
+
+impl ActionContext {
+    /// Which work this is.
+    #[must_use]
+    pub fn work_id(&self) -> WorkId {
+        self.control.spec.work_id
+    }
+
+    /// Which attempt this is; the first is 1. An attempt that was snoozed or handed back is made again under its
+    /// number.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.control.attempt
+    }
+
+    /// How many attempts there may be.
+    #[must_use]
+    pub fn max_attempts(&self) -> u32 {
+        self.control.spec.max_attempts()
+    }
+
+    /// The name of the function.
+    #[must_use]
+    pub fn function(&self) -> Name {
+        self.control.spec.function
+    }
+
+    /// Whether the attempt should stop: its work was canceled, or the runtime shuts down.
+    ///
+    /// Stop by returning [`WorkError::canceled`](crate::WorkError::canceled). A result that is returned all the same
+    /// counts.
+    #[must_use]
+    pub fn is_canceled(&self) -> bool {
+        self.control.stage() != Stage::Go
+    }
+
+    /// Waits until the attempt should stop. Cancel-safe.
+    pub async fn canceled(&self) {
+        self.control.until(|stage| stage != Stage::Go).await;
+    }
+
+    /// Says how far the attempt is. Shown by `status`, `watch` and `running` until it says something else.
+    pub fn progress(&self, done: u64, total: Option<u64>) {
+        self.say(Progress { done, total, note: None });
+    }
+
+    /// As [`progress`](Self::progress), with a word on what it is at.
+    pub fn progress_note(&self, done: u64, total: Option<u64>, note: impl Into<String>) {
+        self.say(Progress { done, total, note: Some(note.into()) });
+    }
+
+    fn say(&self, progress: Progress) {
+        let control = &self.control;
+        control.program.shared().board.set_progress(control.spec.work_id, control.run, progress);
+    }
+
+    /// What the program gave to [`RuntimeBuilder::data`](crate::RuntimeBuilder::data).
+    ///
+    /// # Panics
+    /// When no value of this type was given; the attempt fails and says so. [`try_data`](Self::try_data) does not.
+    #[must_use]
+    pub fn data<T: Send + Sync + 'static>(&self) -> Arc<T> {
+        match self.try_data() {
+            Some(data) => data,
+            None => panic!("no {} was given to Runtime::builder().data(..)", type_name::<T>()),
+        }
+    }
+
+    /// What the program gave to [`RuntimeBuilder::data`](crate::RuntimeBuilder::data), if it did.
+    #[must_use]
+    pub fn try_data<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.control.program.data()
+    }
+
+    /// The pool of that name, to spawn more work. What is enqueued there stays, whatever becomes of this attempt.
+    ///
+    /// # Errors
+    /// When there is no pool of that name.
+    pub fn pool(&self, name: &str) -> Result<Workpool, PoolError> {
+        Workpool::find(&self.control.program.client, name)
+    }
+}
+
+impl std::fmt::Debug for ActionContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ActionContext")
+            .field("work_id", &self.work_id())
+            .field("function", &self.function())
+            .field("attempt", &self.attempt())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,97 @@
+//! How a function says that it did not succeed.
+
+use std::time::Duration;
+
+use crate::model::{Failure, FailureKind};
+
+/// What a function says when it does not succeed.
+///
+/// Any error becomes a retryable one with `?`, so that a function says only what is special:
+///
+/// ```
+/// use actix_workpool::WorkError;
+/// fn charge(amount: &str) -> Result<u64, WorkError> {
+///     let cents: u64 = amount.parse()?; // retryable, as any error
+///     if cents == 0 {
+///         return Err(WorkError::non_retryable("nothing to charge"));
+///     }
+///     Ok(cents)
+/// }
+/// assert!(charge("12").is_ok());
+/// assert_eq!(charge("0").unwrap_err().to_string(), "nothing to charge");
+/// ```
+#[derive(Debug)]
+pub struct WorkError(pub(crate) WorkErrorKind);
+
+#[derive(Debug)]
+pub(crate) enum WorkErrorKind {
+    Failed(Failure),
+    Canceled,
+    Snooze(Duration),
+}
+
+impl WorkError {
+    /// The attempt failed; another may succeed.
+    #[must_use]
+    pub fn retryable(message: impl Into<String>) -> WorkError {
+        WorkError(WorkErrorKind::Failed(Failure::retryable(FailureKind::Error, message)))
+    }
+
+    /// The attempt failed, and so would any other: the work fails now.
+    #[must_use]
+    pub fn non_retryable(message: impl Into<String>) -> WorkError {
+        WorkError(WorkErrorKind::Failed(Failure::permanent(FailureKind::Error, message)))
+    }
+
+    /// The attempt failed; the next one is made after `wait` in place of the backoff. The attempt is charged.
+    #[must_use]
+    pub fn retry_after(wait: Duration, message: impl Into<String>) -> WorkError {
+        let failure = Failure::retryable(FailureKind::Error, message);
+        WorkError(WorkErrorKind::Failed(Failure { retry_after: Some(wait), ..failure }))
+    }
+
+    /// The work ends as canceled, whether anybody asked for it or not.
+    #[must_use]
+    pub fn canceled() -> WorkError {
+        WorkError(WorkErrorKind::Canceled)
+    }
+
+    /// It is too early: run the work again after `wait`, and charge no attempt for this one.
+    #[must_use]
+    pub fn snooze(wait: Duration) -> WorkError {
+        WorkError(WorkErrorKind::Snooze(wait))
+    }
+}
+
+impl std::fmt::Display for WorkError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0 {
+            WorkErrorKind::Failed(failure) => failure.fmt(f),
+            WorkErrorKind::Canceled => f.write_str("canceled"),
+            WorkErrorKind::Snooze(wait) => write!(f, "snoozed for {wait:?}"),
+        }
+    }
+}
+
+/// `WorkError` itself is no `std::error::Error`, so that every other error converts into it.
+impl<E: std::error::Error> From<E> for WorkError {
+    fn from(error: E) -> Self {
+        WorkError::retryable(chain(&error))
+    }
+}
+
+/// An error and its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        // Transparent wrappers repeat what they wrap.
+        if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,27 @@
+//! Functions that change user tables.
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{Transaction, WorkError};
+use crate::model::RetryPolicy;
+
+/// A function that changes user tables, exactly once: its effects and its completion are one commit.
+///
+/// It runs inside the store's transaction and must be quick: everything else waits for it. If it fails or panics,
+/// nothing of it stays.
+pub trait Mutation: Serialize + DeserializeOwned + 'static {
+    /// See [`Action::NAME`].
+    const NAME: &'static str;
+    /// See [`Action::RETRY`].
+    const RETRY: RetryPolicy = RetryPolicy::Inherit;
+    /// See [`Action::Output`].
+    type Output: Serialize + DeserializeOwned + 'static;
+
+    /// Reads and writes through `tx`.
+    ///
+    /// # Errors
+    /// Whatever makes the attempt fail; the transaction is rolled back.
+    fn apply(self, tx: &mut Transaction<'_>) -> Result<Self::Output, WorkError>;
+}
+
+function!(OfMutation, Mutation, Mutation);

@@ -1,0 +1,99 @@
+//! What happens when a job completes.
+
+use std::marker::PhantomData;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{Transaction, WorkError};
+use crate::client::{Enqueue, Function};
+use crate::model::{Failure, Name, OnCompleteCall, WorkId, encode};
+
+/// What happens when a work completes: runs inside the completing commit, exactly once per work.
+///
+/// If it fails or panics, its own effects are rolled back, the work completes all the same, and the call becomes a
+/// work of its own, named after it and retried, in the same commit.
+pub trait OnComplete: 'static {
+    /// The name under which it is stored with a work. One namespace with the functions.
+    const NAME: &'static str;
+    /// What the enqueue gives along.
+    type Context: Serialize + DeserializeOwned + 'static;
+    /// The output of the function that completes.
+    type Output: DeserializeOwned + 'static;
+
+    /// Records the completion.
+    ///
+    /// # Errors
+    /// Whatever makes it fail; see above for what follows.
+    fn apply(
+        tx: &mut Transaction<'_>,
+        done: Completion<Self::Context, Self::Output>,
+    ) -> Result<(), WorkError>;
+}
+
+/// A completed work, as its [`OnComplete`] sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Completion<C, O> {
+    /// Which work.
+    pub work_id: WorkId,
+    /// What the enqueue gave along.
+    pub context: C,
+    /// How it ended.
+    pub result: CompletionResult<O>,
+    /// How many attempts were charged.
+    pub attempts: u32,
+}
+
+/// How a work ended, with its result decoded.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CompletionResult<O> {
+    /// The function succeeded.
+    Success(O),
+    /// The last attempt failed and there is no other.
+    Failed(Failure),
+    /// The work was canceled.
+    Canceled,
+}
+
+impl<O> CompletionResult<O> {
+    /// The output, if the work succeeded.
+    pub fn success(self) -> Option<O> {
+        match self {
+            CompletionResult::Success(output) => Some(output),
+            _ => None,
+        }
+    }
+}
+
+/// The message that [`Enqueue::notify`](crate::Enqueue::notify) sends to an actor when the work completes.
+///
+/// `F` is the function's type, so that one actor can tell apart what it hears of. It is sent once, by this process
+/// only: a work that completes after a restart notifies nobody. What must not be missed belongs in an [`OnComplete`].
+pub struct Completed<F, O> {
+    /// Which work.
+    pub work_id: WorkId,
+    /// How it ended; a result that does not decode counts as failed.
+    pub result: CompletionResult<O>,
+    /// How many attempts were charged.
+    pub attempts: u32,
+    pub(crate) function: PhantomData<fn() -> F>,
+}
+
+impl<F, O: std::fmt::Debug> std::fmt::Debug for Completed<F, O> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Completed")
+            .field("work_id", &self.work_id)
+            .field("result", &self.result)
+            .field("attempts", &self.attempts)
+            .finish()
+    }
+}
+
+impl<T, F: Function<K>, K> Enqueue<T, F, K> {
+    /// Runs `C` in the commit that completes the work, with this context.
+    pub fn on_complete<C: OnComplete<Output = F::Output>>(mut self, context: C::Context) -> Self {
+        let call = encode(&context)
+            .map(|context| OnCompleteCall { name: Name::from_static(C::NAME), context });
+        self.options.on_complete = Some(call);
+        self
+    }
+}

@@ -1,0 +1,22 @@
+//! Functions that read user tables.
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{Reader, WorkError};
+
+/// A function that reads user tables and changes nothing. Ask it directly with
+/// [`Runtime::query`](crate::Runtime::query), or enqueue it like any other.
+pub trait Query: Serialize + DeserializeOwned + 'static {
+    /// See [`Action::NAME`].
+    const NAME: &'static str;
+    /// See [`Action::Output`].
+    type Output: Serialize + DeserializeOwned + 'static;
+
+    /// Reads through `reader`, which sees one moment.
+    ///
+    /// # Errors
+    /// Whatever makes the query fail.
+    fn read(self, reader: &mut Reader<'_>) -> Result<Self::Output, WorkError>;
+}
+
+function!(OfQuery, Query, Query);

@@ -1,0 +1,321 @@
+//! User tables, as mutations, queries and `on_complete` see them.
+
+use std::collections::BTreeMap;
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::client::{Enqueue, EnqueueError, Function, OneWork, prepare};
+use crate::model::{
+    Change, Failure, Name, Payload, PoolId, Segment, Spec, TableKey, WorkId, decode, encode,
+};
+use crate::shared::{PoolShared, Shared};
+use crate::storage::{KeyRange, Storage, StorageError};
+
+/// What went wrong in a transaction. With `?` it fails the function that runs in it.
+#[derive(Debug, thiserror::Error)]
+pub enum TransactionError {
+    /// The row does not decode into the type asked for.
+    #[error("failed to decode a row of table {table}: {failure}")]
+    Decode {
+        /// Which table.
+        table: Name,
+        /// What is wrong with it.
+        failure: Failure,
+    },
+    /// The value does not encode as JSON.
+    #[error("failed to encode a row of table {table}: {error}")]
+    Encode {
+        /// Which table.
+        table: Name,
+        /// What is wrong with it.
+        error: serde_json::Error,
+    },
+    /// No pool has this name.
+    #[error("pool {0:?} does not exist")]
+    UnknownPool(String),
+    /// The work cannot be enqueued.
+    #[error(transparent)]
+    Enqueue(#[from] EnqueueError),
+    /// The storage failed. Everything is tried again later; this attempt is not charged.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// Rows written and not committed yet; `None` is a deleted row. In order, so that a run can be repeated.
+#[derive(Default)]
+pub(crate) struct Writes(BTreeMap<Name, BTreeMap<TableKey, Option<Payload>>>);
+
+impl Writes {
+    fn get(&self, table: Name, key: &TableKey) -> Option<&Option<Payload>> {
+        self.0.get(&table)?.get(key)
+    }
+
+    fn put(&mut self, table: Name, key: TableKey, value: Option<Payload>) {
+        self.0.entry(table).or_default().insert(key, value);
+    }
+
+    /// Adds what a transaction has written that is to stay.
+    pub fn merge(&mut self, later: Writes) {
+        for (table, rows) in later.0 {
+            self.0.entry(table).or_default().extend(rows);
+        }
+    }
+
+    pub fn into_changes(self) -> impl Iterator<Item = Change> {
+        self.0.into_iter().flat_map(|(table, rows)| {
+            rows.into_iter().map(move |(key, value)| match value {
+                Some(value) => Change::PutRow { table, key, value },
+                None => Change::DeleteRow { table, key },
+            })
+        })
+    }
+}
+
+/// Reads user tables as of one moment. Given to queries; a [`Transaction`] reads in the same way.
+///
+/// Tables need not be declared: one that was never written is empty. They are named by code, not by input: each distinct
+/// name is kept for the life of the process.
+pub struct Reader<'a> {
+    storage: &'a mut dyn Storage,
+    group: &'a Writes,
+    local: Writes,
+    /// An error of the storage itself: it is not the function's fault and must not be charged to it.
+    failed: Option<StorageError>,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(storage: &'a mut dyn Storage, group: &'a Writes) -> Self {
+        Reader { storage, group, local: Writes::default(), failed: None }
+    }
+
+    /// The error of the storage, if one occurred.
+    pub(crate) fn failure(&self) -> Option<StorageError> {
+        self.failed.clone()
+    }
+
+    /// The row at `key`, if there is one.
+    ///
+    /// # Errors
+    /// When the row is not a `T`, or the storage failed.
+    pub fn get<T: DeserializeOwned>(
+        &mut self,
+        table: &str,
+        key: impl Into<TableKey>,
+    ) -> Result<Option<T>, TransactionError> {
+        let (table, key) = (Name::intern(table), key.into());
+        let written = self.local.get(table, &key).or_else(|| self.group.get(table, &key));
+        let value = match written {
+            Some(value) => value.clone(),
+            None => {
+                let read = self.storage.get(table, &key);
+                self.note(read)?
+            }
+        };
+        value.map(|value| decode_row(table, &value)).transpose()
+    }
+
+    /// All rows of a table, in order of their keys.
+    ///
+    /// # Errors
+    /// When a row is not a `T`, or the storage failed.
+    pub fn scan<T: DeserializeOwned>(
+        &mut self,
+        table: &str,
+    ) -> Result<Vec<(TableKey, T)>, TransactionError> {
+        self.range(table, .., usize::MAX)
+    }
+
+    /// Up to `limit` rows whose keys lie in `range`, in order.
+    ///
+    /// # Errors
+    /// When a row is not a `T`, or the storage failed.
+    pub fn range<T: DeserializeOwned>(
+        &mut self,
+        table: &str,
+        range: impl RangeBounds<TableKey>,
+        limit: usize,
+    ) -> Result<Vec<(TableKey, T)>, TransactionError> {
+        let table = Name::intern(table);
+        let range: KeyRange = (range.start_bound().cloned(), range.end_bound().cloned());
+        if crate::storage::range_is_empty(&range) {
+            return Ok(Vec::new());
+        }
+        let overlay = self.overlay(table, &range);
+        // A row that the overlay deletes takes up no place in the result.
+        let deleted = overlay.values().filter(|value| value.is_none()).count();
+        let stored = self.storage.scan(table, &range, limit.saturating_add(deleted));
+        let stored = self.note(stored)?;
+        let mut rows: Vec<(TableKey, Payload)> = match overlay.is_empty() {
+            true => stored,
+            false => {
+                let mut merged: BTreeMap<_, _> =
+                    stored.into_iter().map(|(key, value)| (key, Some(value))).collect();
+                merged.extend(overlay);
+                merged.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+            }
+        };
+        rows.truncate(limit);
+        rows.into_iter().map(|(key, value)| Ok((key, decode_row(table, &value)?))).collect()
+    }
+
+    /// All rows whose keys begin with `prefix`, in order.
+    ///
+    /// # Errors
+    /// When a row is not a `T`, or the storage failed.
+    pub fn prefix<T: DeserializeOwned>(
+        &mut self,
+        table: &str,
+        prefix: impl Into<TableKey>,
+    ) -> Result<Vec<(TableKey, T)>, TransactionError> {
+        let prefix = prefix.into();
+        let end = prefix.end_of_prefix().map_or(Bound::Unbounded, Bound::Excluded);
+        self.range(table, (Bound::Included(prefix), end), usize::MAX)
+    }
+
+    fn overlay(&self, table: Name, range: &KeyRange) -> BTreeMap<TableKey, Option<Payload>> {
+        let mut overlay = BTreeMap::new();
+        for writes in [self.group, &self.local] {
+            if let Some(rows) = writes.0.get(&table) {
+                let rows = rows.range((range.0.as_ref(), range.1.as_ref()));
+                overlay.extend(rows.map(|(key, value)| (key.clone(), value.clone())));
+            }
+        }
+        overlay
+    }
+
+    fn note<T>(&mut self, read: Result<T, StorageError>) -> Result<T, StorageError> {
+        if let Err(error) = &read {
+            self.failed = Some(error.clone());
+        }
+        read
+    }
+}
+
+impl std::fmt::Debug for Reader<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").finish_non_exhaustive()
+    }
+}
+
+fn decode_row<T: DeserializeOwned>(table: Name, value: &Payload) -> Result<T, TransactionError> {
+    decode(value.as_bytes()).map_err(|failure| TransactionError::Decode { table, failure })
+}
+
+/// Reads and writes user tables and enqueues works, all or nothing.
+///
+/// It sees what it has written itself and what was committed before. When the function that has it errs or panics,
+/// nothing of it stays.
+///
+/// Reading is through the [`Reader`] that it dereferences to.
+pub struct Transaction<'a> {
+    reader: Reader<'a>,
+    shared: &'a Shared,
+    /// By how much the pools' counts of pending works fall with the group; negative where it enqueues.
+    group_left: &'a BTreeMap<PoolId, i64>,
+    enqueued: Vec<(Arc<Spec>, Segment)>,
+}
+
+impl<'a> Transaction<'a> {
+    pub(crate) fn new(
+        reader: Reader<'a>,
+        shared: &'a Shared,
+        group_left: &'a BTreeMap<PoolId, i64>,
+    ) -> Self {
+        Transaction { reader, shared, group_left, enqueued: Vec::new() }
+    }
+
+    /// What was written and enqueued, to be kept.
+    pub(crate) fn into_effects(self) -> (Writes, Vec<(Arc<Spec>, Segment)>) {
+        (self.reader.local, self.enqueued)
+    }
+
+    /// Writes a row; one that is there is replaced.
+    ///
+    /// # Errors
+    /// When the value does not encode as JSON.
+    pub fn put<T: Serialize + ?Sized>(
+        &mut self,
+        table: &str,
+        key: impl Into<TableKey>,
+        value: &T,
+    ) -> Result<(), TransactionError> {
+        let table = Name::intern(table);
+        let value = encode(value).map_err(|error| TransactionError::Encode { table, error })?;
+        self.reader.local.put(table, key.into(), Some(value));
+        Ok(())
+    }
+
+    /// Deletes a row; one that is not there is no error.
+    pub fn delete(&mut self, table: &str, key: impl Into<TableKey>) {
+        self.reader.local.put(Name::intern(table), key.into(), None);
+    }
+
+    /// The pool of that name, to enqueue works that are there if and only if this transaction is.
+    ///
+    /// # Errors
+    /// When there is no pool of that name.
+    pub fn pool(&mut self, name: &str) -> Result<TransactionPool<'_, 'a>, TransactionError> {
+        match self.shared.pool(name) {
+            Some(pool) => Ok(TransactionPool { transaction: self, pool }),
+            None => Err(TransactionError::UnknownPool(name.to_owned())),
+        }
+    }
+}
+
+impl<'a> std::ops::Deref for Transaction<'a> {
+    type Target = Reader<'a>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.reader
+    }
+}
+
+impl std::ops::DerefMut for Transaction<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.reader
+    }
+}
+
+impl std::fmt::Debug for Transaction<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Transaction")
+            .field("enqueued", &self.enqueued.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A pool as a transaction sees it. Made by [`Transaction::pool`].
+#[derive(Debug)]
+pub struct TransactionPool<'t, 'a> {
+    transaction: &'t mut Transaction<'a>,
+    pool: Arc<PoolShared>,
+}
+
+impl OneWork for TransactionPool<'_, '_> {}
+
+impl<'t, 'a> TransactionPool<'t, 'a> {
+    /// Describes a work; [`Enqueue::submit`] enqueues it.
+    pub fn enqueue<F: Function<K>, K>(self, function: F) -> Enqueue<Self, F, K> {
+        Enqueue::new(self, vec![function])
+    }
+}
+
+impl<'t, 'a, F: Function<K>, K> Enqueue<TransactionPool<'t, 'a>, F, K> {
+    /// Enqueues the work with the transaction's commit.
+    ///
+    /// # Errors
+    /// When the work cannot be enqueued; see [`EnqueueError`].
+    pub fn submit(self) -> Result<WorkId, TransactionError> {
+        let TransactionPool { transaction, pool } = self.target;
+        let prepared = prepare(&self.functions, self.options, transaction.shared, &pool)?;
+        // Counted with the commit, so what is under way is added here.
+        let own = transaction.enqueued.iter().filter(|(spec, _)| spec.pool == pool.id).count();
+        let group = transaction.group_left.get(&pool.id).map_or(0, |left| (-left).max(0));
+        pool.check_room(1 + own as u64 + group.unsigned_abs()).map_err(EnqueueError::from)?;
+        let work_id = prepared.works[0].0.work_id;
+        transaction.enqueued.extend(prepared.works);
+        Ok(work_id)
+    }
+}

@@ -1,0 +1,301 @@
+//! What can be set, what it means when it is not, and where the limits are.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ConfigError, RetryBehavior};
+
+/// No pool runs more attempts at once: each is an actor and a row of `running`.
+pub const MAX_PARALLELISM: usize = 65_536;
+
+/// No arguments and no result are larger, whatever a pool allows: a block of memory that size is a file.
+pub const MAX_PAYLOAD_BYTES: usize = 1 << 30;
+
+/// No work is scheduled further ahead: what is meant for later belongs in a calendar, not in a queue.
+pub const MAX_DELAY: Duration = Duration::from_secs(4 * 366 * 24 * 60 * 60);
+
+/// Which events of a pool are logged. Each level includes those after it.
+///
+/// These filter what the pool emits; which of that is shown is up to the program's `tracing` subscriber.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum LogLevel {
+    /// As `Debug`, for now.
+    Trace,
+    /// Every time a loop is woken, and why.
+    Debug,
+    /// Every work: enqueued, started, completed.
+    Info,
+    /// A report of the counters each minute, while something happens.
+    #[default]
+    Report,
+    /// What an operator should look at.
+    Warn,
+    /// What failed in the pool itself.
+    Error,
+}
+
+/// The configuration of one pool. What is left unset keeps the value that the store has, and at first the default.
+///
+/// | field | default |
+/// |---|---|
+/// | `max_parallelism` | 10 |
+/// | `paused` | no |
+/// | `log_level` | [`LogLevel::Report`] |
+/// | `default_retry` | no retry |
+/// | `attempt_timeout` | none |
+/// | `max_pending` | 10,000,000 works |
+/// | `max_payload_bytes` | 1 MiB |
+///
+/// ```
+/// use actix_workpool::{PoolConfig, RetryBehavior};
+/// let config = PoolConfig::default().max_parallelism(4).default_retry(RetryBehavior::default());
+/// assert!(config.validate().is_ok());
+/// assert!(config.max_parallelism(1_000_000).validate().is_err());
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PoolConfig {
+    max_parallelism: Option<usize>,
+    paused: Option<bool>,
+    log_level: Option<LogLevel>,
+    default_retry: Option<OnOff<RetryBehavior>>,
+    attempt_timeout: Option<OnOff<Duration>>,
+    max_pending: Option<u64>,
+    max_payload_bytes: Option<usize>,
+}
+
+/// A setting that can be turned off, which is not the same as leaving it unset.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum OnOff<T> {
+    Off,
+    On(T),
+}
+
+impl<T> OnOff<T> {
+    fn on(self) -> Option<T> {
+        match self {
+            OnOff::Off => None,
+            OnOff::On(value) => Some(value),
+        }
+    }
+}
+
+impl PoolConfig {
+    /// How many attempts run at once, at most [`MAX_PARALLELISM`]. 0 starts none.
+    #[must_use]
+    pub fn max_parallelism(mut self, attempts: usize) -> Self {
+        self.max_parallelism = Some(attempts);
+        self
+    }
+
+    /// A paused pool takes works and starts none. What is running goes on.
+    #[must_use]
+    pub fn paused(mut self, paused: bool) -> Self {
+        self.paused = Some(paused);
+        self
+    }
+
+    /// Which events are logged.
+    #[must_use]
+    pub fn log_level(mut self, level: LogLevel) -> Self {
+        self.log_level = Some(level);
+        self
+    }
+
+    /// The retry policy of works whose function and enqueue name none.
+    #[must_use]
+    pub fn default_retry(mut self, retry: RetryBehavior) -> Self {
+        self.default_retry = Some(OnOff::On(retry));
+        self
+    }
+
+    /// Works whose function and enqueue name no policy are not retried. This is the default.
+    #[must_use]
+    pub fn no_default_retry(mut self) -> Self {
+        self.default_retry = Some(OnOff::Off);
+        self
+    }
+
+    /// How long an attempt may take when its function and enqueue do not say. Then it is told to stop, dropped,
+    /// and counts as failed.
+    #[must_use]
+    pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
+        self.attempt_timeout = Some(OnOff::On(timeout));
+        self
+    }
+
+    /// Attempts may take as long as they like. This is the default.
+    #[must_use]
+    pub fn no_attempt_timeout(mut self) -> Self {
+        self.attempt_timeout = Some(OnOff::Off);
+        self
+    }
+
+    /// How many works may be without an outcome; an enqueue beyond that is refused as overloaded.
+    #[must_use]
+    pub fn max_pending(mut self, works: u64) -> Self {
+        self.max_pending = Some(works);
+        self
+    }
+
+    /// How large the encoded arguments with the context of `on_complete` may be, and a result. In bytes.
+    #[must_use]
+    pub fn max_payload_bytes(mut self, bytes: usize) -> Self {
+        self.max_payload_bytes = Some(bytes);
+        self
+    }
+
+    /// Checks the values that are set; the pool does so wherever it is given a configuration.
+    ///
+    /// # Errors
+    /// Names the first value that is out of its range.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if let Some(given) = self.max_parallelism
+            && given > MAX_PARALLELISM
+        {
+            return Err(ConfigError::MaxParallelism { given, max: MAX_PARALLELISM });
+        }
+        if let Some(OnOff::On(retry)) = &self.default_retry {
+            retry.validate()?;
+        }
+        if let Some(OnOff::On(Duration::ZERO)) = self.attempt_timeout {
+            return Err(ConfigError::NoTimeToRun);
+        }
+        if let Some(given) = self.max_payload_bytes
+            && given > MAX_PAYLOAD_BYTES
+        {
+            return Err(ConfigError::MaxPayloadBytes { given, max: MAX_PAYLOAD_BYTES });
+        }
+        if self.max_pending == Some(0) {
+            return Err(ConfigError::NothingMayBePending);
+        }
+        Ok(())
+    }
+
+    /// This configuration, with what it leaves unset taken from `stored`.
+    #[must_use]
+    pub fn over(self, stored: &PoolConfig) -> PoolConfig {
+        PoolConfig {
+            max_parallelism: self.max_parallelism.or(stored.max_parallelism),
+            paused: self.paused.or(stored.paused),
+            log_level: self.log_level.or(stored.log_level),
+            default_retry: self.default_retry.or(stored.default_retry),
+            attempt_timeout: self.attempt_timeout.or(stored.attempt_timeout),
+            max_pending: self.max_pending.or(stored.max_pending),
+            max_payload_bytes: self.max_payload_bytes.or(stored.max_payload_bytes),
+        }
+    }
+
+    /// The values in force: what is set, else the default.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        Settings {
+            max_parallelism: self.max_parallelism.unwrap_or(10),
+            paused: self.paused.unwrap_or(false),
+            log_level: self.log_level.unwrap_or_default(),
+            default_retry: self.default_retry.and_then(OnOff::on),
+            attempt_timeout: self.attempt_timeout.and_then(OnOff::on),
+            max_pending: self.max_pending.unwrap_or(10_000_000),
+            max_payload_bytes: self.max_payload_bytes.unwrap_or(1 << 20),
+        }
+    }
+}
+
+/// The values in force in a pool. See [`PoolConfig`].
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Settings {
+    /// How many attempts run at once.
+    pub max_parallelism: usize,
+    /// Whether none is started.
+    pub paused: bool,
+    /// Which events are logged.
+    pub log_level: LogLevel,
+    /// The retry policy of works that have no other.
+    pub default_retry: Option<RetryBehavior>,
+    /// How long an attempt may take when nothing else says.
+    pub attempt_timeout: Option<Duration>,
+    /// How many works may be without an outcome.
+    pub max_pending: u64,
+    /// How large arguments with context, or a result, may be.
+    pub max_payload_bytes: usize,
+}
+
+impl Settings {
+    /// How many attempts may run at once right now.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        if self.paused { 0 } else { self.max_parallelism }
+    }
+}
+
+/// For how long finished works are remembered. Whichever bound is met first applies.
+///
+/// The defaults are one day and 100,000 works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Until they are this old; `None` for ever.
+    pub max_age: Option<Duration>,
+    /// Until this many newer ones are there; `None` for any number.
+    pub max_count: Option<u64>,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Retention { max_age: Some(Duration::from_secs(24 * 60 * 60)), max_count: Some(100_000) }
+    }
+}
+
+impl Retention {
+    /// Finished works are never forgotten.
+    pub const FOREVER: Retention = Retention { max_age: None, max_count: None };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_unset_keeps_what_the_store_has() {
+        let stored = PoolConfig::default().max_parallelism(3).max_pending(7);
+        let merged = PoolConfig::default().max_parallelism(4).over(&stored).settings();
+        assert_eq!((merged.max_parallelism, merged.max_pending), (4, 7));
+    }
+
+    #[test]
+    fn turning_retry_off_is_not_leaving_it_unset() {
+        let stored = PoolConfig::default().default_retry(RetryBehavior::default());
+        assert!(PoolConfig::default().over(&stored).settings().default_retry.is_some());
+        assert!(
+            PoolConfig::default()
+                .no_default_retry()
+                .over(&stored)
+                .settings()
+                .default_retry
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn values_out_of_range_are_named() {
+        let zero = Duration::ZERO;
+        for (config, field) in [
+            (PoolConfig::default().max_parallelism(usize::MAX), "max_parallelism"),
+            (
+                PoolConfig::default().default_retry(RetryBehavior::default().max_attempts(0)),
+                "max_attempts",
+            ),
+            (PoolConfig::default().default_retry(RetryBehavior::default().base(-1.0)), "base"),
+            (PoolConfig::default().default_retry(RetryBehavior::default().base(f64::NAN)), "base"),
+            (PoolConfig::default().attempt_timeout(zero), "attempt_timeout"),
+            (PoolConfig::default().max_pending(0), "max_pending"),
+        ] {
+            let message = config.validate().expect_err(field).to_string();
+            assert!(message.contains(field), "{message} names {field}");
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Values that are out of their range.
+
+/// A value of a configuration or a retry policy that is out of its range.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ConfigError {
+    /// More attempts at once than a pool can have.
+    #[error("max_parallelism is {given}, at most {max} attempts can run at once in a pool")]
+    MaxParallelism {
+        /// What was asked for.
+        given: usize,
+        /// What can be had.
+        max: usize,
+    },
+    /// A retry policy that makes no attempt.
+    #[error("max_attempts is 0, it must be at least 1: the first attempt counts")]
+    NoAttempts,
+    /// A backoff that shrinks, or is not a number.
+    #[error("base is {given}, it must be a finite number of at least 1")]
+    Base {
+        /// What was asked for.
+        given: f64,
+    },
+    /// A timeout of zero.
+    #[error("attempt_timeout is zero, no attempt could finish; leave it unset for no timeout")]
+    NoTimeToRun,
+    /// Larger arguments than can be kept.
+    #[error("max_payload_bytes is {given}, at most {max} can be kept")]
+    MaxPayloadBytes {
+        /// What was asked for.
+        given: usize,
+        /// What can be had.
+        max: usize,
+    },
+    /// A pool that takes no work.
+    #[error("max_pending is 0, nothing could be enqueued; pause the pool to start nothing")]
+    NothingMayBePending,
+    /// A name that is empty or too long.
+    #[error("name {given:?} has {len} bytes, it must have 1 to 200", len = given.len())]
+    NameLength {
+        /// The name.
+        given: String,
+    },
+    /// A page of a listing that is empty or too long.
+    #[error("a page of {given} works was asked for, it may have 1 to {max}")]
+    PageSize {
+        /// What was asked for.
+        given: usize,
+        /// What can be had.
+        max: usize,
+    },
+    /// A cursor that is none, or of a listing of another state.
+    #[error("cursor {given:?} is not one of this listing")]
+    Cursor {
+        /// The cursor.
+        given: String,
+    },
+}

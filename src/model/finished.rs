@@ -1,0 +1,66 @@
+//! What is kept of a job that has ended.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{FailedAttempt, History, Name, Outcome, PoolId, Segment, Spec, WorkId};
+
+/// What most rows of `finished` do without.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FinishedDetails {
+    /// How its attempts have failed.
+    pub history: History,
+    /// Its `on_complete`.
+    pub on_complete: Option<Name>,
+    /// The work that the `on_complete` became, since it failed in the commit that completed this one.
+    pub follow_up: Option<WorkId>,
+    /// What was enqueued: kept of a work that failed, so that it can be enqueued again.
+    #[serde(skip)]
+    pub spec: Option<Arc<Spec>>,
+}
+
+impl FinishedDetails {
+    /// Nothing at all where there is nothing to keep.
+    #[must_use]
+    pub fn if_any(self) -> Option<Box<FinishedDetails>> {
+        (self != FinishedDetails::default()).then(|| Box::new(self))
+    }
+}
+
+/// A row of `finished`. Written by the completing commit, deleted by retention.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Finished {
+    /// Which work.
+    pub work_id: WorkId,
+    /// In which pool it was.
+    pub pool: PoolId,
+    /// Its function.
+    pub function: Name,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// How many attempts were charged.
+    pub attempts: u32,
+    /// When it was enqueued.
+    pub enqueued_at: Segment,
+    /// When its last attempt started, if there was one.
+    pub started: Option<Segment>,
+    /// When it completed.
+    pub finished_at: Segment,
+    /// What most works do without.
+    pub details: Option<Box<FinishedDetails>>,
+}
+
+impl Finished {
+    /// Whether it has failed, and what was enqueued is kept.
+    #[must_use]
+    pub fn can_be_retried(&self) -> bool {
+        self.details.as_ref().is_some_and(|details| details.spec.is_some())
+    }
+
+    /// How its attempts have failed: the last of them, the oldest first.
+    #[must_use]
+    pub fn failed_attempts(&self) -> &[FailedAttempt] {
+        self.details.as_ref().map_or(&[], |details| details.history.attempts())
+    }
+}

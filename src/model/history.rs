@@ -1,0 +1,92 @@
+//! How the attempts of a job have failed.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::{FailureKind, Segment};
+
+/// An attempt that has failed, as it is remembered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedAttempt {
+    /// Which attempt; the first is 1.
+    pub attempt: u32,
+    /// When it started.
+    pub started: Segment,
+    /// When it ended.
+    pub ended: Segment,
+    /// What kind of failure it was.
+    pub kind: FailureKind,
+    /// The beginning of what the function said, or the pool saw: at most [`History::LONGEST_MESSAGE`] bytes.
+    pub message: String,
+}
+
+impl fmt::Display for FailedAttempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.kind.prefix(), self.message)
+    }
+}
+
+/// How the attempts of a work have failed: the last [`History::MOST`] of them, the oldest first.
+///
+/// Most works have none, which takes no memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History(Option<Arc<Vec<FailedAttempt>>>);
+
+impl History {
+    /// How many failed attempts are remembered.
+    pub const MOST: usize = 16;
+
+    /// How much of a message is remembered, in bytes.
+    pub const LONGEST_MESSAGE: usize = 500;
+
+    /// The failed attempts, the oldest first.
+    #[must_use]
+    pub fn attempts(&self) -> &[FailedAttempt] {
+        self.0.as_deref().map_or(&[], Vec::as_slice)
+    }
+
+    /// About how much memory they take.
+    pub(crate) fn bytes(&self) -> usize {
+        let attempts = self.attempts().iter();
+        attempts.map(|attempt| size_of::<FailedAttempt>() + attempt.message.len()).sum()
+    }
+
+    /// The same with one more; the oldest is forgotten if there are too many.
+    #[must_use]
+    pub fn with(&self, mut attempt: FailedAttempt) -> History {
+        cut(&mut attempt.message, History::LONGEST_MESSAGE);
+        let before = self.attempts();
+        let kept = &before[(before.len() + 1).saturating_sub(History::MOST)..];
+        kept.iter().cloned().chain([attempt]).collect()
+    }
+}
+
+/// Cuts a text to so many bytes; where something is missing, it says so.
+pub(crate) fn cut(text: &mut String, longest: usize) {
+    if text.len() > longest {
+        // In memory of its own: what was cut off is not kept.
+        *text = format!("{}…", &text[..text.floor_char_boundary(longest)]);
+    }
+}
+
+impl FromIterator<FailedAttempt> for History {
+    fn from_iter<I: IntoIterator<Item = FailedAttempt>>(attempts: I) -> History {
+        let attempts: Vec<_> = attempts.into_iter().collect();
+        History((!attempts.is_empty()).then(|| Arc::new(attempts)))
+    }
+}
+
+impl Serialize for History {
+    /// As the list that it is.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.attempts().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for History {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::<FailedAttempt>::deserialize(deserializer).map(History::from_iter)
+    }
+}

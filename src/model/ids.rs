@@ -1,0 +1,115 @@
+//! Identities: jobs, pools, runs, generations.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// The identity of a work: a UUID, version 7 when the handle makes it.
+///
+/// Enqueueing the same id twice enqueues once, so an id chosen by the caller makes a repeated request harmless.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct WorkId(Uuid);
+
+impl WorkId {
+    /// The id with these bits. Any UUID will do.
+    #[must_use]
+    pub const fn from_uuid(uuid: Uuid) -> WorkId {
+        WorkId(uuid)
+    }
+
+    /// The id as a UUID.
+    #[must_use]
+    pub const fn as_uuid(&self) -> Uuid {
+        self.0
+    }
+
+    /// The id as a number, for hashing and for rows.
+    #[must_use]
+    pub const fn as_u128(&self) -> u128 {
+        self.0.as_u128()
+    }
+}
+
+impl WorkId {
+    /// The id under which a failed work is enqueued once more. Always the same, so that it happens once.
+    pub(crate) fn once_more(self) -> WorkId {
+        const ODD: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
+        let mixed = (self.as_u128() ^ ODD.rotate_left(64)).wrapping_mul(ODD);
+        let mixed = mixed ^ (mixed >> 67);
+        let bytes = mixed.wrapping_mul(ODD).to_be_bytes();
+        WorkId(uuid::Builder::from_custom_bytes(bytes).into_uuid())
+    }
+}
+
+impl fmt::Debug for WorkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for WorkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for WorkId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(WorkId)
+    }
+}
+
+impl From<Uuid> for WorkId {
+    fn from(uuid: Uuid) -> Self {
+        WorkId(uuid)
+    }
+}
+
+/// A pool's number in its store: given once, when a pool of that name is first created there.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct PoolId(pub u32);
+
+impl fmt::Display for PoolId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The number of a run: counts every launch of a work, charged or not, and is never reset.
+///
+/// It is the fence of an attempt: a report that carries another number than the running row is stale.
+pub type RunNumber = u32;
+
+/// One reign over a pool. Higher is later; a write by an earlier one is refused.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Generation(pub u64);
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A random number drawn at each start of a runtime, so that two starts are never taken for one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Epoch(pub u64);
+
+/// The number of a turn together with who takes it: the fence of every commit of a main loop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// Who takes it.
+    pub generation: Generation,
+    /// In which start of a runtime: two that were made from one copy of a store are not taken for each other.
+    pub epoch: Epoch,
+    /// Counts up by one with each commit.
+    pub number: u64,
+}

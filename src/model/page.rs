@@ -1,0 +1,243 @@
+//! Works by state, page by page.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::ConfigError;
+use super::WorkStatus;
+use super::{FunctionKind, Key, Name, Outcome, Segment, WorkId};
+
+/// How a work ended, without what came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutcomeKind {
+    /// The function succeeded.
+    Success,
+    /// The last attempt failed and there is no other.
+    Failed,
+    /// The work was canceled.
+    Canceled,
+}
+
+impl OutcomeKind {
+    pub(crate) fn is_of(self, outcome: &Outcome) -> bool {
+        matches!(
+            (self, outcome),
+            (OutcomeKind::Success, Outcome::Success(_))
+                | (OutcomeKind::Failed, Outcome::Failed(_))
+                | (OutcomeKind::Canceled, Outcome::Canceled)
+        )
+    }
+}
+
+/// Which works of a runtime or a pool are to be listed. For [`Runtime::works`](crate::Runtime::works) and
+/// [`Workpool::works`](crate::Workpool::works).
+///
+/// ```
+/// # use actix_workpool::{OutcomeKind, WorkFilter};
+/// let failed_mails = WorkFilter::finished_with(OutcomeKind::Failed).function("email.send").limit(50);
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a filter lists nothing by itself"]
+pub struct WorkFilter {
+    pub(crate) state: Listed,
+    pub(crate) pool: Option<Box<str>>,
+    pub(crate) function: Option<Box<str>>,
+    pub(crate) limit: usize,
+}
+
+/// A state, and the place in its order behind which a page begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Listed {
+    Pending { after: Option<Key> },
+    Running { after: Option<(Segment, WorkId)> },
+    Finished { outcome: Option<OutcomeKind>, before: Option<u64> },
+}
+
+impl WorkFilter {
+    /// A page has at most so many works.
+    pub const MOST: usize = 500;
+
+    const fn new(state: Listed) -> WorkFilter {
+        WorkFilter { state, pool: None, function: None, limit: 100 }
+    }
+
+    /// Works that wait, in the order in which they are due; those whose function is not registered come last.
+    pub const fn pending() -> WorkFilter {
+        WorkFilter::new(Listed::Pending { after: None })
+    }
+
+    /// Works that occupy a slot, those that started first in front.
+    pub const fn running() -> WorkFilter {
+        WorkFilter::new(Listed::Running { after: None })
+    }
+
+    /// Works that have an outcome, the last one first.
+    pub const fn finished() -> WorkFilter {
+        WorkFilter::new(Listed::Finished { outcome: None, before: None })
+    }
+
+    /// Works that ended like this, the last one first.
+    pub const fn finished_with(outcome: OutcomeKind) -> WorkFilter {
+        WorkFilter::new(Listed::Finished { outcome: Some(outcome), before: None })
+    }
+
+    /// Lists works of one pool only. A handle on a pool does so by itself.
+    pub fn pool(mut self, name: &str) -> Self {
+        self.pool = Some(name.into());
+        self
+    }
+
+    /// Lists works of one function only, given by its name.
+    pub fn function(mut self, name: &str) -> Self {
+        self.function = Some(name.into());
+        self
+    }
+
+    /// Sets how many works a page has at most: 1 to [`WorkFilter::MOST`]. The default is 100.
+    pub fn limit(mut self, works: usize) -> Self {
+        self.limit = works;
+        self
+    }
+
+    /// Goes on where another page ended.
+    ///
+    /// # Errors
+    /// When the cursor is one of another state.
+    pub fn after(mut self, cursor: Cursor) -> Result<Self, ConfigError> {
+        match (&mut self.state, cursor) {
+            (Listed::Pending { after }, Cursor(Place::Pending(place))) => *after = Some(place),
+            (Listed::Running { after }, Cursor(Place::Running(place))) => *after = Some(place),
+            (Listed::Finished { before, .. }, Cursor(Place::Finished(place))) => {
+                *before = Some(place);
+            }
+            _ => return Err(ConfigError::Cursor { given: cursor.to_string() }),
+        }
+        Ok(self)
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        match self.limit {
+            1..=WorkFilter::MOST => Ok(()),
+            given => Err(ConfigError::PageSize { given, max: WorkFilter::MOST }),
+        }
+    }
+
+    pub(crate) fn takes_function(&self, function: Name) -> bool {
+        self.function.as_deref().is_none_or(|name| name == function.as_str())
+    }
+}
+
+/// Where a page of a listing ended. `Display` and `FromStr` make it a word for a URL and back; what is in it may
+/// change with the version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor(pub(crate) Place);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Pending(Key),
+    Running((Segment, WorkId)),
+    Finished(u64),
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Place::Pending(Key { segment, seq }) => write!(f, "p.{segment}.{seq}"),
+            Place::Running((started, work_id)) => write!(f, "r.{started}.{work_id}"),
+            Place::Finished(number) => write!(f, "f.{number}"),
+        }
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        place(text).map(Cursor).ok_or_else(|| ConfigError::Cursor { given: text.to_owned() })
+    }
+}
+
+fn place(text: &str) -> Option<Place> {
+    let (state, rest) = text.split_once('.')?;
+    if state == "f" {
+        return rest.parse().ok().map(Place::Finished);
+    }
+    let (time, rest) = rest.split_once('.')?;
+    let time = Segment(time.parse().ok()?);
+    match state {
+        "p" => rest.parse().ok().map(|seq| Place::Pending(Key { segment: time, seq })),
+        "r" => rest.parse().ok().map(|work_id| Place::Running((time, work_id))),
+        _ => None,
+    }
+}
+
+impl Serialize for Cursor {
+    /// As the word that `Display` makes of it.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Cursor {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Works of a listing, and where it goes on.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct WorkPage {
+    /// The works, in the order of the listing.
+    pub works: Vec<ListedWork>,
+    /// For [`WorkFilter::after`]; `None` at the end. There may be one also where a page has few works or none: a
+    /// bounded number of works, and of bytes of what they carry, is looked at for each page.
+    pub next: Option<Cursor>,
+}
+
+/// A work in a listing.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ListedWork {
+    /// Which work.
+    pub work_id: WorkId,
+    /// Its pool.
+    pub pool: Name,
+    /// Its function.
+    pub function: Name,
+    /// What kind of function that is; `None` once it has finished.
+    pub kind: Option<FunctionKind>,
+    /// When it was enqueued.
+    pub enqueued_at: Segment,
+    /// Whether it is to be canceled, or the attempt that runs was told so.
+    pub canceling: bool,
+    /// Where it is in its life.
+    pub status: WorkStatus,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_survives_being_a_word() {
+        let work_id = WorkId::from_uuid(uuid::Uuid::from_u128(7));
+        let lane = Key { segment: Segment::UNREGISTERED, seq: u64::MAX };
+        for place in
+            [Place::Pending(lane), Place::Running((Segment(9), work_id)), Place::Finished(u64::MAX)]
+        {
+            let cursor = Cursor(place);
+            assert_eq!(cursor.to_string().parse::<Cursor>().ok(), Some(cursor));
+            let json = serde_json::to_string(&cursor).unwrap_or_default();
+            assert_eq!(serde_json::from_str::<Cursor>(&json).ok(), Some(cursor));
+        }
+    }
+
+    #[test]
+    fn what_is_no_cursor_is_an_error() {
+        for text in ["", "f", "f.", "f.-1", "f.1.2", "p.1", "p.1.x", "r.1.2", "x.1.2", "p.1.2.3"] {
+            assert!(text.parse::<Cursor>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Whether, how often and when a failed attempt is tried again.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ConfigError, Segment};
+
+/// Whether a function's failed attempts are tried again, where the enqueue does not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum RetryPolicy {
+    /// As the pool has it.
+    #[default]
+    Inherit,
+    /// One attempt only.
+    Never,
+    /// Like this.
+    With(RetryBehavior),
+}
+
+/// When and how often a failed attempt is tried again.
+///
+/// Retry *n* waits `initial_backoff · base^(n-1) · U[0.5, 1.5)`, at most [`RetryBehavior::MAX_BACKOFF`].
+/// The defaults are 5 attempts, 250 ms and base 2.
+///
+/// ```
+/// # use actix_workpool::RetryBehavior;
+/// # use std::time::Duration;
+/// let patient = RetryBehavior::default().max_attempts(10).initial_backoff(Duration::from_secs(1));
+/// assert!(patient.validate().is_ok());
+/// assert!(patient.base(f64::NAN).validate().is_err());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RetryBehavior {
+    /// How many attempts are made in all, the first included. At least 1.
+    pub max_attempts: u32,
+    /// The wait before the first retry, before jitter. Whole milliseconds.
+    pub initial_backoff_ms: u64,
+    /// What each further wait is multiplied by. Finite, at least 1.
+    pub base: f64,
+}
+
+impl RetryBehavior {
+    /// No wait is longer than a day: a longer one is a schedule, not a retry.
+    pub const MAX_BACKOFF: Duration = Duration::from_secs(24 * 60 * 60);
+
+    /// Sets how many attempts are made in all, the first included.
+    #[must_use]
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.max_attempts = attempts;
+        self
+    }
+
+    /// Sets the wait before the first retry, rounded up to whole milliseconds.
+    #[must_use]
+    pub fn initial_backoff(mut self, backoff: Duration) -> Self {
+        self.initial_backoff_ms =
+            u64::try_from(backoff.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+        self
+    }
+
+    /// Sets what each further wait is multiplied by.
+    #[must_use]
+    pub fn base(mut self, base: f64) -> Self {
+        self.base = base;
+        self
+    }
+
+    /// Checks the values; the pool does so wherever it is given one.
+    ///
+    /// # Errors
+    /// When no attempt would be made, or `base` is not a finite number of at least 1.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if self.max_attempts == 0 {
+            return Err(ConfigError::NoAttempts);
+        }
+        if !self.base.is_finite() || self.base < 1.0 {
+            return Err(ConfigError::Base { given: self.base });
+        }
+        Ok(())
+    }
+}
+
+impl Default for RetryBehavior {
+    fn default() -> Self {
+        RetryBehavior { max_attempts: 5, initial_backoff_ms: 250, base: 2.0 }
+    }
+}
+
+/// Whether and when a finished attempt is followed by another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Retry {
+    /// The work completes.
+    No,
+    /// The work is enqueued again, for this segment.
+    At(Segment),
+}

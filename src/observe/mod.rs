@@ -1,0 +1,7 @@
+//! What is told to the outside: events for the log, and metrics. Names and emission only.
+
+#[cfg(feature = "metrics")]
+pub mod metrics;
+#[cfg(not(feature = "metrics"))]
+pub(crate) mod metrics;
+pub mod telemetry;

@@ -1,0 +1,22 @@
+//! What people do to pools: look at them, act on a job by its id, act on many jobs, change a pool.
+//!
+//! A dashboard and other tools are made of these. Nothing here knows HTTP or a terminal.
+
+mod bulk;
+mod error;
+mod operator;
+mod pacing;
+mod redaction;
+pub(crate) mod schema;
+mod views;
+
+pub(crate) use bulk::{Bulk, BulkAction, Done, Found, MOST, TO_SAY};
+pub(crate) use error::OpsError;
+pub(crate) use operator::{Operator, PoolChange};
+pub(crate) use redaction::Redaction;
+pub use redaction::Sensitive;
+pub(crate) use schema::{CancelAnswer, RetryAnswer, RunNowAnswer};
+pub(crate) use views::{
+    AttemptView, Big, ConfigView, ErrorView, LatelyView, Overview, PageView, PoolConfigView,
+    PoolView, ProgressView, RuntimeView, SlotView, WorkDetail, WorkView,
+};

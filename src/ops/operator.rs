@@ -1,0 +1,231 @@
+//! What one can ask of a runtime and do to it, at a pace that the pools do not notice.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use utoipa::ToSchema;
+
+use super::pacing::{Turns, in_time, until_answered};
+use super::views::{ConfigView, Overview, PageView, PoolView, WorkDetail};
+use super::{CancelAnswer, OpsError, Redaction, RetryAnswer, RunNowAnswer};
+use crate::client::{Client, Workpool};
+use crate::engine::explain::Why;
+use crate::model::{PoolConfig, Segment, WorkFilter, WorkId, WorkPage};
+use crate::protocol::Listing;
+
+/// The pools are looked at so often at most, however many are looking.
+const OVERVIEW_AGE: Duration = Duration::from_millis(250);
+
+/// How long the store is left alone after it has looked up one pool.
+const PAUSE_AFTER_POOL: Duration = Duration::from_micros(20);
+
+/// An explanation counts up to a thousand jobs that come first.
+const PAUSE_AFTER_EXPLANATION: Duration = Duration::from_millis(4);
+
+/// What was seen of the pools, when, and after how many changes.
+struct Look {
+    at: Instant,
+    changes: u64,
+    overview: Arc<Overview>,
+}
+
+/// Operates a runtime. Clones are one operator.
+#[derive(Clone)]
+pub(crate) struct Operator {
+    client: Client,
+    pub redaction: Redaction,
+    /// The last look at the pools. Held by the caller who looks, so that no other one does.
+    last: Arc<Mutex<Option<Look>>>,
+    /// How often something was changed here.
+    changes: Arc<AtomicU64>,
+    reads: Turns,
+    /// The same for explanations: the store need not answer for them, so they do not wait behind the others.
+    explanations: Turns,
+}
+
+/// What is to be changed of a pool.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = Change)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct PoolChange {
+    #[schema(maximum = 65_536)]
+    pub max_parallelism: Option<usize>,
+    pub paused: Option<bool>,
+}
+
+impl Operator {
+    pub fn new(client: Client) -> Operator {
+        Operator {
+            client,
+            redaction: Redaction::default(),
+            last: Arc::default(),
+            changes: Arc::default(),
+            reads: Turns::default(),
+            explanations: Turns::default(),
+        }
+    }
+
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The pools' time.
+    pub fn now(&self) -> Segment {
+        self.client.shared.seams.segment()
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.client.shared.is_closed()
+    }
+
+    /// Whether the store answers and does what it is to do.
+    pub fn is_well(&self) -> bool {
+        let health = &self.client.shared.health;
+        !self.is_closed()
+            && health.failing_since().is_none()
+            && health.stalled_since(self.now()).is_none()
+    }
+
+    pub fn pool(&self, name: &str) -> Result<Workpool, OpsError> {
+        Ok(Workpool::find(&self.client, name)?)
+    }
+
+    pub fn pools(&self) -> Vec<Workpool> {
+        let pools = self.client.shared.pools().into_iter();
+        pools.map(|pool| Workpool::new(self.client.clone(), pool)).collect()
+    }
+
+    /// What is set, for each pool and for all.
+    pub fn config(&self) -> ConfigView {
+        ConfigView::of(&self.client.shared, &self.pools())
+    }
+
+    /// A page of jobs, as the store has it.
+    pub(super) async fn list(&self, filter: WorkFilter) -> Result<WorkPage, OpsError> {
+        let client = self.client.clone();
+        let listed = async move {
+            let Listing { page, pause } = client.list(filter).await?;
+            Ok((page, pause))
+        };
+        self.reads.ask(listed).await
+    }
+
+    /// Where jobs are.
+    pub(super) async fn statuses(
+        &self,
+        works: Vec<WorkId>,
+    ) -> Result<Vec<crate::model::WorkStatus>, OpsError> {
+        let client = self.client.clone();
+        let pause = PAUSE_AFTER_POOL * works.len() as u32;
+        let asked = async move { Ok((client.status_batch(&works).await?, pause)) };
+        self.reads.ask(asked).await
+    }
+
+    /// A page of jobs, as it is shown.
+    pub async fn page(&self, filter: WorkFilter) -> Result<PageView, OpsError> {
+        Ok(PageView::of(self.list(filter).await?, &self.redaction))
+    }
+
+    /// One pool in numbers.
+    pub async fn look_at(&self, pool: Workpool) -> Result<PoolView, OpsError> {
+        let look = async move { Ok((PoolView::of(&pool).await?, PAUSE_AFTER_POOL)) };
+        self.reads.ask(look).await
+    }
+
+    /// The pools in numbers, not older than a moment.
+    pub async fn overview(&self) -> Result<Arc<Overview>, OpsError> {
+        // A caller who waits behind one who waits for the store gives up at the same time.
+        in_time(async {
+            let mut last = self.last.clone().lock_owned().await;
+            let changes = self.changes.load(Ordering::SeqCst);
+            if let Some(look) = &*last
+                && look.at.elapsed() < OVERVIEW_AGE
+                && look.changes == changes
+            {
+                return Ok(look.overview.clone());
+            }
+            let (now, pools) = (self.now(), self.pools());
+            until_answered(async move {
+                let overview = Arc::new(Overview::of(now, &pools).await?);
+                let at = Instant::now();
+                *last = Some(Look { at, changes, overview: overview.clone() });
+                Ok::<_, OpsError>(overview)
+            })
+            .await
+        })
+        .await
+    }
+
+    /// Where a job is, and why, as it is shown.
+    pub async fn job(&self, work_id: WorkId) -> Result<WorkDetail, OpsError> {
+        let client = self.client.clone();
+        let explained =
+            async move { Ok((client.explain(work_id).await?, PAUSE_AFTER_EXPLANATION)) };
+        let explained = self.explanations.ask(explained).await?;
+        match explained.why {
+            Why::Unknown => Err(OpsError::UnknownWork(work_id)),
+            _ => Ok(WorkDetail::of(explained, &self.redaction)),
+        }
+    }
+
+    pub async fn cancel(&self, work_id: WorkId) -> Result<CancelAnswer, OpsError> {
+        let answer = in_time(self.client.cancel(work_id)).await?;
+        self.canceled(work_id, answer.into())
+    }
+
+    /// Cancels a job and drops its attempt after `grace`, also if nobody waits for that any more.
+    pub async fn abort(&self, work_id: WorkId, grace: Duration) -> Result<CancelAnswer, OpsError> {
+        let client = self.client.clone();
+        let aborted = until_answered(async move { client.abort(work_id, grace).await });
+        let answer = in_time(aborted).await?;
+        self.canceled(work_id, answer.into())
+    }
+
+    fn canceled(&self, work_id: WorkId, answer: CancelAnswer) -> Result<CancelAnswer, OpsError> {
+        self.changed();
+        match answer {
+            CancelAnswer::NotFound => Err(OpsError::UnknownWork(work_id)),
+            answer => Ok(answer),
+        }
+    }
+
+    pub async fn run_now(&self, work_id: WorkId) -> Result<RunNowAnswer, OpsError> {
+        let answer = in_time(self.client.run_now(work_id)).await?;
+        self.changed();
+        match answer.into() {
+            RunNowAnswer::NotFound => Err(OpsError::UnknownWork(work_id)),
+            answer => Ok(answer),
+        }
+    }
+
+    pub async fn retry(&self, work_id: WorkId) -> Result<RetryAnswer, OpsError> {
+        let answer = in_time(self.client.retry(work_id)).await?;
+        self.changed();
+        match answer.into() {
+            RetryAnswer::NotFound => Err(OpsError::UnknownWork(work_id)),
+            answer => Ok(answer),
+        }
+    }
+
+    pub async fn configure(&self, pool: &Workpool, change: PoolChange) -> Result<(), OpsError> {
+        let mut config = PoolConfig::default();
+        if let Some(attempts) = change.max_parallelism {
+            config = config.max_parallelism(attempts);
+        }
+        if let Some(paused) = change.paused {
+            config = config.paused(paused);
+        }
+        in_time(pool.update(config)).await?;
+        self.changed();
+        Ok(())
+    }
+
+    /// Something was changed, and the caller who did that looks next.
+    pub(super) fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,40 @@
+//! What is shown in place of texts that may be secret.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use crate::model::Name;
+
+/// The kind of a text that is about to be shown. For [`Dashboard::redact`](crate::web::Dashboard::redact).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Sensitive {
+    /// The arguments of a job, as JSON.
+    Args,
+    /// The result of a job, as JSON.
+    Output,
+    /// The message of an error or a panic.
+    Error,
+    /// The note of an attempt's progress.
+    Progress,
+}
+
+type Redact = dyn Fn(Sensitive, Name, &str) -> String + Send + Sync;
+
+/// Replaces texts before they are shown. By default every text is shown as it is.
+#[derive(Clone, Default)]
+pub(crate) struct Redaction(Option<Arc<Redact>>);
+
+impl Redaction {
+    pub fn by(redact: impl Fn(Sensitive, Name, &str) -> String + Send + Sync + 'static) -> Self {
+        Redaction(Some(Arc::new(redact)))
+    }
+
+    /// The text as it may be shown. `of` is the function that has said it.
+    pub fn shown<'a>(&self, what: Sensitive, of: Name, text: &'a str) -> Cow<'a, str> {
+        match &self.0 {
+            Some(redact) => redact(what, of, text).into(),
+            None => text.into(),
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The answers as the API describes them. Each is made of its twin in the engine or the model, which know no schemas.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{Object, ObjectBuilder, OneOfBuilder, Schema, SchemaType, Type};
+use utoipa::{PartialSchema, ToSchema};
+
+use super::views::Big;
+use crate::engine;
+use crate::model::{self, Cursor, Name, WorkId};
+
+/// Enums that have a twin, variant by variant.
+macro_rules! twins {
+    ($($(#[$doc:meta])* $name:ident of $twin:path { $($variant:ident,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+        #[serde(rename_all = "snake_case")]
+        pub(crate) enum $name {
+            $($variant,)*
+        }
+
+        impl From<$twin> for $name {
+            fn from(twin: $twin) -> $name {
+                use $twin as Twin;
+                match twin {
+                    $(Twin::$variant => $name::$variant,)*
+                }
+            }
+        }
+    )*};
+}
+
+twins! {
+    /// What became of a cancel.
+    CancelAnswer of engine::arrivals::CancelAnswer {
+        Requested,
+        AlreadyRequested,
+        AlreadyFinished,
+        NotFound,
+    }
+
+    /// What became of the request to run a job now.
+    RunNowAnswer of engine::arrivals::RunNowAnswer {
+        Moved,
+        AlreadyDue,
+        NotRegistered,
+        Canceled,
+        Running,
+        AlreadyFinished,
+        NotFound,
+    }
+
+    /// What an expected start goes by.
+    Basis of engine::explain::Basis {
+        Due,
+        Estimate,
+        AtTheEarliest,
+    }
+
+    /// Why an attempt failed.
+    FailureKind of model::FailureKind {
+        Error,
+        Panic,
+        Timeout,
+        Lost,
+        Decode,
+        Encode,
+    }
+}
+
+/// What became of the request to try a failed job once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(tag = "answer", content = "work_id", rename_all = "snake_case")]
+pub(crate) enum RetryAnswer {
+    /// It was enqueued once more, as a job of its own with this id.
+    Enqueued(WorkId),
+    /// It had been before, under this id.
+    AlreadyEnqueued(WorkId),
+    /// It has not failed: it has no outcome yet, or another one.
+    NotFailed,
+    /// Its function is not registered in this process.
+    NotRegistered,
+    /// Its pool was not started by this process.
+    PoolNotStarted,
+    /// It is not known, or forgotten.
+    NotFound,
+}
+
+impl From<engine::arrivals::RetryAnswer> for RetryAnswer {
+    fn from(twin: engine::arrivals::RetryAnswer) -> RetryAnswer {
+        use engine::arrivals::RetryAnswer as Twin;
+        match twin {
+            Twin::Enqueued(work_id) => RetryAnswer::Enqueued(work_id),
+            Twin::AlreadyEnqueued(work_id) => RetryAnswer::AlreadyEnqueued(work_id),
+            Twin::NotFailed => RetryAnswer::NotFailed,
+            Twin::NotRegistered => RetryAnswer::NotRegistered,
+            Twin::PoolNotStarted => RetryAnswer::PoolNotStarted,
+            Twin::NotFound => RetryAnswer::NotFound,
+        }
+    }
+}
+
+/// One of these words.
+pub(crate) fn words(all: &[&str]) -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(all.iter().copied()))
+}
+
+/// A size, or nothing.
+pub(crate) fn size_or_nothing(most: usize, usual: usize) -> Schema {
+    let size = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1));
+    let size = size.maximum(Some(most)).default(Some(usual.into()));
+    OneOfBuilder::new().item(size).item(words(&[""])).build().into()
+}
+
+pub(super) fn state() -> Object {
+    words(&["pending", "running", "finished"]).build()
+}
+
+pub(super) fn run_status() -> Object {
+    words(&["running", "scheduled", "idle"]).build()
+}
+
+pub(super) fn outcome_if_any() -> Object {
+    let all = [Some("success"), Some("failed"), Some("canceled"), None];
+    let kinds = SchemaType::from_iter([Type::String, Type::Null]);
+    ObjectBuilder::new().schema_type(kinds).enum_values(Some(all)).build()
+}
+
+/// Texts in JSON that are something else in Rust.
+macro_rules! texts {
+    ($($of:ty, $name:literal, $says:literal, $pattern:expr;)*) => { $(
+        impl PartialSchema for $of {
+            fn schema() -> RefOr<Schema> {
+                let text = ObjectBuilder::new().schema_type(Type::String);
+                text.description(Some($says)).pattern($pattern).build().into()
+            }
+        }
+
+        impl ToSchema for $of {
+            fn name() -> Cow<'static, str> {
+                $name.into()
+            }
+        }
+    )* };
+}
+
+texts! {
+    Big, "Big", "A number of 64 bits.", Some("^(0|[1-9][0-9]{0,19})$");
+    Name, "Name", "The name of a pool or a function.", None::<&str>;
+    WorkId, "WorkId", "The id of a work, a UUID.", None::<&str>;
+    Cursor, "Cursor", "Where a page ends and the next one begins.", None::<&str>;
+}

@@ -1,0 +1,769 @@
+//! What is shown of pools and jobs. Everything that may be secret is redacted here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use super::redaction::{Redaction, Sensitive};
+use super::schema::{Basis, FailureKind};
+use crate::client::{Diagnostics, PoolError, Workpool};
+use crate::engine::MAX_BATCH;
+use crate::engine::explain::{Ahead, Explanation, Why};
+use crate::model::{
+    Cursor, FailedAttempt, Failure, Finished, FunctionKind, ListedWork, LogLevel, Name, Outcome,
+    Progress, Report, Retention, RetryPolicy, RunStatus, Segment, Settings, WorkId, WorkPage,
+    WorkStatus,
+};
+use crate::shared::rates::{Lag, Recent, SLOT, Slot};
+use crate::shared::{Registered, Shared};
+
+/// The most that is sent of one text, in characters.
+const LONGEST_TEXT: usize = 16 << 10;
+
+/// The most that is sent of one text where there are many.
+const LONGEST_IN_LIST: usize = 500;
+
+/// A number that JavaScript would round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Big(pub u64);
+
+impl Serialize for Big {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl From<Segment> for Big {
+    fn from(time: Segment) -> Big {
+        Big(time.0)
+    }
+}
+
+impl From<Duration> for Big {
+    fn from(time: Duration) -> Big {
+        Big(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
+pub(crate) struct Overview {
+    pub at: Big,
+    pub pools: Vec<PoolView>,
+}
+
+impl Overview {
+    pub async fn of(at: Segment, pools: &[Workpool]) -> Result<Overview, PoolError> {
+        let mut views = Vec::new();
+        for pool in pools {
+            views.push(PoolView::of(pool).await?);
+        }
+        Ok(Overview { at: at.into(), pools: views })
+    }
+}
+
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
+pub(crate) struct PoolView {
+    pub name: Name,
+    pub paused: bool,
+    pub max_parallelism: usize,
+    pub max_pending: Big,
+    /// Works without an outcome.
+    pub pending: Big,
+    pub waiting: Big,
+    pub running: Big,
+    pub completing: Big,
+    pub canceling: Big,
+    pub unregistered: Big,
+    pub unregistered_functions: Vec<Name>,
+    /// When the first of those that wait was or will be due.
+    pub oldest_due: Option<Big>,
+    /// `running`, `scheduled` or `idle`.
+    #[schema(schema_with = super::schema::run_status)]
+    pub run_status: &'static str,
+    pub turn: Big,
+    pub report: ReportView,
+    pub lately: LatelyView,
+}
+
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
+pub(crate) struct ReportView {
+    pub completed: Big,
+    pub succeeded: Big,
+    pub failed: Big,
+    pub retries: Big,
+    pub canceled: Big,
+}
+
+/// What a pool has done lately.
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
+pub(crate) struct LatelyView {
+    /// Works with an outcome, in the last minute and what there is of the slot under way.
+    pub completed_per_s: f64,
+    /// Those of them that failed for good.
+    pub failed_per_s: f64,
+    /// For how long what has started in that time was due by then.
+    pub start_lag: Option<LagView>,
+    /// How long each of the slots is.
+    pub slot_s: u64,
+    /// When the last slot, which is under way, has begun.
+    pub last_slot_from: Big,
+    /// Slots of time, oldest first.
+    pub slots: Vec<SlotView>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, ToSchema)]
+pub(crate) struct SlotView {
+    pub completed: u32,
+    pub failed: u32,
+    /// `None` if nothing has started.
+    pub start_lag: Option<LagView>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, ToSchema)]
+pub(crate) struct LagView {
+    pub p50_ms: u32,
+    pub p99_ms: u32,
+}
+
+impl From<Lag> for LagView {
+    fn from(Lag { p50, p99 }: Lag) -> LagView {
+        LagView { p50_ms: p50, p99_ms: p99 }
+    }
+}
+
+impl From<Recent> for LatelyView {
+    fn from(recent: Recent) -> LatelyView {
+        let Recent { window, completed, failed, lag, newest, slots } = recent;
+        // Three digits behind the point, so that it changes when there is something to see.
+        let per_second =
+            |count: u64| (count as f64 / window.as_secs_f64() * 1_000.0).round() / 1_000.0;
+        let slot = |Slot { completed, failed, lag }| SlotView {
+            completed,
+            failed,
+            start_lag: lag.map(LagView::from),
+        };
+        LatelyView {
+            completed_per_s: per_second(completed),
+            failed_per_s: per_second(failed),
+            start_lag: lag.map(LagView::from),
+            slot_s: SLOT.as_secs(),
+            last_slot_from: newest.into(),
+            slots: slots.into_iter().map(slot).collect(),
+        }
+    }
+}
+
+impl PoolView {
+    pub async fn of(pool: &Workpool) -> Result<PoolView, PoolError> {
+        let settings = pool.settings();
+        let pending = Big(pool.pending());
+        let (diagnostics, inspection) = pool.diagnosed().await?;
+        let Diagnostics {
+            pool: name,
+            waiting,
+            running,
+            completing,
+            canceling,
+            unregistered,
+            unregistered_names: unregistered_functions,
+            oldest_due,
+            spare_capacity: _,
+            run_status,
+            turn,
+            report: Report { completed, succeeded, failed, retries, canceled, last_report_ts: _ },
+        } = diagnostics;
+        Ok(PoolView {
+            name,
+            paused: settings.paused,
+            max_parallelism: settings.max_parallelism,
+            max_pending: Big(settings.max_pending),
+            pending,
+            waiting: Big(waiting),
+            running: Big(running),
+            completing: Big(completing),
+            canceling: Big(canceling),
+            unregistered: Big(unregistered),
+            unregistered_functions,
+            oldest_due: oldest_due.map(Big::from),
+            run_status: match run_status {
+                RunStatus::Running => "running",
+                RunStatus::Scheduled { .. } => "scheduled",
+                RunStatus::Idle { .. } => "idle",
+            },
+            turn: Big(turn),
+            report: ReportView {
+                completed: Big(completed),
+                succeeded: Big(succeeded),
+                failed: Big(failed),
+                retries: Big(retries),
+                canceled: Big(canceled),
+            },
+            lately: inspection.recent.into(),
+        })
+    }
+}
+
+/// What is set, for each pool and for all.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ConfigView {
+    pub pools: Vec<PoolConfigView>,
+    pub runtime: RuntimeView,
+}
+
+/// The configuration of a pool that is in force.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PoolConfigView {
+    pub name: Name,
+    pub max_parallelism: usize,
+    pub paused: bool,
+    pub default_retry: Option<RetryView>,
+    pub attempt_timeout_ms: Option<Big>,
+    pub max_pending: Big,
+    pub max_payload_bytes: Big,
+    /// `trace`, `debug`, `info`, `report`, `warn` or `error`.
+    pub log_level: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub(crate) struct RetryView {
+    pub max_attempts: u32,
+    pub initial_backoff_ms: Big,
+    pub base: f64,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct RuntimeView {
+    /// Of the library.
+    pub version: &'static str,
+    /// The name of the storage's type.
+    pub store: &'static str,
+    pub retention: RetentionView,
+    /// How many works a turn of a loop starts or completes at most.
+    pub max_batch: usize,
+    pub functions: Vec<FunctionView>,
+}
+
+/// For how long finished works are remembered; what is left out has no bound.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct RetentionView {
+    pub max_age_ms: Option<Big>,
+    pub max_count: Option<Big>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct FunctionView {
+    pub name: Name,
+    /// `action`, `blocking_action`, `mutation`, `query` or `on_complete`.
+    pub kind: &'static str,
+    /// How often a work is tried, if that is not up to the pool.
+    pub max_attempts: Option<u32>,
+    /// How long an attempt may take, if that is not up to the pool.
+    pub timeout_ms: Option<Big>,
+}
+
+impl ConfigView {
+    pub fn of(shared: &Shared, pools: &[Workpool]) -> ConfigView {
+        let mut functions: Vec<_> = shared.catalog.iter().map(FunctionView::of).collect();
+        functions.sort_by_key(|function| function.name);
+        let Retention { max_age, max_count } = shared.retention;
+        ConfigView {
+            pools: pools.iter().map(PoolConfigView::of).collect(),
+            runtime: RuntimeView {
+                version: env!("CARGO_PKG_VERSION"),
+                store: shared.store_kind,
+                retention: RetentionView {
+                    max_age_ms: max_age.map(Big::from),
+                    max_count: max_count.map(Big),
+                },
+                max_batch: MAX_BATCH,
+                functions,
+            },
+        }
+    }
+}
+
+impl PoolConfigView {
+    fn of(pool: &Workpool) -> PoolConfigView {
+        let settings = pool.settings();
+        let Settings {
+            max_parallelism,
+            paused,
+            log_level,
+            default_retry,
+            attempt_timeout,
+            max_pending,
+            max_payload_bytes,
+        } = *settings;
+        PoolConfigView {
+            name: pool.name(),
+            max_parallelism,
+            paused,
+            default_retry: default_retry.map(|retry| RetryView {
+                max_attempts: retry.max_attempts,
+                initial_backoff_ms: Big(retry.initial_backoff_ms),
+                base: retry.base,
+            }),
+            attempt_timeout_ms: attempt_timeout.map(Big::from),
+            max_pending: Big(max_pending),
+            max_payload_bytes: Big(max_payload_bytes as u64),
+            log_level: match log_level {
+                LogLevel::Trace => "trace",
+                LogLevel::Debug => "debug",
+                LogLevel::Info => "info",
+                LogLevel::Report => "report",
+                LogLevel::Warn => "warn",
+                LogLevel::Error => "error",
+            },
+        }
+    }
+}
+
+impl FunctionView {
+    fn of((name, registered): (Name, &Registered)) -> FunctionView {
+        FunctionView {
+            name,
+            kind: match registered.kind {
+                FunctionKind::Action if registered.blocking => "blocking_action",
+                FunctionKind::Action => "action",
+                FunctionKind::Mutation => "mutation",
+                FunctionKind::Query => "query",
+                FunctionKind::OnComplete => "on_complete",
+            },
+            max_attempts: match registered.retry {
+                RetryPolicy::Inherit => None,
+                RetryPolicy::Never => Some(1),
+                RetryPolicy::With(retry) => Some(retry.max_attempts),
+            },
+            timeout_ms: registered.timeout.map(Big::from),
+        }
+    }
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PageView {
+    pub works: Vec<WorkView>,
+    pub next: Option<Cursor>,
+}
+
+impl PageView {
+    pub fn of(page: WorkPage, redaction: &Redaction) -> PageView {
+        let works = page.works.iter().map(|work| WorkView::of_listed(work, redaction)).collect();
+        PageView { works, next: page.next }
+    }
+}
+
+/// A work: what a list says of it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct WorkView {
+    pub id: String,
+    pub pool: Option<Name>,
+    pub function: Option<Name>,
+    /// `pending`, `running` or `finished`.
+    #[schema(schema_with = super::schema::state)]
+    pub state: &'static str,
+    pub canceling: bool,
+    /// How many were charged.
+    pub attempts: u32,
+    pub enqueued_at: Option<Big>,
+    pub due: Option<Big>,
+    pub started: Option<Big>,
+    pub finished_at: Option<Big>,
+    /// `success`, `failed` or `canceled`.
+    #[schema(schema_with = super::schema::outcome_if_any)]
+    pub outcome: Option<&'static str>,
+    pub error: Option<ErrorView>,
+    pub progress: Option<ProgressView>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ErrorView {
+    pub kind: FailureKind,
+    pub message: String,
+    pub retryable: bool,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ProgressView {
+    pub done: Big,
+    pub total: Option<Big>,
+    pub note: Option<String>,
+}
+
+impl WorkView {
+    fn pending(work_id: WorkId, pool: Option<Name>, function: Option<Name>) -> WorkView {
+        WorkView {
+            id: work_id.to_string(),
+            pool,
+            function,
+            state: "pending",
+            canceling: false,
+            attempts: 0,
+            enqueued_at: None,
+            due: None,
+            started: None,
+            finished_at: None,
+            outcome: None,
+            error: None,
+            progress: None,
+        }
+    }
+
+    fn of_listed(work: &ListedWork, redaction: &Redaction) -> WorkView {
+        let mut view = WorkView::pending(work.work_id, Some(work.pool), Some(work.function));
+        view.canceling = work.canceling;
+        view.enqueued_at = Some(work.enqueued_at.into());
+        match &work.status {
+            WorkStatus::Pending { previous_attempts, due } => {
+                view.attempts = *previous_attempts;
+                view.due = due.map(Big::from);
+            }
+            WorkStatus::Running { previous_attempts, started, progress } => {
+                view.state = "running";
+                view.attempts = *previous_attempts;
+                view.started = Some((*started).into());
+                let progress = progress.as_deref();
+                view.progress = progress.map(|said| {
+                    let said = redacted_progress(said, work.function, redaction);
+                    ProgressView::of(&said, LONGEST_IN_LIST)
+                });
+            }
+            WorkStatus::Finished(row) => {
+                let row = redacted_row(row, redaction);
+                view.finish(&row, LONGEST_IN_LIST);
+            }
+            WorkStatus::Unknown => view.state = "unknown",
+        }
+        view
+    }
+
+    /// What an explanation, redacted already, says of its work.
+    fn of_explained(explained: &Explanation) -> WorkView {
+        let mut view = WorkView::pending(explained.work_id, explained.pool, explained.function);
+        view.attempts = explained.attempts;
+        view.due = explained.due.map(Big::from);
+        match &explained.why {
+            Why::Running { since, progress, .. } => {
+                view.state = "running";
+                view.started = since.map(Big::from);
+                let progress = progress.as_deref();
+                view.progress = progress.map(|said| ProgressView::of(said, LONGEST_TEXT));
+            }
+            Why::Completing { .. } => view.state = "running",
+            Why::Canceling { running_since } => {
+                view.canceling = true;
+                view.started = running_since.map(Big::from);
+                view.state = if view.due.is_none() && running_since.is_some() {
+                    "running"
+                } else {
+                    "pending"
+                };
+            }
+            Why::Finished(row) => view.finish(row, LONGEST_TEXT),
+            Why::Unknown => view.state = "unknown",
+            _ => {}
+        }
+        if let (Why::RetryBackoff { .. }, Some(last)) = (&explained.why, explained.last_failure()) {
+            let message = shortened(&last.message, LONGEST_TEXT);
+            view.error = Some(ErrorView { kind: last.kind.into(), message, retryable: true });
+        }
+        view
+    }
+
+    fn finish(&mut self, row: &Finished, longest: usize) {
+        self.state = "finished";
+        self.attempts = row.attempts;
+        self.enqueued_at = Some(row.enqueued_at.into());
+        self.finished_at = Some(row.finished_at.into());
+        self.outcome = Some(row.outcome.as_str());
+        if let Outcome::Failed(failure) = &row.outcome {
+            self.error = Some(ErrorView::of(failure, longest));
+        }
+    }
+}
+
+impl ErrorView {
+    fn of(failure: &Failure, longest: usize) -> ErrorView {
+        let message = shortened(&failure.message, longest);
+        ErrorView { kind: failure.kind.into(), message, retryable: failure.retryable }
+    }
+}
+
+impl ProgressView {
+    fn of(said: &Progress, longest: usize) -> ProgressView {
+        let note = said.note.as_deref().map(|note| shortened(note, longest));
+        ProgressView { done: Big(said.done), total: said.total.map(Big), note }
+    }
+}
+
+/// All that is shown of a work.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct WorkDetail {
+    #[serde(flatten)]
+    pub work: WorkView,
+    pub explain: ExplainView,
+    /// The attempts that are remembered, the oldest first, with the one that runs.
+    pub timeline: Vec<AttemptView>,
+    /// Of a work that has not succeeded: those of one that has are not kept.
+    pub args: Option<JsonView>,
+    pub output: Option<JsonView>,
+    pub on_complete: Option<OnCompleteView>,
+    /// Whether it has failed, and can be enqueued once more.
+    pub retryable: bool,
+}
+
+/// An attempt.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct AttemptView {
+    /// The first is 1.
+    pub attempt: u32,
+    pub started: Option<Big>,
+    pub ended: Option<Big>,
+    /// `running`, `success`, `failed` or `canceled`.
+    pub outcome: &'static str,
+    /// How it has failed.
+    pub kind: Option<FailureKind>,
+    pub message: Option<String>,
+}
+
+/// What runs in the commit that completes a work.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct OnCompleteView {
+    pub name: Name,
+    /// `waiting`, `done` or `failed`.
+    pub state: &'static str,
+    /// If it has failed: the work that it has become.
+    #[schema(value_type = Option<uuid::Uuid>)]
+    pub follow_up: Option<String>,
+}
+
+/// Arguments or a result: the JSON as text, since nobody knows how large its numbers are and how deep it is.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct JsonView {
+    pub json: String,
+    /// How much there is of it in the store.
+    pub bytes: Big,
+}
+
+/// Why a work is where it is.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ExplainView {
+    pub at: Big,
+    /// All of it in one sentence.
+    pub sentence: String,
+    /// The name of the reason, as of [`Why`].
+    pub why: &'static str,
+    /// What there is to say of the reason.
+    #[schema(value_type = Object)]
+    pub details: Value,
+    pub max_attempts: u32,
+    pub due: Option<Big>,
+    pub ahead: Option<AheadView>,
+    pub expected: Option<ExpectedView>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct AheadView {
+    pub works: Big,
+    pub or_more: bool,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ExpectedView {
+    pub start: Big,
+    pub basis: Basis,
+}
+
+impl WorkDetail {
+    pub fn of(explained: Explanation, redaction: &Redaction) -> WorkDetail {
+        let explained = redacted(explained, redaction);
+        let output = match &explained.why {
+            Why::Finished(row) => output(row, redaction),
+            _ => None,
+        };
+        let args = explained.args.as_ref().zip(explained.function);
+        let args = args.map(|(args, function)| {
+            JsonView::of(Sensitive::Args, function, args.as_bytes(), redaction)
+        });
+        WorkDetail {
+            work: WorkView::of_explained(&explained),
+            explain: ExplainView::of(&explained),
+            timeline: timeline(&explained),
+            args,
+            output,
+            on_complete: explained.on_complete.map(|name| OnCompleteView::of(name, &explained.why)),
+            retryable: matches!(&explained.why, Why::Finished(row) if row.can_be_retried()),
+        }
+    }
+}
+
+/// What is remembered of a work's attempts.
+fn timeline(explained: &Explanation) -> Vec<AttemptView> {
+    let failed = explained.history.attempts();
+    let mut attempts: Vec<_> = failed
+        .iter()
+        .map(|failed| AttemptView {
+            attempt: failed.attempt,
+            started: Some(failed.started.into()),
+            ended: Some(failed.ended.into()),
+            outcome: "failed",
+            kind: Some(failed.kind.into()),
+            message: Some(failed.message.clone()),
+        })
+        .collect();
+    let last = |attempt, started: Option<Segment>, ended: Option<Segment>, outcome| AttemptView {
+        attempt,
+        started: started.map(Big::from),
+        ended: ended.map(Big::from),
+        outcome,
+        kind: None,
+        message: None,
+    };
+    match &explained.why {
+        Why::Running { attempt, since, .. } => {
+            attempts.push(last(*attempt, *since, None, "running"));
+        }
+        Why::Canceling { running_since: Some(since) } => {
+            attempts.push(last(explained.attempts + 1, Some(*since), None, "running"));
+        }
+        // One that has failed is there already, also if the work was canceled meanwhile.
+        Why::Finished(row)
+            if row.started.is_some()
+                && row.started != failed.last().map(|failed| failed.started) =>
+        {
+            let attempt = row.attempts.max(1);
+            let ended = Some(row.finished_at);
+            attempts.push(last(attempt, row.started, ended, row.outcome.as_str()));
+        }
+        _ => {}
+    }
+    attempts
+}
+
+impl OnCompleteView {
+    fn of(name: Name, why: &Why) -> OnCompleteView {
+        let Why::Finished(row) = why else {
+            return OnCompleteView { name, state: "waiting", follow_up: None };
+        };
+        let follow_up = row.details.as_ref().and_then(|details| details.follow_up);
+        let state = if follow_up.is_some() { "failed" } else { "done" };
+        OnCompleteView { name, state, follow_up: follow_up.map(|work_id| work_id.to_string()) }
+    }
+}
+
+impl ExplainView {
+    fn of(explained: &Explanation) -> ExplainView {
+        let (why, details) = reason(&explained.why);
+        ExplainView {
+            at: explained.at.into(),
+            sentence: shortened(&explained.to_string(), LONGEST_TEXT),
+            why,
+            details,
+            max_attempts: explained.max_attempts,
+            due: explained.due.map(Big::from),
+            ahead: explained
+                .ahead
+                .map(|Ahead { works, or_more }| AheadView { works: Big(works), or_more }),
+            expected: explained.expected.map(|expected| ExpectedView {
+                start: expected.start.into(),
+                basis: expected.basis.into(),
+            }),
+        }
+    }
+}
+
+fn reason(why: &Why) -> (&'static str, Value) {
+    let time = |time: &Option<Segment>| time.map(Big::from);
+    match why {
+        Why::StoreStalled { since } => ("store_stalled", json!({ "since": Big::from(*since) })),
+        // What the storage says is for the log.
+        Why::StoreFailing { since, .. } => ("store_failing", json!({ "since": Big::from(*since) })),
+        Why::ShuttingDown => ("shutting_down", json!({})),
+        Why::PoolNotStarted => ("pool_not_started", json!({})),
+        Why::NotRegistered => ("not_registered", json!({})),
+        Why::Paused { paused } => ("paused", json!({ "paused": paused })),
+        Why::NotDue => ("not_due", json!({})),
+        Why::RetryBackoff { retry, max_retries, .. } => {
+            ("retry_backoff", json!({ "retry": retry, "max_retries": max_retries }))
+        }
+        Why::NoFreeSlot { running, limit } => {
+            ("no_free_slot", json!({ "running": Big(*running), "limit": Big(*limit) }))
+        }
+        Why::Behind => ("behind", json!({})),
+        Why::AboutToStart => ("about_to_start", json!({})),
+        Why::Running { attempt, since, timeout_at, .. } => (
+            "running",
+            json!({ "attempt": attempt, "since": time(since), "timeout_at": time(timeout_at) }),
+        ),
+        Why::Completing { will_retry } => ("completing", json!({ "will_retry": will_retry })),
+        Why::Canceling { running_since } => {
+            ("canceling", json!({ "running_since": time(running_since) }))
+        }
+        Why::Finished(_) => ("finished", json!({})),
+        Why::Unknown => ("unknown", json!({})),
+    }
+}
+
+fn output(row: &Finished, redaction: &Redaction) -> Option<JsonView> {
+    let Outcome::Success(output) = &row.outcome else { return None };
+    Some(JsonView::of(Sensitive::Output, row.function, output.as_bytes(), redaction))
+}
+
+impl JsonView {
+    fn of(what: Sensitive, function: Name, json: &[u8], redaction: &Redaction) -> JsonView {
+        let bytes = Big(json.len() as u64);
+        let json = String::from_utf8_lossy(json);
+        let json = redaction.shown(what, function, &json);
+        JsonView { json: shortened(&json, LONGEST_TEXT), bytes }
+    }
+}
+
+/// The explanation with every text in it as it may be shown, so that its sentence may be as well.
+fn redacted(mut explained: Explanation, redaction: &Redaction) -> Explanation {
+    let function = explained.function;
+    if let Some(function) = function {
+        let attempts = explained.history.attempts().iter().cloned();
+        let redacted = attempts.map(|attempt| {
+            let message = redaction.shown(Sensitive::Error, function, &attempt.message);
+            FailedAttempt { message: message.into_owned(), ..attempt }
+        });
+        explained.history = redacted.collect();
+    }
+    match (&mut explained.why, function) {
+        (Why::Running { progress: Some(progress), .. }, Some(function)) => {
+            *progress = Arc::new(redacted_progress(progress, function, redaction));
+        }
+        (Why::Finished(row), _) => *row = redacted_row(row, redaction),
+        (Why::StoreFailing { error, .. }, _) => *error = "see the log".to_owned(),
+        _ => {}
+    }
+    explained
+}
+
+/// A row whose error may be shown. Its output is not looked at here: it may be large.
+fn redacted_row(row: &Arc<Finished>, redaction: &Redaction) -> Arc<Finished> {
+    let Outcome::Failed(failure) = &row.outcome else { return row.clone() };
+    let failure = redacted_failure(failure, row.function, redaction);
+    Arc::new(Finished { outcome: Outcome::Failed(failure), ..Finished::clone(row) })
+}
+
+fn redacted_failure(failure: &Failure, of: Name, redaction: &Redaction) -> Failure {
+    let message = redaction.shown(Sensitive::Error, of, &failure.message).into_owned();
+    Failure { message, ..failure.clone() }
+}
+
+fn redacted_progress(said: &Progress, of: Name, redaction: &Redaction) -> Progress {
+    let note = said.note.as_deref();
+    let note = note.map(|note| redaction.shown(Sensitive::Progress, of, note).into_owned());
+    Progress { note, ..*said }
+}
+
+/// A text of at most so many characters; where something is missing, it says so.
+fn shortened(text: &str, longest: usize) -> String {
+    match text.char_indices().nth(longest) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}

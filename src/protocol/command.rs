@@ -1,0 +1,121 @@
+//! Requests that change jobs.
+
+use std::sync::Arc;
+
+use super::{Advance, OnFinish, Reply};
+use crate::engine::arrivals::{AttemptReport, CancelAnswer, EnqueueAnswer, RunNowAnswer};
+use crate::model::{PoolId, RunNumber, Segment, Spec, WorkId};
+use crate::shared::Admitted;
+use crate::storage::StorageError;
+
+/// A request that changes jobs. The store decides commands in the order in which they arrive, many in one commit.
+///
+/// A new command is a variant here with its row in [`Command::about`] and [`Command::refuse`], a decision in
+/// `store/decide.rs`, and an operation of the `Client`.
+pub(crate) enum Command {
+    Enqueue(Enqueue),
+    Cancel {
+        work_ids: Vec<WorkId>,
+        reply: Reply<Vec<Canceled>>,
+    },
+    CancelAll(CancelAll),
+    /// Ends the wait of a job.
+    RunNow {
+        work_id: WorkId,
+        reply: Reply<RunNowAnswer>,
+    },
+    AttemptsFinished(Vec<AttemptReport>),
+    /// Runs mutations and queries in the store's transaction.
+    RunInStore(Vec<RunInStore>),
+    Advance(Advance),
+    /// Forgets finished jobs that are old enough.
+    Forget,
+}
+
+/// What becomes of a command that was not carried out.
+pub(crate) enum Refused {
+    /// Its caller is told the error.
+    Answer(Box<dyn FnOnce() + Send>),
+    /// It must not be lost, and is tried again.
+    Keep(Command),
+    /// The loop is told that its turn has failed.
+    Turn(Advance),
+    /// Nobody waits for it.
+    Drop,
+}
+
+impl Command {
+    /// Adds the jobs whose facts the decision needs to `facts`, and those of which it must also be known whether they
+    /// have finished to `finished`.
+    pub fn about(&self, facts: &mut Vec<WorkId>, finished: &mut Vec<WorkId>) {
+        match self {
+            Command::Enqueue(enqueue) if !enqueue.fresh => {
+                finished.extend(enqueue.works.iter().map(|(spec, _)| spec.work_id));
+            }
+            Command::Cancel { work_ids, .. } => finished.extend(work_ids),
+            Command::RunNow { work_id, .. } => finished.push(*work_id),
+            Command::AttemptsFinished(reports) => {
+                facts.extend(reports.iter().map(|report| report.work_id));
+            }
+            Command::RunInStore(runs) => facts.extend(runs.iter().map(|run| run.spec.work_id)),
+            Command::Enqueue(_) | Command::CancelAll(_) | Command::Advance(_) | Command::Forget => {
+            }
+        }
+    }
+
+    /// Says what is to be done with a command that the store could not carry out.
+    pub fn refuse(self, error: &StorageError) -> Refused {
+        match self {
+            Command::Enqueue(Enqueue { reply: Some(reply), .. }) => told(reply, error),
+            Command::Enqueue(_) | Command::Forget => Refused::Drop,
+            Command::Cancel { reply, .. } => told(reply, error),
+            Command::CancelAll(CancelAll { reply, .. }) => told(reply, error),
+            Command::RunNow { reply, .. } => told(reply, error),
+            Command::Advance(advance) => Refused::Turn(advance),
+            kept @ (Command::AttemptsFinished(_) | Command::RunInStore(_)) => Refused::Keep(kept),
+        }
+    }
+}
+
+fn told<T: Send + 'static>(reply: Reply<T>, error: &StorageError) -> Refused {
+    let error = error.clone();
+    Refused::Answer(Box::new(move || drop(reply.send(Err(error)))))
+}
+
+pub(crate) struct Enqueue {
+    /// Each job with the time before which it is not started.
+    pub works: Vec<(Arc<Spec>, Segment)>,
+    /// Whether no other job can have these ids.
+    pub fresh: bool,
+    pub on_finish: Option<OnFinish>,
+    pub counted: Admitted,
+    pub reply: Option<Reply<Vec<EnqueueAnswer>>>,
+}
+
+/// What became of the cancel of one job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Canceled {
+    pub answer: CancelAnswer,
+    /// The job's pool, if the job has no outcome: its loop can abort the attempt.
+    pub pool: Option<PoolId>,
+}
+
+/// Cancels page by page, so that other requests get their turn.
+pub(crate) struct CancelAll {
+    pub pool: PoolId,
+    /// Jobs enqueued later than this are left alone.
+    pub until: Segment,
+    /// Jobs that were found and not gone through yet, the next one last.
+    pub found: Vec<WorkId>,
+    /// Where the next search begins; `None` when everything was found.
+    pub search: Option<Option<WorkId>>,
+    pub requested: u64,
+    pub reply: Reply<u64>,
+}
+
+/// An attempt of a mutation or a query: the store runs it.
+#[derive(Clone)]
+pub(crate) struct RunInStore {
+    pub spec: Arc<Spec>,
+    pub run: RunNumber,
+}

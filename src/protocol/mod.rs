@@ -1,0 +1,58 @@
+//! What the parts of a runtime say to each other.
+//!
+//! ```text
+//!   client ── Command, Question ──► store ──── BatchReady ───► loop
+//!      │                            ▲   ▲                      ▲ │
+//!      │                            │   └─ Advance, PoolRequest ─┘
+//!      │                            └── AttemptsFinished ── workers
+//!      └── LoopMessage ─────────────────────────────────────► loop
+//! ```
+//!
+//! A [`Command`] changes jobs and is decided with others in one group. A [`Question`] changes nothing and sees what the
+//! group before it has committed. A [`PoolRequest`] takes over a pool, in a commit of its own. Who carries the messages
+//! is not known here: the ways to the store and to the loops are traits ([`StorePort`], [`LoopPort`]).
+
+mod command;
+mod event;
+mod ports;
+mod question;
+mod to_loop;
+mod turn;
+
+use crate::shared::sync::oneshot;
+use crate::storage::StorageError;
+
+pub(crate) use command::{CancelAll, Canceled, Command, Enqueue, Refused, RunInStore};
+pub(crate) use event::Event;
+pub(crate) use ports::{LoopPort, Ports, StorePort};
+pub(crate) use question::{Listener, Listing, OnFinish, Question};
+pub(crate) use to_loop::{Drained, Inspection, LoopMessage, RunningAttempt};
+pub(crate) use turn::{Advance, AdvanceError, BatchReady, PoolOpened, PoolRequest};
+
+/// Carries an answer to the caller who awaits it; a caller who went away is no error.
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, StorageError>>;
+
+/// A message to the store.
+pub(crate) enum Request {
+    Command(Command),
+    Question(Question),
+    Pool(PoolRequest),
+}
+
+impl From<Command> for Request {
+    fn from(command: Command) -> Request {
+        Request::Command(command)
+    }
+}
+
+impl From<Question> for Request {
+    fn from(question: Question) -> Request {
+        Request::Question(question)
+    }
+}
+
+impl From<PoolRequest> for Request {
+    fn from(request: PoolRequest) -> Request {
+        Request::Pool(request)
+    }
+}

@@ -1,0 +1,123 @@
+//! Requests that change no job.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Reply;
+use crate::engine::explain::Found;
+use crate::model::{
+    Counts, Failure, Finished, Name, Payload, PoolId, WorkFilter, WorkId, WorkPage, WorkStatus,
+};
+use crate::storage::StorageError;
+
+/// Called once with the outcome of a job.
+pub(crate) type OnFinish = Box<dyn FnOnce(&Arc<Finished>) + Send>;
+
+/// A request that changes nothing. The store answers it behind the group that it arrives with.
+///
+/// A new question is a variant here with its row in [`Question::is_abandoned`] and [`Question::refuse`], an answer in
+/// `store/answer.rs`, and an operation of the `Client`.
+pub(crate) enum Question {
+    Statuses {
+        work_ids: Vec<WorkId>,
+        reply: Reply<Vec<WorkStatus>>,
+    },
+    /// Asks everything that the tables say of why a job waits.
+    Explain {
+        work_id: WorkId,
+        reply: Reply<Found>,
+    },
+    Works {
+        filter: WorkFilter,
+        reply: Reply<Listing>,
+    },
+    /// Asks to be told the outcome of a job, now or when it has one; `None` when the job is not known.
+    Listen {
+        work_id: WorkId,
+        listener: Listener,
+    },
+    /// Asks that the board's watchers of a job be told its status.
+    Observe {
+        work_id: WorkId,
+    },
+    Query {
+        function: Name,
+        args: Vec<u8>,
+        reply: Reply<Result<Payload, Failure>>,
+    },
+    /// Asks how many rows a pool has, and which of its functions are not registered here.
+    Counts {
+        pool: PoolId,
+        reply: Reply<(Counts, Vec<Name>)>,
+    },
+}
+
+impl Question {
+    /// Whether nobody waits for the answer any more: then it need not be looked up.
+    pub fn is_abandoned(&self) -> bool {
+        match self {
+            Question::Statuses { reply, .. } => reply.is_closed(),
+            Question::Explain { reply, .. } => reply.is_closed(),
+            Question::Works { reply, .. } => reply.is_closed(),
+            Question::Query { reply, .. } => reply.is_closed(),
+            Question::Counts { reply, .. } => reply.is_closed(),
+            Question::Listen { .. } | Question::Observe { .. } => false,
+        }
+    }
+
+    /// Tells the caller that the storage failed. A question that is to be asked again comes back.
+    pub fn refuse(self, error: StorageError) -> Option<Question> {
+        match self {
+            Question::Statuses { reply, .. } => drop(reply.send(Err(error))),
+            Question::Explain { reply, .. } => drop(reply.send(Err(error))),
+            Question::Works { reply, .. } => drop(reply.send(Err(error))),
+            Question::Query { reply, .. } => drop(reply.send(Err(error))),
+            Question::Counts { reply, .. } => drop(reply.send(Err(error))),
+            kept @ (Question::Listen { .. } | Question::Observe { .. }) => return Some(kept),
+        }
+        None
+    }
+}
+
+/// Who waits for the outcome of a job.
+pub(crate) enum Listener {
+    /// A join: told the outcome, or that the job is not known.
+    Join(Reply<Option<Arc<Finished>>>),
+    /// A notification: told the outcome.
+    Notify(OnFinish),
+}
+
+impl Listener {
+    /// Tells the outcome. What a listener does on hearing it is user code: a panic there goes no further.
+    pub fn tell(self, row: Option<&Arc<Finished>>) {
+        match (self, row) {
+            (Listener::Join(reply), row) => drop(reply.send(Ok(row.cloned()))),
+            (Listener::Notify(on_finish), Some(row)) => {
+                let _ = catch_unwind(AssertUnwindSafe(|| on_finish(row)));
+            }
+            (Listener::Notify(_), None) => {}
+        }
+    }
+
+    /// Tells that nothing more will be known.
+    pub fn fail(self, error: &StorageError) {
+        if let Listener::Join(reply) = self {
+            let _ = reply.send(Err(error.clone()));
+        }
+    }
+
+    /// Whether nobody waits any more.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Listener::Join(reply) if reply.is_closed())
+    }
+}
+
+/// The answer to [`Question::Works`].
+#[derive(Debug)]
+pub(crate) struct Listing {
+    pub page: WorkPage,
+    /// For how long a caller who asks for many pages should leave the store to the pools before the next one.
+    #[cfg_attr(not(feature = "ops"), allow(dead_code))]
+    pub pause: Duration,
+}

@@ -1,0 +1,61 @@
+//! What a pool's loop is told and asked.
+
+use std::time::Duration;
+
+use crate::model::{Name, PoolConfig, Report, RunResult, RunStatus, Segment, WorkId};
+use crate::shared::rates::Recent;
+use crate::shared::sync::oneshot;
+use crate::storage::StorageError;
+
+/// A message to a pool's loop, from any thread.
+pub(crate) enum LoopMessage {
+    /// Changes the configuration.
+    Configure { config: PoolConfig, reply: oneshot::Sender<Result<(), StorageError>> },
+    /// Drops a canceled job's attempt if it has not ended after that.
+    Abort { work_id: WorkId, after: Duration },
+    /// Asks what the loop is doing.
+    Inspect(oneshot::Sender<Inspection>),
+    /// Starts nothing more; the answer comes when nothing runs.
+    Drain(oneshot::Sender<Drained>),
+    /// The grace is over: what runs is told, dropped after the notice, and returned to the queue.
+    HandBack { notice: Duration },
+    /// Ends the loop.
+    Stop,
+}
+
+/// What became of the attempts that ended while a loop was draining.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Drained {
+    pub finished: u64,
+    pub handed_back: u64,
+}
+
+impl Drained {
+    pub fn count(&mut self, result: &RunResult) {
+        match result {
+            RunResult::HandedBack => self.handed_back += 1,
+            _ => self.finished += 1,
+        }
+    }
+}
+
+/// What a loop says of itself.
+#[derive(Debug)]
+pub(crate) struct Inspection {
+    pub status: RunStatus,
+    pub slots: usize,
+    pub turn: u64,
+    pub report: Report,
+    #[cfg_attr(not(feature = "ops"), allow(dead_code))]
+    pub recent: Recent,
+    pub running: Vec<RunningAttempt>,
+}
+
+/// A running attempt, as its loop knows it.
+#[derive(Debug)]
+pub(crate) struct RunningAttempt {
+    pub work_id: WorkId,
+    pub function: Name,
+    pub attempt: u32,
+    pub started: Segment,
+}

@@ -1,0 +1,67 @@
+//! What a loop and the store say to each other.
+
+use crate::engine::rest::KickSource;
+use crate::model::{Batch, Change, Claimed, Demand, Name, PoolConfig, PoolId, Turn};
+use crate::storage::StorageError;
+
+use super::Reply;
+
+/// Commits what a loop decided and asks for its next batch.
+pub(crate) struct Advance {
+    pub pool: PoolId,
+    /// The turn that the changes belong to; with no changes, the last one that was committed.
+    pub turn: Turn,
+    pub changes: Vec<Change>,
+    pub demand: Demand,
+    /// Whether all slots are taken, as far as the loop knows.
+    pub saturated: bool,
+}
+
+/// The answer to an [`Advance`]: receipt of the commit and input of the next turn. A loop that was left with an empty
+/// batch rests, and gets another batch when there is news for it.
+#[derive(Debug)]
+pub(crate) struct BatchReady {
+    pub turn: Turn,
+    /// Set when nobody asked: the loop rests, and this is why it should look again.
+    pub kick: Option<KickSource>,
+    pub batch: Result<Batch, AdvanceError>,
+}
+
+/// Why there is no batch. The loop claims its pool anew and goes on from the tables.
+///
+/// Unless it says otherwise, the commit did not happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum AdvanceError {
+    /// A newer generation owns the pool, or the turn was committed already.
+    Fenced,
+    Storage(StorageError),
+    /// The commit did happen, but the next batch could not be read.
+    Unread(StorageError),
+}
+
+/// A request that takes over a pool. It belongs to no group: it is committed by itself, behind the group.
+pub(crate) enum PoolRequest {
+    /// Begins a new generation.
+    Claim { pool: PoolId, reply: Reply<Claimed> },
+    /// Finds or creates a pool and claims it.
+    Open { name: Name, config: PoolConfig, reply: Reply<PoolOpened> },
+}
+
+impl PoolRequest {
+    /// Tells the caller that the storage failed.
+    pub fn refuse(self, error: StorageError) {
+        match self {
+            PoolRequest::Claim { reply, .. } => drop(reply.send(Err(error))),
+            PoolRequest::Open { reply, .. } => drop(reply.send(Err(error))),
+        }
+    }
+}
+
+/// The answer to [`PoolRequest::Open`].
+#[derive(Debug)]
+pub(crate) struct PoolOpened {
+    pub pool: PoolId,
+    pub config: PoolConfig,
+    pub pending: u64,
+    pub claimed: Claimed,
+}

@@ -1,0 +1,236 @@
+//! A runtime before it starts.
+
+use std::any::{Any, TypeId};
+use std::future::Future;
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::Runtime;
+use super::blocking::BlockingThreads;
+use super::error::StartError;
+use crate::actors::network::Network;
+use crate::actors::{self, Parts};
+use crate::client::{ActionKey, Client, PoolError};
+use crate::functions::{
+    Action, ActionContext, BlockingAction, Mutation, OnComplete, Program, Query, Registry,
+    WorkError,
+};
+use crate::model::{Name, PoolConfig, Retention, validate_name};
+use crate::observe::metrics;
+use crate::shared::{Clock, Seams, Shared, SystemClock};
+use crate::storage::{Memory, Storage};
+
+/// Describes a runtime before it starts: functions, pools, storage.
+///
+/// ```
+/// # actix_workpool::doctest::run(async {
+/// # use actix_workpool::doctest::Double;
+/// use actix_workpool::{PoolConfig, Runtime};
+///
+/// let runtime = Runtime::builder()
+///     .action::<Double>()
+///     .pool("math", PoolConfig::default().max_parallelism(4))
+///     .start()
+///     .await?;
+/// assert_eq!(runtime.pool("math")?.enqueue(Double(4)).await?.join().await?, 8);
+/// # runtime.shutdown(std::time::Duration::ZERO).await;
+/// # Ok(()) });
+/// ```
+#[must_use = "nothing runs until `start` is awaited"]
+pub struct RuntimeBuilder {
+    registry: Registry,
+    data: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
+    storage: Box<dyn Storage>,
+    store_kind: &'static str,
+    pools: Vec<(Name, PoolConfig)>,
+    worker_arbiters: Option<usize>,
+    blocking_threads: usize,
+    retention: Retention,
+    clock: Option<Arc<dyn Clock>>,
+    seed: Option<u64>,
+    network: Network,
+}
+
+impl std::fmt::Debug for RuntimeBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RuntimeBuilder").field("pools", &self.pools).finish_non_exhaustive()
+    }
+}
+
+impl RuntimeBuilder {
+    pub(super) fn new() -> RuntimeBuilder {
+        RuntimeBuilder {
+            registry: Registry::default(),
+            data: HashMap::new(),
+            storage: Box::new(Memory::new()),
+            store_kind: name_of::<Memory>(),
+            pools: Vec::new(),
+            worker_arbiters: None,
+            blocking_threads: 512,
+            retention: Retention::default(),
+            clock: None,
+            seed: None,
+            network: Network::default(),
+        }
+    }
+
+    /// Registers an action.
+    pub fn action<A: Action>(mut self) -> Self {
+        self.registry.action::<A>();
+        self
+    }
+
+    /// Registers a blocking action.
+    pub fn blocking_action<B: BlockingAction>(mut self) -> Self {
+        self.registry.blocking_action::<B>();
+        self
+    }
+
+    /// Registers a closure as an action. See [`ActionKey`].
+    pub fn action_fn<I, O, F, Fut>(mut self, key: ActionKey<I, O>, closure: F) -> Self
+    where
+        I: DeserializeOwned + 'static,
+        O: Serialize + 'static,
+        F: Fn(I, ActionContext) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<O, WorkError>> + 'static,
+    {
+        self.registry.action_fn(key, closure);
+        self
+    }
+
+    /// Registers a mutation.
+    pub fn mutation<M: Mutation>(mut self) -> Self {
+        self.registry.mutation::<M>();
+        self
+    }
+
+    /// Registers a query.
+    pub fn query<Q: Query>(mut self) -> Self {
+        self.registry.query::<Q>();
+        self
+    }
+
+    /// Registers what works may be enqueued with as their `on_complete`.
+    pub fn on_complete<C: OnComplete>(mut self) -> Self {
+        self.registry.on_complete::<C>();
+        self
+    }
+
+    /// Lends a value to all attempts: [`ActionContext::data`]. One of each type; a second replaces the first.
+    pub fn data<T: Send + Sync + 'static>(mut self, value: T) -> Self {
+        self.data.insert(TypeId::of::<T>(), Arc::new(value));
+        self
+    }
+
+    /// Where works are kept; [`Memory`] if this is not called.
+    pub fn storage<S: Storage>(mut self, storage: S) -> Self {
+        self.storage = Box::new(storage);
+        self.store_kind = name_of::<S>();
+        self
+    }
+
+    /// A pool that is to be there from the start.
+    pub fn pool(mut self, name: &str, config: PoolConfig) -> Self {
+        self.pools.push((Name::intern(name), config));
+        self
+    }
+
+    /// On how many threads actions run, besides the one of store and loops. By default one per core; with 0,
+    /// everything runs on the caller's own thread, which must be an actix arbiter then (or gets one made).
+    pub fn worker_arbiters(mut self, threads: usize) -> Self {
+        self.worker_arbiters = Some(threads);
+        self
+    }
+
+    /// At most how many blocking actions run at once, whatever the pools allow. 512 by default, at least 1.
+    pub fn blocking_threads(mut self, threads: usize) -> Self {
+        self.blocking_threads = threads.max(1);
+        self
+    }
+
+    /// For how long finished works are remembered.
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    /// Where the time comes from; the system if this is not called.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Some(Arc::new(clock));
+        self
+    }
+
+    /// Draws ids, jitter and epochs from this seed, so that a run can be repeated. For tests and simulations: ids
+    /// can be guessed.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// How messages travel between loops, workers and the store. For simulations.
+    #[cfg(feature = "conformance")]
+    #[doc(hidden)]
+    pub fn courier(mut self, courier: impl actors::network::Courier) -> Self {
+        self.network = Network::by(courier);
+        self
+    }
+
+    /// Opens the storage, starts the ring and every pool.
+    ///
+    /// Inside an actix `System` its arbiters join that; elsewhere, as in a plain tokio program, the runtime brings a
+    /// thread with a system of its own.
+    ///
+    /// # Errors
+    /// When something that was registered or configured is wrong, or the storage cannot be opened. Nothing is left
+    /// running then.
+    pub async fn start(self) -> Result<Runtime, StartError> {
+        if let Some(name) = self.registry.duplicate() {
+            return Err(StartError::DuplicateFunction(name));
+        }
+        self.registry
+            .validate()
+            .map_err(|(function, error)| StartError::Function { function, error })?;
+        let mut names = HashSet::new();
+        for (pool, config) in &self.pools {
+            validate_name(pool.as_str())
+                .and_then(|()| config.validate())
+                .map_err(|error| StartError::Config { pool: *pool, error })?;
+            if !names.insert(*pool) {
+                return Err(StartError::DuplicatePool(*pool));
+            }
+        }
+        metrics::describe();
+        let blocking = BlockingThreads::new(self.blocking_threads)?;
+        let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
+        let seams = Seams::new(clock, self.seed);
+        let (catalog, code) = self.registry.into_parts();
+        let shared = Arc::new(Shared::new(catalog, seams, self.retention, self.store_kind));
+        let client = Client::new(shared);
+        let program = Arc::new(Program::new(client.clone(), code, self.data));
+        let worker_arbiters = self.worker_arbiters.unwrap_or_else(|| {
+            std::thread::available_parallelism().map_or(2, std::num::NonZero::get)
+        });
+        let parts = Parts {
+            program,
+            storage: self.storage,
+            worker_arbiters,
+            blocking: blocking.handle().ok_or(StartError::Closed)?,
+            network: self.network,
+        };
+        let actors = actors::start(parts).await?;
+        actors.add_pools(self.pools).await.map_err(|error| match error {
+            PoolError::Storage(error) => StartError::Storage(error),
+            _ => StartError::Closed,
+        })?;
+        Ok(Runtime::new(client, actors, blocking))
+    }
+}
+
+/// The last part of a type's name, as `Redb`.
+fn name_of<T>() -> &'static str {
+    let name = std::any::type_name::<T>();
+    let name = name.split('<').next().unwrap_or_default();
+    name.rsplit("::").next().unwrap_or_default()
+}

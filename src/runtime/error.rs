@@ -1,0 +1,51 @@
+//! Why a runtime does not start.
+
+use crate::actors::RingError;
+use crate::model::{ConfigError, Name};
+use crate::storage::StorageError;
+
+/// Why a runtime did not start. Nothing is left running.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Two functions have one name.
+    #[error("function {0} is registered twice")]
+    DuplicateFunction(Name),
+    /// Two pools have one name.
+    #[error("pool {0} is configured twice")]
+    DuplicatePool(Name),
+    /// A value is out of its range.
+    #[error("pool {pool}: {error}")]
+    Config {
+        /// Which pool it was meant for.
+        pool: Name,
+        /// What is wrong.
+        error: ConfigError,
+    },
+    /// A function's own defaults are out of range.
+    #[error("function {function}: {error}")]
+    Function {
+        /// Which function.
+        function: Name,
+        /// What is wrong.
+        error: ConfigError,
+    },
+    /// The storage could not be opened.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// A thread could not be started.
+    #[error("failed to start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+    /// The actix system went away while the runtime was starting.
+    #[error("the actix system stopped while the runtime was starting")]
+    Closed,
+}
+
+impl From<RingError> for StartError {
+    fn from(error: RingError) -> StartError {
+        match error {
+            RingError::Storage(error) => StartError::Storage(error),
+            RingError::Thread(error) => StartError::Thread(error),
+            RingError::Closed => StartError::Closed,
+        }
+    }
+}

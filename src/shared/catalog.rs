@@ -1,0 +1,42 @@
+//! Which functions this process has, without their code.
+
+use std::time::Duration;
+
+use hashbrown::HashMap;
+
+use crate::model::{FunctionKind, Name, RetryPolicy, Spec};
+
+/// A function that is registered, with its own defaults.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Registered {
+    pub kind: FunctionKind,
+    /// Whether it is an action that keeps its thread busy.
+    #[cfg_attr(not(feature = "ops"), allow(dead_code))]
+    pub blocking: bool,
+    pub retry: RetryPolicy,
+    pub timeout: Option<Duration>,
+}
+
+/// The functions that a runtime can run, by name. Their code is in the `Program`.
+#[derive(Default)]
+pub(crate) struct Catalog(HashMap<Name, Registered>);
+
+impl Catalog {
+    pub fn get(&self, name: Name) -> Option<&Registered> {
+        self.0.get(&name)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (Name, &Registered)> {
+        self.0.iter().map(|(name, registered)| (*name, registered))
+    }
+
+    /// Says what was registered under that name before.
+    pub fn insert(&mut self, name: Name, registered: Registered) -> Option<Registered> {
+        self.0.insert(name, registered)
+    }
+
+    /// Whether this process has the code that a job needs.
+    pub fn can_run(&self, spec: &Spec) -> bool {
+        self.get(spec.function).is_some_and(|registered| registered.kind == spec.kind)
+    }
+}

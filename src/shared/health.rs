@@ -1,0 +1,53 @@
+//! How the store is.
+
+use std::time::Duration;
+
+use super::sync::atomic::{AtomicU64, Ordering};
+use super::sync::{Mutex, MutexGuard, Notify};
+use crate::model::Segment;
+use crate::storage::StorageError;
+
+/// A group of the store that takes longer than this has stalled.
+pub(crate) const STALLED_AFTER: Duration = Duration::from_secs(1);
+
+/// How the store is, for everybody to read. Written by the StoreActor.
+#[derive(Default)]
+pub(crate) struct StoreHealth {
+    /// When the group under way was sent to the storage's thread; zero if there is none.
+    busy_since: AtomicU64,
+    /// Since when the storage fails, and the last error. Seldom written, read by `explain` only.
+    failing: Mutex<Option<(Segment, StorageError)>>,
+    /// Told when a group takes too long while somebody asks.
+    pub stalled: Notify,
+}
+
+impl StoreHealth {
+    pub fn set_busy(&self, since: Option<Segment>) {
+        self.busy_since.store(since.map_or(0, |since| since.0.max(1)), Ordering::Relaxed);
+    }
+
+    /// Since when the store has been at one group, if that is too long.
+    pub fn stalled_since(&self, now: Segment) -> Option<Segment> {
+        let since = Segment(self.busy_since.load(Ordering::Relaxed));
+        (since.0 > 0 && now.since(since) >= STALLED_AFTER).then_some(since)
+    }
+
+    pub fn failed(&self, now: Segment, error: &StorageError) {
+        let mut failing = self.failing();
+        let since = failing.as_ref().map_or(now, |(since, _)| *since);
+        *failing = Some((since, error.clone()));
+    }
+
+    pub fn recovered(&self) {
+        *self.failing() = None;
+    }
+
+    /// Since when the storage fails, and the last error, if it does.
+    pub fn failing_since(&self) -> Option<(Segment, StorageError)> {
+        self.failing().clone()
+    }
+
+    fn failing(&self) -> MutexGuard<'_, Option<(Segment, StorageError)>> {
+        self.failing.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

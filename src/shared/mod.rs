@@ -1,0 +1,107 @@
+//! What all threads of a runtime read: time and chance, the board, pools, the store's health, the catalog of functions.
+//!
+//! Nothing here sends a message or runs what users write.
+
+mod board;
+mod catalog;
+mod gauge;
+mod health;
+mod pool;
+pub(crate) mod rates;
+mod seams;
+pub(crate) mod sync;
+
+use std::sync::{Arc, PoisonError};
+
+use hashbrown::HashMap;
+
+use crate::model::{Epoch, PoolId, Retention};
+use sync::RwLock;
+use sync::atomic::{AtomicBool, Ordering};
+
+pub(crate) use board::{Board, FinishedOrder};
+pub(crate) use catalog::{Catalog, Registered};
+pub(crate) use gauge::Gauge;
+pub(crate) use health::{STALLED_AFTER, StoreHealth};
+pub(crate) use pool::{Admitted, Overloaded, PoolShared};
+pub(crate) use seams::Seams;
+pub use seams::{Clock, SystemClock};
+
+/// One per runtime.
+pub(crate) struct Shared {
+    pub catalog: Catalog,
+    pub seams: Seams,
+    pub epoch: Epoch,
+    pub retention: Retention,
+    /// The name of the storage's type.
+    #[cfg_attr(not(feature = "ops"), allow(dead_code))]
+    pub store_kind: &'static str,
+    pub board: Board,
+    pub health: StoreHealth,
+    /// Set by shutdown: nothing is enqueued any more.
+    closed: AtomicBool,
+    pools: RwLock<Pools>,
+}
+
+#[derive(Default)]
+struct Pools {
+    by_name: HashMap<&'static str, Arc<PoolShared>>,
+    by_id: HashMap<PoolId, Arc<PoolShared>>,
+}
+
+impl Shared {
+    pub fn new(
+        catalog: Catalog,
+        seams: Seams,
+        retention: Retention,
+        store_kind: &'static str,
+    ) -> Shared {
+        let epoch = Epoch(seams.rng().u64(..));
+        Shared {
+            catalog,
+            seams,
+            epoch,
+            retention,
+            store_kind,
+            board: Board::new(),
+            health: StoreHealth::default(),
+            closed: AtomicBool::new(false),
+            pools: RwLock::default(),
+        }
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        for pool in self.pools() {
+            pool.wake_idle();
+        }
+    }
+
+    pub fn pool(&self, name: &str) -> Option<Arc<PoolShared>> {
+        let pools = self.pools.read().unwrap_or_else(PoisonError::into_inner);
+        pools.by_name.get(name).cloned()
+    }
+
+    pub fn pool_by_id(&self, id: PoolId) -> Option<Arc<PoolShared>> {
+        let pools = self.pools.read().unwrap_or_else(PoisonError::into_inner);
+        pools.by_id.get(&id).cloned()
+    }
+
+    /// Every pool, in the order of their names.
+    pub fn pools(&self) -> Vec<Arc<PoolShared>> {
+        let pools = self.pools.read().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = pools.by_name.values().cloned().collect();
+        all.sort_by_key(|pool| pool.name);
+        all
+    }
+
+    pub fn add_pool(&self, pool: Arc<PoolShared>) {
+        let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
+        pools.by_name.insert(pool.name.as_str(), pool.clone());
+        pools.by_id.insert(pool.id, pool);
+    }
+}

@@ -1,0 +1,137 @@
+//! What the handles of a pool need to know.
+
+use std::sync::{Arc, PoisonError};
+
+use super::sync::atomic::{AtomicU64, Ordering};
+use super::sync::{Notify, RwLock};
+use super::{Gauge, Shared};
+use crate::model::{Name, PoolId, Settings};
+
+/// A pool has as many jobs without an outcome as it may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Overloaded {
+    pub pending: u64,
+    pub max: u64,
+}
+
+/// One per pool: what its handles need to know.
+pub(crate) struct PoolShared {
+    pub id: PoolId,
+    pub name: Name,
+    /// Works without an outcome, those on their way to the store included. Added to by handles and transactions,
+    /// taken from by the store.
+    pending: AtomicU64,
+    /// Told when `pending` has become zero.
+    idle: Notify,
+    settings: RwLock<Arc<Settings>>,
+    pub gauge: Gauge,
+}
+
+impl std::fmt::Debug for PoolShared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PoolShared").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl PoolShared {
+    pub fn new(id: PoolId, name: Name, pending: u64, settings: Settings) -> PoolShared {
+        PoolShared {
+            id,
+            name,
+            pending: AtomicU64::new(pending),
+            idle: Notify::new(),
+            settings: RwLock::new(Arc::new(settings)),
+            gauge: Gauge::default(),
+        }
+    }
+
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_settings(&self, settings: Settings) {
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+    }
+
+    pub fn pending(&self) -> u64 {
+        self.pending.load(Ordering::Relaxed)
+    }
+
+    /// Errs when `works` more would be too many; counts nothing.
+    pub fn check_room(&self, works: u64) -> Result<(), Overloaded> {
+        let (pending, max) = (self.pending(), self.settings().max_pending);
+        match pending.saturating_add(works) > max {
+            true => Err(Overloaded { pending, max }),
+            false => Ok(()),
+        }
+    }
+
+    /// Counts `works` more, if they may come. What is not enqueued after all is given back with `leave`.
+    pub fn admit(&self, works: u64) -> Result<(), Overloaded> {
+        let max = self.settings().max_pending;
+        let pending = self.pending.fetch_add(works, Ordering::Relaxed);
+        if pending.saturating_add(works) > max {
+            self.leave(works);
+            return Err(Overloaded { pending, max });
+        }
+        Ok(())
+    }
+
+    /// Counts works that a transaction has enqueued: they are there already.
+    pub fn enter(&self, works: u64) {
+        self.pending.fetch_add(works, Ordering::Relaxed);
+    }
+
+    /// Works have completed, or were not enqueued after all.
+    pub fn leave(&self, works: u64) {
+        if self.pending.fetch_sub(works, Ordering::SeqCst) == works {
+            self.wake_idle();
+        }
+    }
+
+    /// Waits until there is no work without an outcome, or the runtime shuts down.
+    pub async fn idle(&self, shared: &Shared) {
+        loop {
+            let idle = self.idle.notified();
+            tokio::pin!(idle);
+            // Registered before the look, so that the last completion cannot fall between the two.
+            idle.as_mut().enable();
+            if self.pending.load(Ordering::SeqCst) == 0 || shared.is_closed() {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    /// Lets whoever waits for an idle pool look again.
+    pub fn wake_idle(&self) {
+        self.idle.notify_waiters();
+    }
+}
+
+/// Works that were admitted and are on their way to the store. Those that do not get there, or that the store does not
+/// enqueue, are counted no more when this is dropped.
+pub(crate) struct Admitted {
+    pool: Arc<PoolShared>,
+    works: u64,
+}
+
+impl Admitted {
+    pub fn new(pool: Arc<PoolShared>, works: u64) -> Result<Admitted, Overloaded> {
+        pool.admit(works)?;
+        Ok(Admitted { pool, works })
+    }
+
+    /// So many of them were enqueued: from now on their completion counts them off.
+    pub fn enqueued(mut self, works: u64) {
+        self.works = self.works.saturating_sub(works);
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        if self.works > 0 && !planted!(PendingLeaks) {
+            self.pool.leave(self.works);
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Questions, and requests that take over a pool: answered behind the group, they see what it has committed.
+
+use std::sync::Arc;
+
+use super::settled::Settled;
+use super::{PAGE, Store};
+use crate::engine::explain::{Found, MOST_COUNTED};
+use crate::model::{Change, Counts, Finished, Name, PoolId, WorkFact, WorkId, WorkStatus};
+use crate::protocol::{PoolRequest, Question, Request};
+use crate::storage::{Fsync, StorageError};
+
+impl Store {
+    /// Answers a request that belongs to no group.
+    pub(super) fn answer(&mut self, settled: &mut Settled, request: Request) {
+        match request {
+            Request::Question(question) if question.is_abandoned() => {}
+            Request::Question(question) => self.answer_question(settled, question),
+            Request::Pool(PoolRequest::Claim { pool, reply }) => {
+                let claimed = self.claim(pool);
+                settled.say(move || drop(reply.send(claimed)));
+            }
+            Request::Pool(PoolRequest::Open { name, config, reply }) => {
+                let opened = self.open_pool(name, config);
+                settled.say(move || drop(reply.send(opened)));
+            }
+            // Commands are decided in their group.
+            Request::Command(command) => settled.again.push(command.into()),
+        }
+    }
+
+    fn answer_question(&mut self, settled: &mut Settled, question: Question) {
+        match question {
+            Question::Statuses { work_ids, reply } => {
+                let statuses = self.noting(|it| it.statuses(&work_ids));
+                settled.say(move || drop(reply.send(statuses)));
+            }
+            Question::Explain { work_id, reply } => {
+                let found = self.noting(|it| it.explain(work_id));
+                settled.say(move || drop(reply.send(found)));
+            }
+            Question::Works { filter, reply } => {
+                let page = self.noting(|it| it.works(&filter));
+                settled.say(move || drop(reply.send(page)));
+            }
+            Question::Observe { work_id } => match self.noting(|it| it.statuses(&[work_id])) {
+                Ok(statuses) => {
+                    settled.observed.extend(statuses.into_iter().map(|status| (work_id, status)));
+                }
+                Err(error) => {
+                    settled.failed = Some(error);
+                    settled.again.push(Question::Observe { work_id }.into());
+                }
+            },
+            Question::Listen { work_id, listener } => {
+                let status = self.noting(|it| it.statuses(&[work_id])).map(|mut all| all.pop());
+                match status {
+                    Ok(Some(WorkStatus::Finished(row))) => {
+                        settled.say(move || listener.tell(Some(&row)));
+                    }
+                    Ok(Some(WorkStatus::Unknown) | None) => {
+                        settled.say(move || listener.tell(None))
+                    }
+                    Ok(Some(_)) => settled.listeners.push((work_id, listener)),
+                    Err(error) => {
+                        settled.failed = Some(error);
+                        settled.again.push(Question::Listen { work_id, listener }.into());
+                    }
+                }
+            }
+            Question::Query { function, args, reply } => {
+                let answer = self.query(function, &args);
+                settled.say(move || drop(reply.send(answer)));
+            }
+            Question::Counts { pool, reply } => {
+                let counts = self.noting(|it| it.counts(pool));
+                settled.say(move || drop(reply.send(counts)));
+            }
+        }
+    }
+
+    /// Reads, and notes that it went well.
+    fn noting<T>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
+        let answer = read(self);
+        self.has_read |= answer.is_ok();
+        answer
+    }
+
+    /// Commits what belongs to no group.
+    pub(super) fn write(
+        &mut self,
+        changes: &mut Vec<Change>,
+        fsync: Fsync,
+    ) -> Result<(), StorageError> {
+        self.storage.commit(changes, self.clock, fsync)?;
+        self.wrote = true;
+        Ok(())
+    }
+
+    fn statuses(&mut self, work_ids: &[WorkId]) -> Result<Vec<WorkStatus>, StorageError> {
+        let facts = self.storage.facts(work_ids)?;
+        let finished = self.storage.finished(work_ids)?;
+        let status = |(fact, row): (Option<WorkFact>, Option<Arc<Finished>>)| match (fact, row) {
+            (Some(work), _) => status_of(&work),
+            (None, Some(row)) => WorkStatus::Finished(row),
+            (None, None) => WorkStatus::Unknown,
+        };
+        Ok(facts.into_iter().zip(finished).map(status).collect())
+    }
+
+    /// What the tables say of a work, and how many works of its pool come before it.
+    fn explain(&mut self, work_id: WorkId) -> Result<Found, StorageError> {
+        let Some(work) = self.storage.facts(&[work_id])?.pop().flatten() else {
+            let row = self.storage.finished(&[work_id])?.pop().flatten();
+            return Ok(row.map_or(Found::Nothing, Found::Finished));
+        };
+        let pool = work.spec.pool;
+        let ahead = match work.pending_start {
+            Some(key) if work.due().is_some() => {
+                self.storage.pending_starts(pool, None, key, MOST_COUNTED + 1)?.len()
+            }
+            _ => 0,
+        };
+        let pool = self.pools[pool.0 as usize].name;
+        Ok(Found::Work { work, pool, ahead })
+    }
+
+    fn counts(&mut self, pool: PoolId) -> Result<(Counts, Vec<Name>), StorageError> {
+        let cursors = self.pools[pool.0 as usize].cursors;
+        let counts = self.storage.counts(pool, &cursors)?;
+        let mut names = Vec::new();
+        if counts.unregistered > 0 {
+            let rows = self.storage.unregistered(pool, None, PAGE)?;
+            names.extend(rows.into_iter().map(|(_, spec)| spec.function));
+            names.sort_unstable();
+            names.dedup();
+        }
+        Ok((counts, names))
+    }
+}
+
+/// The status that the tables give a work; see the state table in ARCHITECTURE.md.
+pub(super) fn status_of(work: &WorkFact) -> WorkStatus {
+    let will_retry = matches!(work.pending_completion, Some((_, true)));
+    match work.pending_start {
+        Some(_) => WorkStatus::Pending { previous_attempts: work.attempts, due: work.due() },
+        None if will_retry => WorkStatus::Pending { previous_attempts: work.attempts, due: None },
+        None => WorkStatus::Running {
+            previous_attempts: work.attempts,
+            started: work.spec.enqueued_at,
+            progress: None,
+        },
+    }
+}

@@ -1,0 +1,322 @@
+//! A group begins with the facts of its jobs and ends with one commit: what comes of that is told, or undone.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hashbrown::HashSet;
+
+use super::group::{Ending, Group, Taken, TakenEnqueue};
+use super::in_doubt::{InDoubt, Witness};
+use super::settled::Answer;
+use super::{Settled, Store};
+use crate::engine::arrivals::EnqueueAnswer;
+use crate::functions::Writes;
+use crate::model::{Change, PoolId, Segment, Spec};
+use crate::protocol::{
+    Advance, AdvanceError, BatchReady, CancelAll, Command, Enqueue, Event, Listener, Question,
+    Refused, Request,
+};
+use crate::storage::{Fsync, StorageError};
+
+/// A group that is about more jobs than this gives its memory back.
+const MOST_KEPT: usize = 4_096;
+
+/// What came of a commit.
+pub(super) enum Committed {
+    /// It is decided what became of the group.
+    Settled(Settled),
+    /// Another writer was faster: nothing was written, and the group is decided anew.
+    Conflict(Box<Group>),
+}
+
+impl Store {
+    /// Reads the facts of all jobs that the group is about, in one call.
+    pub(super) fn begin(&mut self, commands: &[Command]) -> Result<Group, StorageError> {
+        let (mut ids, mut ask_finished) = (Vec::new(), Vec::new());
+        for command in commands {
+            command.about(&mut ids, &mut ask_finished);
+        }
+        ids.extend(&ask_finished);
+        let mut facts = std::mem::take(&mut self.facts);
+        if !ids.is_empty() {
+            facts.extend(ids.iter().copied().zip(self.storage.facts(&ids)?));
+            self.has_read = true;
+        }
+        // A job that is there has no outcome.
+        ask_finished.retain(|work_id| facts.get(work_id).is_none_or(Option::is_none));
+        let mut known_finished = HashSet::new();
+        if !ask_finished.is_empty() {
+            let rows = self.storage.finished(&ask_finished)?;
+            known_finished.extend(rows.into_iter().flatten().map(|row| row.work_id));
+        }
+        self.clock = self.clock.max(self.shared.seams.segment());
+        Ok(Group {
+            now: self.clock,
+            facts,
+            known_finished,
+            changes: std::mem::take(&mut self.changes),
+            writes: Writes::default(),
+            settled: Settled::default(),
+            touched: Vec::new(),
+            taken: Vec::new(),
+            configs: Vec::new(),
+            left: BTreeMap::new(),
+            forget: false,
+        })
+    }
+
+    /// Commits, and settles what that has brought about.
+    pub(super) fn commit(&mut self, mut group: Group) -> Committed {
+        group.changes.extend(std::mem::take(&mut group.writes).into_changes());
+        // A caller is told nothing that a crash could undo, such as that a job has finished already.
+        let tells_of_unsynced = self.unsynced && group.answers_callers();
+        if group.changes.is_empty() && !tells_of_unsynced {
+            return Committed::Settled(self.committed(group));
+        }
+        let witness = Witness::of(&group.changes);
+        let fsync = if group.only_takes_reports() { Fsync::WithNext } else { Fsync::Now };
+        Committed::Settled(match self.storage.commit(&mut group.changes, group.now, fsync) {
+            Ok(()) => {
+                self.unsynced = fsync == Fsync::WithNext;
+                self.wrote = true;
+                self.committed(group)
+            }
+            Err(StorageError::Conflict) if !planted!(ConflictAnswered) => {
+                return Committed::Conflict(Box::new(group));
+            }
+            // These say for certain that nothing was written, or that nothing more can be found out.
+            Err(error @ (StorageError::Conflict | StorageError::Poisoned(_))) => {
+                self.refused(group, error)
+            }
+            Err(error) => self.resolve(InDoubt { group, witness, error }),
+        })
+    }
+
+    /// Nothing of the group happened, since another writer was faster. Answers with its commands, in order, to be decided
+    /// anew over what the tables say now.
+    pub(super) fn take_back(&mut self, mut group: Box<Group>) -> Vec<Command> {
+        self.undo(&mut group);
+        for taken in &group.taken {
+            if let Taken::Turn { pool, .. } = taken {
+                self.pools[pool.0 as usize].is_stale = true;
+            }
+        }
+        let group = *group;
+        let mut changes: Vec<_> = group.changes.into_iter().map(Some).collect();
+        let mut part = |range: std::ops::Range<usize>| {
+            changes[range].iter_mut().filter_map(Option::take).collect::<Vec<_>>()
+        };
+        let again = |taken| {
+            Some(match taken {
+                Taken::Asked(receipt) => return receipt(Ending::Again),
+                Taken::Enqueue(enqueue) => {
+                    let inserted = part(enqueue.changes.clone());
+                    Command::Enqueue(enqueue.again(inserted))
+                }
+                Taken::Page { mut page, ids, requested } => {
+                    page.found.extend(ids.into_iter().rev());
+                    page.requested -= requested;
+                    Command::CancelAll(page)
+                }
+                Taken::Reports(reports) => Command::AttemptsFinished(reports),
+                Taken::InStore(runs) => Command::RunInStore(runs),
+                Taken::Turn { pool, turn, demand, saturated, changes } => {
+                    let changes = part(changes);
+                    Command::Advance(Advance { pool, turn, changes, demand, saturated })
+                }
+            })
+        };
+        let commands = group.taken.into_iter().filter_map(again).collect();
+        if group.forget { with(commands, Command::Forget) } else { commands }
+    }
+
+    /// Takes back what this store has noted of a group that did not happen.
+    fn undo(&mut self, group: &mut Group) {
+        for pool in std::mem::take(&mut group.touched) {
+            // What did not happen is no news; what is tried again will be.
+            self.pools[pool.0 as usize].forget_news();
+        }
+        for (pool, config) in std::mem::take(&mut group.configs).into_iter().rev() {
+            self.pools[pool.0 as usize].set_config(config);
+        }
+    }
+
+    /// The group was certainly not committed.
+    pub(super) fn refused(&mut self, group: Group, error: StorageError) -> Settled {
+        let mut settled =
+            Settled { failed: Some(error.clone()), write_failed: true, ..Settled::default() };
+        self.fail(&mut settled, group, error);
+        settled
+    }
+
+    /// Reads the batches of the loops that asked, so that they see everything the group did, and gathers what is to be
+    /// sent.
+    pub(super) fn committed(&mut self, mut group: Group) -> Settled {
+        for taken in std::mem::take(&mut group.taken) {
+            match taken {
+                Taken::Asked(receipt) => {
+                    group.settled.answers.push(Answer::Receipt(receipt, Ending::Committed));
+                }
+                Taken::Enqueue(enqueue) => enqueue.committed(&mut group.settled),
+                Taken::Page { page, .. } => match page.is_last() {
+                    true => {
+                        let CancelAll { requested, reply, .. } = page;
+                        group.settled.say(move || drop(reply.send(Ok(requested))));
+                    }
+                    false => group.settled.again.push(Command::CancelAll(page).into()),
+                },
+                Taken::Turn { pool, turn, demand, saturated, .. } => {
+                    let batch = self.read_batch(pool, demand, saturated);
+                    group.settled.batches.push((pool, BatchReady { turn, kick: None, batch }));
+                }
+                Taken::Reports(_) | Taken::InStore(_) => {}
+            }
+        }
+        group.facts.clear();
+        if group.facts.capacity() <= MOST_KEPT {
+            self.facts = group.facts;
+        }
+        group.changes.clear();
+        if group.changes.capacity() <= MOST_KEPT {
+            self.changes = group.changes;
+        }
+        group.settled.left = std::mem::take(&mut group.left);
+        for pool in group.touched {
+            let entry = &mut self.pools[pool.0 as usize];
+            if let Some((source, parked)) = entry.wake() {
+                let turn = entry.fence;
+                let batch = self.read_batch(pool, parked.demand, parked.saturated);
+                let ready = BatchReady { turn, kick: Some(source), batch };
+                group.settled.batches.push((pool, ready));
+            }
+        }
+        let completed = |event: &&Event| matches!(event, Event::Completed { .. });
+        self.completions += group.settled.events.iter().filter(completed).count();
+        self.forget_if_due(group.forget);
+        group.settled
+    }
+
+    /// Nothing of the group happened. Callers are told, loops claim anew, reports are kept.
+    pub(super) fn fail(&mut self, settled: &mut Settled, mut group: Group, error: StorageError) {
+        self.undo(&mut group);
+        settled.batches.append(&mut group.settled.batches);
+        for taken in group.taken {
+            match taken {
+                Taken::Asked(receipt) => {
+                    let ending = Ending::Failed(error.clone());
+                    settled.answers.push(Answer::Receipt(receipt, ending));
+                }
+                Taken::Enqueue(TakenEnqueue { counted, reply, .. }) => {
+                    drop(counted);
+                    if let Some(reply) = reply {
+                        let error = error.clone();
+                        settled.say(move || drop(reply.send(Err(error))));
+                    }
+                }
+                // The pages before this one were canceled.
+                Taken::Page { page: CancelAll { reply, .. }, .. } => {
+                    let error = error.clone();
+                    settled.say(move || drop(reply.send(Err(error))));
+                }
+                Taken::Reports(_) if planted!(ReportsDropped) => {}
+                Taken::Reports(reports) => {
+                    settled.again.push(Command::AttemptsFinished(reports).into());
+                }
+                Taken::InStore(runs) => settled.again.push(Command::RunInStore(runs).into()),
+                Taken::Turn { pool, turn, .. } => self.fail_turn(settled, pool, turn, &error),
+            }
+        }
+    }
+
+    /// Tells a loop that its turn did not happen. It claims its pool anew; no kick until then, since that would pass for
+    /// the receipt of this turn.
+    fn fail_turn(
+        &mut self,
+        settled: &mut Settled,
+        pool: PoolId,
+        turn: crate::model::Turn,
+        error: &StorageError,
+    ) {
+        self.pools[pool.0 as usize].stay_quiet();
+        let batch = Err(AdvanceError::Storage(error.clone()));
+        settled.batches.push((pool, BatchReady { turn, kick: None, batch }));
+    }
+
+    /// Answers requests that could not even be decided. What must not be lost is tried again.
+    pub(super) fn refuse(&mut self, requests: Vec<Request>, error: StorageError) -> Settled {
+        let mut settled = Settled { failed: Some(error.clone()), ..Settled::default() };
+        for request in requests {
+            match request {
+                Request::Command(command) => match command.refuse(&error) {
+                    Refused::Answer(answer) => settled.answers.push(Answer::Say(answer)),
+                    Refused::Keep(command) => settled.again.push(command.into()),
+                    Refused::Turn(Advance { pool, turn, .. }) => {
+                        let batch = Err(AdvanceError::Storage(error.clone()));
+                        settled.batches.push((pool, BatchReady { turn, kick: None, batch }));
+                    }
+                    Refused::Drop => {}
+                },
+                Request::Question(kept @ (Question::Listen { .. } | Question::Observe { .. })) => {
+                    settled.again.push(kept.into());
+                }
+                Request::Question(question) => {
+                    let error = error.clone();
+                    settled.say(move || drop(question.refuse(error)));
+                }
+                Request::Pool(request) => {
+                    let error = error.clone();
+                    settled.say(move || request.refuse(error));
+                }
+            }
+        }
+        settled
+    }
+}
+
+fn with(mut commands: Vec<Command>, last: Command) -> Vec<Command> {
+    commands.push(last);
+    commands
+}
+
+impl TakenEnqueue {
+    /// The jobs are there: whoever enqueued them is told, and whoever is to be notified listens.
+    fn committed(self, settled: &mut Settled) {
+        let TakenEnqueue { on_finish, counted, answers, reply, first, .. } = self;
+        if let (Some(work_id), Some(on_finish)) = (first, on_finish) {
+            let listener = Listener::Notify(on_finish);
+            match answers[0] {
+                EnqueueAnswer::Enqueued => settled.listeners.push((work_id, listener)),
+                // The job was there before, and may have its outcome already.
+                EnqueueAnswer::Duplicate => {
+                    settled.again.push(Question::Listen { work_id, listener }.into());
+                }
+            }
+        }
+        let is_new = |answer: &&EnqueueAnswer| **answer == EnqueueAnswer::Enqueued;
+        counted.enqueued(answers.iter().filter(is_new).count() as u64);
+        if let Some(reply) = reply {
+            settled.say(move || drop(reply.send(Ok(answers))));
+        }
+    }
+
+    /// The command as it came, from the changes that were made of it.
+    fn again(self, inserted: Vec<Change>) -> Enqueue {
+        let TakenEnqueue { fresh, on_finish, counted, reply, known, .. } = self;
+        let job = |change| match change {
+            Change::InsertWork { spec, key } => Some((spec, key.segment)),
+            _ => None,
+        };
+        let mut works: Vec<(Arc<Spec>, Segment)> = inserted.into_iter().filter_map(job).collect();
+        for (place, spec, due) in known {
+            works.insert(place.min(works.len()), (spec, due));
+        }
+        Enqueue { works, fresh, on_finish, counted, reply }
+    }
+}
+
+impl CancelAll {
+    /// Whether nothing is left to go through.
+    pub(super) fn is_last(&self) -> bool {
+        self.found.is_empty() && self.search.is_none()
+    }
+}

@@ -1,0 +1,342 @@
+//! Commands become changes, each over what the earlier ones of its group have done.
+
+use std::sync::Arc;
+
+use super::group::{Group, Taken, TakenEnqueue, receipt};
+use super::{PAGE, Store};
+use crate::engine::arrivals::{
+    self, ArrivalCx, AttemptReport, CancelAnswer, FinishAnswer, RunNowAnswer,
+};
+use crate::model::{
+    Change, FunctionKind, Key, LogLevel, Name, PendingTable, PoolId, Segment, Turn, WorkFact,
+    WorkId,
+};
+use crate::protocol::{
+    Advance, AdvanceError, BatchReady, CancelAll, Canceled, Command, Enqueue, Event,
+};
+use crate::storage::StorageError;
+
+/// Jobs found at a time by one `cancel_all`.
+const SEARCH_PAGE: usize = 200_000;
+
+impl Store {
+    /// Decides one command over what the earlier ones of the group have changed. When the storage fails meanwhile, the
+    /// group holds everything that is to be answered or tried again.
+    pub(super) fn decide(
+        &mut self,
+        group: &mut Group,
+        command: Command,
+    ) -> Result<(), StorageError> {
+        match command {
+            Command::Enqueue(enqueue) => self.enqueue(group, enqueue),
+            Command::Cancel { work_ids, reply } => {
+                let canceled = work_ids.iter().map(|id| self.cancel(group, *id)).collect();
+                let again = move |reply| Command::Cancel { work_ids, reply };
+                group.taken.push(receipt(reply, canceled, again));
+            }
+            Command::RunNow { work_id, reply } => {
+                let answer = self.run_now(group, work_id);
+                let again = move |reply| Command::RunNow { work_id, reply };
+                group.taken.push(receipt(reply, answer, again));
+            }
+            Command::CancelAll(page) => self.cancel_page(group, page)?,
+            Command::AttemptsFinished(reports) => {
+                for report in &reports {
+                    self.attempt_finished(group, report.clone());
+                }
+                group.taken.push(Taken::Reports(reports));
+            }
+            Command::RunInStore(runs) => {
+                // Taken first, so that none is lost if the storage fails under one of them.
+                group.taken.push(Taken::InStore(runs.clone()));
+                for run in &runs {
+                    self.run_in_store(group, run)?;
+                }
+            }
+            Command::Advance(advance) => self.advance(group, advance)?,
+            Command::Forget => group.forget = true,
+        }
+        Ok(())
+    }
+
+    fn enqueue(&mut self, group: &mut Group, request: Enqueue) {
+        let Enqueue { works, fresh, on_finish, counted, reply } = request;
+        let mut answers = Vec::with_capacity(works.len());
+        group.changes.reserve(works.len());
+        let first = works.first().map(|(spec, _)| spec.work_id);
+        let begin = group.changes.len();
+        let mut known = Vec::new();
+        for (place, (spec, due)) in works.into_iter().enumerate() {
+            let is_known = !fresh && group.knows(spec.work_id);
+            let copy = is_known.then(|| spec.clone());
+            let arrival = arrivals::enqueue(spec, due, is_known);
+            answers.push(arrival.answer);
+            match (arrival.change, copy) {
+                (Some(change), _) => {
+                    self.note_enqueued(group, &change, due);
+                    if !fresh && let Change::InsertWork { spec, .. } = &change {
+                        group.settled.revived.push(spec.work_id);
+                    }
+                    self.push(group, change);
+                }
+                (None, Some(spec)) => known.push((place, spec, due)),
+                (None, None) => {}
+            }
+        }
+        let changes = begin..group.changes.len();
+        group.taken.push(Taken::Enqueue(TakenEnqueue {
+            fresh,
+            on_finish,
+            counted,
+            answers,
+            reply,
+            changes,
+            first,
+            known,
+        }));
+    }
+
+    /// Enqueues are events only where somebody wants to see every work.
+    pub(super) fn note_enqueued(&self, group: &mut Group, change: &Change, due: Segment) {
+        if let Change::InsertWork { spec, .. } = change
+            && self.pools[spec.pool.0 as usize].log_level <= LogLevel::Info
+        {
+            group.settled.events.push(Event::Enqueued { spec: spec.clone(), due });
+        }
+    }
+
+    fn cancel(&mut self, group: &mut Group, work_id: WorkId) -> Canceled {
+        let fact = group.fact(work_id);
+        let is_finished = group.known_finished.contains(&work_id);
+        let arrival = arrivals::cancel(fact, is_finished, group.now);
+        let pool = fact.map(|work| work.spec.pool);
+        if let Some(change) = arrival.change {
+            // Also of one that waits: a turn may have decided its start already.
+            group.settled.canceling.push(work_id);
+            self.push(group, change);
+        }
+        let pool = pool.filter(|_| arrival.answer != CancelAnswer::AlreadyFinished);
+        Canceled { answer: arrival.answer, pool }
+    }
+
+    fn run_now(&mut self, group: &mut Group, work_id: WorkId) -> RunNowAnswer {
+        let fact = group.fact(work_id);
+        let is_finished = group.known_finished.contains(&work_id);
+        let pool = fact.map(|work| &self.pools[work.spec.pool.0 as usize]);
+        let read_until = pool.map_or(group.now, |pool| pool.read_until);
+        let arrival = arrivals::run_now(fact, is_finished, group.now, read_until);
+        let attempts = fact.map_or(0, |work| work.attempts);
+        if let Some(change) = arrival.change {
+            self.push(group, change);
+            if let Some(Change::MovePendingStart { to, .. }) = group.changes.last() {
+                let due = to.segment;
+                group.settled.events.push(Event::Moved { work_id, due, attempts });
+            }
+        }
+        arrival.answer
+    }
+
+    fn cancel_page(&mut self, group: &mut Group, mut page: CancelAll) -> Result<(), StorageError> {
+        let read = self.find_works(&mut page).and_then(|ids| {
+            let facts = self.storage.facts(&ids)?;
+            Ok((ids, facts))
+        });
+        let (ids, facts) = match read {
+            Ok(read) => read,
+            Err(error) => {
+                group.taken.push(Taken::Page { page, ids: Vec::new(), requested: 0 });
+                return Err(error);
+            }
+        };
+        let mut requested = 0;
+        for (work_id, fact) in ids.iter().zip(facts) {
+            // What the group has changed already goes before what the storage says.
+            let fact = group.facts.entry(*work_id).or_insert(fact);
+            // The effects of a job that has ended happen once, whatever is canceled.
+            let stays = |work: &WorkFact| {
+                work.spec.enqueued_at > page.until || work.spec.kind == FunctionKind::OnComplete
+            };
+            if fact.as_ref().is_some_and(stays) {
+                continue;
+            }
+            if self.cancel(group, *work_id).answer == CancelAnswer::Requested {
+                requested += 1;
+            }
+        }
+        page.requested += requested;
+        group.taken.push(Taken::Page { page, ids, requested });
+        Ok(())
+    }
+
+    /// The next works to cancel. They are searched for many at a time, since a search may go through all there are.
+    fn find_works(&mut self, page: &mut CancelAll) -> Result<Vec<WorkId>, StorageError> {
+        if page.found.is_empty()
+            && let Some(after) = page.search.take()
+        {
+            page.found = self.storage.works(page.pool, after, SEARCH_PAGE)?;
+            page.search = match page.found.len() < SEARCH_PAGE {
+                true => None,
+                false => Some(page.found.last().copied()),
+            };
+            page.found.reverse();
+        }
+        let rest = page.found.len().saturating_sub(PAGE);
+        let mut next = page.found.split_off(rest);
+        next.reverse();
+        Ok(next)
+    }
+
+    pub(super) fn attempt_finished(&mut self, group: &mut Group, report: AttemptReport) {
+        let (work_id, run) = (report.work_id, report.run);
+        let fact = group.fact(work_id);
+        let function = fact.map(|work| work.spec.function);
+        let waits_from = Segment(0).after(self.shared.seams.now());
+        let cx = ArrivalCx { now: group.now, waits_from, chance: self.rng.f64() };
+        let arrival = arrivals::attempt_finished(fact, report, cx);
+        debug_assert_eq!(arrival.change.is_some(), arrival.answer == FinishAnswer::Accepted);
+        match arrival.change {
+            Some(change) => {
+                group.settled.tally.attempt(function, &change);
+                self.push(group, change);
+            }
+            None => group.settled.events.push(Event::Stale { work_id, run }),
+        }
+    }
+
+    fn advance(&mut self, group: &mut Group, advance: Advance) -> Result<(), StorageError> {
+        let Advance { pool, turn, mut changes, demand, saturated } = advance;
+        self.refresh(pool)?;
+        let fence = self.pools[pool.0 as usize].fence;
+        let expected = match changes.is_empty() {
+            true => fence,
+            false => Turn { number: fence.number + 1, ..fence },
+        };
+        let is_next = match planted!(TurnUnfenced) {
+            true => turn.number == expected.number,
+            false => turn == expected,
+        };
+        if !is_next {
+            let refused = BatchReady { turn, kick: None, batch: Err(AdvanceError::Fenced) };
+            group.settled.batches.push((pool, refused));
+            return Ok(());
+        }
+        group.settled.events.reserve(changes.len());
+        let mut observed = Ok(());
+        for change in &mut changes {
+            observed = observed.and_then(|()| self.observe(group, pool, change));
+            if observed.is_err() {
+                break;
+            }
+            self.stamp(group, change);
+        }
+        let begin = group.changes.len();
+        match group.changes.is_empty() {
+            true => group.changes = changes,
+            false => group.changes.append(&mut changes),
+        }
+        let changes = begin..group.changes.len();
+        // From here on the group answers this turn, whether it commits or fails.
+        group.taken.push(Taken::Turn { pool, turn, demand, saturated, changes });
+        observed
+    }
+
+    /// Notes what a change of a loop means beside the rows it writes.
+    fn observe(
+        &mut self,
+        group: &mut Group,
+        pool: PoolId,
+        change: &mut Change,
+    ) -> Result<(), StorageError> {
+        match change {
+            Change::RetryWork { work_id, key, attempts, .. } => {
+                let function = self.function_of(pool, *work_id)?;
+                let (work_id, due, attempts) = (*work_id, key.segment, *attempts);
+                group.settled.events.push(Event::Retrying {
+                    work_id,
+                    pool,
+                    function,
+                    due,
+                    attempts,
+                });
+            }
+            Change::CompleteWork { finished, spec } => {
+                group.known_finished.insert(finished.work_id);
+                group.settled.tally.completed(finished);
+                *group.left.entry(pool).or_default() += 1;
+                let failed = match spec.on_complete() {
+                    Some(call) => self.on_complete(group, spec, call, finished)?,
+                    None => None,
+                };
+                let told = finished.details.as_ref().and_then(|details| details.follow_up);
+                if failed != told
+                    && let Some(details) = &mut Arc::make_mut(finished).details
+                {
+                    details.follow_up = failed;
+                }
+                group.settled.events.push(Event::Completed { finished: finished.clone() });
+                if let Some((call, follow_up)) = spec.on_complete().zip(failed) {
+                    let (work_id, name) = (spec.work_id, call.name);
+                    group.settled.events.push(Event::OnCompleteFailed {
+                        work_id,
+                        pool,
+                        name,
+                        follow_up,
+                    });
+                }
+            }
+            Change::MovePendingStart { work_id, to, .. } if to.segment == Segment::UNREGISTERED => {
+                group.settled.events.push(Event::Unregistered { work_id: *work_id, pool });
+            }
+            Change::PutState { state, .. } => {
+                let entry = &mut self.pools[pool.0 as usize];
+                entry.fence = state.fence();
+                entry.cursors = state.cursors;
+            }
+            Change::PutGlobals { config, .. } => {
+                let entry = &mut self.pools[pool.0 as usize];
+                group.configs.push((pool, entry.config.clone()));
+                entry.set_config(config.clone());
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The function of a work, where every work is logged.
+    fn function_of(&mut self, pool: PoolId, work_id: WorkId) -> Result<Option<Name>, StorageError> {
+        if self.pools[pool.0 as usize].log_level > LogLevel::Info {
+            return Ok(None);
+        }
+        let fact = self.storage.facts(&[work_id])?.pop().flatten();
+        Ok(fact.map(|work| work.spec.function))
+    }
+
+    /// Adds a change to the group.
+    pub(super) fn push(&mut self, group: &mut Group, mut change: Change) {
+        self.stamp(group, &mut change);
+        group.settled.tally.enqueued(&change);
+        group.changes.push(change);
+    }
+
+    /// Gives a new row its place, and shows later messages what the change does.
+    fn stamp(&mut self, group: &mut Group, change: &mut Change) {
+        if let Some((pool, table, key)) = change.new_key() {
+            let entry = &mut self.pools[pool.0 as usize];
+            let cursor = match table {
+                PendingTable::Start => match planted!(ReadUntilUnclamped) {
+                    true => entry.cursors.incoming,
+                    false => entry.cursors.incoming.max(entry.read_until),
+                },
+                PendingTable::Completion => entry.cursors.completion,
+                PendingTable::Cancelation => entry.cursors.cancelation,
+            };
+            self.last_seq += 1;
+            // Never behind the cursor, nor where a turn under way may put it: no turn would ever find the row.
+            *key = Key { segment: key.segment.max(cursor), seq: self.last_seq };
+            if entry.note(table, key.segment) {
+                group.touched.push(pool);
+            }
+        }
+        group.show(change);
+    }
+}

@@ -1,0 +1,193 @@
+//! The group under way: what it is about, what it has decided, and which commands it has taken.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
+
+use super::settled::Settled;
+use crate::engine::arrivals::{AttemptReport, EnqueueAnswer};
+use crate::functions::Writes;
+use crate::model::{
+    Change, Demand, PoolConfig, PoolId, Retry, Segment, Spec, Turn, WorkFact, WorkId,
+};
+use crate::protocol::{CancelAll, Command, OnFinish, Reply, RunInStore};
+use crate::shared::Admitted;
+use crate::storage::StorageError;
+
+/// The group under way.
+pub(super) struct Group {
+    pub now: Segment,
+    pub facts: HashMap<WorkId, Option<WorkFact>>,
+    pub known_finished: HashSet<WorkId>,
+    pub changes: Vec<Change>,
+    pub writes: Writes,
+    pub settled: Settled,
+    /// Pools with news.
+    pub touched: Vec<PoolId>,
+    /// The commands that were decided, in order.
+    pub taken: Vec<Taken>,
+    /// The configurations that the group replaces.
+    pub configs: Vec<(PoolId, PoolConfig)>,
+    /// See [`Settled::left`].
+    pub left: BTreeMap<PoolId, i64>,
+    /// Whether retention is to be looked at.
+    pub forget: bool,
+}
+
+/// A command that was decided, with all that is needed to answer it, to try it again, or to decide it anew.
+pub(super) enum Taken {
+    /// A caller is told the answer.
+    Asked(Receipt),
+    Enqueue(TakenEnqueue),
+    /// A page of a `cancel_all`.
+    Page {
+        page: CancelAll,
+        /// The jobs that this page is about, in order.
+        ids: Vec<WorkId>,
+        /// How many of them it cancels.
+        requested: u64,
+    },
+    Reports(Vec<AttemptReport>),
+    InStore(Vec<RunInStore>),
+    /// A loop is told that its turn is committed, and given its next batch.
+    Turn {
+        pool: PoolId,
+        turn: Turn,
+        demand: Demand,
+        saturated: bool,
+        /// Its part of the group's changes.
+        changes: Range<usize>,
+    },
+}
+
+/// Tells a caller what became of a command. Answers with the command if it is to be decided anew.
+pub(super) type Receipt = Box<dyn FnOnce(Ending) -> Option<Command> + Send>;
+
+/// What became of a group.
+pub(crate) enum Ending {
+    Committed,
+    Failed(StorageError),
+    /// Another writer was faster: nothing has happened, and nobody is told.
+    Again,
+}
+
+/// Makes a receipt: `answer` is told when the group is committed, and `again` makes the command anew.
+pub(super) fn receipt<T: Send + 'static>(
+    reply: Reply<T>,
+    answer: T,
+    again: impl FnOnce(Reply<T>) -> Command + Send + 'static,
+) -> Taken {
+    Taken::Asked(Box::new(move |ending| {
+        match ending {
+            Ending::Committed => drop(reply.send(Ok(answer))),
+            Ending::Failed(error) => drop(reply.send(Err(error))),
+            Ending::Again => return Some(again(reply)),
+        }
+        None
+    }))
+}
+
+/// An enqueue that was decided.
+pub(super) struct TakenEnqueue {
+    pub fresh: bool,
+    pub on_finish: Option<OnFinish>,
+    pub counted: Admitted,
+    pub answers: Vec<EnqueueAnswer>,
+    pub reply: Option<Reply<Vec<EnqueueAnswer>>>,
+    /// Its part of the group's changes.
+    pub changes: Range<usize>,
+    /// The first job.
+    pub first: Option<WorkId>,
+    /// The jobs that are not in there, with their places: they were known.
+    pub known: Vec<(usize, Arc<Spec>, Segment)>,
+}
+
+impl Group {
+    /// Whether a job of this id is or was there.
+    pub fn knows(&self, work_id: WorkId) -> bool {
+        self.known_finished.contains(&work_id) || self.fact(work_id).is_some()
+    }
+
+    /// What the group knows of a job that it is about.
+    pub fn fact(&self, work_id: WorkId) -> Option<&WorkFact> {
+        self.facts.get(&work_id).and_then(Option::as_ref)
+    }
+
+    /// Whether nobody is told anything of the group: a report that is lost with the process is a lost attempt, and the
+    /// turn that acts on it is synced. A page of a `cancel_all` is told of by the last one, which may write nothing.
+    pub fn only_takes_reports(&self) -> bool {
+        self.taken.iter().all(|taken| matches!(taken, Taken::Reports(_)))
+    }
+
+    /// Whether a caller is told something when the group is committed.
+    pub fn answers_callers(&self) -> bool {
+        self.taken.iter().any(|taken| match taken {
+            Taken::Asked(_) | Taken::Enqueue(_) => true,
+            Taken::Page { page, .. } => page.is_last(),
+            Taken::Reports(_) | Taken::InStore(_) | Taken::Turn { .. } => false,
+        })
+    }
+
+    /// Lets later messages of the group see what a change does to the jobs that they are about.
+    pub fn show(&mut self, change: &Change) {
+        if self.facts.is_empty() || planted!(OverlayForgotten) {
+            return;
+        }
+        match change {
+            Change::InsertWork { spec, key } => {
+                if let Some(fact) = self.facts.get_mut(&spec.work_id) {
+                    let work = WorkFact::new(spec.clone());
+                    *fact = Some(WorkFact { pending_start: Some(*key), ..work });
+                }
+            }
+            Change::InsertPendingCompletion { work_id, key, retry, attempts, .. } => {
+                self.change_fact(*work_id, |work| {
+                    work.pending_completion = Some((*key, *retry != Retry::No));
+                    work.attempts = *attempts;
+                });
+            }
+            Change::InsertPendingCancelation { work_id, key, .. } => {
+                self.change_fact(*work_id, |work| work.pending_cancelation = Some(*key));
+            }
+            Change::StartWork { work_id, run, generation, .. } => {
+                self.change_fact(*work_id, |work| {
+                    work.pending_start = None;
+                    work.running = Some(*generation);
+                    work.runs = *run;
+                });
+            }
+            Change::MovePendingStart { work_id, to, .. } => {
+                self.change_fact(*work_id, |work| work.pending_start = Some(*to));
+            }
+            Change::RetryWork { work_id, key, attempts, history, .. } => {
+                self.change_fact(*work_id, |work| {
+                    work.running = None;
+                    work.pending_completion = None;
+                    work.pending_start = Some(*key);
+                    work.attempts = *attempts;
+                    work.history = history.clone();
+                });
+            }
+            Change::CompleteWork { finished, .. } => {
+                if let Some(fact) = self.facts.get_mut(&finished.work_id) {
+                    *fact = None;
+                }
+            }
+            Change::MarkCanceled { work_id, .. } => {
+                self.change_fact(*work_id, |work| {
+                    work.canceled = true;
+                    work.pending_cancelation = None;
+                });
+            }
+            _ => {}
+        }
+    }
+
+    fn change_fact(&mut self, work_id: WorkId, change: impl FnOnce(&mut WorkFact)) {
+        if let Some(Some(work)) = self.facts.get_mut(&work_id) {
+            change(work);
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Groups in doubt: the answer to the commit was an error, which may have come after the fact.
+//!
+//! A group in doubt is looked for before anybody is told: a trace of it ([`Witness`]) is there if, and only if, it was
+//! committed.
+
+use super::group::Group;
+use super::{Settled, Store};
+use crate::model::{Change, Key, PoolId, RunNumber, Turn, WorkId};
+use crate::storage::StorageError;
+
+/// A group that may have been committed.
+pub(super) struct InDoubt {
+    pub group: Group,
+    pub witness: Witness,
+    pub error: StorageError,
+}
+
+/// What is there if, and only if, a group was committed. One trace is enough, for a commit is all or nothing.
+pub(super) enum Witness {
+    /// The pool's state is that of this turn.
+    Turn(PoolId, Turn),
+    /// The job is or was there.
+    Work(WorkId),
+    /// The job has this row in `pending_completion`, or is past it.
+    Completion(WorkId, RunNumber),
+    /// The job has a row in `pending_cancelation`, or is past it.
+    Cancelation(WorkId),
+    /// The job has this row in `pending_start`: no other will ever have its key.
+    Start(WorkId, Key),
+    /// There is nothing to look for.
+    Nothing,
+}
+
+impl Witness {
+    pub fn of(changes: &[Change]) -> Witness {
+        let trace = |change: &Change| match change {
+            Change::PutState { pool, state } => Some(Witness::Turn(*pool, state.fence())),
+            Change::InsertWork { spec, .. } => Some(Witness::Work(spec.work_id)),
+            Change::InsertPendingCompletion { work_id, run, .. } => {
+                Some(Witness::Completion(*work_id, *run))
+            }
+            Change::InsertPendingCancelation { work_id, .. } => {
+                Some(Witness::Cancelation(*work_id))
+            }
+            Change::MovePendingStart { work_id, to, .. } => Some(Witness::Start(*work_id, *to)),
+            _ => None,
+        };
+        // A turn is the surest trace, and stands last among its changes.
+        let last = changes.last().and_then(trace);
+        last.or_else(|| changes.iter().find_map(trace)).unwrap_or(Witness::Nothing)
+    }
+}
+
+impl Store {
+    /// Finds out whether a group was committed after all, and goes on accordingly.
+    pub(super) fn resolve(&mut self, in_doubt: InDoubt) -> Settled {
+        match self.happened(&in_doubt.witness) {
+            Ok(true) => {
+                self.unsynced = true;
+                self.wrote = true;
+                self.committed(in_doubt.group)
+            }
+            Ok(false) => self.refused(in_doubt.group, in_doubt.error),
+            Err(StorageError::Poisoned(error)) => {
+                self.refused(in_doubt.group, StorageError::Poisoned(error))
+            }
+            Err(error) => {
+                self.in_doubt = Some(in_doubt);
+                Settled {
+                    failed: Some(error),
+                    write_failed: true,
+                    unfinished: true,
+                    ..Settled::default()
+                }
+            }
+        }
+    }
+
+    fn happened(&mut self, witness: &Witness) -> Result<bool, StorageError> {
+        if planted!(WitnessDenies) {
+            return Ok(false);
+        }
+        let work_id = match witness {
+            Witness::Nothing => return Ok(false),
+            Witness::Turn(pool, turn) => {
+                return Ok(self.storage.state(*pool)?.fence() == *turn);
+            }
+            Witness::Work(work_id)
+            | Witness::Completion(work_id, _)
+            | Witness::Cancelation(work_id)
+            | Witness::Start(work_id, _) => *work_id,
+        };
+        let Some(work) = self.storage.facts(&[work_id])?.pop().flatten() else {
+            return Ok(self.storage.finished(&[work_id])?.pop().flatten().is_some());
+        };
+        Ok(match witness {
+            Witness::Completion(_, run) => work.runs == *run && work.pending_completion.is_some(),
+            Witness::Start(_, key) => work.pending_start == Some(*key),
+            Witness::Cancelation(_) => work.is_canceled(),
+            _ => true,
+        })
+    }
+}

@@ -1,0 +1,306 @@
+//! Pages of works, read after the commit.
+
+use std::collections::{BinaryHeap, VecDeque};
+use std::time::Duration;
+
+use super::Store;
+use super::answer::status_of;
+use crate::model::{
+    Cursor, Finished, Key, Listed, ListedWork, Name, Outcome, OutcomeKind, Place, PoolId, Segment,
+    WorkFact, WorkFilter, WorkId, WorkPage, WorkStatus,
+};
+use crate::protocol::Listing;
+use crate::storage::StorageError;
+
+/// How many works a page looks at, if a filter takes few of them: more would keep the store from its work.
+const MOST_LOOKED_AT: usize = 2_000;
+
+/// And after so many bytes of arguments and results, which the storage reads with them, it ends.
+const MOST_BYTES: usize = 8 << 20;
+
+/// How many works are read at first, while nobody knows how large they are.
+const FIRST_STEP: usize = 16;
+
+/// At most so many works are read at once: more than are wanted, where most are filtered out.
+const LONGEST_STEP: usize = 200;
+
+/// So many works may be looked at per millisecond in which the pools have the store for themselves. To look at one
+/// takes up to a microsecond, so however many pages somebody asks for, the pools have far more than nine tenths of the
+/// time.
+const LOOKED_AT_PER_MS: usize = 50;
+
+/// What a page takes whatever is on it, in works that are looked at.
+const FOR_THE_PAGE: usize = 100;
+
+/// To put so many of those that run in the order of their starts is as good as one work.
+const ORDERED_PER_WORK: usize = 50;
+
+/// And so many bytes that are read with them are as good as one work more.
+const BYTES_PER_WORK: usize = 4 << 10;
+
+/// If they have not wanted it for so long, nobody has to wait for them.
+const LATELY: Duration = Duration::from_millis(10);
+
+/// What a page has cost so far.
+#[derive(Default)]
+struct Cost {
+    works: usize,
+    bytes: usize,
+    /// How many of those that run were gone through for their order.
+    ordered: usize,
+}
+
+impl Cost {
+    fn add(&mut self, bytes: usize) {
+        self.works += 1;
+        self.bytes += bytes;
+    }
+
+    fn is_enough(&self) -> bool {
+        self.works >= MOST_LOOKED_AT || self.bytes >= MOST_BYTES
+    }
+
+    /// How many works to read next, if they are as large as those before.
+    fn next_step(&self, wanted: usize) -> usize {
+        let fitting = match self.works {
+            0 => FIRST_STEP,
+            works => (MOST_BYTES - self.bytes.min(MOST_BYTES)) / (self.bytes / works).max(1),
+        };
+        fitting.min(wanted).clamp(1, LONGEST_STEP)
+    }
+}
+
+fn bytes_of(row: &Finished) -> usize {
+    let outcome = match &row.outcome {
+        Outcome::Success(output) => output.len(),
+        Outcome::Failed(failure) => failure.message.len(),
+        Outcome::Canceled => 0,
+    };
+    let details = row.details.as_deref().map_or(0, |details| {
+        details.history.bytes() + details.spec.as_ref().map_or(0, |spec| spec.bytes())
+    });
+    outcome + details
+}
+
+impl Store {
+    /// The works that a filter asks for.
+    pub(super) fn works(&mut self, filter: &WorkFilter) -> Result<Listing, StorageError> {
+        let mut cost = Cost::default();
+        let page = match filter.state {
+            Listed::Pending { after } => self.pending_works(filter, after, &mut cost),
+            Listed::Running { after } => self.running_works(filter, after, &mut cost),
+            Listed::Finished { outcome, before } => {
+                self.finished_works(filter, outcome, before, &mut cost)
+            }
+        };
+        Ok(Listing { page: page?, pause: self.pause_after(&cost) })
+    }
+
+    /// For how long the store should be left alone after a page that has cost so much.
+    fn pause_after(&self, cost: &Cost) -> Duration {
+        if self.clock.since(self.last_business) > LATELY {
+            return Duration::ZERO;
+        }
+        let read = cost.works + cost.bytes / BYTES_PER_WORK;
+        let looked_at = FOR_THE_PAGE + read + cost.ordered / ORDERED_PER_WORK;
+        Duration::from_millis((looked_at / LOOKED_AT_PER_MS) as u64)
+    }
+
+    fn pending_works(
+        &mut self,
+        filter: &WorkFilter,
+        mut after: Option<Key>,
+        cost: &mut Cost,
+    ) -> Result<WorkPage, StorageError> {
+        let pools = self.pools_of(filter);
+        let mut works = Vec::new();
+        while !cost.is_enough() && works.len() < filter.limit {
+            let left = filter.limit - works.len();
+            let step = cost.next_step(filter.function.as_ref().map_or(left, |_| LONGEST_STEP));
+            let rows = self.next_starts(&pools, after, step)?;
+            let is_end = rows.len() < step;
+            let seen =
+                self.look_at(filter, &rows, |_, _, work| status_of(work), &mut works, cost)?;
+            after = rows[..seen].last().map(|(key, _)| *key).or(after);
+            if is_end && seen == rows.len() {
+                return Ok(WorkPage { works, next: None });
+            }
+        }
+        let next = after.map(|key| Cursor(Place::Pending(key)));
+        Ok(WorkPage { works, next })
+    }
+
+    /// Adds to a page those of these works that its filter takes, while there is room. Says how many were looked at.
+    fn look_at<P>(
+        &mut self,
+        filter: &WorkFilter,
+        rows: &[(P, WorkId)],
+        status: impl Fn(&Store, &(P, WorkId), &WorkFact) -> WorkStatus,
+        works: &mut Vec<ListedWork>,
+        cost: &mut Cost,
+    ) -> Result<usize, StorageError> {
+        let ids: Vec<_> = rows.iter().map(|(_, work_id)| *work_id).collect();
+        let mut seen = 0;
+        for (row, work) in rows.iter().zip(self.storage.facts(&ids)?) {
+            if works.len() == filter.limit {
+                break;
+            }
+            seen += 1;
+            cost.add(work.as_ref().map_or(0, |work| work.spec.bytes() + work.history.bytes()));
+            if let Some(work) = work.filter(|work| filter.takes_function(work.spec.function)) {
+                works.push(self.listed(&work, status(self, row, &work)));
+            }
+        }
+        Ok(seen)
+    }
+
+    /// The next works of several pools, in the order of their keys, which no two pools have in common.
+    ///
+    /// Each pool gives a few of its works at a time, so that all of them together read hardly more than is wanted.
+    fn next_starts(
+        &mut self,
+        pools: &[PoolId],
+        after: Option<Key>,
+        wanted: usize,
+    ) -> Result<Vec<(Key, WorkId)>, StorageError> {
+        let end = Key { segment: Segment::UNREGISTERED, seq: u64::MAX };
+        let at_once = wanted.div_ceil(pools.len().max(1));
+        let mut heads = BinaryHeap::with_capacity(pools.len());
+        let mut read: Vec<VecDeque<(Key, WorkId)>> = Vec::with_capacity(pools.len());
+        for (place, pool) in pools.iter().enumerate() {
+            let rows = self.storage.pending_starts(*pool, after, end, at_once)?;
+            heads.extend(rows.first().map(|(key, _)| std::cmp::Reverse((*key, place))));
+            read.push(rows.into());
+        }
+        let mut found = Vec::with_capacity(wanted);
+        while found.len() < wanted
+            && let Some(std::cmp::Reverse((key, place))) = heads.pop()
+        {
+            found.extend(read[place].pop_front());
+            if read[place].is_empty() {
+                let left = (wanted - found.len()).min(at_once);
+                read[place] =
+                    self.storage.pending_starts(pools[place], Some(key), end, left)?.into();
+            }
+            heads.extend(read[place].front().map(|(key, _)| std::cmp::Reverse((*key, place))));
+        }
+        Ok(found)
+    }
+
+    fn running_works(
+        &mut self,
+        filter: &WorkFilter,
+        after: Option<(Segment, WorkId)>,
+        cost: &mut Cost,
+    ) -> Result<WorkPage, StorageError> {
+        let mut works = Vec::new();
+        let pool = match filter.pool.as_deref().map(|name| self.pool_named(name)) {
+            None => None,
+            Some(Some(pool)) => Some(pool),
+            Some(None) => return Ok(WorkPage { works, next: None }),
+        };
+        let wanted = filter.function.as_ref().map_or(filter.limit, |_| MOST_LOOKED_AT);
+        cost.ordered = self.running();
+        // One more tells whether this is the end.
+        let mut places = self.storage.running_places(pool, after, wanted + 1)?;
+        let goes_on = places.len() > wanted;
+        places.truncate(wanted);
+        let status = |it: &Store, (started, work_id): &_, work: &WorkFact| WorkStatus::Running {
+            previous_attempts: work.attempts,
+            started: *started,
+            progress: it.shared.board.progress_of(*work_id),
+        };
+        let mut seen = 0;
+        while seen < places.len() && works.len() < filter.limit && !cost.is_enough() {
+            let left = filter.limit - works.len();
+            let step = cost.next_step(filter.function.as_ref().map_or(left, |_| LONGEST_STEP));
+            let step = &places[seen..places.len().min(seen + step)];
+            seen += self.look_at(filter, step, status, &mut works, cost)?;
+        }
+        let goes_on = goes_on || seen < places.len();
+        let last = places[..seen].last().filter(|_| goes_on);
+        Ok(WorkPage { works, next: last.map(|place| Cursor(Place::Running(*place))) })
+    }
+
+    fn finished_works(
+        &mut self,
+        filter: &WorkFilter,
+        outcome: Option<OutcomeKind>,
+        mut before: Option<u64>,
+        cost: &mut Cost,
+    ) -> Result<WorkPage, StorageError> {
+        let mut works = Vec::new();
+        while !cost.is_enough() {
+            let left = filter.limit - works.len();
+            let takes_all = filter.function.is_none() && filter.pool.is_none() && outcome.is_none();
+            let step = cost.next_step(if takes_all { left } else { LONGEST_STEP });
+            let rows = self.storage.last_finished(before, step)?;
+            if rows.is_empty() {
+                return Ok(WorkPage { works, next: None });
+            }
+            for (number, row) in rows {
+                before = Some(number);
+                cost.add(bytes_of(&row));
+                let pool = self.pool_name(row.pool);
+                if !filter.takes_function(row.function)
+                    || filter.pool.as_deref().is_some_and(|name| name != pool.as_str())
+                    || outcome.is_some_and(|kind| !kind.is_of(&row.outcome))
+                {
+                    continue;
+                }
+                works.push(ListedWork {
+                    work_id: row.work_id,
+                    pool,
+                    function: row.function,
+                    kind: None,
+                    enqueued_at: row.enqueued_at,
+                    canceling: false,
+                    status: WorkStatus::Finished(row),
+                });
+                if works.len() == filter.limit {
+                    let next = Some(Cursor(Place::Finished(number)));
+                    return Ok(WorkPage { works, next });
+                }
+            }
+        }
+        let next = before.map(|number| Cursor(Place::Finished(number)));
+        Ok(WorkPage { works, next })
+    }
+
+    /// The pools that may have works for a filter. Those of this process that have none are not asked.
+    fn pools_of(&self, filter: &WorkFilter) -> Vec<PoolId> {
+        let all = (0..).map(PoolId).zip(&self.pools);
+        let named = all.filter(|(_, pool)| {
+            filter.pool.as_deref().is_none_or(|name| name == pool.name.as_str())
+        });
+        let ids = named.map(|(id, _)| id);
+        ids.filter(|id| self.shared.pool_by_id(*id).is_none_or(|pool| pool.pending() > 0)).collect()
+    }
+
+    /// How many attempts run.
+    fn running(&self) -> usize {
+        self.shared.pools().iter().map(|pool| pool.gauge.running() as usize).sum()
+    }
+
+    fn pool_named(&self, name: &str) -> Option<PoolId> {
+        let number = self.pools.iter().position(|pool| pool.name.as_str() == name)?;
+        Some(PoolId(number as u32))
+    }
+
+    fn pool_name(&self, pool: PoolId) -> Name {
+        self.pools[pool.0 as usize].name
+    }
+
+    fn listed(&self, work: &WorkFact, status: WorkStatus) -> ListedWork {
+        let spec = &work.spec;
+        ListedWork {
+            work_id: spec.work_id,
+            pool: self.pool_name(spec.pool),
+            function: spec.function,
+            kind: Some(spec.kind),
+            enqueued_at: spec.enqueued_at,
+            canceling: work.is_canceled(),
+            status,
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! One group of requests: read what it is about, decide each command in turn, commit once.
+//!
+//! ```text
+//!  commands ─► facts (one call) ─► decide one by one over the overlay ─► changes ─► commit (one call)
+//!                                     │                                               │
+//!                                     └─ mutations, on_complete: user code            ▼
+//!                                        in a Transaction over the same overlay     answers, batches, kicks
+//! ```
+//!
+//! The store runs in the StoreActor when the storage answers at once, and on a thread of its own when the storage may
+//! block. It knows no actors; what is to be sent it returns as data ([`Settled`]).
+
+mod answer;
+mod commit;
+mod decide;
+mod group;
+mod in_doubt;
+mod list;
+mod pools;
+mod retention;
+mod settled;
+mod tally;
+mod user_code;
+mod wake;
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use crate::functions::Program;
+use crate::model::{Change, Segment, WorkFact, WorkId};
+use crate::protocol::{Command, Request};
+use crate::shared::Shared;
+use crate::storage::{Storage, StorageError};
+use commit::Committed;
+use in_doubt::InDoubt;
+use pools::Pool;
+
+pub(crate) use settled::Settled;
+pub(crate) use tally::Tally;
+#[cfg(feature = "metrics")]
+pub(crate) use tally::{OUTCOMES, outcome_of};
+
+/// Jobs gone through at a time where all jobs of a pool are.
+const PAGE: usize = 1_000;
+
+/// A group that another writer was faster than is decided anew at once so many times; after that it pauses between two
+/// tries.
+const TRIES: usize = 4;
+
+/// Decides and commits, group by group.
+pub(crate) struct Store {
+    storage: Box<dyn Storage>,
+    program: Arc<Program>,
+    shared: Arc<Shared>,
+    pools: Vec<Pool>,
+    last_seq: u64,
+    rng: fastrand::Rng,
+    clock: Segment,
+    /// Completions since retention last looked.
+    completions: usize,
+    /// Empty; their memory serves one group after the other. Large pieces of memory are dear to allocate.
+    facts: HashMap<WorkId, Option<WorkFact>>,
+    changes: Vec<Change>,
+    /// A group whose commit failed and could not be looked for since.
+    in_doubt: Option<InDoubt>,
+    /// When the pools last wanted something else than an answer.
+    last_business: Segment,
+    /// Whether the last commit waits to be synced with the next.
+    unsynced: bool,
+    /// Whether the group under way has written or read something, whatever for.
+    wrote: bool,
+    has_read: bool,
+    closed: bool,
+}
+
+impl Store {
+    /// Opens the storage.
+    pub fn open(
+        mut storage: Box<dyn Storage>,
+        program: Arc<Program>,
+    ) -> Result<Self, StorageError> {
+        let shared = program.client.shared.clone();
+        let opened = storage.open()?;
+        shared.seams.go_on_from(opened.clock);
+        let mut pools = Vec::new();
+        for row in opened.pools {
+            if row.pool.0 as usize != pools.len() {
+                storage.close();
+                return Err(StorageError::Poisoned("pools are not numbered one by one".into()));
+            }
+            pools.push(Pool::stored(row));
+        }
+        let rng = shared.seams.rng();
+        let (last_seq, clock) = (opened.last_seq, opened.clock);
+        Ok(Store {
+            storage,
+            program,
+            shared,
+            pools,
+            last_seq,
+            rng,
+            clock,
+            completions: 0,
+            facts: HashMap::new(),
+            changes: Vec::new(),
+            in_doubt: None,
+            last_business: Segment::default(),
+            unsynced: false,
+            wrote: false,
+            has_read: false,
+            closed: false,
+        })
+    }
+
+    /// What the tables say of jobs, for the suite that backends pass.
+    #[cfg(feature = "conformance")]
+    pub fn facts(&mut self, work_ids: &[WorkId]) -> Result<Vec<Option<WorkFact>>, StorageError> {
+        self.storage.facts(work_ids)
+    }
+
+    /// Gives the storage back. Dropping the store does so too.
+    pub fn close(&mut self) {
+        if !std::mem::replace(&mut self.closed, true) {
+            self.storage.close();
+        }
+    }
+
+    /// Decides and commits one group.
+    pub fn run(&mut self, requests: Vec<Request>) -> Settled {
+        let mut settled = self.run_group(requests);
+        settled.wrote = std::mem::take(&mut self.wrote);
+        settled.read = std::mem::take(&mut self.has_read);
+        settled
+    }
+
+    fn run_group(&mut self, requests: Vec<Request>) -> Settled {
+        if let Some(in_doubt) = self.in_doubt.take() {
+            let mut settled = self.resolve(in_doubt);
+            if settled.unfinished {
+                let error = settled.failed.take().unwrap_or(StorageError::Conflict);
+                let refused = self.refuse(requests, error);
+                return Settled { unfinished: true, write_failed: true, ..refused };
+            }
+            settled.again.extend(requests);
+            return settled;
+        }
+        let (mut commands, mut others) = (Vec::new(), Vec::new());
+        for request in requests {
+            match request {
+                Request::Command(command) => commands.push(command),
+                other => others.push(other),
+            }
+        }
+        let is_business = |command: &Command| !matches!(command, Command::Forget);
+        if commands.iter().any(is_business) {
+            self.last_business = self.clock;
+        }
+        for _ in 0..TRIES {
+            let mut group = match self.begin(&commands) {
+                Ok(group) => group,
+                Err(error) => return self.refuse(requests_of(commands, others), error),
+            };
+            let mut rest = commands.into_iter();
+            while let Some(command) = rest.next() {
+                if let Err(error) = self.decide(&mut group, command) {
+                    // The storage failed while user code or a page was reading it: nothing of the group happens.
+                    let mut settled = self.refuse(requests_of(rest, others), error.clone());
+                    self.fail(&mut settled, group, error);
+                    return settled;
+                }
+            }
+            match self.commit(group) {
+                Committed::Settled(mut settled) => {
+                    for request in others {
+                        self.answer(&mut settled, request);
+                    }
+                    return settled;
+                }
+                Committed::Conflict(group) => commands = self.take_back(group),
+            }
+        }
+        Settled {
+            again: requests_of(commands, others),
+            failed: Some(StorageError::Conflict),
+            write_failed: true,
+            ..Settled::default()
+        }
+    }
+}
+
+fn requests_of(commands: impl IntoIterator<Item = Command>, others: Vec<Request>) -> Vec<Request> {
+    commands.into_iter().map(Request::from).chain(others).collect()
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

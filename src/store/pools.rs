@@ -1,0 +1,172 @@
+//! Pools: what the store keeps of each, and how a loop takes one over.
+
+use super::wake::{News, Parked};
+use super::{PAGE, Store};
+use crate::model::{
+    Change, Claimed, Cursors, Generation, InternalState, Key, LogLevel, Name, PoolConfig, PoolId,
+    Segment, StateRow, Turn,
+};
+use crate::protocol::PoolOpened;
+use crate::storage::{Fsync, PoolRow, StorageError};
+
+/// A claim that another writer was faster than is made anew so many times.
+const CLAIM_TRIES: usize = 16;
+
+/// What the store keeps of a pool, so that not every message asks the storage.
+pub(super) struct Pool {
+    pub name: Name,
+    pub config: PoolConfig,
+    /// Who may write for the pool, and the last turn that did.
+    pub fence: Turn,
+    /// Whether `fence` and `cursors` may not be those of the tables: a turn was not committed after all.
+    pub is_stale: bool,
+    pub cursors: Cursors,
+    /// Up to when starts have been read. The turn that was shown them may move the cursor there.
+    pub read_until: Segment,
+    pub pending: u64,
+    pub log_level: LogLevel,
+    /// Set while the loop rests.
+    pub parked: Option<Parked>,
+    /// Which sources have news since the loop last read, and the earliest new start.
+    pub news: News,
+}
+
+impl Pool {
+    /// A pool that nobody has used.
+    fn new(name: Name) -> Pool {
+        Pool {
+            name,
+            log_level: LogLevel::default(),
+            config: PoolConfig::default(),
+            fence: Turn::default(),
+            is_stale: false,
+            cursors: Cursors::default(),
+            read_until: Segment::default(),
+            pending: 0,
+            parked: None,
+            news: News::default(),
+        }
+    }
+
+    /// A pool as the storage has it.
+    pub fn stored(row: PoolRow) -> Pool {
+        Pool {
+            log_level: row.config.settings().log_level,
+            config: row.config,
+            fence: row.state.fence(),
+            cursors: row.state.cursors,
+            pending: row.pending,
+            ..Pool::new(row.name)
+        }
+    }
+
+    pub fn set_config(&mut self, config: PoolConfig) {
+        self.log_level = config.settings().log_level;
+        self.config = config;
+    }
+}
+
+impl Store {
+    /// Begins a new generation: what an earlier one still sends is refused from now on.
+    pub(super) fn claim(&mut self, pool: PoolId) -> Result<Claimed, StorageError> {
+        let mut claimed = self.try_claim(pool);
+        for _ in 1..CLAIM_TRIES {
+            if !matches!(claimed, Err(StorageError::Conflict)) {
+                break;
+            }
+            claimed = self.try_claim(pool);
+        }
+        claimed
+    }
+
+    fn try_claim(&mut self, pool: PoolId) -> Result<Claimed, StorageError> {
+        let running = self.storage.running(pool)?;
+        // After a failed commit the fence kept here may be ahead of the stored one.
+        let stored = self.storage.state(pool)?;
+        let generation = Generation(stored.generation.0 + 1);
+        let state = StateRow { generation, epoch: self.shared.epoch, ..stored };
+        let entry = &mut self.pools[pool.0 as usize];
+        let (name, config) = (entry.name, entry.config.clone());
+        let mut changes = vec![
+            Change::PutGlobals { pool, name, config: config.clone() },
+            Change::PutState { pool, state },
+        ];
+        // From here on the earlier generation is over, whatever comes of the commit.
+        (entry.fence, entry.is_stale) = (state.fence(), false);
+        self.write(&mut changes, Fsync::Now)?;
+        let entry = &mut self.pools[pool.0 as usize];
+        entry.cursors = state.cursors;
+        entry.parked = None;
+        let mut internal = InternalState::from(state);
+        internal.running = running.iter().map(|row| (row.work.spec.work_id, row.running)).collect();
+        Ok(Claimed { state: internal, running, config })
+    }
+
+    /// Reads a pool's fence from the tables if the one kept here may not be theirs.
+    pub(super) fn refresh(&mut self, pool: PoolId) -> Result<(), StorageError> {
+        if !self.pools[pool.0 as usize].is_stale {
+            return Ok(());
+        }
+        let stored = self.storage.state(pool)?;
+        let entry = &mut self.pools[pool.0 as usize];
+        (entry.fence, entry.cursors, entry.is_stale) = (stored.fence(), stored.cursors, false);
+        Ok(())
+    }
+
+    pub(super) fn open_pool(
+        &mut self,
+        name: Name,
+        config: PoolConfig,
+    ) -> Result<PoolOpened, StorageError> {
+        let stored = self.pools.len();
+        let number = match self.pools.iter().position(|pool| pool.name == name) {
+            Some(number) => number,
+            None => {
+                self.pools.push(Pool::new(name));
+                self.pools.len() - 1
+            }
+        };
+        let pool = PoolId(number as u32);
+        let before = self.pools[number].config.clone();
+        let config = config.over(&before);
+        self.pools[number].set_config(config.clone());
+        let claimed = match self.claim(pool) {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                // Nothing was written: the number is still free, or the configuration as it was.
+                self.pools[number].set_config(before);
+                self.pools.truncate(stored);
+                return Err(error);
+            }
+        };
+        self.restore_registered(pool)?;
+        let pending = self.pools[number].pending;
+        Ok(PoolOpened { pool, config, pending, claimed })
+    }
+
+    /// Moves works out of the unregistered lane whose function is registered now.
+    fn restore_registered(&mut self, pool: PoolId) -> Result<(), StorageError> {
+        let mut after = None;
+        loop {
+            let page = self.storage.unregistered(pool, after, PAGE)?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after = Some(*last);
+            let mut changes = Vec::new();
+            for (from, spec) in page {
+                if self.shared.catalog.can_run(&spec) {
+                    self.last_seq += 1;
+                    let to = Key { segment: self.clock, seq: self.last_seq };
+                    let work_id = spec.work_id;
+                    changes.push(Change::MovePendingStart { work_id, pool, from, to });
+                }
+            }
+            if !changes.is_empty() {
+                match self.write(&mut changes, Fsync::Now) {
+                    // The rows that it has moved are found elsewhere on the next look.
+                    Err(StorageError::Conflict) => after = None,
+                    written => written?,
+                }
+            }
+        }
+    }
+}

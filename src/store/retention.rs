@@ -1,0 +1,35 @@
+//! Finished jobs are forgotten when they are old enough.
+
+use super::Store;
+use crate::model::{Change, Segment};
+use crate::storage::Fsync;
+
+/// At least this many rows may be forgotten at a time: twice as many as complete meanwhile.
+const RETENTION_STEP: usize = 2_000;
+
+impl Store {
+    /// Forgets finished jobs that are old enough, if enough have finished since the last look or somebody asks.
+    pub(super) fn forget_if_due(&mut self, asked: bool) {
+        if asked || self.completions >= RETENTION_STEP / 2 {
+            self.forget_expired();
+        }
+    }
+
+    fn forget_expired(&mut self) {
+        let retention = self.shared.retention;
+        let before = match retention.max_age {
+            Some(age) => Segment(self.clock.0.saturating_sub(age.as_millis() as u64)),
+            None => Segment(0),
+        };
+        let before = if planted!(RetentionTooEager) { self.clock } else { before };
+        let keep = retention.max_count.unwrap_or(u64::MAX);
+        // What cannot be forgotten now is forgotten later.
+        let limit = RETENTION_STEP.max(2 * std::mem::take(&mut self.completions));
+        let Ok(expired) = self.storage.expired(before, keep, limit) else { return };
+        let mut changes: Vec<_> =
+            expired.into_iter().map(|work_id| Change::DeleteFinished { work_id }).collect();
+        if !changes.is_empty() {
+            let _ = self.write(&mut changes, Fsync::WithNext);
+        }
+    }
+}

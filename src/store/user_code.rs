@@ -1,0 +1,197 @@
+//! Mutations, queries and `on_complete`: user code that runs in the store, guarded.
+
+use std::time::{Duration, Instant};
+
+use super::Store;
+use super::group::Group;
+use crate::client::follow_up;
+use crate::engine::arrivals::{self, AttemptReport};
+use crate::functions::{Code, CompletionCall, Reader, Transaction, Writes, guarded, limit_result};
+use crate::model::{
+    Change, Failure, FailureKind, Finished, Key, Name, OnCompleteCall, Payload, RunResult, Spec,
+    WorkId, decode, encode,
+};
+use crate::protocol::{Event, RunInStore};
+use crate::storage::StorageError;
+
+/// A mutation that takes longer holds everything else up.
+const SLOW_MUTATION: Duration = Duration::from_millis(50);
+
+impl Store {
+    /// Runs a mutation or a query and records its completion in the same commit.
+    pub(super) fn run_in_store(
+        &mut self,
+        group: &mut Group,
+        attempt: &RunInStore,
+    ) -> Result<(), StorageError> {
+        let spec = &attempt.spec;
+        let fact = group.fact(spec.work_id);
+        let counts = fact.is_some_and(|work| work.awaits_report_of(attempt.run));
+        if !counts && !planted!(MutationTwice) {
+            group.settled.events.push(Event::Stale { work_id: spec.work_id, run: attempt.run });
+            return Ok(());
+        }
+        let result = self.call(group, spec)?;
+        let report = AttemptReport { work_id: spec.work_id, run: attempt.run, result };
+        self.attempt_finished(group, report);
+        Ok(())
+    }
+
+    /// Calls a mutation, a query, or the `on_complete` of a follow-up work. Its effects join the group if it succeeds.
+    pub(super) fn call(
+        &mut self,
+        group: &mut Group,
+        spec: &Spec,
+    ) -> Result<RunResult, StorageError> {
+        let (function, args) = (spec.function, spec.args.as_bytes());
+        let program = self.program.clone();
+        let max = self.pools[spec.pool.0 as usize].config.settings().max_payload_bytes;
+        let Some(code) = program.code(function) else {
+            let message = format!("function {function} is not registered");
+            return Ok(RunResult::Failed(Failure::permanent(FailureKind::Error, message)));
+        };
+        match code {
+            Code::Mutation(apply) => self.transact(group, function, max, |tx| apply(args, tx)),
+            Code::OnComplete(apply) => {
+                self.transact(group, function, max, |tx| match decode::<CompletionCall>(args) {
+                    Ok(call) => apply(tx, &call),
+                    Err(failure) => RunResult::Failed(failure),
+                })
+            }
+            Code::Query(_) => self.read_only(&group.writes, function, args),
+            Code::Action(_) | Code::Blocking(_) => {
+                let message = format!("function {function} is an action and runs on a worker");
+                Ok(RunResult::Failed(Failure::permanent(FailureKind::Error, message)))
+            }
+        }
+    }
+
+    /// Runs user code in a transaction: all of its effects join the group, or none.
+    pub(super) fn transact(
+        &mut self,
+        group: &mut Group,
+        function: Name,
+        max_result_bytes: usize,
+        code: impl FnOnce(&mut Transaction<'_>) -> RunResult,
+    ) -> Result<RunResult, StorageError> {
+        let program = self.program.clone();
+        let begun = Instant::now();
+        let nothing = Writes::default();
+        let before = if planted!(LedgerOutsideOverlay) { &nothing } else { &group.writes };
+        let reader = Reader::new(&mut *self.storage, before);
+        let mut transaction = Transaction::new(reader, program.shared(), &group.left);
+        let result = guarded(|| code(&mut transaction));
+        if let Some(error) = transaction.failure() {
+            return Err(error);
+        }
+        let (writes, enqueued) = transaction.into_effects();
+        let result = limit_result(result, max_result_bytes);
+        let took = begun.elapsed();
+        if took > SLOW_MUTATION {
+            group.settled.events.push(Event::SlowMutation { function, took });
+        }
+        if !matches!(result, RunResult::Success(_)) {
+            if planted!(FailedEffectsKept) {
+                group.writes.merge(writes);
+            }
+            return Ok(result);
+        }
+        group.writes.merge(writes);
+        for (spec, due) in enqueued {
+            // An id that the user chose may be known.
+            let work_id = spec.work_id;
+            if !group.facts.contains_key(&work_id) {
+                let fact = self.storage.facts(&[work_id])?.pop().flatten();
+                group.facts.insert(work_id, fact);
+            }
+            if !group.knows(work_id) && self.storage.finished(&[work_id])?.pop().flatten().is_some()
+            {
+                group.known_finished.insert(work_id);
+            }
+            let arrival = arrivals::enqueue(spec.clone(), due, group.knows(work_id));
+            if let Some(change) = arrival.change {
+                *group.left.entry(spec.pool).or_default() -= 1;
+                group.settled.revived.push(work_id);
+                self.note_enqueued(group, &change, due);
+                self.push(group, change);
+            }
+        }
+        Ok(result)
+    }
+
+    /// Runs the `on_complete` of a work in the commit that completes it. One that fails becomes a work of its own.
+    /// Answers which.
+    pub(super) fn on_complete(
+        &mut self,
+        group: &mut Group,
+        spec: &Spec,
+        call: &OnCompleteCall,
+        finished: &Finished,
+    ) -> Result<Option<WorkId>, StorageError> {
+        let completion = CompletionCall {
+            work_id: spec.work_id,
+            context: call.context.clone(),
+            outcome: finished.outcome.clone(),
+            attempts: finished.attempts,
+        };
+        let program = self.program.clone();
+        let code = program.code(call.name);
+        if planted!(OnCompleteLost) {
+            return Ok(None);
+        }
+        if let Some(Code::OnComplete(apply)) = code {
+            if planted!(OnCompleteTwice) {
+                self.transact(group, call.name, usize::MAX, |tx| apply(tx, &completion))?;
+            }
+            let result =
+                self.transact(group, call.name, usize::MAX, |tx| apply(tx, &completion))?;
+            if matches!(result, RunResult::Success(_)) {
+                return Ok(None);
+            }
+        }
+        if planted!(FollowUpLost) {
+            return Ok(None);
+        }
+        let args = encode(&completion).map_err(|error| {
+            StorageError::Unavailable(format!("failed to encode a completion: {error}"))
+        })?;
+        let follow_up = follow_up(&self.shared, spec, call.name, &args, group.now);
+        *group.left.entry(follow_up.pool).or_default() -= 1;
+        let work_id = follow_up.work_id;
+        let key = Key { segment: group.now, seq: 0 };
+        self.push(group, Change::InsertWork { spec: follow_up, key });
+        Ok(Some(work_id))
+    }
+
+    pub(super) fn query(
+        &mut self,
+        function: Name,
+        args: &[u8],
+    ) -> Result<Result<Payload, Failure>, StorageError> {
+        let writes = Writes::default();
+        Ok(match self.read_only(&writes, function, args)? {
+            RunResult::Success(output) => Ok(output),
+            RunResult::Failed(failure) => Err(failure),
+            _ => Err(Failure::permanent(FailureKind::Error, "the query gave no result")),
+        })
+    }
+
+    pub(super) fn read_only(
+        &mut self,
+        writes: &Writes,
+        function: Name,
+        args: &[u8],
+    ) -> Result<RunResult, StorageError> {
+        let program = self.program.clone();
+        let Some(Code::Query(read)) = program.code(function) else {
+            let message = format!("function {function} is not a query");
+            return Ok(RunResult::Failed(Failure::permanent(FailureKind::Error, message)));
+        };
+        let mut reader = Reader::new(&mut *self.storage, writes);
+        let result = guarded(|| read(args, &mut reader));
+        match reader.failure() {
+            Some(error) => Err(error),
+            None => Ok(result),
+        }
+    }
+}

@@ -1,0 +1,448 @@
+//! What a turn is shown, and what the tables say of a work in each of its states: one named case after the other.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use super::{POOLS, Script};
+use crate::model::PoolConfig;
+use crate::model::{
+    ArgBytes, Batch, Change, Cursors, Demand, FailedAttempt, FailureKind, Finished, FunctionKind,
+    Generation, History, Key, Name, Outcome, Payload, PoolId, Retry, RunResult, Segment, Spec,
+    WorkFact, WorkId,
+};
+use crate::storage::{Storage, StorageError};
+
+/// Each case has a pool of its own, of its name.
+const CASES: [&str; 9] = [
+    "rows behind the cursor",
+    "rows that are not due",
+    "order by segment and seq",
+    "batch size",
+    "free slots",
+    "slots freed by completions",
+    "unregistered lane",
+    "order of what runs",
+    "state table",
+];
+
+/// Where the cases have their rows: they are due at 1 to 9 milliseconds from here.
+const BASE: u64 = 500;
+
+const STARTED_BY: Generation = Generation(3);
+
+/// Goes through every case on an empty store. What is committed goes to the script's memory too.
+pub(super) fn go_through<S: Storage>(
+    script: &mut Script,
+    mut backend: S,
+    open: &mut impl FnMut() -> S,
+) -> S {
+    let pools = CASES.iter().zip(POOLS..).map(|(name, number)| Change::PutGlobals {
+        pool: PoolId(number),
+        name: Name::intern(name),
+        config: PoolConfig::default(),
+    });
+    script.commit(&mut backend, pools.collect());
+    let mut pools = CASES.iter().zip(POOLS..).map(|(name, pool)| (*name, PoolId(pool)));
+    let tests = [cursors, due, order, batch_size, free_slots, freed_slots, lane, running];
+    let mut works = Vec::new();
+    for (number, (name, pool)) in pools.by_ref().enumerate() {
+        let mut case = Case { name, pool, script, backend: &mut backend };
+        match tests.get(number) {
+            Some(test) => test(&mut case),
+            None => {
+                works = every_state(&mut case);
+                case.check(&works, "as committed");
+            }
+        }
+    }
+    backend.close();
+    drop(backend);
+    script.memory.close();
+    script.memory.open().expect("memory opens");
+    let mut backend = open();
+    backend.open().expect("the backend opens again");
+    let pool = PoolId(POOLS + tests.len() as u32);
+    let name = CASES[tests.len()];
+    Case { name, pool, script, backend: &mut backend }.check(&works, "opened again");
+    backend
+}
+
+struct Case<'c> {
+    name: &'static str,
+    pool: PoolId,
+    script: &'c mut Script,
+    backend: &'c mut dyn Storage,
+}
+
+fn at(millis: u64) -> Segment {
+    Segment(BASE + millis)
+}
+
+fn demand(free_slots: i64) -> Demand {
+    Demand { cursors: Cursors::default(), free_slots, batch_size: 100 }
+}
+
+impl Case<'_> {
+    fn expect<T: Debug + PartialEq>(&self, what: &str, told: Result<T, StorageError>, expected: T) {
+        if told.as_ref() != Ok(&expected) {
+            let case = self.name;
+            panic!("case `{case}`, {what}: expected {expected:?}, the backend answers {told:?}");
+        }
+    }
+
+    fn commit(&mut self, changes: Vec<Change>) {
+        self.script.commit(self.backend, changes);
+    }
+
+    fn key(&mut self, millis: u64) -> Key {
+        Key { segment: at(millis), seq: self.script.next_seq() }
+    }
+
+    /// Works that wait, one due at each of these times.
+    fn waiting<const N: usize>(&mut self, millis: [u64; N]) -> [(Key, Arc<Spec>); N] {
+        let works = millis.map(|millis| {
+            let key = self.key(millis);
+            let spec = Spec {
+                work_id: WorkId::from_uuid(uuid::Uuid::from_u128(key.seq.into())),
+                pool: self.pool,
+                kind: FunctionKind::Action,
+                function: Name::from_static("case"),
+                args: ArgBytes::new(b"1"),
+                enqueued_at: at(0),
+                options: None,
+            };
+            (key, Arc::new(spec))
+        });
+        self.script.ids.extend(works.iter().map(|(_, spec)| spec.work_id));
+        let insert =
+            |(key, spec): &(Key, Arc<Spec>)| Change::InsertWork { spec: spec.clone(), key: *key };
+        self.commit(works.iter().map(insert).collect());
+        works
+    }
+
+    fn start(&mut self, works: &[(Key, Arc<Spec>)]) {
+        self.start_at(1, works);
+    }
+
+    fn start_at(&mut self, millis: u64, works: &[(Key, Arc<Spec>)]) {
+        let start = |(key, spec): &(Key, Arc<Spec>)| Change::StartWork {
+            work_id: spec.work_id,
+            pool: spec.pool,
+            key: *key,
+            run: 1,
+            started: at(millis),
+            generation: STARTED_BY,
+        };
+        self.commit(works.iter().map(start).collect());
+    }
+
+    /// The works' attempts finish, at this time.
+    fn finish(&mut self, works: &[(Key, Arc<Spec>)], millis: u64, retry: Retry) -> Vec<Key> {
+        let keys: Vec<_> = works.iter().map(|_| self.key(millis)).collect();
+        let finish =
+            |((_, spec), key): (&(Key, Arc<Spec>), &Key)| Change::InsertPendingCompletion {
+                work_id: spec.work_id,
+                pool: spec.pool,
+                key: *key,
+                run: 1,
+                result: RunResult::Success(Payload::NULL),
+                retry,
+                attempts: 1,
+            };
+        self.commit(works.iter().zip(&keys).map(finish).collect());
+        keys
+    }
+
+    fn cancel(&mut self, works: &[(Key, Arc<Spec>)], millis: u64) -> Vec<Key> {
+        let keys: Vec<_> = works.iter().map(|_| self.key(millis)).collect();
+        let cancel = |((_, spec), key): (&(Key, Arc<Spec>), &Key)| {
+            Change::InsertPendingCancelation { work_id: spec.work_id, pool: spec.pool, key: *key }
+        };
+        self.commit(works.iter().zip(&keys).map(cancel).collect());
+        keys
+    }
+
+    fn batch(&mut self, demand: Demand, now: u64) -> Result<Batch, StorageError> {
+        self.backend.read_batch(self.pool, demand, at(now))
+    }
+
+    /// Which rows of `pending_start` a turn is shown, and when the next one is due.
+    fn expect_starts(
+        &mut self,
+        what: &str,
+        (demand, now): (Demand, u64),
+        starts: &[(Key, Arc<Spec>)],
+        next_due: Option<u64>,
+    ) {
+        let told = self.batch(demand, now).map(|batch| {
+            let starts = batch.starts.iter().map(|row| (row.key, row.spec.work_id));
+            (starts.collect::<Vec<_>>(), batch.next_due)
+        });
+        let starts = starts.iter().map(|(key, spec)| (*key, spec.work_id)).collect();
+        self.expect(what, told, (starts, next_due.map(at)));
+    }
+
+    /// Which rows of the other two tables.
+    fn expect_reports(
+        &mut self,
+        what: &str,
+        (demand, now): (Demand, u64),
+        completions: &[Key],
+        cancelations: &[Key],
+    ) {
+        let told = self.batch(demand, now).map(|batch| {
+            let completions: Vec<_> = batch.completions.iter().map(|row| row.key).collect();
+            (completions, batch.cancelations.iter().map(|row| row.key).collect::<Vec<_>>())
+        });
+        self.expect(what, told, (completions.to_vec(), cancelations.to_vec()));
+    }
+
+    fn check(&mut self, works: &[State], when: &str) {
+        for State { name, work_id, fact } in works {
+            let told = self.backend.facts(&[*work_id]).map(|mut facts| facts.pop().flatten());
+            self.expect(&format!("{name}, {when}"), told, fact.clone());
+            let told = self.backend.finished(&[*work_id]).map(|mut rows| rows.pop().flatten());
+            let is_finished = told.map(|row| row.is_some());
+            self.expect(&format!("{name}, {when}, in finished"), is_finished, fact.is_none());
+        }
+        let running = |work: &&State| work.fact.as_ref().is_some_and(|fact| fact.running.is_some());
+        let mut expected: Vec<_> = works.iter().filter(running).map(|work| work.work_id).collect();
+        expected.sort_unstable();
+        let told = self.backend.running(self.pool);
+        let told = told.map(|rows| rows.iter().map(|row| row.work.spec.work_id).collect());
+        self.expect(&format!("rows of running, {when}"), told, expected);
+    }
+}
+
+fn cursors(case: &mut Case<'_>) {
+    let works = case.waiting([1, 2, 3, 4]);
+    case.start(&works[..2]);
+    let completions = case.finish(&works[..2], 3, Retry::No);
+    let cancelations = case.cancel(&works[2..], 5);
+    let behind = |cursor| Demand {
+        cursors: Cursors { incoming: at(cursor), completion: at(cursor), cancelation: at(cursor) },
+        ..demand(9)
+    };
+    case.expect_starts("starts at the cursor", (behind(3), 9), &works[2..], None);
+    case.expect_reports("reports at the cursor", (behind(3), 9), &completions, &cancelations);
+    // A cursor passes what a turn has started.
+    case.start(&works[2..3]);
+    case.expect_starts("starts behind the cursor", (behind(4), 9), &works[3..], None);
+    case.expect_reports("completions behind the cursor", (behind(4), 9), &[], &cancelations);
+    case.expect_reports("cancelations behind the cursor", (behind(6), 9), &[], &[]);
+}
+
+fn due(case: &mut Case<'_>) {
+    let works = case.waiting([2, 3, 5]);
+    case.expect_starts("before all", (demand(9), 1), &[], Some(2));
+    case.expect_starts("at the first", (demand(9), 2), &works[..1], Some(3));
+    case.expect_starts("between two", (demand(9), 4), &works[..2], Some(5));
+    case.expect_starts("at the last", (demand(9), 5), &works, None);
+    case.start(&works[..1]);
+    let completions = case.finish(&works[..1], 6, Retry::No);
+    let cancelations = case.cancel(&works[1..2], 7);
+    case.expect_reports("before the reports", (demand(9), 5), &[], &[]);
+    case.expect_reports("at the first report", (demand(9), 6), &completions, &[]);
+    case.expect_reports("at the last report", (demand(9), 7), &completions, &cancelations);
+}
+
+fn order(case: &mut Case<'_>) {
+    let [late, early, again] = case.waiting([5, 1, 1]);
+    let in_order = [early, again, late];
+    case.expect_starts("starts", (demand(9), 9), &in_order, None);
+    case.start(&in_order);
+    let late = case.finish(&in_order[..1], 4, Retry::No);
+    let early = case.finish(&in_order[1..], 2, Retry::No);
+    let canceled = case.cancel(&in_order[..1], 4);
+    let before = case.cancel(&in_order[1..], 3);
+    case.expect_reports(
+        "reports",
+        (demand(9), 9),
+        &[early, late].concat(),
+        &[before, canceled].concat(),
+    );
+}
+
+fn batch_size(case: &mut Case<'_>) {
+    let works = case.waiting([1, 1, 1, 2, 2, 3, 3]);
+    case.start(&works[..3]);
+    let completions = case.finish(&works[..3], 4, Retry::No);
+    let cancelations = case.cancel(&works[3..], 4);
+    for batch_size in 1..3 {
+        let few = Demand { batch_size, ..demand(9) };
+        let next = [0, 2, 3][batch_size];
+        let shown = &works[3..3 + batch_size];
+        case.expect_starts("starts", (few, 9), shown, Some(next));
+        let (completions, cancelations) = (&completions[..batch_size], &cancelations[..batch_size]);
+        case.expect_reports("reports", (few, 9), completions, cancelations);
+    }
+}
+
+fn free_slots(case: &mut Case<'_>) {
+    let works = case.waiting([1, 2, 3]);
+    let cancelations = case.cancel(&works[..1], 1);
+    case.expect_starts("two of three", (demand(2), 9), &works[..2], Some(3));
+    for slots in [0, -1] {
+        case.expect_starts("saturated", (demand(slots), 9), &[], Some(1));
+        case.expect_reports("cancelations, saturated", (demand(slots), 9), &[], &cancelations);
+    }
+}
+
+fn freed_slots(case: &mut Case<'_>) {
+    let works = case.waiting([1, 1, 2, 3, 4]);
+    case.start(&works[..2]);
+    let completions = case.finish(&works[..2], 5, Retry::No);
+    case.expect_reports("completions, saturated", (demand(0), 9), &completions, &[]);
+    case.expect_starts("two are freed", (demand(0), 9), &works[2..4], Some(4));
+    case.expect_starts("over the limit by one", (demand(-1), 9), &works[2..3], Some(3));
+    case.expect_starts("not freed yet", (demand(0), 4), &[], Some(2));
+    let one = Demand { batch_size: 1, ..demand(-1) };
+    case.expect_starts("by those that are shown", (one, 9), &[], Some(2));
+}
+
+fn lane(case: &mut Case<'_>) {
+    let works = case.waiting([1, 2]);
+    let to = Key { segment: Segment::UNREGISTERED, seq: case.script.next_seq() };
+    let (from, spec) = works[0].clone();
+    let (work_id, pool) = (spec.work_id, spec.pool);
+    case.commit(vec![Change::MovePendingStart { work_id, pool, from, to }]);
+    case.expect_starts("starts", (demand(9), 9), &works[1..], None);
+    case.expect_starts("the next one due", (demand(0), 9), &[], Some(2));
+    let told = case.backend.unregistered(pool, None, 9);
+    case.expect("the lane", told, vec![(to, spec)]);
+    let end = Key { segment: Segment::UNREGISTERED, seq: u64::MAX };
+    let told = case.backend.pending_starts(pool, None, end, 9);
+    case.expect("it comes last", told, vec![(works[1].0, works[1].1.work_id), (to, work_id)]);
+    let back = case.key(3);
+    case.commit(vec![Change::MovePendingStart { work_id, pool, from: to, to: back }]);
+    let restored = [works[1].clone(), (back, works[0].1.clone())];
+    case.expect_starts("out of the lane", (demand(9), 9), &restored, None);
+}
+
+fn running(case: &mut Case<'_>) {
+    let works = case.waiting([1; 6]);
+    let [late, first, early, again, ends, waits] = &works;
+    let one = std::slice::from_ref;
+    case.start_at(5, one(late));
+    // Of those that started together the lower id comes first.
+    case.start_at(2, &[again.clone(), early.clone(), ends.clone()]);
+    case.start_at(1, one(first));
+    // What has ended and was not handled yet occupies its slot; what waits for its retry does not.
+    case.finish(one(early), 6, Retry::No);
+    let completion = Some(case.finish(one(ends), 6, Retry::At(at(9)))[0]);
+    let (work_id, pool, key) = (ends.1.work_id, case.pool, case.key(9));
+    let history = History::default();
+    case.commit(vec![Change::RetryWork { work_id, pool, completion, key, attempts: 1, history }]);
+    let place = |millis, work: &(Key, Arc<Spec>)| (at(millis), work.1.work_id);
+    let places = [place(1, first), place(2, early), place(2, again), place(5, late)];
+    let all = Some(pool);
+    let told = case.backend.running_places(all, None, 9);
+    case.expect("all of a pool", told, places.to_vec());
+    for (behind, limit) in [(0_usize, 2), (1, 2), (2, 1), (3, 9), (4, 9)] {
+        let after = behind.checked_sub(1).map(|last| places[last]);
+        let told = case.backend.running_places(all, after, limit);
+        let expected = places[behind..].iter().copied().take(limit).collect();
+        case.expect(&format!("{limit} behind the first {behind}"), told, expected);
+    }
+    // A place need not be one of a row.
+    let told = case.backend.running_places(all, Some(place(2, ends)), 9);
+    case.expect("behind one that is gone", told, places[3..].to_vec());
+    let told = case.backend.running_places(all, Some(place(2, waits)), 9);
+    case.expect("behind one that was never there", told, places[3..].to_vec());
+    let told = case.backend.running_places(None, Some(place(1, first)), usize::MAX);
+    let told = told.map(|told| told.into_iter().filter(|place| places.contains(place)).collect());
+    case.expect("among those of all pools", told, places[1..].to_vec());
+}
+
+/// A work in one of the states of the table in ARCHITECTURE.md.
+struct State {
+    name: &'static str,
+    work_id: WorkId,
+    /// What the tables say of it.
+    fact: Option<WorkFact>,
+}
+
+fn every_state(case: &mut Case<'_>) -> Vec<State> {
+    let works = case.waiting([1; 10]);
+    let pool = case.pool;
+    let mut states = Vec::new();
+    let running = |spec: &Arc<Spec>| WorkFact {
+        running: Some(STARTED_BY),
+        runs: 1,
+        ..WorkFact::new(spec.clone())
+    };
+    let mut put = |name, (_, spec): &(Key, Arc<Spec>), fact| {
+        states.push(State { name, work_id: spec.work_id, fact });
+    };
+    let [s1, s2, s3, s5, s7, s8, s9, s10, s12, gone] = &works;
+    case.start(&[s2, s3, s5, s8, s9, s10, s12, gone].map(Clone::clone));
+    let again = Retry::At(at(8));
+    let one = std::slice::from_ref;
+
+    let waits = |work: &(Key, Arc<Spec>)| WorkFact {
+        pending_start: Some(work.0),
+        ..WorkFact::new(work.1.clone())
+    };
+    put("S1 enqueued", s1, Some(waits(s1)));
+    put("S2 running", s2, Some(running(&s2.1)));
+
+    let key = case.finish(one(s3), 3, Retry::No)[0];
+    let completing = |spec, key, retry| WorkFact {
+        attempts: 1,
+        pending_completion: Some((key, retry)),
+        ..running(spec)
+    };
+    put("S3 completing, final", s3, Some(completing(&s3.1, key, false)));
+    let key = case.finish(one(s5), 3, again)[0];
+    put("S5 completing, will retry", s5, Some(completing(&s5.1, key, true)));
+
+    let key = case.cancel(one(s7), 3)[0];
+    put("S7 cancel pending", s7, Some(WorkFact { pending_cancelation: Some(key), ..waits(s7) }));
+    let key = case.cancel(one(s8), 3)[0];
+    let fact = WorkFact { pending_cancelation: Some(key), ..running(&s8.1) };
+    put("S8 cancel running", s8, Some(fact));
+
+    let completion = case.finish(one(s9), 3, again)[0];
+    for (name, work) in [("S9 canceled, retry decided", s9), ("S12 canceled, still running", s12)] {
+        let key = case.cancel(one(work), 3)[0];
+        case.commit(vec![Change::MarkCanceled { work_id: work.1.work_id, pool, key }]);
+        let fact = match name.starts_with("S9") {
+            true => completing(&work.1, completion, true),
+            false => running(&work.1),
+        };
+        put(name, work, Some(WorkFact { canceled: true, ..fact }));
+    }
+
+    let completion = Some(case.finish(one(s10), 3, again)[0]);
+    let key = case.key(8);
+    let work_id = s10.1.work_id;
+    let history = History::from_iter([FailedAttempt {
+        attempt: 1,
+        started: at(1),
+        ended: at(3),
+        kind: FailureKind::Error,
+        message: "no luck".into(),
+    }]);
+    let after = history.clone();
+    case.commit(vec![Change::RetryWork { work_id, pool, completion, key, attempts: 1, history }]);
+    let waits = waits(&(key, s10.1.clone()));
+    let fact = WorkFact { attempts: 1, runs: 1, history: after, ..waits };
+    put("S10 enqueued again", s10, Some(fact));
+
+    case.finish(one(gone), 3, Retry::No);
+    let spec = gone.1.clone();
+    let finished = Finished {
+        work_id: spec.work_id,
+        pool,
+        function: spec.function,
+        outcome: Outcome::Success(Payload::NULL),
+        attempts: 1,
+        enqueued_at: spec.enqueued_at,
+        started: Some(at(2)),
+        finished_at: at(9),
+        details: None,
+    };
+    case.commit(vec![Change::CompleteWork { finished: Arc::new(finished), spec }]);
+    put("completed", gone, None);
+    states
+}

@@ -1,0 +1,338 @@
+//! Commits that happened and were answered by an error, and some that did not happen: the store has to find out
+//! which, by what the backend says then.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use hashbrown::HashMap;
+
+use crate::client::Client;
+use crate::engine::arrivals::{AttemptReport, CancelAnswer, EnqueueAnswer, RunNowAnswer};
+use crate::functions::Program;
+use crate::model::{
+    ArgBytes, Change, Demand, Finished, FunctionKind, InternalState, Name, Outcome, Payload,
+    PoolConfig, PoolId, Retention, RunResult, Segment, Spec, StateRow, Turn, WorkFact, WorkId,
+};
+use crate::protocol::{
+    Advance, BatchReady, Canceled, Command, Enqueue, PoolRequest, Reply, Request,
+};
+use crate::shared::sync::oneshot;
+use crate::shared::{Admitted, Catalog, PoolShared, Seams, Shared, SystemClock};
+use crate::storage::{Fsync, Storage, StorageError, each_answer};
+use crate::store::{Settled, Store};
+
+const HEALTHY: u8 = 0;
+/// The commit happens, and an error says that it did not.
+const LOSES_ANSWERS: u8 = 1;
+/// The commit does not happen.
+const REFUSES: u8 = 2;
+/// Another writer is faster than the next commits: so many from here on. Higher than the others.
+const CONFLICTS: u8 = 100;
+
+/// A backend behind a bad line.
+struct BadLine<S> {
+    storage: S,
+    state: Arc<AtomicU8>,
+}
+
+macro_rules! hand_on {
+    ($(fn $name:ident($($argument:ident: $type:ty),*) -> $answer:ty;)*) => {$(
+        fn $name(&mut self, $($argument: $type),*) -> Result<$answer, StorageError> {
+            self.storage.$name($($argument),*)
+        }
+    )*};
+}
+
+impl<S: Storage> Storage for BadLine<S> {
+    fn may_block(&self) -> bool {
+        self.storage.may_block()
+    }
+
+    fn close(&mut self) {
+        self.storage.close();
+    }
+
+    each_answer!(hand_on);
+
+    fn commit(
+        &mut self,
+        changes: &mut Vec<Change>,
+        now: Segment,
+        fsync: Fsync,
+    ) -> Result<(), StorageError> {
+        let lost = || Err(StorageError::Unavailable("the answer was lost".into()));
+        match self.state.swap(HEALTHY, Ordering::SeqCst) {
+            REFUSES => lost(),
+            LOSES_ANSWERS => {
+                self.storage.commit(changes, now, fsync)?;
+                lost()
+            }
+            left if left > CONFLICTS => {
+                self.state.store(left - 1, Ordering::SeqCst);
+                Err(StorageError::Conflict)
+            }
+            _ => self.storage.commit(changes, now, fsync),
+        }
+    }
+}
+
+struct Line {
+    store: Store,
+    state: Arc<AtomicU8>,
+    pool: Arc<PoolShared>,
+    internal: InternalState,
+}
+
+fn expect<T: Debug + PartialEq>(case: &str, what: &str, told: T, expected: T) {
+    assert!(
+        told == expected,
+        "case `lost answer of {case}`, {what}: expected {expected:?}, the backend leads to {told:?}"
+    );
+}
+
+impl Line {
+    fn open(storage: impl Storage) -> Line {
+        let state = Arc::new(AtomicU8::new(HEALTHY));
+        let storage = Box::new(BadLine { storage, state: state.clone() });
+        let seams = Seams::new(Arc::new(SystemClock::new()), None);
+        let shared = Shared::new(Catalog::default(), seams, Retention::default(), "");
+        let shared = Arc::new(shared);
+        let client = Client::new(shared.clone());
+        let program = Arc::new(Program::new(client, HashMap::new(), HashMap::new()));
+        let mut store = Store::open(storage, program).expect("the backend opens");
+        let (reply, mut answer) = oneshot::channel();
+        let (name, config) = (Name::from_static("lost answers"), PoolConfig::default());
+        let request = PoolRequest::Open { name, config: config.clone(), reply };
+        run(&mut store, request);
+        let opened = answer.try_recv().expect("an answer").expect("a pool is opened");
+        let pool = Arc::new(PoolShared::new(opened.pool, name, opened.pending, config.settings()));
+        shared.add_pool(pool.clone());
+        Line { store, state, pool, internal: opened.claimed.state }
+    }
+
+    fn ask<T, R: Into<Request>>(
+        &mut self,
+        request: impl FnOnce(Reply<T>) -> R,
+    ) -> Result<T, StorageError> {
+        let (reply, mut answer) = oneshot::channel();
+        run(&mut self.store, request(reply));
+        answer.try_recv().expect("it is answered at once")
+    }
+
+    /// Asks for a change while other writers are faster, more and more often: nobody notices.
+    fn conflicted<T: Clone + Debug + PartialEq>(
+        &mut self,
+        case: &str,
+        requests: impl IntoIterator<Item = Box<dyn FnOnce(&Arc<PoolShared>, Reply<T>) -> Command>>,
+        expected: T,
+    ) {
+        for (conflicts, request) in [1, 3, 20].into_iter().zip(requests) {
+            self.state.store(CONFLICTS + conflicts, Ordering::SeqCst);
+            let pool = self.pool.clone();
+            let told = self.ask(|reply| request(&pool, reply)).ok();
+            let what = format!("after {conflicts} conflicts");
+            expect(case, &what, told, Some(expected.clone()));
+        }
+    }
+
+    /// Asks for a change whose commit is refused, and then for the same, of which the answer is lost.
+    fn change<T: Debug + PartialEq>(
+        &mut self,
+        case: &str,
+        request: impl Fn(&Arc<PoolShared>, Reply<T>) -> Command,
+        expected: T,
+    ) {
+        for (state, expected) in [(REFUSES, None), (LOSES_ANSWERS, Some(expected))] {
+            self.state.store(state, Ordering::SeqCst);
+            let pool = self.pool.clone();
+            let told = self.ask(|reply| request(&pool, reply)).ok();
+            let what = if expected.is_some() { "which happened" } else { "which did not" };
+            expect(case, what, told, expected);
+        }
+    }
+
+    /// As `change`, for a turn. Says whether the store committed it.
+    fn turn(&mut self, case: &str, changes: &[Change]) {
+        for (state, expected) in [(REFUSES, false), (LOSES_ANSWERS, true)] {
+            self.state.store(state, Ordering::SeqCst);
+            let mut next = InternalState { turn: self.internal.turn + 1, ..self.internal.clone() };
+            let mut changes = changes.to_vec();
+            changes.push(Change::PutState { pool: self.pool.id, state: StateRow::from(&next) });
+            let batch = self.advance(next.fence(), changes);
+            expect(case, "the turn is committed", batch, expected);
+            if !expected {
+                // As a loop does whose turn has failed.
+                let pool = self.pool.id;
+                let claimed = self.ask(|reply| PoolRequest::Claim { pool, reply });
+                next = claimed.expect("the pool is claimed").state;
+            }
+            self.internal = next;
+        }
+    }
+
+    fn advance(&mut self, turn: Turn, changes: Vec<Change>) -> bool {
+        let demand = Demand { free_slots: 9, batch_size: 9, ..Demand::default() };
+        let advance = Advance { pool: self.pool.id, turn, changes, demand, saturated: false };
+        let settled = run(&mut self.store, Command::Advance(advance));
+        let batch = settled.batches.into_iter().map(|(_, BatchReady { batch, .. })| batch);
+        batch.last().is_some_and(|batch| batch.is_ok())
+    }
+
+    fn fact(&mut self, work_id: WorkId) -> Option<WorkFact> {
+        self.store.facts(&[work_id]).expect("the backend answers").pop().flatten()
+    }
+}
+
+/// Runs a request and lets everybody be answered. What another writer has kept from happening is tried again, as the
+/// StoreActor does.
+fn run(store: &mut Store, request: impl Into<Request>) -> Settled {
+    let mut settled = store.run(vec![request.into()]);
+    loop {
+        for answer in std::mem::take(&mut settled.answers) {
+            answer.give();
+        }
+        if settled.failed != Some(StorageError::Conflict) {
+            return settled;
+        }
+        settled = store.run(std::mem::take(&mut settled.again));
+    }
+}
+
+/// Drives the store over a backend whose answers are lost.
+pub(super) fn go_through(storage: impl Storage) {
+    let mut line = Line::open(storage);
+    let pool = line.pool.id;
+    let works = [1, 2].map(|number| job(pool, number));
+    let later = LATER;
+    let [work_id, other] = [works[0].work_id, works[1].work_id];
+
+    let enqueue = |pool: &Arc<PoolShared>, reply| {
+        let counted = Admitted::new(pool.clone(), 2).expect("there is room");
+        let works = works.iter().map(|spec| (spec.clone(), later)).collect();
+        let reply = Some(reply);
+        Command::Enqueue(Enqueue { works, fresh: false, on_finish: None, counted, reply })
+    };
+    line.change("an enqueue", enqueue, vec![EnqueueAnswer::Enqueued; 2]);
+    expect("an enqueue", "works that are counted", line.pool.pending(), 2);
+    let (reply, mut again) = oneshot::channel();
+    let repeated = enqueue(&line.pool.clone(), reply);
+    run(&mut line.store, repeated);
+    let told = again.try_recv().expect("an answer").ok();
+    expect("an enqueue", "repeated", told, Some(vec![EnqueueAnswer::Duplicate; 2]));
+
+    let run_now = |_: &_, reply| Command::RunNow { work_id, reply };
+    line.change("a run now", run_now, RunNowAnswer::Moved);
+    let key = line.fact(work_id).and_then(|fact| fact.pending_start);
+    let is_due = key.is_some_and(|key| key.segment < later);
+    expect("a run now", "the work is due", is_due, true);
+
+    let cancel = |_: &_, reply| Command::Cancel { work_ids: vec![other], reply };
+    line.change("a cancel", cancel, vec![requested(pool)]);
+
+    let (started, generation) = (Segment(2), line.internal.generation);
+    let key = key.unwrap_or_default();
+    let start = Change::StartWork { work_id, pool, key, run: 1, started, generation };
+    line.turn("a turn that starts", &[start]);
+    let runs = line.fact(work_id).map(|fact| (fact.runs, fact.running, fact.pending_start));
+    expect("a turn that starts", "the work", runs, Some((1, Some(generation), None)));
+
+    for state in [REFUSES, LOSES_ANSWERS, HEALTHY] {
+        line.state.store(state, Ordering::SeqCst);
+        let result = RunResult::Success(Payload::NULL);
+        let report = AttemptReport { work_id, run: 1, result };
+        let reports = Command::AttemptsFinished(vec![report]);
+        let kept = run(&mut line.store, reports).again.len();
+        let expected = usize::from(state == REFUSES);
+        expect("a report", "reports that are tried again", kept, expected);
+    }
+    let fact = line.fact(work_id);
+    let attempts = fact.as_ref().map(|fact| (fact.attempts, fact.pending_completion.is_some()));
+    expect("a report", "the work", attempts, Some((1, true)));
+
+    let spec = works[0].clone();
+    let finished = Arc::new(Finished {
+        work_id,
+        pool,
+        function: spec.function,
+        outcome: Outcome::Success(Payload::NULL),
+        attempts: 1,
+        enqueued_at: spec.enqueued_at,
+        started: Some(Segment(2)),
+        finished_at: Segment(3),
+        details: None,
+    });
+    line.turn("a turn that completes", &[Change::CompleteWork { finished, spec }]);
+    expect("a turn that completes", "the work", line.fact(work_id), None);
+    expect("a turn that completes", "works that are left", line.fact(other).is_some(), true);
+    conflicts(&mut line);
+    line.store.close();
+}
+
+/// A time that does not come.
+const LATER: Segment = Segment((u32::MAX as u64) << 16);
+
+fn job(pool: PoolId, number: u128) -> Arc<Spec> {
+    Arc::new(Spec {
+        work_id: WorkId::from_uuid(uuid::Uuid::from_u128(u128::MAX - number)),
+        pool,
+        kind: FunctionKind::Action,
+        function: Name::from_static("case"),
+        args: ArgBytes::new(b"1"),
+        enqueued_at: Segment(1),
+        options: None,
+    })
+}
+
+fn requested(pool: PoolId) -> Canceled {
+    Canceled { answer: CancelAnswer::Requested, pool: Some(pool) }
+}
+
+/// Other writers are faster for a while: everything is decided again, and callers notice nothing.
+fn conflicts(line: &mut Line) {
+    type Asks<T> = Box<dyn FnOnce(&Arc<PoolShared>, Reply<T>) -> Command>;
+    let pool = line.pool.id;
+    let jobs = [11, 12, 13].map(|number| job(pool, number));
+    let before = line.pool.pending();
+
+    let enqueues = jobs.clone().map(|spec| -> Asks<_> {
+        Box::new(move |pool, reply| {
+            let counted = Admitted::new(pool.clone(), 1).expect("there is room");
+            let works = vec![(spec, LATER)];
+            let reply = Some(reply);
+            Command::Enqueue(Enqueue { works, fresh: false, on_finish: None, counted, reply })
+        })
+    });
+    line.conflicted("an enqueue", enqueues, vec![EnqueueAnswer::Enqueued]);
+    expect("an enqueue", "jobs that are counted", line.pool.pending(), before + 3);
+
+    let runs = jobs.clone().map(|spec| -> Asks<_> {
+        Box::new(move |_, reply| Command::RunNow { work_id: spec.work_id, reply })
+    });
+    line.conflicted("a run now", runs, RunNowAnswer::Moved);
+
+    let cancels = jobs.clone().map(|spec| -> Asks<_> {
+        Box::new(move |_, reply| Command::Cancel { work_ids: vec![spec.work_id], reply })
+    });
+    line.conflicted("a cancel", cancels, vec![requested(pool)]);
+
+    for (conflicts, spec) in [1, 3, 20].into_iter().zip(&jobs) {
+        line.state.store(CONFLICTS + conflicts, Ordering::SeqCst);
+        let next = InternalState { turn: line.internal.turn + 1, ..line.internal.clone() };
+        let work_id = spec.work_id;
+        let key = line.fact(work_id).and_then(|fact| fact.pending_start).unwrap_or_default();
+        let (started, generation) = (Segment(2), line.internal.generation);
+        let start = Change::StartWork { work_id, pool, key, run: 1, started, generation };
+        let state = Change::PutState { pool, state: StateRow::from(&next) };
+        let committed = line.advance(next.fence(), vec![start, state]);
+        expect("a turn", "it is committed", committed, true);
+        line.internal = next;
+
+        line.state.store(CONFLICTS + conflicts, Ordering::SeqCst);
+        let result = RunResult::Success(Payload::NULL);
+        let report = AttemptReport { work_id, run: 1, result };
+        run(&mut line.store, Command::AttemptsFinished(vec![report]));
+        let attempts = line.fact(work_id).map(|fact| (fact.attempts, fact.runs));
+        expect("a report", "it is there", attempts, Some((1, 1)));
+    }
+}

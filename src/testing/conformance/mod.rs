@@ -1,0 +1,478 @@
+//! Is a backend right? It is when it cannot be told from [`Memory`] by what it answers.
+//!
+//! [`exercise`] first goes through named cases: what a turn is shown, and what the tables say of a work in each of its
+//! states, also when they are opened again. A failure names the case and what was expected. Then it makes both go
+//! through the same random life of works, commit by commit, and compares everything that can be asked after each; now
+//! and then the backend is closed and opened again. A failure names the seed. Last it loses answers of commits
+//! ([`lost_answers()`]).
+//!
+//! ```no_run
+//! use actix_workpool::{storage::Memory, testing::conformance};
+//!
+//! let tables = Memory::new();
+//! // Opens the same tables each time: here memory itself stands in for a file.
+//! conformance::exercise(1, 200, || tables.clone());
+//! ```
+
+mod cases;
+mod lost_answers;
+
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::PoolConfig;
+use crate::model::{
+    ArgBytes, Change, Cursors, Demand, Epoch, FailedAttempt, Failure, FailureKind, Finished,
+    FinishedDetails, FunctionKind, Generation, History, Key, Name, OnCompleteCall, Outcome,
+    Payload, PoolId, Report, Retry, RetryBehavior, RunResult, Segment, SpanLink, Spec, SpecOptions,
+    StateRow, TableKey, WorkId,
+};
+use crate::storage::{Fsync, Memory, Opened, Storage, range_is_empty};
+
+pub(crate) const POOLS: u32 = 3;
+
+/// Goes through `commits` commits drawn from `seed`. `open` opens the same store each time; the first time it is empty.
+///
+/// # Panics
+/// When the backend answers differently from memory, or with an error.
+pub fn exercise<S: Storage>(seed: u64, commits: usize, mut open: impl FnMut() -> S) {
+    let mut script = Script::new(seed);
+    let opened = Opened::default();
+    let mut backend = open();
+    assert_eq!(backend.open().expect("the backend opens"), opened, "seed {seed}: an empty store");
+    script.commit(&mut backend, Script::pools());
+    let mut backend = cases::go_through(&mut script, backend, &mut open);
+    for number in 0..commits {
+        script.now = Segment(script.now.0 + script.rng.u64(..5));
+        let changes = script.draw();
+        script.commit(&mut backend, changes);
+        script.compare(&mut backend, number);
+        if script.rng.u8(..) < 12 {
+            backend.close();
+            drop(backend);
+            script.memory.close();
+            backend = open();
+            let ours = script.memory.open().expect("memory opens");
+            let theirs = backend.open().expect("the backend opens again");
+            assert_eq!(theirs, ours, "seed {seed}, commit {number}: opened again");
+            script.compare(&mut backend, number);
+        }
+    }
+    backend.close();
+    drop(backend);
+    lost_answers(open());
+}
+
+/// Lets commits happen and says that they failed, and lets others not happen: by what the backend says then, the pool
+/// has to find out which. A part of [`exercise`], for a store of any content that is not open.
+///
+/// # Panics
+/// When it finds out wrongly, or something happens twice; the message names the case.
+pub fn lost_answers(storage: impl Storage) {
+    lost_answers::go_through(storage);
+}
+
+/// Draws changes, each valid after those before.
+pub(crate) struct Script {
+    pub rng: fastrand::Rng,
+    seed: u64,
+    pub now: Segment,
+    seq: u64,
+    /// What the tables hold after what was drawn so far.
+    pub memory: Memory,
+    /// Every work there ever was.
+    pub ids: Vec<WorkId>,
+}
+
+impl Script {
+    pub fn new(seed: u64) -> Script {
+        let mut memory = Memory::new();
+        memory.open().expect("memory opens");
+        Script {
+            rng: fastrand::Rng::with_seed(seed),
+            seed,
+            now: Segment(1_000),
+            seq: 0,
+            memory,
+            ids: Vec::new(),
+        }
+    }
+
+    pub fn pools() -> Vec<Change> {
+        let globals = |number| Change::PutGlobals {
+            pool: PoolId(number),
+            name: Name::intern(&format!("pool-{number}")),
+            config: PoolConfig::default().max_parallelism(number as usize),
+        };
+        (0..POOLS).map(globals).collect()
+    }
+
+    fn commit(&mut self, backend: &mut dyn Storage, changes: Vec<Change>) {
+        let mut theirs = changes.clone();
+        let mut ours = changes;
+        let fsync = if self.rng.bool() { Fsync::Now } else { Fsync::WithNext };
+        self.memory.commit(&mut ours, self.now, Fsync::Now).expect("memory commits");
+        backend.commit(&mut theirs, self.now, fsync).expect("the backend commits");
+        assert!(theirs.is_empty(), "seed {}: a commit empties its list", self.seed);
+    }
+
+    fn next_seq(&mut self) -> u64 {
+        self.seq += 1;
+        self.seq
+    }
+
+    fn key(&mut self, delay: u64) -> Key {
+        Key { segment: Segment(self.now.0 + delay), seq: self.next_seq() }
+    }
+
+    /// Changes of one commit, each valid after the one before.
+    pub fn draw(&mut self) -> Vec<Change> {
+        let pool = PoolId(self.rng.u32(..POOLS));
+        let mut changes = match self.rng.u8(..8) {
+            0 | 1 => self.inserts(),
+            2 => self.starts(pool),
+            3 => self.finishes(pool),
+            4 => self.completions(pool),
+            5 => self.cancels(),
+            6 => self.cancelations(pool),
+            _ => self.others(pool),
+        };
+        if self.rng.bool() {
+            changes.push(Change::PutState { pool, state: self.state() });
+        }
+        if self.rng.u8(..8) == 0 {
+            // For what becomes of a commit when a log has no room for it.
+            let key = TableKey::from(vec![self.rng.u8(..4)]);
+            let text = "x".repeat(self.rng.usize(..6_000));
+            let value = Payload::new(format!("{text:?}").as_bytes());
+            changes.push(Change::PutRow { table: Name::from_static("t"), key, value });
+        }
+        changes
+    }
+
+    fn inserts(&mut self) -> Vec<Change> {
+        let count = self.rng.usize(..6);
+        (0..count)
+            .map(|_| {
+                let spec = self.spec();
+                self.ids.push(spec.work_id);
+                let delay = if self.rng.bool() { 0 } else { self.rng.u64(..40) };
+                Change::InsertWork { spec: Arc::new(spec), key: self.key(delay) }
+            })
+            .collect()
+    }
+
+    fn spec(&mut self) -> Spec {
+        let options = self.rng.bool().then(|| SpecOptions {
+            on_complete: self.rng.bool().then(|| OnCompleteCall {
+                name: Name::from_static("done"),
+                context: self.payload(),
+            }),
+            retry: self.rng.bool().then(|| RetryBehavior {
+                max_attempts: self.rng.u32(1..),
+                initial_backoff_ms: self.rng.u64(..),
+                base: 1.0 + self.rng.f64(),
+            }),
+            timeout: self.rng.bool().then(|| Duration::from_nanos(self.rng.u64(..))),
+            span: SpanLink::default(),
+        });
+        // Options that say nothing are no options.
+        let says = |options: &SpecOptions| *options != SpecOptions::default();
+        Spec {
+            work_id: WorkId::from_uuid(uuid::Uuid::from_u128(self.rng.u128(..))),
+            pool: PoolId(self.rng.u32(..POOLS)),
+            kind: self
+                .rng
+                .choice([
+                    FunctionKind::Action,
+                    FunctionKind::Mutation,
+                    FunctionKind::Query,
+                    FunctionKind::OnComplete,
+                ])
+                .expect("a kind"),
+            function: Name::from_static(self.rng.choice(["a", "mail.send", "ü"]).expect("a name")),
+            args: ArgBytes::new(self.payload().as_bytes()),
+            enqueued_at: self.now,
+            options: options.filter(says).map(Box::new),
+        }
+    }
+
+    fn payload(&mut self) -> Payload {
+        let len = self.rng.usize(..200);
+        match len {
+            0..20 => Payload::NULL,
+            _ => Payload::new(format!("{:?}", "x".repeat(len)).as_bytes()),
+        }
+    }
+
+    fn demand(&mut self) -> Demand {
+        let free_slots = self.rng.i64(-2..8);
+        Demand { cursors: Cursors::default(), free_slots, batch_size: self.rng.usize(1..9) }
+    }
+
+    fn starts(&mut self, pool: PoolId) -> Vec<Change> {
+        let demand = self.demand();
+        let batch = self.memory.read_batch(pool, demand, self.now).expect("memory reads");
+        let (started, generation) = (self.now, Generation(self.rng.u64(..9)));
+        let start = |row: crate::model::StartRow| Change::StartWork {
+            work_id: row.spec.work_id,
+            pool,
+            key: row.key,
+            run: row.runs + 1,
+            started,
+            generation,
+        };
+        batch.starts.into_iter().map(start).collect()
+    }
+
+    fn finishes(&mut self, pool: PoolId) -> Vec<Change> {
+        let rows = self.memory.running(pool).expect("memory reads");
+        let mut changes = Vec::new();
+        for row in rows.into_iter().filter(|row| row.work.pending_completion.is_none()) {
+            if self.rng.bool() {
+                continue;
+            }
+            let again = Retry::At(Segment(self.now.0 + self.rng.u64(..50)));
+            let (result, retry) = match self.rng.u8(..5) {
+                0 => (RunResult::Success(self.payload()), Retry::No),
+                1 => (RunResult::Failed(self.failure()), again),
+                2 => (RunResult::Canceled, Retry::No),
+                3 => (RunResult::Snoozed(Duration::from_millis(self.rng.u64(..))), again),
+                _ => (RunResult::HandedBack, again),
+            };
+            changes.push(Change::InsertPendingCompletion {
+                work_id: row.work.spec.work_id,
+                pool,
+                key: self.key(0),
+                run: row.work.runs,
+                result,
+                retry,
+                attempts: row.work.attempts + self.rng.u32(..2),
+            });
+        }
+        changes
+    }
+
+    fn failure(&mut self) -> Failure {
+        Failure {
+            kind: self.rng.choice([FailureKind::Error, FailureKind::Lost]).expect("a kind"),
+            message: "m".repeat(self.rng.usize(..30)),
+            retryable: self.rng.bool(),
+            retry_after: self.rng.bool().then(|| Duration::from_millis(self.rng.u64(..))),
+        }
+    }
+
+    fn completions(&mut self, pool: PoolId) -> Vec<Change> {
+        let demand = self.demand();
+        let batch = self.memory.read_batch(pool, demand, self.now).expect("memory reads");
+        let mut changes = Vec::new();
+        for row in batch.completions {
+            changes.push(match row.retry {
+                // A canceled work is never enqueued again.
+                Retry::At(segment) if !row.work.canceled => Change::RetryWork {
+                    work_id: row.work.spec.work_id,
+                    pool,
+                    completion: Some(row.key),
+                    key: Key { segment, ..self.key(0) },
+                    attempts: row.work.attempts,
+                    history: self.history(row.work.history),
+                },
+                _ => self.complete(row.work.spec, row.work.attempts),
+            });
+        }
+        changes
+    }
+
+    /// Sometimes one failed attempt more.
+    fn history(&mut self, before: History) -> History {
+        if self.rng.u8(..4) > 0 {
+            return before;
+        }
+        let Failure { kind, message, .. } = self.failure();
+        let (attempt, started, ended) = (self.rng.u32(..), Segment(self.rng.u64(..)), self.now);
+        before.with(FailedAttempt { attempt, started, ended, kind, message })
+    }
+
+    fn complete(&mut self, spec: Arc<Spec>, attempts: u32) -> Change {
+        let outcome = match self.rng.u8(..3) {
+            0 => Outcome::Success(self.payload()),
+            1 => Outcome::Failed(self.failure()),
+            _ => Outcome::Canceled,
+        };
+        let details = FinishedDetails {
+            history: self.history(History::default()),
+            on_complete: spec.on_complete().map(|call| call.name),
+            follow_up: (self.rng.u8(..4) == 0).then_some(spec.work_id),
+            spec: (self.rng.u8(..8) == 0).then(|| spec.clone()),
+        };
+        let finished = Finished {
+            work_id: spec.work_id,
+            pool: spec.pool,
+            function: spec.function,
+            outcome,
+            attempts,
+            enqueued_at: spec.enqueued_at,
+            started: self.rng.bool().then(|| Segment(self.rng.u64(..u64::MAX))),
+            finished_at: self.now,
+            details: details.if_any(),
+        };
+        Change::CompleteWork { finished: Arc::new(finished), spec }
+    }
+
+    fn cancels(&mut self) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let ids: Vec<_> = self.ids.iter().copied().filter(|_| self.rng.u8(..) < 30).collect();
+        for work in self.memory.facts(&ids).expect("memory reads").into_iter().flatten() {
+            if work.pending_cancelation.is_none() && !work.canceled {
+                let (work_id, pool) = (work.spec.work_id, work.spec.pool);
+                let key = self.key(0);
+                changes.push(Change::InsertPendingCancelation { work_id, pool, key });
+            }
+        }
+        changes
+    }
+
+    fn cancelations(&mut self, pool: PoolId) -> Vec<Change> {
+        let demand = self.demand();
+        let batch = self.memory.read_batch(pool, demand, self.now).expect("memory reads");
+        let mut changes = Vec::new();
+        for row in batch.cancelations {
+            let (work_id, key) = (row.work_id, row.key);
+            changes.push(match row.work {
+                None => Change::DeletePendingCancelation { pool, key },
+                Some(work) if work.pending_start.is_some() => {
+                    self.complete(work.spec, work.attempts)
+                }
+                Some(_) => Change::MarkCanceled { work_id, pool, key },
+            });
+        }
+        changes
+    }
+
+    fn others(&mut self, pool: PoolId) -> Vec<Change> {
+        let table = Name::from_static(self.rng.choice(["t", "t2", ""]).expect("a table"));
+        let key = TableKey::from(vec![self.rng.u8(..4); self.rng.usize(..3)]);
+        match self.rng.u8(..5) {
+            0 | 1 => vec![Change::PutRow { table, key, value: self.payload() }],
+            2 => vec![Change::DeleteRow { table, key }],
+            3 => {
+                let (before, keep) = self.retention();
+                let old = self.memory.expired(before, keep, 3).expect("memory reads");
+                old.into_iter().map(|work_id| Change::DeleteFinished { work_id }).collect()
+            }
+            _ => {
+                // Into the unregistered lane, or out of it.
+                let lane = self.memory.unregistered(pool, None, 2).expect("memory reads");
+                if let Some((from, spec)) = lane.into_iter().next() {
+                    let (work_id, to) = (spec.work_id, self.key(0));
+                    return vec![Change::MovePendingStart { work_id, pool, from, to }];
+                }
+                let demand = Demand { free_slots: 1, batch_size: 1, ..Demand::default() };
+                let batch = self.memory.read_batch(pool, demand, self.now).expect("memory reads");
+                let Some(row) = batch.starts.into_iter().next() else { return Vec::new() };
+                let to = Key { segment: Segment::UNREGISTERED, ..self.key(0) };
+                let work_id = row.spec.work_id;
+                vec![Change::MovePendingStart { work_id, pool, from: row.key, to }]
+            }
+        }
+    }
+
+    /// The place of a row that waits, or one around the present.
+    fn some_key(&mut self) -> Key {
+        let work_id = self.rng.choice(&self.ids).copied();
+        let facts = self.memory.facts(work_id.as_slice()).expect("memory reads");
+        let key = facts.into_iter().flatten().find_map(|work| work.pending_start);
+        key.filter(|_| self.rng.bool()).unwrap_or_else(|| Key {
+            segment: Segment(self.now.0.saturating_sub(20) + self.rng.u64(..60)),
+            seq: self.rng.u64(..=self.seq),
+        })
+    }
+
+    /// The place of a row that runs, or one around the present.
+    fn some_start(&mut self) -> (Segment, WorkId) {
+        let all = self.memory.running_places(None, None, usize::MAX).expect("memory reads");
+        let place = self.rng.choice(&all).copied().filter(|_| self.rng.bool());
+        place.unwrap_or_else(|| {
+            let started = Segment(self.now.0.saturating_sub(self.rng.u64(..20)));
+            (started, WorkId::from_uuid(uuid::Uuid::from_u128(self.rng.u128(..))))
+        })
+    }
+
+    fn retention(&mut self) -> (Segment, u64) {
+        (Segment(self.now.0.saturating_sub(self.rng.u64(..60))), self.rng.u64(..20))
+    }
+
+    fn state(&mut self) -> StateRow {
+        let mut number = || self.rng.u64(..);
+        StateRow {
+            generation: Generation(number()),
+            epoch: Epoch(number()),
+            turn: number(),
+            cursors: Cursors {
+                incoming: Segment(number()),
+                completion: Segment(number()),
+                cancelation: Segment(number()),
+            },
+            last_recovery: Segment(number()),
+            report: Report { completed: number(), retries: number(), ..Report::default() },
+        }
+    }
+
+    /// Asks both everything.
+    fn compare(&mut self, backend: &mut impl Storage, number: usize) {
+        let at = format!("seed {}, commit {number}", self.seed);
+        macro_rules! same {
+            ($call:ident ( $($argument:expr),* )) => {{
+                let ours = self.memory.$call($($argument),*).expect("memory answers");
+                let theirs = backend.$call($($argument),*).expect("the backend answers");
+                assert_eq!(theirs, ours, "{at}: {}", stringify!($call));
+            }};
+        }
+        let ours = self.memory.facts(&self.ids).expect("memory answers");
+        let theirs = backend.facts(&self.ids).expect("the backend answers");
+        for ((work_id, ours), theirs) in self.ids.iter().zip(ours).zip(theirs) {
+            assert_eq!(theirs, ours, "{at}: facts of {work_id}");
+        }
+        same!(finished(&self.ids));
+        let (before, keep) = self.retention();
+        let limit = self.rng.usize(..9);
+        same!(expired(before, keep, limit));
+        same!(last_finished(None, usize::MAX));
+        same!(last_finished(None, limit));
+        let number = Some(self.rng.u64(..=self.seq));
+        same!(last_finished(number, limit));
+        // One that nobody has made is among them: those behind the first are of the named cases.
+        for pool in (0..POOLS).chain([POOLS + 100]).map(PoolId) {
+            let demand = self.demand();
+            same!(read_batch(pool, demand, self.now));
+            same!(counts(pool, &Cursors::default()));
+            same!(state(pool));
+            same!(running(pool));
+            let (pool_or_all, after) = (Some(pool).filter(|_| self.rng.bool()), self.some_start());
+            same!(running_places(pool_or_all, None, usize::MAX));
+            same!(running_places(pool_or_all, None, limit));
+            same!(running_places(pool_or_all, Some(after), limit));
+            same!(unregistered(pool, None, limit));
+            same!(works(pool, None, limit));
+            let after = self.rng.choice(&self.ids).copied();
+            same!(works(pool, after, limit));
+            let (after, until) = (self.some_key(), self.some_key());
+            same!(pending_starts(pool, None, until, limit));
+            same!(pending_starts(pool, Some(after), until, limit));
+            let end = Key { segment: Segment::UNREGISTERED, seq: u64::MAX };
+            same!(pending_starts(pool, None, end, usize::MAX));
+        }
+        for table in ["t", "t2", "", "t3"].map(Name::from_static) {
+            let key = |rng: &mut fastrand::Rng| TableKey::from(vec![rng.u8(..4); rng.usize(..3)]);
+            let (from, to) = (key(&mut self.rng), key(&mut self.rng));
+            same!(get(table, &from));
+            same!(scan(table, &(Bound::Unbounded, Bound::Unbounded), usize::MAX));
+            same!(scan(table, &(Bound::Included(from.clone()), Bound::Unbounded), limit));
+            let range = (Bound::Excluded(from), Bound::Included(to));
+            if !range_is_empty(&range) {
+                same!(scan(table, &range, limit));
+            }
+        }
+    }
+}

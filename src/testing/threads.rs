@@ -1,0 +1,612 @@
+//! What crosses threads, in many orders of what the threads do.
+//!
+//! Each test runs some thousand times, each time in another order, which shuttle's scheduler chooses. It switches
+//! threads at every lock, counter, map and channel of `sync.rs`, and nowhere else: not inside a message to an actor, nor
+//! where an `Arc` is counted. A thread that waits for ever fails a test as a deadlock. Memory is sequentially consistent
+//! here, whatever the code asks for. A failure prints a schedule, which `shuttle::replay` repeats.
+//!
+//! In most tests threads do what actors do to what is shared. In the last ones a whole runtime is on one thread, and
+//! those who call it are on others.
+//!
+//! Each test says which mistakes it finds: those were made, and it found them.
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use shuttle::future::block_on;
+use shuttle::sync::mpsc;
+use shuttle::thread;
+
+use crate::client::ActionKey;
+use crate::client::Watch;
+use crate::client::Workpool;
+use crate::client::{EnqueueError, JoinError, PoolError};
+use crate::engine::Launch;
+use crate::engine::arrivals::CancelAnswer;
+use crate::functions::Registry;
+use crate::functions::{Control, Stage};
+use crate::model::{
+    ArgBytes, Finished, FunctionKind, Name, Outcome, PoolId, RunNumber, Segment, Spec, WorkId,
+};
+use crate::model::{PoolConfig, Retention};
+use crate::model::{Progress, WorkStatus};
+use crate::runtime::Runtime;
+use crate::shared::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::shared::sync::oneshot;
+use crate::shared::{Board, FinishedOrder};
+use crate::shared::{Clock, Seams};
+use crate::shared::{PoolShared, Shared};
+
+/// Runs a test so many times with switches at random, and as often with few of them in the worst places.
+fn in_many_orders(times: usize, test: impl Fn() + Clone + Send + Sync + 'static) {
+    let mut config = shuttle::Config::new();
+    // Room for all that a runtime does on one thread.
+    config.stack_size = 1 << 19;
+    config.silence_warnings = true;
+    let at_random = shuttle::scheduler::RandomScheduler::new(times);
+    shuttle::Runner::new(at_random, config.clone()).run(test.clone());
+    let at_worst = shuttle::scheduler::PctScheduler::new(3, times);
+    shuttle::Runner::new(at_worst, config).run(test);
+}
+
+/// Time has no part in this.
+struct StandingStill;
+
+impl Clock for StandingStill {
+    fn now(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+}
+
+/// A pool without actors: the test does what they would.
+fn pool() -> Workpool {
+    static BLOCKING: LazyLock<tokio::runtime::Runtime> =
+        LazyLock::new(|| tokio::runtime::Builder::new_current_thread().build().expect("a runtime"));
+    let shared = Arc::new(Shared::new(
+        Registry::default(),
+        HashMap::new(),
+        Seams::new(Arc::new(StandingStill), Some(1)),
+        Retention::default(),
+        BLOCKING.handle().clone(),
+    ));
+    let (id, name) = (PoolId(0), Name::intern("pool"));
+    let pool = Arc::new(PoolShared::new(id, name, 0, PoolConfig::default().settings()));
+    shared.add_pool(pool.clone());
+    Workpool { shared, pool }
+}
+
+fn work(number: u128) -> WorkId {
+    WorkId::from_uuid(uuid::Uuid::from_u128(number))
+}
+
+fn finish(board: &Board, work_id: WorkId, order: &mut FinishedOrder) {
+    let row = Finished {
+        work_id,
+        pool: PoolId(0),
+        function: Name::intern("function"),
+        outcome: Outcome::Canceled,
+        attempts: 1,
+        enqueued_at: Segment(1),
+        started: None,
+        finished_at: Segment(2),
+        details: None,
+    };
+    board.set_finished(&Arc::new(row), order);
+}
+
+fn progress(done: u64) -> Progress {
+    Progress { done, total: None, note: None }
+}
+
+/// Everything that a watch sees.
+fn read(mut watch: Watch) -> Vec<WorkStatus> {
+    block_on(async move {
+        let mut seen = Vec::new();
+        while let Some(status) = watch.next().await {
+            seen.push(status);
+        }
+        seen
+    })
+}
+
+/// Each watch ended with the outcome, and none is left.
+fn all_have_seen_the_end(
+    board: &Board,
+    watchers: impl IntoIterator<Item = thread::JoinHandle<Vec<WorkStatus>>>,
+) {
+    for watcher in watchers {
+        let seen = watcher.join().expect("no panic");
+        assert!(matches!(seen.last(), Some(WorkStatus::Finished(_))), "{seen:?}");
+    }
+    assert_eq!(board.watching(), (0, 0));
+}
+
+/// Begins a watch, and asks the store to look, as handles do.
+fn watch(pool: &Workpool, work_id: WorkId, asks: &mpsc::Sender<WorkId>) -> Watch {
+    let watch = pool.work::<()>(work_id).watch();
+    let _ = asks.send(work_id);
+    watch
+}
+
+/// Two works are watched while they complete: each watch ends with the outcome.
+///
+/// Finds a watch that is counted after it is there: ended before that, it takes the count of the other one away, which
+/// nobody tells then.
+#[test]
+fn who_watches_sees_the_end() {
+    in_many_orders(5_000, || {
+        let pool = pool();
+        let (asks, asked) = mpsc::channel();
+        let watchers: Vec<_> = [work(1), work(2)]
+            .into_iter()
+            .map(|work_id| {
+                let (pool, asks) = (pool.clone(), asks.clone());
+                thread::spawn(move || read(watch(&pool, work_id, &asks)))
+            })
+            .collect();
+        drop(asks);
+        let board = &pool.shared.board;
+        let mut order = FinishedOrder::default();
+        for work_id in [work(1), work(2)] {
+            board.set_running(work_id, 1, 0, Segment(1));
+        }
+        for work_id in [work(1), work(2)] {
+            while let Ok(asked) = asked.try_recv() {
+                board.observe(asked, WorkStatus::Unknown);
+            }
+            finish(board, work_id, &mut order);
+        }
+        while let Ok(work_id) = asked.recv() {
+            board.observe(work_id, WorkStatus::Unknown);
+        }
+        all_have_seen_the_end(board, watchers);
+    });
+}
+
+/// Watches of one work are dropped, and others of it begin, while it completes.
+///
+/// Finds an end that takes away a watch which began after it was told, and one who stops reading that takes a watch away
+/// from others.
+#[test]
+fn who_watches_again_sees_the_end() {
+    in_many_orders(5_000, || {
+        let pool = pool();
+        let (asks, asked) = mpsc::channel();
+        let watchers = [(); 2].map(|()| {
+            let (pool, asks) = (pool.clone(), asks.clone());
+            thread::spawn(move || {
+                drop(watch(&pool, work(1), &asks));
+                read(watch(&pool, work(1), &asks))
+            })
+        });
+        drop(asks);
+        let board = &pool.shared.board;
+        board.set_running(work(1), 1, 0, Segment(1));
+        finish(board, work(1), &mut FinishedOrder::default());
+        while let Ok(work_id) = asked.recv() {
+            board.observe(work_id, WorkStatus::Unknown);
+        }
+        all_have_seen_the_end(board, watchers);
+    });
+}
+
+/// The runtime goes away while works complete and watches come and go: none of them waits for ever.
+///
+/// Finds `closed` that is looked at outside the lock of the entry, or set after the watches are gone; and a close that
+/// sets the count to zero, below which it then falls.
+#[test]
+fn a_watch_ends_with_the_runtime() {
+    in_many_orders(5_000, || {
+        let pool = pool();
+        let (asks, asked) = mpsc::channel();
+        let watchers: Vec<_> = [work(1), work(2)]
+            .into_iter()
+            .map(|work_id| {
+                let (pool, asks) = (pool.clone(), asks.clone());
+                thread::spawn(move || {
+                    drop(watch(&pool, work_id, &asks));
+                    read(watch(&pool, work_id, &asks))
+                })
+            })
+            .collect();
+        let board = &pool.shared.board;
+        board.set_running(work(1), 1, 0, Segment(1));
+        while let Ok(asked) = asked.try_recv() {
+            board.observe(asked, WorkStatus::Unknown);
+        }
+        finish(board, work(1), &mut FinishedOrder::default());
+        board.close();
+        for watcher in watchers {
+            let seen = watcher.join().expect("no panic");
+            assert!(seen.iter().rev().skip(1).all(|status| !status.is_final()), "{seen:?}");
+        }
+        assert_eq!(board.watching(), (0, 0));
+    });
+}
+
+/// An attempt that was given up goes on saying how far it is, while the work is tried again and completes.
+///
+/// Finds progress, and the store's first look, that are told after the lock of the entry is given back: the older of two
+/// is told last. And progress that is taken from any run.
+#[test]
+fn an_old_run_says_nothing_of_a_new_one() {
+    in_many_orders(5_000, || {
+        let pool = pool();
+        let (asks, asked) = mpsc::channel();
+        let watcher = {
+            let pool = pool.clone();
+            thread::spawn(move || read(watch(&pool, work(1), &asks)))
+        };
+        pool.shared.board.set_running(work(1), 1, 0, Segment(1));
+        let attempts: Vec<_> = [(1, 10), (2, 20)]
+            .into_iter()
+            .map(|(run, says): (RunNumber, u64)| {
+                let pool = pool.clone();
+                thread::spawn(move || {
+                    for done in [says, says + 1] {
+                        pool.shared.board.set_progress(work(1), run, progress(done));
+                    }
+                })
+            })
+            .collect();
+        let board = &pool.shared.board;
+        let look = || {
+            while let Ok(asked) = asked.try_recv() {
+                board.observe(asked, WorkStatus::Unknown);
+            }
+        };
+        look();
+        board.set_pending(work(1), 1, None);
+        board.set_running(work(1), 2, 1, Segment(2));
+        look();
+        if let Some(said) = board.progress_of(work(1)) {
+            assert!(said.done >= 20, "{said:?}");
+        }
+        finish(board, work(1), &mut FinishedOrder::default());
+        while let Ok(work_id) = asked.recv() {
+            board.observe(work_id, WorkStatus::Unknown);
+        }
+        for attempt in attempts {
+            attempt.join().expect("no panic");
+        }
+        let seen = watcher.join().expect("no panic");
+        let ages: Vec<_> = seen
+            .iter()
+            .map(|status| match status {
+                WorkStatus::Running { previous_attempts, progress, .. } => {
+                    let said = progress.as_ref().map_or(0, |said| said.done);
+                    assert!(said == 0 || said / 10 == u64::from(*previous_attempts) + 1);
+                    u64::from(*previous_attempts) * 40 + said
+                }
+                WorkStatus::Pending { .. } => 39,
+                WorkStatus::Finished(_) => 100,
+                WorkStatus::Unknown => 101,
+            })
+            .collect();
+        assert!(ages.is_sorted() && ages.last() == Some(&100), "{seen:?}");
+        assert_eq!(board.watching(), (0, 0));
+    });
+}
+
+fn attempt(pool: &Workpool, work_id: WorkId) -> Arc<Control> {
+    let spec = Spec {
+        work_id,
+        pool: PoolId(0),
+        kind: FunctionKind::Action,
+        function: Name::intern("function"),
+        args: ArgBytes::new(b"null"),
+        enqueued_at: Segment(1),
+        options: None,
+    };
+    let launch = Launch { spec: Arc::new(spec), attempt: 1, run: 1, due: Segment(1) };
+    Arc::new(Control::new(launch, 1_000, pool.shared.clone()))
+}
+
+/// A work is canceled while its start is under way on another thread, and while the cancel of a work that completes
+/// comes and goes.
+///
+/// Finds a worker that looks whether it was told before it looks at the board: between the two it is told, and the board
+/// forgets. And a cancel that is counted after it is there, as with watches.
+#[test]
+fn after_a_cancel_is_answered_nothing_begins() {
+    in_many_orders(5_000, || {
+        let pool = pool();
+        let control = attempt(&pool, work(1));
+        let answered = Arc::new(AtomicBool::new(false));
+        let worker = {
+            let (control, answered) = (control.clone(), answered.clone());
+            thread::spawn(move || {
+                let too_late = answered.load(Ordering::SeqCst);
+                let begins = control.may_begin();
+                assert!(!(too_late && begins), "began after its cancel was answered");
+            })
+        };
+        let (other, completes) = (pool.clone(), pool.clone());
+        let others = [
+            thread::spawn(move || other.shared.board.set_canceling(work(2))),
+            thread::spawn(move || completes.shared.board.end_canceling(work(2))),
+        ];
+        let board = &pool.shared.board;
+        board.set_canceling(work(1));
+        answered.store(true, Ordering::SeqCst);
+        control.raise(Stage::Canceled);
+        board.end_canceling(work(1));
+        for thread in others.into_iter().chain([worker]) {
+            thread.join().expect("no panic");
+        }
+        board.end_canceling(work(2));
+        assert_eq!(board.canceling(), (0, 0));
+    });
+}
+
+/// A function waits to be told to end, while it is told so from two sides.
+///
+/// Finds a stage that is raised after those who wait are woken, and one that is looked at and then stored.
+#[test]
+fn an_attempt_hears_that_it_is_to_end() {
+    in_many_orders(5_000, || {
+        let control = attempt(&pool(), work(1));
+        let (function, canceled) = (control.clone(), control.clone());
+        let function = thread::spawn(move || block_on(function.until(Stage::is_abort)));
+        let canceled = thread::spawn(move || canceled.raise(Stage::Canceled));
+        control.raise(Stage::AbortTimeout);
+        canceled.join().expect("no panic");
+        assert_eq!(function.join().expect("no panic"), Stage::AbortTimeout);
+        assert_eq!(control.stage(), Stage::AbortTimeout);
+    });
+}
+
+/// Works come and go on several threads while somebody waits until there is none.
+///
+/// Finds one who looks before it is registered, and a count that falls after those who wait are woken.
+#[test]
+fn who_waits_for_an_idle_pool_hears_of_the_last_work() {
+    in_many_orders(5_000, || {
+        let pool = pool();
+        pool.pool.enter(1);
+        let others = [1, 2].map(|works| {
+            let pool = pool.clone();
+            thread::spawn(move || {
+                pool.pool.admit(works).expect("room");
+                pool.pool.leave(works);
+            })
+        });
+        let waiting = {
+            let pool = pool.clone();
+            thread::spawn(move || block_on(pool.pool.idle(&pool.shared)))
+        };
+        pool.pool.leave(1);
+        for other in others {
+            other.join().expect("no panic");
+        }
+        waiting.join().expect("no panic");
+        assert_eq!(pool.pending(), 0);
+    });
+}
+
+/// More works come than may: those that are refused leave no trace.
+///
+/// Finds a count that is looked at and then added to, and works that were refused and stay counted.
+#[test]
+fn a_full_pool_takes_no_more_than_it_may() {
+    in_many_orders(5_000, || {
+        let pool = pool();
+        pool.pool.set_settings(PoolConfig::default().max_pending(2).settings());
+        let taken = Arc::new(AtomicUsize::new(0));
+        let threads = [1, 1, 2].map(|works| {
+            let (pool, taken) = (pool.clone(), taken.clone());
+            thread::spawn(move || {
+                if pool.pool.admit(works).is_ok() {
+                    let works = works as usize;
+                    let before = taken.fetch_add(works, Ordering::SeqCst);
+                    assert!(before + works <= 2, "{before} and {works}");
+                }
+            })
+        });
+        for thread in threads {
+            thread.join().expect("no panic");
+        }
+        assert_eq!(pool.pending(), taken.load(Ordering::SeqCst) as u64);
+    });
+}
+
+/// The runtime shuts down while somebody waits for a pool that will not be idle.
+///
+/// Finds those who wait being woken before `closed` is set. Goes through all orders that there are.
+#[test]
+fn nobody_waits_for_the_pools_of_a_closed_runtime() {
+    shuttle::check_dfs(
+        || {
+            let pool = pool();
+            pool.pool.enter(1);
+            let waiting = {
+                let pool = pool.clone();
+                thread::spawn(move || block_on(pool.pool.idle(&pool.shared)))
+            };
+            pool.shared.close();
+            waiting.join().expect("no panic");
+        },
+        None,
+    );
+}
+
+const ECHO: ActionKey<u8, u8> = ActionKey::new("echo");
+
+type Caller = Box<dyn FnOnce(Runtime) + Send>;
+
+/// What happens in a whole runtime.
+#[derive(Default)]
+struct Told {
+    /// How many attempts began.
+    begun: AtomicUsize,
+    /// How many works were acknowledged.
+    acknowledged: AtomicUsize,
+    /// How many of them succeeded, as their callers were told.
+    succeeded: AtomicUsize,
+    /// How many of them a shutdown left behind.
+    pending: AtomicUsize,
+}
+
+/// Runs a whole runtime on one thread, with a pool of one slot, and each caller on a thread of its own. Ends when all
+/// have returned and dropped their handles.
+fn with_a_runtime(
+    callers: impl Fn(&Arc<Told>) -> Vec<Caller> + Clone + Send + Sync + 'static,
+    in_the_end: fn(&Told),
+) {
+    // Actors have timers, which never fire here.
+    let timers = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let timers = timers.expect("a runtime");
+    let _entered = timers.enter();
+    in_many_orders(1_000, move || {
+        let told = Arc::new(Told::default());
+        let callers = callers(&told);
+        let begun = told.clone();
+        block_on(tokio::task::LocalSet::new().run_until(async move {
+            let echo = move |given, _| {
+                begun.begun.fetch_add(1, Ordering::SeqCst);
+                async move { Ok(given) }
+            };
+            let runtime = Runtime::builder()
+                .action_fn(ECHO, echo)
+                .worker_arbiters(0)
+                .clock(StandingStill)
+                .seed(1)
+                .pool("pool", PoolConfig::default().max_parallelism(1))
+                .start()
+                .await
+                .expect("nothing is wrong");
+            let returned: Vec<_> = callers
+                .into_iter()
+                .map(|caller| {
+                    let (returns, returned) = oneshot::channel();
+                    let runtime = runtime.clone();
+                    thread::spawn(move || {
+                        caller(runtime);
+                        let _ = returns.send(());
+                    });
+                    returned
+                })
+                .collect();
+            drop(runtime);
+            for returned in returned {
+                returned.await.expect("no panic");
+            }
+        }));
+        in_the_end(&told);
+    });
+}
+
+/// One enqueues and joins, one watches, one cancels and joins: all are told the same.
+///
+/// Finds a board that does not hold starts, and a listener that is forgotten.
+#[test]
+fn joins_agree_with_cancels() {
+    let callers = |told: &Arc<Told>| -> Vec<Caller> {
+        let told = told.clone();
+        vec![
+            Box::new(|runtime| {
+                let pool = runtime.pool("pool").expect("it is there");
+                let work = block_on(pool.enqueue(ECHO.call(7)).id(work(1)).into_future());
+                let joined = block_on(work.expect("it is taken").join());
+                assert!(matches!(joined, Ok(7) | Err(JoinError::Canceled)), "{joined:?}");
+            }),
+            Box::new(|runtime| {
+                let pool = runtime.pool("pool").expect("it is there");
+                let seen = read(pool.work::<u8>(work(1)).watch());
+                assert!(seen.last().is_some_and(WorkStatus::is_final), "{seen:?}");
+            }),
+            Box::new(move |runtime| {
+                let pool = runtime.pool("pool").expect("it is there");
+                let answer = block_on(pool.cancel(work(1))).expect("the store is there");
+                let begun = told.begun.load(Ordering::SeqCst);
+                let joined = block_on(pool.work::<u8>(work(1)).join());
+                if answer == CancelAnswer::Requested {
+                    assert_eq!(told.begun.load(Ordering::SeqCst), begun);
+                    let expected = if begun == 0 { Err(JoinError::Canceled) } else { Ok(7) };
+                    assert_eq!(joined, expected);
+                }
+            }),
+        ]
+    };
+    with_a_runtime(callers, |_| {});
+}
+
+/// The runtime shuts down while works are enqueued and joined, and while somebody waits until there is none.
+///
+/// Finds a shutdown that forgets those who wait for idle pools.
+#[test]
+fn a_shutdown_answers_everybody() {
+    let callers = |told: &Arc<Told>| -> Vec<Caller> {
+        let caller = |given: u8| -> Caller {
+            let told = told.clone();
+            Box::new(move |runtime| {
+                let pool = runtime.pool("pool").expect("it is there");
+                let work = match block_on(pool.enqueue(ECHO.call(given)).into_future()) {
+                    Err(EnqueueError::Closed) => return,
+                    work => work.expect("it is taken"),
+                };
+                told.acknowledged.fetch_add(1, Ordering::SeqCst);
+                match block_on(work.join()) {
+                    Err(JoinError::Closed) => {}
+                    joined => {
+                        assert_eq!(joined, Ok(given));
+                        told.succeeded.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+            })
+        };
+        let (one, two, told) = (caller(1), caller(2), told.clone());
+        vec![
+            one,
+            two,
+            Box::new(|runtime| {
+                let idle = block_on(runtime.pool("pool").expect("it is there").idle());
+                assert!(matches!(idle, Ok(()) | Err(PoolError::Closed)), "{idle:?}");
+            }),
+            Box::new(move |runtime| {
+                let report = block_on(runtime.shutdown(Duration::MAX));
+                told.pending.store(report.pending as usize, Ordering::SeqCst);
+                assert_eq!(block_on(runtime.shutdown(Duration::MAX)), report);
+                let pool = runtime.pool("pool").expect("it is there");
+                let late = block_on(pool.enqueue(ECHO.call(3)).into_future());
+                assert!(matches!(late, Err(EnqueueError::Closed)), "{late:?}");
+            }),
+        ]
+    };
+    with_a_runtime(callers, |told| {
+        let get = |count: &AtomicUsize| count.load(Ordering::SeqCst);
+        let (acknowledged, begun) = (get(&told.acknowledged), get(&told.begun));
+        let (succeeded, pending) = (get(&told.succeeded), get(&told.pending));
+        // One that was told that the runtime is gone may have been answered before its work was.
+        assert!(succeeded <= begun, "{succeeded} of {begun} succeeded");
+        assert!(begun + pending >= acknowledged, "{begun} and {pending} of {acknowledged}");
+    });
+}
+
+/// Every handle is dropped while others are used: the runtime ends with the last one, and not before.
+///
+/// Finds a handle that closes the runtime while another one is left, and a last one that does not.
+#[test]
+fn a_runtime_ends_with_its_last_handle() {
+    let callers = |_: &Arc<Told>| -> Vec<Caller> {
+        let caller = |given: u8| -> Caller {
+            Box::new(move |runtime: Runtime| {
+                let pool = runtime.pool("pool").expect("it is there");
+                let later = pool.enqueue(ECHO.call(given)).run_after(Duration::from_secs(60));
+                let work = block_on(later.into_future()).expect("it is taken");
+                let another = runtime.clone();
+                drop(runtime);
+                assert!(!pool.shared.is_closed());
+                let watch = work.watch();
+                drop(another);
+                assert!(matches!(block_on(work.join()), Err(JoinError::Closed)));
+                assert!(matches!(block_on(pool.idle()), Err(PoolError::Closed)));
+                assert!(pool.shared.is_closed());
+                assert!(read(watch).iter().all(|status| !status.is_final()));
+            })
+        };
+        vec![caller(1), caller(2)]
+    };
+    with_a_runtime(callers, |_| {});
+}

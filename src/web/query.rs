@@ -1,0 +1,138 @@
+//! What requests say, in paths, queries and bodies.
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::CONTENT_TYPE;
+use actix_web::{Error, HttpMessage, HttpRequest, HttpResponse, web};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use utoipa::IntoParams;
+
+use super::dashboard::Dashboard;
+use super::error::ApiError;
+use super::{Permission, Permissions};
+use crate::model::{ConfigError, Cursor, OutcomeKind, WorkFilter, WorkId};
+use crate::ops::BulkAction;
+
+/// How many works a page has, if nothing else is asked for.
+pub(super) const PAGE: usize = 50;
+
+/// How many it may have: fewer than a program may ask for, since each may bring a result along.
+pub(super) const LARGEST_PAGE: usize = 200;
+
+pub(super) type Board = web::Data<Dashboard>;
+pub(super) type Answer = Result<HttpResponse, ApiError>;
+pub(super) type Body = Result<web::Bytes, Error>;
+
+/// Which works are to be listed, as the query says. Empty is as good as left out: forms send everything.
+#[derive(Debug, Default, Deserialize, Serialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Filter {
+    pub pool: String,
+    #[param(schema_with = super::schema::state_asked)]
+    pub state: String,
+    pub function: String,
+    /// Of those that have finished.
+    #[param(schema_with = super::schema::outcome_asked)]
+    pub outcome: String,
+    /// `next` of the page before, with the same of everything else.
+    pub cursor: String,
+    #[param(schema_with = super::schema::limit_asked)]
+    pub limit: String,
+}
+
+impl Filter {
+    pub fn works(&self) -> Result<WorkFilter, ApiError> {
+        let outcome = match self.outcome.as_str() {
+            "" => None,
+            "success" => Some(OutcomeKind::Success),
+            "failed" => Some(OutcomeKind::Failed),
+            "canceled" => Some(OutcomeKind::Canceled),
+            _ => return Err(ApiError::invalid("outcome is success, failed or canceled")),
+        };
+        let mut works = match (self.state.as_str(), outcome) {
+            ("" | "finished", Some(outcome)) => WorkFilter::finished_with(outcome),
+            ("finished", None) => WorkFilter::finished(),
+            ("" | "pending", None) => WorkFilter::pending(),
+            ("running", None) => WorkFilter::running(),
+            ("pending" | "running", Some(_)) => {
+                return Err(ApiError::invalid("only what is finished has an outcome"));
+            }
+            _ => return Err(ApiError::invalid("state is pending, running or finished")),
+        };
+        if !self.pool.is_empty() {
+            works = works.pool(&self.pool);
+        }
+        if !self.function.is_empty() {
+            works = works.function(&self.function);
+        }
+        let invalid = |error: ConfigError| ApiError::invalid(error.to_string());
+        if !self.cursor.is_empty() {
+            let cursor: Cursor = self.cursor.parse().map_err(invalid)?;
+            works = works.after(cursor).map_err(invalid)?;
+        }
+        let limit = match self.limit.as_str() {
+            "" => Some(PAGE),
+            limit => limit.parse().ok().filter(|limit| (1..=LARGEST_PAGE).contains(limit)),
+        };
+        let limit =
+            limit.ok_or_else(|| ApiError::invalid(format!("limit is 1 to {LARGEST_PAGE}")))?;
+        Ok(works.limit(limit))
+    }
+}
+
+pub(super) fn work_id(text: &str) -> Result<WorkId, ApiError> {
+    text.parse().map_err(|_| ApiError::invalid("the id of a work is a UUID"))
+}
+
+/// What a query, or the body of a form, says.
+pub(super) fn query<T: DeserializeOwned>(text: &str) -> Result<T, ApiError> {
+    let query = web::Query::from_query(text);
+    query.map(web::Query::into_inner).map_err(|error| ApiError::invalid(error.to_string()))
+}
+
+/// A body of that type that is not too large.
+pub(super) fn body_of(
+    request: &HttpRequest,
+    body: Body,
+    expected: &str,
+) -> Result<web::Bytes, ApiError> {
+    let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let kind = kind.and_then(|kind| kind.split(';').next()).map(str::trim);
+    if !kind.is_some_and(|kind| kind.eq_ignore_ascii_case(expected)) {
+        let message = format!("the body is to be {expected}");
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        return Err(ApiError::new(status, "unsupported_media_type", message));
+    }
+    body.map_err(|error| {
+        let status = error.as_response_error().status_code();
+        match status {
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                ApiError::new(status, "too_large", "the body is too large")
+            }
+            _ => ApiError::invalid("the body could not be read"),
+        }
+    })
+}
+
+/// Errs unless whoever sent the request may do this.
+pub(super) fn demand(request: &HttpRequest, permission: Permission) -> Result<(), ApiError> {
+    match permissions(request).allow(permission) {
+        true => Ok(()),
+        false => Err(ApiError::forbidden("you may look, and not do this")),
+    }
+}
+
+/// What the guard has found that the sender may do.
+pub(super) fn permissions(request: &HttpRequest) -> Permissions {
+    request.extensions().get().copied().unwrap_or(Permissions::read_only())
+}
+
+/// What somebody must be allowed to do this to many jobs.
+pub(super) fn permission_of(action: BulkAction) -> Permission {
+    match action {
+        BulkAction::Cancel => Permission::Cancel,
+        BulkAction::Run => Permission::RunNow,
+        BulkAction::Retry => Permission::Retry,
+    }
+}
