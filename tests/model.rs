@@ -1416,7 +1416,11 @@ fn real_fact(number: usize, fact: &WorkFact) -> real::WorkFact {
         runs: fact.runs.into(),
         canceled: fact.canceled,
         pending_start: fact.pending_start.then_some(key(number)),
-        running: fact.running.map(|generation| real::Generation(generation.into())),
+        running: fact.running.map(|generation| real::Running {
+            run: fact.runs.into(),
+            started: real::Segment(1),
+            generation: real::Generation(generation.into()),
+        }),
         pending_completion: fact.pending_completion.map(|row| (key(number), row.retry)),
         pending_cancelation: fact.pending_cancelation.then_some(key(number)),
         ..real::WorkFact::new(real_spec(number))
@@ -1497,11 +1501,7 @@ fn real_step(facts: &[(WorkFact, Option<Lost>)], max_parallelism: usize) -> Vec<
         let work = real_fact(number, fact);
         let (spec, work_id) = (work.spec.clone(), work.spec.work_id);
         let (run, key) = (work.runs, key(number));
-        let running = work.running.map(|generation| real::Running {
-            run,
-            started: real::Segment(1),
-            generation,
-        });
+        let running = work.running;
         state.running.extend(running.map(|running| (work_id, running)));
         if let Some(completion) = fact.pending_completion {
             let retry = match completion.retry {

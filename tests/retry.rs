@@ -146,7 +146,10 @@ fn a_failed_work_is_enqueued_once_more_and_once_only() {
             }
             answers => panic!("{answers:?}"),
         };
-        assert_eq!(finished(&pool, work.id()).await, failed, "it keeps its outcome");
+        let row = finished(&pool, work.id()).await;
+        assert_eq!(row.retried_as(), Some(again));
+        assert_eq!(row.outcome, failed.outcome, "it keeps its outcome");
+        assert_eq!(row.failed_attempts(), failed.failed_attempts());
         let error = soon(pool.work::<u64>(again).join()).await.unwrap_err();
         assert_eq!(error.to_string(), "work failed in attempt 3: attempt 3 is too early");
         let row = finished(&pool, again).await;
@@ -195,11 +198,13 @@ fn a_retry_is_admitted_as_any_enqueue_and_needs_its_function_and_pool() {
         assert!(matches!(refused, Err(EnqueueError::Overloaded { pending: 1, max: 1 })));
         later.cancel().await.unwrap();
         assert!(soon(later.join()).await.is_err());
-        assert!(matches!(pool.retry(failed.id()).await, Ok(RetryAnswer::Enqueued(_))));
+        let Ok(RetryAnswer::Enqueued(again)) = pool.retry(failed.id()).await else { panic!() };
+        assert!(soon(pool.work::<u64>(again).join()).await.is_err());
         runtime.shutdown(secs(1)).await;
 
         let (runtime, pool) = start(builder().storage(tables), PoolConfig::default()).await;
-        assert_eq!(pool.retry(failed.id()).await.unwrap(), RetryAnswer::NotRegistered);
+        assert_eq!(pool.retry(failed.id()).await.unwrap(), RetryAnswer::AlreadyEnqueued(again));
+        assert_eq!(pool.retry(again).await.unwrap(), RetryAnswer::NotRegistered);
         assert_eq!(pool.retry(of_q).await.unwrap(), RetryAnswer::PoolNotStarted);
         runtime.shutdown(secs(0)).await;
     });

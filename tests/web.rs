@@ -1350,3 +1350,58 @@ fn questions_do_not_pile_up_on_a_store_that_stands_still() {
         soon(runtime.shutdown(Duration::ZERO)).await;
     });
 }
+
+/// Found while the dashboard was used by many: each control explained its job first, and waited its turn for that.
+#[test]
+fn controls_do_not_wait_behind_explanations() {
+    run_paused(async {
+        let (runtime, pool, dashboard) = open(PoolConfig::default()).await;
+        let (id, other) = (delayed(&pool).await, delayed(&pool).await);
+        let explained = |_| {
+            let dashboard = dashboard.clone();
+            actix::spawn(async move { ask(&dashboard, get(&format!("/api/works/{id}"))).await })
+        };
+        let asked: Vec<_> = (0..100).map(explained).collect();
+        steps(10).await;
+        let before = tokio::time::Instant::now();
+        for control in ["run", "cancel", "abort"] {
+            let answer = ask(&dashboard, post(&format!("/api/works/{other}/{control}"))).await;
+            assert_eq!(answer.status, StatusCode::OK, "{control}: {}", answer.text);
+        }
+        assert!(before.elapsed() < ms(20), "{:?}", before.elapsed());
+        for asked in asked {
+            assert_eq!(asked.await.unwrap().status, StatusCode::OK);
+        }
+        assert!(before.elapsed() > ms(300), "the explanations had pauses between them");
+        for control in ["run", "cancel", "abort"] {
+            let unknown = WorkId::from_uuid(uuid::Uuid::from_u128(1));
+            let answer = ask(&dashboard, post(&format!("/api/works/{unknown}/{control}"))).await;
+            assert_eq!((answer.status, &*answer.code()), (StatusCode::NOT_FOUND, "unknown_work"));
+        }
+        runtime.shutdown(secs(0)).await;
+    });
+}
+
+/// Found while many failed jobs were retried: for each page of them their retries were looked for one by one.
+#[test]
+fn failed_jobs_to_retry_are_found_by_their_own_rows() {
+    run_paused(async {
+        let storage = Faulty::new();
+        let (runtime, pool) =
+            start(builder().storage(storage.clone()), PoolConfig::default()).await;
+        let dashboard = workpool_dashboard(runtime.clone(), insecure_allow_all());
+        for _ in 0..20 {
+            let failed = pool.enqueue(FAIL.call("no".into())).await.unwrap();
+            assert!(failed.join().await.is_err());
+        }
+        let retry = post("/api/works/retry?pool=p&limit=5");
+        assert_eq!(ask(&dashboard, retry).await.json()["done"], 5);
+        pool.idle().await.unwrap();
+        let asked = storage.asked("facts");
+        let page = ask(&dashboard, get("/works/retry?pool=p")).await;
+        // Five were retried, and those have failed as well.
+        assert!(page.text.contains("20"), "{}", page.text);
+        assert_eq!(storage.asked("facts"), asked, "nothing was asked but the list itself");
+        runtime.shutdown(secs(0)).await;
+    });
+}

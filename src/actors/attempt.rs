@@ -39,7 +39,7 @@ impl Drop for Attempt {
             let report =
                 self.report(RunResult::Failed(Failure::retryable(FailureKind::Lost, message)));
             // A runtime that is gone hears nothing any more.
-            let _ = self.control.program.client.send(Command::AttemptsFinished(vec![report]));
+            let _ = self.control.lent.client.send(Command::AttemptsFinished(vec![report]));
         }
     }
 }

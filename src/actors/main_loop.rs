@@ -235,7 +235,7 @@ impl MainActor {
 
     fn send(&self, request: impl Into<Request>) {
         // A store that is gone hears nothing any more, and so will this actor be.
-        let _ = self.program.client.send(request);
+        let _ = self.program.client().send(request);
     }
 
     /// Starts a turn by asking for its input, unless one is under way.
@@ -345,7 +345,8 @@ impl MainActor {
             self.shared().board.set_running(work_id, run, attempt - 1, now);
             telemetry::started(&self.pool, log_level, &launch, now);
             let (timeout, kind) = (launch.spec.timeout(), launch.spec.kind);
-            let control = Arc::new(Control::new(launch, max_result_bytes, self.program.clone()));
+            let control =
+                Arc::new(Control::new(launch, max_result_bytes, self.program.lent.clone()));
             self.live.insert(work_id, Live { control: control.clone(), since, deadline: None });
             if let Some(timeout) = timeout
                 && !planted!(TimeoutIgnored)

@@ -112,8 +112,8 @@ pub(crate) async fn start(parts: Parts) -> Result<Actors, RingError> {
         0 => origin,
         _ => threads.control.insert(on(&origin, control_arbiter).await??.handle()).clone(),
     };
-    let client = program.client.clone();
-    let workshop = Workshop { client: client.clone(), blocking, network };
+    let client = program.client().clone();
+    let workshop = Workshop { program: program.clone(), blocking, network };
     let ring = move || build(program, workshop, store, may_block, worker_arbiters);
     let (store, conductor) = on(&control, ring).await??;
     Ok(Actors { client, store, conductor, _threads: threads })
@@ -124,8 +124,8 @@ pub(crate) async fn start(parts: Parts) -> Result<Actors, RingError> {
 fn start_here(parts: Parts) -> Result<Actors, RingError> {
     let Parts { program, storage, blocking, network, .. } = parts;
     let store = Store::open(storage, program.clone())?;
-    let client = program.client.clone();
-    let workshop = Workshop { client: client.clone(), blocking, network };
+    let client = program.client().clone();
+    let workshop = Workshop { program: program.clone(), blocking, network };
     let (store, conductor) = build(program, workshop, store, false, 0)?;
     Ok(Actors { client, store, conductor, _threads: Threads::default() })
 }
@@ -179,12 +179,12 @@ fn build(
     worker_arbiters: usize,
 ) -> Result<(Addr<StoreActor>, Addr<Conductor>), RingError> {
     let network = workshop.network.clone();
-    let shared = program.client.shared.clone();
+    let shared = program.client().shared.clone();
     let spin = Spin::new(worker_arbiters > 0);
     let store = StoreActor::start(shared, network.clone(), store, may_block, spin)?;
     let hosts = Hosts::new(workshop, worker_arbiters)?;
     let port = ToStore { store: store.clone().recipient(), network };
-    if !program.client.ports.set_store(port) {
+    if !program.client().ports.set_store(port) {
         return Err(RingError::Closed);
     }
     let hosts = Rc::new(RefCell::new(hosts));
@@ -274,7 +274,7 @@ impl Handler<StartMain> for Conductor {
         let main = MainActor::new(self.program.clone(), pool.clone(), spawner, claimed).start();
         self.store.do_send(AddMain { pool: pool.id, main: main.clone().recipient() });
         let port: Arc<dyn LoopPort> = Arc::new(main.recipient::<LoopMessage>());
-        let fresh = self.program.client.ports.set_pool(pool.id, port);
+        let fresh = self.program.client().ports.set_pool(pool.id, port);
         debug_assert!(fresh, "a pool has one loop");
         let _ = reply.send(());
     }

@@ -255,6 +255,7 @@ impl StoreActor {
         for event in &settled.events {
             match event {
                 Event::Completed { finished } => board.set_finished(finished, &mut self.order),
+                Event::Retried { finished } => board.replace_finished(finished),
                 Event::Retrying { work_id, due, attempts, .. }
                 | Event::Moved { work_id, due, attempts } => {
                     board.set_pending(*work_id, *attempts, Some(*due));

@@ -14,10 +14,10 @@ use super::attempt::{Attempt, timed_out};
 use super::messages::{Retire, StartWorkers};
 use super::network::Network;
 use super::spin::Spin;
-use crate::client::Client;
 use crate::engine::arrivals::AttemptReport;
 use crate::functions::{
-    ActionContext, AttemptFuture, Code, Control, Stage, guarded, limit_result, panic_message,
+    ActionContext, AttemptFuture, Code, Control, Program, Stage, guarded, limit_result,
+    panic_message,
 };
 use crate::model::{Failure, FailureKind, RunResult};
 use crate::observe::telemetry;
@@ -26,7 +26,7 @@ use crate::protocol::Command;
 /// What the hosts of a runtime have in common.
 #[derive(Clone)]
 pub(super) struct Workshop {
-    pub client: Client,
+    pub program: Arc<Program>,
     /// Runs blocking actions.
     pub blocking: tokio::runtime::Handle,
     pub network: Network,
@@ -62,7 +62,7 @@ impl Outbox {
         let reports = self.reports.take();
         if !reports.is_empty() {
             // A runtime that is gone hears nothing any more.
-            let _ = self.workshop.client.send(Command::AttemptsFinished(reports));
+            let _ = self.workshop.program.client().send(Command::AttemptsFinished(reports));
         }
     }
 }
@@ -143,7 +143,7 @@ impl Actor for WorkerActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         let control = self.attempt.control();
-        match begin(control, &self.outbox.workshop.blocking) {
+        match begin(control, &self.outbox.workshop) {
             Begun::Running(future) => {
                 let span = telemetry::attempt_span(control);
                 ctx.spawn(RunAttempt { future: Some(future), aborted: None, span });
@@ -182,9 +182,9 @@ enum Begun {
     Finished(RunResult),
 }
 
-fn begin(control: &Arc<Control>, blocking: &tokio::runtime::Handle) -> Begun {
+fn begin(control: &Arc<Control>, workshop: &Workshop) -> Begun {
     let spec = &control.spec;
-    let Some(code) = control.program.code(spec.function) else {
+    let Some(code) = workshop.program.code(spec.function) else {
         // The loop starts only what is registered.
         let message = format!("function {} is not registered", spec.function);
         return Begun::Finished(RunResult::Failed(Failure::permanent(FailureKind::Error, message)));
@@ -205,7 +205,7 @@ fn begin(control: &Arc<Control>, blocking: &tokio::runtime::Handle) -> Begun {
         }
         Code::Blocking(run) => {
             let (run, cx) = (*run, cx());
-            let thread = blocking.spawn_blocking(move || {
+            let thread = workshop.blocking.spawn_blocking(move || {
                 let span = telemetry::attempt_span(&cx.control);
                 let _entered = span.enter();
                 // It may have waited for a thread until nobody wanted it any more.

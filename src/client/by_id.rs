@@ -75,10 +75,11 @@ impl Client {
         prepared: Prepared,
         reply: Option<Reply<Vec<EnqueueAnswer>>>,
     ) -> Result<(), EnqueueError> {
-        let Prepared { works, fresh, on_finish } = prepared;
+        let Prepared { works, fresh, retry_of, on_finish } = prepared;
         let store = self.ports.store().ok_or(EnqueueError::Closed)?;
         let counted = Admitted::new(pool.clone(), works.len() as u64)?;
-        store.send(Command::Enqueue(Enqueue { works, fresh, on_finish, counted, reply }).into());
+        let enqueue = Enqueue { works, fresh, retry_of, on_finish, counted, reply };
+        store.send(Command::Enqueue(enqueue).into());
         Ok(())
     }
 
@@ -198,6 +199,9 @@ impl Client {
                 return Ok(RetryAnswer::NotFailed);
             }
         };
+        if let Some(again) = row.retried_as() {
+            return Ok(RetryAnswer::AlreadyEnqueued(again));
+        }
         let Some(failed) = row.details.as_ref().and_then(|details| details.spec.as_ref()) else {
             return Ok(RetryAnswer::NotFailed);
         };
@@ -207,9 +211,10 @@ impl Client {
         if !self.shared.catalog.can_run(failed) {
             return Ok(RetryAnswer::NotRegistered);
         }
-        let (work_id, now) = (work_id.once_more(), self.shared.seams.segment());
+        let (retry_of, now) = (Some(work_id), self.shared.seams.segment());
+        let work_id = work_id.once_more();
         let spec = Arc::new(Spec { work_id, enqueued_at: now, ..Spec::clone(failed) });
-        let once = Prepared { works: vec![(spec, now)], fresh: false, on_finish: None };
+        let once = Prepared { works: vec![(spec, now)], fresh: false, retry_of, on_finish: None };
         Ok(match self.enqueue(&pool, once).await?[..] {
             [EnqueueAnswer::Enqueued] => RetryAnswer::Enqueued(work_id),
             _ => RetryAnswer::AlreadyEnqueued(work_id),

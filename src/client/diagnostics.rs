@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::model::{Name, Progress, Report, RunStatus, Segment, WorkId};
 
-/// What a pool is doing. Made by [`Workpool::diagnostics`].
+/// What a pool is doing. Made by [`Workpool::diagnostics`](crate::Workpool::diagnostics).
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Diagnostics {
     /// Which pool.
@@ -35,7 +35,7 @@ pub struct Diagnostics {
     pub report: Report,
 }
 
-/// An attempt that is running. Made by [`Workpool::running`].
+/// An attempt that is running. Made by [`Workpool::running`](crate::Workpool::running).
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RunningWork {
     /// Which work.

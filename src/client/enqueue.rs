@@ -65,6 +65,8 @@ pub(crate) struct Prepared {
     pub works: Vec<(Arc<Spec>, Segment)>,
     /// Whether the ids were just made, so that no other work can have them.
     pub fresh: bool,
+    /// The failed job that the only one of these is a retry of.
+    pub retry_of: Option<WorkId>,
     pub on_finish: Option<OnFinish>,
 }
 
@@ -83,7 +85,7 @@ impl<T, F: Function<K>, K> Enqueue<T, F, K> {
         self
     }
 
-    /// Starts it no earlier than after `delay`; at most [`MAX_DELAY`].
+    /// Starts it no earlier than after `delay`; at most [`MAX_DELAY`](crate::MAX_DELAY).
     pub fn run_after(mut self, delay: Duration) -> Self {
         self.options.due = Due::After(delay);
         self

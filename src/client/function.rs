@@ -6,7 +6,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::model::{FunctionKind, Name};
 
-/// Everything that can be enqueued. Implemented for all [`Action`]s, [`BlockingAction`]s, [`Mutation`]s, [`Query`]s
+/// Everything that can be enqueued. Implemented for all [`Action`](crate::Action)s, [`BlockingAction`](crate::BlockingAction)s, [`Mutation`](crate::Mutation)s, [`Query`](crate::Query)s
 /// and for the [`Call`] of an [`ActionKey`]; `K` tells them apart and is always inferred.
 pub trait Function<K> {
     /// What it results in.
@@ -24,16 +24,16 @@ pub trait Function<K> {
 
 /// Tells the kinds of [`Function`] apart. Never named by users.
 pub mod kind {
-    /// Marks an [`Action`](super::Action).
+    /// Marks an [`Action`](crate::Action).
     #[derive(Debug)]
     pub enum OfAction {}
-    /// Marks a [`BlockingAction`](super::BlockingAction).
+    /// Marks a [`BlockingAction`](crate::BlockingAction).
     #[derive(Debug)]
     pub enum OfBlocking {}
-    /// Marks a [`Mutation`](super::Mutation).
+    /// Marks a [`Mutation`](crate::Mutation).
     #[derive(Debug)]
     pub enum OfMutation {}
-    /// Marks a [`Query`](super::Query).
+    /// Marks a [`Query`](crate::Query).
     #[derive(Debug)]
     pub enum OfQuery {}
     /// Marks a [`Call`](super::Call).

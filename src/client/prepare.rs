@@ -19,7 +19,7 @@ pub(crate) fn prepare<F: Function<K>, K>(
     shared: &Shared,
     pool: &PoolShared,
 ) -> Result<Prepared, EnqueueError> {
-    let mut prepared = Prepared { works: Vec::new(), fresh: true, on_finish: None };
+    let mut prepared = Prepared { works: Vec::new(), fresh: true, retry_of: None, on_finish: None };
     let Some(first) = functions.first() else { return Ok(prepared) };
     let ids = std::mem::take(&mut options.ids);
     let mut common = Common::new(first, options, shared, pool)?;

@@ -55,6 +55,7 @@ impl Draft {
             history,
             on_complete: spec.on_complete().map(|call| call.name),
             follow_up: None,
+            retried_as: None,
             spec: matches!(outcome, Outcome::Failed(_))
                 .then(|| Arc::new(Spec { args: spec.args.alone(), ..Spec::clone(&spec) })),
         };

@@ -24,6 +24,7 @@ const DRAINED: Segment = Segment(900);
 const NOW: Segment = Segment(1_000);
 /// When what runs was started.
 const STARTED: Segment = Segment(940);
+const RUNNING: Running = Running { run: 1, started: STARTED, generation: REIGN };
 const SLOTS: usize = 10;
 /// With this chance a retry waits exactly as long as its policy says.
 const EVEN: f64 = 0.5;
@@ -61,7 +62,7 @@ fn s1(n: u64) -> WorkFact {
 }
 
 fn s2(n: u64) -> WorkFact {
-    WorkFact { runs: 1, running: Some(REIGN), ..WorkFact::new(spec(n, three_attempts())) }
+    WorkFact { runs: 1, running: Some(RUNNING), ..WorkFact::new(spec(n, three_attempts())) }
 }
 
 fn s3(n: u64) -> WorkFact {
@@ -227,7 +228,7 @@ fn completed_after(work: &WorkFact, outcome: Outcome, attempts: u32, history: Hi
         outcome,
         attempts,
         enqueued_at: work.spec.enqueued_at,
-        started: work.running.map(|_| STARTED),
+        started: work.running.map(|running| running.started),
         finished_at: NOW,
         details: details.if_any(),
     });

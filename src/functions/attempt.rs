@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Program;
+use super::Lent;
 use crate::engine::Launch;
 use crate::model::{RunNumber, Spec};
 use crate::shared::sync::Notify;
@@ -52,7 +52,7 @@ pub(crate) struct Control {
     pub run: RunNumber,
     /// How large the result may be.
     pub max_result_bytes: usize,
-    pub program: Arc<Program>,
+    pub lent: Arc<Lent>,
     stage: AtomicU8,
     /// Which worker host has it; written once, when it is handed over.
     host: AtomicUsize,
@@ -62,7 +62,7 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    pub fn new(launch: Launch, max_result_bytes: usize, program: Arc<Program>) -> Control {
+    pub fn new(launch: Launch, max_result_bytes: usize, lent: Arc<Lent>) -> Control {
         let Launch { spec, attempt, run, due: _ } = launch;
         let stage = AtomicU8::new(Stage::Go as u8);
         let (host, reported) = (AtomicUsize::new(0), AtomicBool::new(false));
@@ -71,7 +71,7 @@ impl Control {
             attempt,
             run,
             max_result_bytes,
-            program,
+            lent,
             stage,
             host,
             reported,
@@ -86,7 +86,7 @@ impl Control {
     /// Whether it may begin: nobody has told it to end, and no cancel of its work was answered.
     pub fn may_begin(&self) -> bool {
         // In this order: the loop tells the attempt first, and then the board no longer holds the start.
-        !self.program.shared().board.is_canceling(self.spec.work_id) && self.stage() == Stage::Go
+        !self.lent.client.shared.board.is_canceling(self.spec.work_id) && self.stage() == Stage::Go
     }
 
     pub fn is_reported(&self) -> bool {

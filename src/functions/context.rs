@@ -67,7 +67,7 @@ impl ActionContext {
 
     fn say(&self, progress: Progress) {
         let control = &self.control;
-        control.program.shared().board.set_progress(control.spec.work_id, control.run, progress);
+        control.lent.client.shared.board.set_progress(control.spec.work_id, control.run, progress);
     }
 
     /// What the program gave to [`RuntimeBuilder::data`](crate::RuntimeBuilder::data).
@@ -85,7 +85,7 @@ impl ActionContext {
     /// What the program gave to [`RuntimeBuilder::data`](crate::RuntimeBuilder::data), if it did.
     #[must_use]
     pub fn try_data<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
-        self.control.program.data()
+        self.control.lent.data()
     }
 
     /// The pool of that name, to spawn more work. What is enqueued there stays, whatever becomes of this attempt.
@@ -93,7 +93,7 @@ impl ActionContext {
     /// # Errors
     /// When there is no pool of that name.
     pub fn pool(&self, name: &str) -> Result<Workpool, PoolError> {
-        Workpool::find(&self.control.program.client, name)
+        Workpool::find(&self.control.lent.client, name)
     }
 }
 

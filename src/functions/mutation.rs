@@ -10,11 +10,11 @@ use crate::model::RetryPolicy;
 /// It runs inside the store's transaction and must be quick: everything else waits for it. If it fails or panics,
 /// nothing of it stays.
 pub trait Mutation: Serialize + DeserializeOwned + 'static {
-    /// See [`Action::NAME`].
+    /// See [`Action::NAME`](crate::Action::NAME).
     const NAME: &'static str;
-    /// See [`Action::RETRY`].
+    /// See [`Action::RETRY`](crate::Action::RETRY).
     const RETRY: RetryPolicy = RetryPolicy::Inherit;
-    /// See [`Action::Output`].
+    /// See [`Action::Output`](crate::Action::Output).
     type Output: Serialize + DeserializeOwned + 'static;
 
     /// Reads and writes through `tx`.

@@ -7,9 +7,9 @@ use super::{Reader, WorkError};
 /// A function that reads user tables and changes nothing. Ask it directly with
 /// [`Runtime::query`](crate::Runtime::query), or enqueue it like any other.
 pub trait Query: Serialize + DeserializeOwned + 'static {
-    /// See [`Action::NAME`].
+    /// See [`Action::NAME`](crate::Action::NAME).
     const NAME: &'static str;
-    /// See [`Action::Output`].
+    /// See [`Action::Output`](crate::Action::Output).
     type Output: Serialize + DeserializeOwned + 'static;
 
     /// Reads through `reader`, which sees one moment.

@@ -1,6 +1,5 @@
 //! The functions that a runtime can run, with their types erased.
 
-use std::any::{Any, TypeId};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,8 +9,8 @@ use hashbrown::HashMap;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
-    Action, ActionContext, BlockingAction, Completion, CompletionResult, Mutation, OnComplete,
-    Query, Reader, Transaction, WorkError, WorkErrorKind,
+    Action, ActionContext, BlockingAction, Completion, CompletionResult, Lent, Mutation,
+    OnComplete, Query, Reader, Transaction, WorkError, WorkErrorKind,
 };
 use crate::client::{ActionKey, Client};
 use crate::model::{
@@ -56,32 +55,27 @@ pub(crate) struct Registry {
     duplicate: Option<Name>,
 }
 
-/// What the program gave to a runtime: the code of its functions, and its data. One per runtime.
+/// The functions of a runtime, with what it lends them. One per runtime.
 pub(crate) struct Program {
-    pub client: Client,
+    pub lent: Arc<Lent>,
     code: HashMap<Name, Code>,
-    data: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
 }
 
 impl Program {
-    pub fn new(
-        client: Client,
-        code: HashMap<Name, Code>,
-        data: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
-    ) -> Program {
-        Program { client, code, data }
+    pub fn new(lent: Lent, code: HashMap<Name, Code>) -> Program {
+        Program { lent: Arc::new(lent), code }
     }
 
     pub fn code(&self, function: Name) -> Option<&Code> {
         self.code.get(&function)
     }
 
-    pub fn data<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
-        self.data.get(&TypeId::of::<T>())?.clone().downcast().ok()
+    pub fn client(&self) -> &Client {
+        &self.lent.client
     }
 
     pub fn shared(&self) -> &Shared {
-        &self.client.shared
+        &self.lent.client.shared
     }
 }
 

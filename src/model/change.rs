@@ -130,6 +130,11 @@ pub enum Change {
         /// The new configuration.
         config: PoolConfig,
     },
+    /// Replaces a row of `finished`, which is there: the job was enqueued once more.
+    MarkRetried {
+        /// The row, with [`FinishedDetails::retried_as`](super::FinishedDetails::retried_as).
+        finished: Arc<Finished>,
+    },
     /// Deletes from `finished`.
     DeleteFinished {
         /// Which row.

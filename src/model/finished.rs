@@ -15,6 +15,9 @@ pub struct FinishedDetails {
     pub on_complete: Option<Name>,
     /// The work that the `on_complete` became, since it failed in the commit that completed this one.
     pub follow_up: Option<WorkId>,
+    /// The job that it was enqueued once more as, after it had failed.
+    #[serde(default)]
+    pub retried_as: Option<WorkId>,
     /// What was enqueued: kept of a work that failed, so that it can be enqueued again.
     #[serde(skip)]
     pub spec: Option<Arc<Spec>>,
@@ -56,6 +59,12 @@ impl Finished {
     #[must_use]
     pub fn can_be_retried(&self) -> bool {
         self.details.as_ref().is_some_and(|details| details.spec.is_some())
+    }
+
+    /// The job that it was enqueued once more as, if it was.
+    #[must_use]
+    pub fn retried_as(&self) -> Option<WorkId> {
+        self.details.as_ref()?.retried_as
     }
 
     /// How its attempts have failed: the last of them, the oldest first.

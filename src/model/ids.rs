@@ -36,11 +36,9 @@ impl WorkId {
 impl WorkId {
     /// The id under which a failed work is enqueued once more. Always the same, so that it happens once.
     pub(crate) fn once_more(self) -> WorkId {
-        const ODD: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
-        let mixed = (self.as_u128() ^ ODD.rotate_left(64)).wrapping_mul(ODD);
-        let mixed = mixed ^ (mixed >> 67);
-        let bytes = mixed.wrapping_mul(ODD).to_be_bytes();
-        WorkId(uuid::Builder::from_custom_bytes(bytes).into_uuid())
+        /// Drawn once, for this purpose.
+        const RETRIES: Uuid = Uuid::from_u128(0x6f0c_2f6e_95b4_4d5e_9c0b_7a51_03d8_e1f4);
+        WorkId(Uuid::new_v5(&RETRIES, self.0.as_bytes()))
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ArgBytes, Generation, History, Key, Name, Payload, PoolId, RetryBehavior, RunNumber, Segment,
+    ArgBytes, History, Key, Name, Payload, PoolId, RetryBehavior, RunNumber, Running, Segment,
     WorkId,
 };
 
@@ -134,8 +134,8 @@ pub struct WorkFact {
     pub canceled: bool,
     /// The row in `pending_start`, if there is one.
     pub pending_start: Option<Key>,
-    /// The generation that started the running attempt, if one is running. Its number is `runs`.
-    pub running: Option<Generation>,
+    /// The row in `running`, if there is one.
+    pub running: Option<Running>,
     /// The row in `pending_completion`, if there is one, and whether it is a retry.
     pub pending_completion: Option<(Key, bool)>,
     /// The row in `pending_cancelation`, if there is one.

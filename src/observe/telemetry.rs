@@ -128,7 +128,7 @@ pub(crate) fn store_event(shared: &Arc<Shared>, event: &Event) {
             let took_ms = took.as_millis() as u64;
             warn!(target: TARGET, %function, took_ms, "mutation slow");
         }
-        Event::Moved { .. } => {}
+        Event::Moved { .. } | Event::Retried { .. } => {}
         Event::Unregistered { work_id, pool } => {
             if let Some(pool) = allowed(*pool, LogLevel::Warn) {
                 warn!(target: TARGET, pool = %pool.name, %work_id, "function not registered");

@@ -165,10 +165,6 @@ impl Operator {
             let page = self.list(filter).await?;
             let some = page.works.iter().filter(|work| takes(action, work));
             let some: Vec<_> = some.map(|work| work.work_id).collect();
-            let some = match action {
-                BulkAction::Retry => self.not_yet_again(some).await?,
-                _ => some,
-            };
             let room = limit - works.len();
             works.extend(some.iter().take(room));
             if some.len() > room {
@@ -180,17 +176,6 @@ impl Operator {
                 return Ok(Found { works, more, next });
             }
         }
-    }
-}
-
-impl Operator {
-    /// Those that were not enqueued once more already: a failed job stays in the list.
-    async fn not_yet_again(&self, works: Vec<WorkId>) -> Result<Vec<WorkId>, OpsError> {
-        let again: Vec<_> = works.iter().map(|work_id| work_id.once_more()).collect();
-        let statuses = self.statuses(again).await?;
-        let works = works.into_iter().zip(statuses);
-        let fresh = works.filter(|(_, again)| *again == WorkStatus::Unknown);
-        Ok(fresh.map(|(work_id, _)| work_id).collect())
     }
 }
 
@@ -240,7 +225,9 @@ fn takes(action: BulkAction, work: &ListedWork) -> bool {
         // One that waits for its function has no time, and one that is canceled is about to go.
         (BulkAction::Run, WorkStatus::Pending { due: Some(_), .. }) => !work.canceling,
         (BulkAction::Run, _) => false,
-        (BulkAction::Retry, WorkStatus::Finished(row)) => row.can_be_retried(),
+        (BulkAction::Retry, WorkStatus::Finished(row)) => {
+            row.can_be_retried() && row.retried_as().is_none()
+        }
         (BulkAction::Retry, _) => false,
     }
 }

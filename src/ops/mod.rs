@@ -2,6 +2,7 @@
 //!
 //! A dashboard and other tools are made of these. Nothing here knows HTTP or a terminal.
 
+mod big;
 mod bulk;
 mod error;
 mod operator;
@@ -10,6 +11,7 @@ mod redaction;
 pub(crate) mod schema;
 mod views;
 
+pub(crate) use big::Big;
 pub(crate) use bulk::{Bulk, BulkAction, Done, Found, MOST, TO_SAY};
 pub(crate) use error::OpsError;
 pub(crate) use operator::{Operator, PoolChange};
@@ -17,6 +19,6 @@ pub(crate) use redaction::Redaction;
 pub use redaction::Sensitive;
 pub(crate) use schema::{CancelAnswer, RetryAnswer, RunNowAnswer};
 pub(crate) use views::{
-    AttemptView, Big, ConfigView, ErrorView, LatelyView, Overview, PageView, PoolConfigView,
-    PoolView, ProgressView, RuntimeView, SlotView, WorkDetail, WorkView,
+    AttemptView, ConfigView, ErrorView, LatelyView, Overview, PageView, PoolConfigView, PoolView,
+    ProgressView, RuntimeView, SlotView, WorkDetail, WorkView,
 };

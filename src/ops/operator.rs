@@ -114,17 +114,6 @@ impl Operator {
         self.reads.ask(listed).await
     }
 
-    /// Where jobs are.
-    pub(super) async fn statuses(
-        &self,
-        works: Vec<WorkId>,
-    ) -> Result<Vec<crate::model::WorkStatus>, OpsError> {
-        let client = self.client.clone();
-        let pause = PAUSE_AFTER_POOL * works.len() as u32;
-        let asked = async move { Ok((client.status_batch(&works).await?, pause)) };
-        self.reads.ask(asked).await
-    }
-
     /// A page of jobs, as it is shown.
     pub async fn page(&self, filter: WorkFilter) -> Result<PageView, OpsError> {
         Ok(PageView::of(self.list(filter).await?, &self.redaction))

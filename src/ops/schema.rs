@@ -7,7 +7,7 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{Object, ObjectBuilder, OneOfBuilder, Schema, SchemaType, Type};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::views::Big;
+use super::big::Big;
 use crate::engine;
 use crate::model::{self, Cursor, Name, WorkId};
 

@@ -1,12 +1,12 @@
 //! What is shown of pools and jobs. Everything that may be secret is redacted here.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
+use super::big::Big;
 use super::redaction::{Redaction, Sensitive};
 use super::schema::{Basis, FailureKind};
 use crate::client::{Diagnostics, PoolError, Workpool};
@@ -25,28 +25,6 @@ const LONGEST_TEXT: usize = 16 << 10;
 
 /// The most that is sent of one text where there are many.
 const LONGEST_IN_LIST: usize = 500;
-
-/// A number that JavaScript would round.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Big(pub u64);
-
-impl Serialize for Big {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
-    }
-}
-
-impl From<Segment> for Big {
-    fn from(time: Segment) -> Big {
-        Big(time.0)
-    }
-}
-
-impl From<Duration> for Big {
-    fn from(time: Duration) -> Big {
-        Big(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
-    }
-}
 
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub(crate) struct Overview {

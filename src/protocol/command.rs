@@ -63,6 +63,14 @@ impl Command {
         }
     }
 
+    /// The failed job that this retries.
+    pub fn retry_of(&self) -> Option<WorkId> {
+        match self {
+            Command::Enqueue(enqueue) => enqueue.retry_of,
+            _ => None,
+        }
+    }
+
     /// Says what is to be done with a command that the store could not carry out.
     pub fn refuse(self, error: &StorageError) -> Refused {
         match self {
@@ -87,6 +95,8 @@ pub(crate) struct Enqueue {
     pub works: Vec<(Arc<Spec>, Segment)>,
     /// Whether no other job can have these ids.
     pub fresh: bool,
+    /// The failed job that the only one of these is a retry of.
+    pub retry_of: Option<WorkId>,
     pub on_finish: Option<OnFinish>,
     pub counted: Admitted,
     pub reply: Option<Reply<Vec<EnqueueAnswer>>>,

@@ -39,6 +39,10 @@ pub(crate) enum Event {
         work_id: WorkId,
         pool: PoolId,
     },
+    /// A failed job was enqueued once more: its row says so.
+    Retried {
+        finished: Arc<Finished>,
+    },
     /// Its wait was ended.
     Moved {
         work_id: WorkId,

@@ -1,10 +1,10 @@
 //! A runtime before it starts.
 
-use std::any::{Any, TypeId};
+use std::any::TypeId;
 use std::future::Future;
 use std::sync::Arc;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashSet;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::Runtime;
@@ -14,8 +14,8 @@ use crate::actors::network::Network;
 use crate::actors::{self, Parts};
 use crate::client::{ActionKey, Client, PoolError};
 use crate::functions::{
-    Action, ActionContext, BlockingAction, Mutation, OnComplete, Program, Query, Registry,
-    WorkError,
+    Action, ActionContext, BlockingAction, Data, Lent, Mutation, OnComplete, Program, Query,
+    Registry, WorkError,
 };
 use crate::model::{Name, PoolConfig, Retention, validate_name};
 use crate::observe::metrics;
@@ -41,7 +41,7 @@ use crate::storage::{Memory, Storage};
 #[must_use = "nothing runs until `start` is awaited"]
 pub struct RuntimeBuilder {
     registry: Registry,
-    data: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
+    data: Data,
     storage: Box<dyn Storage>,
     store_kind: &'static str,
     pools: Vec<(Name, PoolConfig)>,
@@ -63,7 +63,7 @@ impl RuntimeBuilder {
     pub(super) fn new() -> RuntimeBuilder {
         RuntimeBuilder {
             registry: Registry::default(),
-            data: HashMap::new(),
+            data: Data::new(),
             storage: Box::new(Memory::new()),
             store_kind: name_of::<Memory>(),
             pools: Vec::new(),
@@ -208,7 +208,7 @@ impl RuntimeBuilder {
         let (catalog, code) = self.registry.into_parts();
         let shared = Arc::new(Shared::new(catalog, seams, self.retention, self.store_kind));
         let client = Client::new(shared);
-        let program = Arc::new(Program::new(client.clone(), code, self.data));
+        let program = Arc::new(Program::new(Lent::new(client.clone(), self.data), code));
         let worker_arbiters = self.worker_arbiters.unwrap_or_else(|| {
             std::thread::available_parallelism().map_or(2, std::num::NonZero::get)
         });

@@ -209,7 +209,7 @@ impl Runtime {
     }
 
     /// Ends the runtime: nothing is enqueued or started any more; what runs may go on for `grace`; then functions are
-    /// told ([`ActionContext::canceled`]), and a little later what is left is dropped and handed back to the store,
+    /// told ([`ActionContext::canceled`](crate::ActionContext::canceled)), and a little later what is left is dropped and handed back to the store,
     /// uncharged. Returns when everything is written and the storage is free again.
     ///
     /// Calling it twice answers the same. Not cancel-safe: once begun, it should be awaited to the end.

@@ -162,6 +162,15 @@ impl Board {
         }
     }
 
+    /// The row of a finished job has changed. One that is not on the board stays away.
+    pub fn replace_finished(&self, row: &Arc<Finished>) {
+        if let MapEntry::Occupied(mut entry) = self.entries.entry(row.work_id)
+            && let Entry::Finished(finished) = entry.get_mut()
+        {
+            *finished = row.clone();
+        }
+    }
+
     /// The cancel of a work is about to be answered: no attempt of it begins any more.
     pub fn set_canceling(&self, work_id: WorkId) {
         self.canceling.insert(work_id, ());

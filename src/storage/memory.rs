@@ -371,7 +371,7 @@ impl Tables {
         let work_id = row.spec.work_id;
         let running = match row.place {
             Place::Waiting => None,
-            _ => pool.running.get(&work_id).map(|running| running.generation),
+            _ => pool.running.get(&work_id).copied(),
         };
         WorkFact {
             spec: row.spec.clone(),
@@ -556,6 +556,15 @@ impl Tables {
                 let pool = self.pool(pool);
                 pool.name = name;
                 pool.config = config;
+            }
+            Change::MarkRetried { finished } => {
+                let Some(row) = self.finished.get_mut(&finished.work_id) else { return };
+                // The last one of this id is the one that is found by it.
+                let same = |other: &&mut Arc<Finished>| Arc::ptr_eq(other, row);
+                if let Some(place) = self.finished_order.iter_mut().rev().find(same) {
+                    *place = finished.clone();
+                }
+                *row = finished;
             }
             Change::DeleteFinished { work_id } => {
                 if self.finished.remove(&work_id).is_some() {

@@ -38,6 +38,16 @@ pub enum StorageError {
     /// A concurrent writer was faster, and nothing was written.
     #[error("storage was changed by another writer")]
     Conflict,
+    /// A newer version of this crate has written it. Update the program; nothing in the storage was changed.
+    #[error(
+        "written by a newer version of actix-workpool (format {found}, this program reads up to {known}); update the program"
+    )]
+    TooNew {
+        /// The format of the storage.
+        found: u32,
+        /// The newest format that this program reads.
+        known: u32,
+    },
     /// The storage cannot be trusted any more and must be opened anew.
     #[error("storage must be reopened: {0}")]
     Poisoned(String),

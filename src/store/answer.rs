@@ -149,8 +149,34 @@ pub(super) fn status_of(work: &WorkFact) -> WorkStatus {
         None if will_retry => WorkStatus::Pending { previous_attempts: work.attempts, due: None },
         None => WorkStatus::Running {
             previous_attempts: work.attempts,
-            started: work.spec.enqueued_at,
+            started: work.running.map_or(work.spec.enqueued_at, |running| running.started),
             progress: None,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::{ArgBytes, FunctionKind, Generation, Running, Segment, Spec, WorkFact};
+
+    /// Found in a list: until its start was on the board, a job was shown as running since it was enqueued.
+    #[test]
+    fn a_job_runs_since_it_was_started_and_not_since_it_was_enqueued() {
+        let spec = Spec {
+            work_id: WorkId::from_uuid(uuid::Uuid::nil()),
+            pool: PoolId(0),
+            kind: FunctionKind::Action,
+            function: Name::from_static("f"),
+            args: ArgBytes::default(),
+            enqueued_at: Segment(1),
+            options: None,
+        };
+        let running = Running { run: 1, started: Segment(7), generation: Generation(1) };
+        let work = WorkFact { running: Some(running), ..WorkFact::new(Arc::new(spec)) };
+        let WorkStatus::Running { started, .. } = status_of(&work) else { panic!("it runs") };
+        assert_eq!(started, Segment(7));
     }
 }

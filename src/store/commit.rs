@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 
-use super::group::{Ending, Group, Taken, TakenEnqueue};
+use super::group::{Group, Taken, TakenEnqueue};
 use super::in_doubt::{InDoubt, Witness};
-use super::settled::Answer;
+use super::settled::{Answer, Ending};
 use super::{Settled, Store};
 use crate::engine::arrivals::EnqueueAnswer;
 use crate::functions::Writes;
@@ -20,14 +20,6 @@ use crate::storage::{Fsync, StorageError};
 
 /// A group that is about more jobs than this gives its memory back.
 const MOST_KEPT: usize = 4_096;
-
-/// What came of a commit.
-pub(super) enum Committed {
-    /// It is decided what became of the group.
-    Settled(Settled),
-    /// Another writer was faster: nothing was written, and the group is decided anew.
-    Conflict(Box<Group>),
-}
 
 impl Store {
     /// Reads the facts of all jobs that the group is about, in one call.
@@ -49,11 +41,18 @@ impl Store {
             let rows = self.storage.finished(&ask_finished)?;
             known_finished.extend(rows.into_iter().flatten().map(|row| row.work_id));
         }
+        let retried: Vec<_> = commands.iter().filter_map(Command::retry_of).collect();
+        let mut failed = HashMap::new();
+        if !retried.is_empty() {
+            let rows = self.storage.finished(&retried)?;
+            failed.extend(rows.into_iter().flatten().map(|row| (row.work_id, row)));
+        }
         self.clock = self.clock.max(self.shared.seams.segment());
         Ok(Group {
             now: self.clock,
             facts,
             known_finished,
+            failed,
             changes: std::mem::take(&mut self.changes),
             writes: Writes::default(),
             settled: Settled::default(),
@@ -65,24 +64,25 @@ impl Store {
         })
     }
 
-    /// Commits, and settles what that has brought about.
-    pub(super) fn commit(&mut self, mut group: Group) -> Committed {
+    /// Commits, and settles what that has brought about. The group comes back if another writer was faster: nothing was
+    /// written then, and it is to be decided anew.
+    pub(super) fn commit(&mut self, mut group: Group) -> Result<Settled, Box<Group>> {
         group.changes.extend(std::mem::take(&mut group.writes).into_changes());
         // A caller is told nothing that a crash could undo, such as that a job has finished already.
         let tells_of_unsynced = self.unsynced && group.answers_callers();
         if group.changes.is_empty() && !tells_of_unsynced {
-            return Committed::Settled(self.committed(group));
+            return Ok(self.committed(group));
         }
         let witness = Witness::of(&group.changes);
         let fsync = if group.only_takes_reports() { Fsync::WithNext } else { Fsync::Now };
-        Committed::Settled(match self.storage.commit(&mut group.changes, group.now, fsync) {
+        Ok(match self.storage.commit(&mut group.changes, group.now, fsync) {
             Ok(()) => {
                 self.unsynced = fsync == Fsync::WithNext;
                 self.wrote = true;
                 self.committed(group)
             }
             Err(StorageError::Conflict) if !planted!(ConflictAnswered) => {
-                return Committed::Conflict(Box::new(group));
+                return Err(Box::new(group));
             }
             // These say for certain that nothing was written, or that nothing more can be found out.
             Err(error @ (StorageError::Conflict | StorageError::Poisoned(_))) => {
@@ -134,7 +134,7 @@ impl Store {
     fn undo(&mut self, group: &mut Group) {
         for pool in std::mem::take(&mut group.touched) {
             // What did not happen is no news; what is tried again will be.
-            self.pools[pool.0 as usize].forget_news();
+            self.pools[pool.0 as usize].wakeup.forget_news();
         }
         for (pool, config) in std::mem::take(&mut group.configs).into_iter().rev() {
             self.pools[pool.0 as usize].set_config(config);
@@ -183,7 +183,7 @@ impl Store {
         group.settled.left = std::mem::take(&mut group.left);
         for pool in group.touched {
             let entry = &mut self.pools[pool.0 as usize];
-            if let Some((source, parked)) = entry.wake() {
+            if let Some((source, parked)) = entry.wakeup.wake() {
                 let turn = entry.fence;
                 let batch = self.read_batch(pool, parked.demand, parked.saturated);
                 let ready = BatchReady { turn, kick: Some(source), batch };
@@ -237,7 +237,7 @@ impl Store {
         turn: crate::model::Turn,
         error: &StorageError,
     ) {
-        self.pools[pool.0 as usize].stay_quiet();
+        self.pools[pool.0 as usize].wakeup.stay_quiet();
         let batch = Err(AdvanceError::Storage(error.clone()));
         settled.batches.push((pool, BatchReady { turn, kick: None, batch }));
     }
@@ -301,7 +301,7 @@ impl TakenEnqueue {
 
     /// The command as it came, from the changes that were made of it.
     fn again(self, inserted: Vec<Change>) -> Enqueue {
-        let TakenEnqueue { fresh, on_finish, counted, reply, known, .. } = self;
+        let TakenEnqueue { fresh, retry_of, on_finish, counted, reply, known, .. } = self;
         let job = |change| match change {
             Change::InsertWork { spec, key } => Some((spec, key.segment)),
             _ => None,
@@ -310,7 +310,7 @@ impl TakenEnqueue {
         for (place, spec, due) in known {
             works.insert(place.min(works.len()), (spec, due));
         }
-        Enqueue { works, fresh, on_finish, counted, reply }
+        Enqueue { works, fresh, retry_of, on_finish, counted, reply }
     }
 }
 

@@ -60,7 +60,7 @@ impl Store {
     }
 
     fn enqueue(&mut self, group: &mut Group, request: Enqueue) {
-        let Enqueue { works, fresh, on_finish, counted, reply } = request;
+        let Enqueue { works, fresh, retry_of, on_finish, counted, reply } = request;
         let mut answers = Vec::with_capacity(works.len());
         group.changes.reserve(works.len());
         let first = works.first().map(|(spec, _)| spec.work_id);
@@ -84,8 +84,12 @@ impl Store {
             }
         }
         let changes = begin..group.changes.len();
+        if let (Some(failed), Some(again)) = (retry_of, first) {
+            mark_retried(group, failed, again);
+        }
         group.taken.push(Taken::Enqueue(TakenEnqueue {
             fresh,
+            retry_of,
             on_finish,
             counted,
             answers,
@@ -333,10 +337,22 @@ impl Store {
             self.last_seq += 1;
             // Never behind the cursor, nor where a turn under way may put it: no turn would ever find the row.
             *key = Key { segment: key.segment.max(cursor), seq: self.last_seq };
-            if entry.note(table, key.segment) {
+            if entry.wakeup.note(table, key.segment) {
                 group.touched.push(pool);
             }
         }
         group.show(change);
+    }
+}
+
+/// The row of a failed job says what it was retried as, from the same commit on.
+fn mark_retried(group: &mut Group, failed: WorkId, again: WorkId) {
+    if let Some(row) = group.failed.get_mut(&failed)
+        && row.retried_as().is_none()
+        && let Some(details) = &mut Arc::make_mut(row).details
+    {
+        details.retried_as = Some(again);
+        group.changes.push(Change::MarkRetried { finished: row.clone() });
+        group.settled.events.push(Event::Retried { finished: row.clone() });
     }
 }

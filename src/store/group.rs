@@ -6,21 +6,23 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 
-use super::settled::Settled;
+use super::settled::{Ending, Receipt, Settled};
 use crate::engine::arrivals::{AttemptReport, EnqueueAnswer};
 use crate::functions::Writes;
 use crate::model::{
-    Change, Demand, PoolConfig, PoolId, Retry, Segment, Spec, Turn, WorkFact, WorkId,
+    Change, Demand, Finished, PoolConfig, PoolId, Retry, Running, Segment, Spec, Turn, WorkFact,
+    WorkId,
 };
 use crate::protocol::{CancelAll, Command, OnFinish, Reply, RunInStore};
 use crate::shared::Admitted;
-use crate::storage::StorageError;
 
 /// The group under way.
 pub(super) struct Group {
     pub now: Segment,
     pub facts: HashMap<WorkId, Option<WorkFact>>,
     pub known_finished: HashSet<WorkId>,
+    /// Rows of failed jobs that are retried.
+    pub failed: HashMap<WorkId, Arc<Finished>>,
     pub changes: Vec<Change>,
     pub writes: Writes,
     pub settled: Settled,
@@ -62,17 +64,6 @@ pub(super) enum Taken {
     },
 }
 
-/// Tells a caller what became of a command. Answers with the command if it is to be decided anew.
-pub(super) type Receipt = Box<dyn FnOnce(Ending) -> Option<Command> + Send>;
-
-/// What became of a group.
-pub(crate) enum Ending {
-    Committed,
-    Failed(StorageError),
-    /// Another writer was faster: nothing has happened, and nobody is told.
-    Again,
-}
-
 /// Makes a receipt: `answer` is told when the group is committed, and `again` makes the command anew.
 pub(super) fn receipt<T: Send + 'static>(
     reply: Reply<T>,
@@ -92,6 +83,7 @@ pub(super) fn receipt<T: Send + 'static>(
 /// An enqueue that was decided.
 pub(super) struct TakenEnqueue {
     pub fresh: bool,
+    pub retry_of: Option<WorkId>,
     pub on_finish: Option<OnFinish>,
     pub counted: Admitted,
     pub answers: Vec<EnqueueAnswer>,
@@ -151,11 +143,12 @@ impl Group {
             Change::InsertPendingCancelation { work_id, key, .. } => {
                 self.change_fact(*work_id, |work| work.pending_cancelation = Some(*key));
             }
-            Change::StartWork { work_id, run, generation, .. } => {
+            Change::StartWork { work_id, run, started, generation, .. } => {
                 self.change_fact(*work_id, |work| {
                     work.pending_start = None;
-                    work.running = Some(*generation);
-                    work.runs = *run;
+                    let (run, started, generation) = (*run, *started, *generation);
+                    work.running = Some(Running { run, started, generation });
+                    work.runs = run;
                 });
             }
             Change::MovePendingStart { work_id, to, .. } => {

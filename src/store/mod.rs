@@ -32,7 +32,6 @@ use crate::model::{Change, Segment, WorkFact, WorkId};
 use crate::protocol::{Command, Request};
 use crate::shared::Shared;
 use crate::storage::{Storage, StorageError};
-use commit::Committed;
 use in_doubt::InDoubt;
 use pools::Pool;
 
@@ -80,7 +79,7 @@ impl Store {
         mut storage: Box<dyn Storage>,
         program: Arc<Program>,
     ) -> Result<Self, StorageError> {
-        let shared = program.client.shared.clone();
+        let shared = program.client().shared.clone();
         let opened = storage.open()?;
         shared.seams.go_on_from(opened.clock);
         let mut pools = Vec::new();
@@ -171,13 +170,13 @@ impl Store {
                 }
             }
             match self.commit(group) {
-                Committed::Settled(mut settled) => {
+                Ok(mut settled) => {
                     for request in others {
                         self.answer(&mut settled, request);
                     }
                     return settled;
                 }
-                Committed::Conflict(group) => commands = self.take_back(group),
+                Err(group) => commands = self.take_back(group),
             }
         }
         Settled {

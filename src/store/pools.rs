@@ -1,6 +1,6 @@
 //! Pools: what the store keeps of each, and how a loop takes one over.
 
-use super::wake::{News, Parked};
+use super::wake::Wakeup;
 use super::{PAGE, Store};
 use crate::model::{
     Change, Claimed, Cursors, Generation, InternalState, Key, LogLevel, Name, PoolConfig, PoolId,
@@ -25,10 +25,7 @@ pub(super) struct Pool {
     pub read_until: Segment,
     pub pending: u64,
     pub log_level: LogLevel,
-    /// Set while the loop rests.
-    pub parked: Option<Parked>,
-    /// Which sources have news since the loop last read, and the earliest new start.
-    pub news: News,
+    pub wakeup: Wakeup,
 }
 
 impl Pool {
@@ -43,8 +40,7 @@ impl Pool {
             cursors: Cursors::default(),
             read_until: Segment::default(),
             pending: 0,
-            parked: None,
-            news: News::default(),
+            wakeup: Wakeup::default(),
         }
     }
 
@@ -96,7 +92,7 @@ impl Store {
         self.write(&mut changes, Fsync::Now)?;
         let entry = &mut self.pools[pool.0 as usize];
         entry.cursors = state.cursors;
-        entry.parked = None;
+        entry.wakeup.stay_quiet();
         let mut internal = InternalState::from(state);
         internal.running = running.iter().map(|row| (row.work.spec.work_id, row.running)).collect();
         Ok(Claimed { state: internal, running, config })

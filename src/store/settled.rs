@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::group::{Ending, Receipt};
 use super::tally::Tally;
 use crate::model::{PoolId, WorkId, WorkStatus};
-use crate::protocol::{BatchReady, Event, Listener, Request};
+use crate::protocol::{BatchReady, Command, Event, Listener, Request};
 use crate::storage::StorageError;
 
 /// What is to be sent once a group is decided.
@@ -38,6 +37,17 @@ pub(crate) struct Settled {
     pub failed: Option<StorageError>,
     /// Whether the store needs another call, also if there is no message: a group is in doubt.
     pub unfinished: bool,
+}
+
+/// Tells a caller what became of a command. Answers with the command if it is to be decided anew.
+pub(crate) type Receipt = Box<dyn FnOnce(Ending) -> Option<Command> + Send>;
+
+/// What became of a group.
+pub(crate) enum Ending {
+    Committed,
+    Failed(StorageError),
+    /// Another writer was faster: nothing has happened, and nobody is told.
+    Again,
 }
 
 /// An answer that waits to be given.

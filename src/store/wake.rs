@@ -4,7 +4,6 @@
 //! nothing ([`Parked`]). The group that has news for it reads the batch and sends it along: a wake-up is never lost.
 
 use super::Store;
-use super::pools::Pool;
 use crate::engine::rest::KickSource;
 use crate::model::{Batch, Demand, PendingTable, PoolId, Segment};
 use crate::protocol::AdvanceError;
@@ -14,17 +13,31 @@ pub(super) struct Parked {
     /// What the loop would like to see.
     pub demand: Demand,
     pub saturated: bool,
-    pub next_due: Option<Segment>,
+    next_due: Option<Segment>,
 }
 
 #[derive(Clone, Copy, Default)]
-pub(super) struct News {
-    pub completion: bool,
-    pub cancelation: bool,
-    pub start: Option<Segment>,
+struct News {
+    completion: bool,
+    cancelation: bool,
+    start: Option<Segment>,
 }
 
-impl Pool {
+/// Whether a loop rests, and what is new for it.
+#[derive(Default)]
+pub(super) struct Wakeup {
+    /// Set while the loop rests.
+    parked: Option<Parked>,
+    /// Which sources have news since the loop last read, and the earliest new start.
+    news: News,
+}
+
+impl Wakeup {
+    /// The loop has read. It rests if there was nothing for it.
+    pub fn has_read(&mut self, parked: Option<Parked>) {
+        *self = Wakeup { parked, news: News::default() };
+    }
+
     /// Notes that a table has a new row. Says whether this is the first news since the loop read.
     pub fn note(&mut self, table: PendingTable, segment: Segment) -> bool {
         let quiet = !self.news.completion && !self.news.cancelation && self.news.start.is_none();
@@ -84,11 +97,8 @@ impl Store {
         let entry = &mut self.pools[pool.0 as usize];
         self.has_read = true;
         entry.read_until = self.clock;
-        entry.news = News::default();
-        entry.parked = match batch.is_empty() {
-            true => Some(Parked { demand, saturated, next_due: batch.next_due }),
-            false => None,
-        };
+        let parked = Parked { demand, saturated, next_due: batch.next_due };
+        entry.wakeup.has_read(batch.is_empty().then_some(parked));
         Ok(batch)
     }
 }

@@ -9,10 +9,26 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 
-use super::schema::{ErrorAnswer, ErrorBody};
+use serde::Serialize;
+use utoipa::ToSchema;
+
 use crate::client::{EnqueueError, JoinError, PoolError, QueryError};
 use crate::model::WorkId;
 use crate::ops::OpsError;
+
+/// What every error is answered with.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Error)]
+pub(super) struct ErrorAnswer<'a> {
+    pub error: ErrorBody<'a>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct ErrorBody<'a> {
+    /// Stays the same from version to version.
+    pub code: &'a str,
+    pub message: &'a str,
+}
 
 /// An error of the dashboard or of an extractor.
 #[derive(Debug)]

@@ -77,7 +77,6 @@ mod openapi;
 mod pages;
 mod query;
 mod routes;
-mod schema;
 
 pub use crate::ops::Sensitive;
 pub use authorizer::{

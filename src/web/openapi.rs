@@ -5,7 +5,7 @@ use utoipa::openapi::path::{Operation, Parameter, ParameterIn};
 use utoipa::openapi::{self, Components, Content, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
-use super::schema::ErrorAnswer;
+use super::error::ErrorAnswer;
 use super::{api, events};
 
 /// Describes itself.

@@ -6,12 +6,14 @@ use actix_web::{Error, HttpMessage, HttpRequest, HttpResponse, web};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
+use utoipa::openapi::schema::{Object, Schema};
 
 use super::dashboard::Dashboard;
 use super::error::ApiError;
 use super::{Permission, Permissions};
 use crate::model::{ConfigError, Cursor, OutcomeKind, WorkFilter, WorkId};
 use crate::ops::BulkAction;
+use crate::ops::schema::{size_or_nothing, words};
 
 /// How many works a page has, if nothing else is asked for.
 pub(super) const PAGE: usize = 50;
@@ -29,15 +31,15 @@ pub(super) type Body = Result<web::Bytes, Error>;
 #[into_params(parameter_in = Query)]
 pub(super) struct Filter {
     pub pool: String,
-    #[param(schema_with = super::schema::state_asked)]
+    #[param(schema_with = super::query::state_asked)]
     pub state: String,
     pub function: String,
     /// Of those that have finished.
-    #[param(schema_with = super::schema::outcome_asked)]
+    #[param(schema_with = super::query::outcome_asked)]
     pub outcome: String,
     /// `next` of the page before, with the same of everything else.
     pub cursor: String,
-    #[param(schema_with = super::schema::limit_asked)]
+    #[param(schema_with = super::query::limit_asked)]
     pub limit: String,
 }
 
@@ -135,4 +137,17 @@ pub(super) fn permission_of(action: BulkAction) -> Permission {
         BulkAction::Run => Permission::RunNow,
         BulkAction::Retry => Permission::Retry,
     }
+}
+
+/// Empty is as good as left out.
+pub(super) fn state_asked() -> Object {
+    words(&["", "pending", "running", "finished"]).build()
+}
+
+pub(super) fn outcome_asked() -> Object {
+    words(&["", "success", "failed", "canceled"]).build()
+}
+
+pub(super) fn limit_asked() -> Schema {
+    size_or_nothing(LARGEST_PAGE, PAGE)
 }

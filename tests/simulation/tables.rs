@@ -591,6 +591,7 @@ impl World {
                 Change::DeleteFinished { work_id } => (12, work_id.as_u128() as u64),
                 Change::PutRow { value, .. } => (13, value.len() as u64),
                 Change::DeleteRow { .. } => (14, 0),
+                Change::MarkRetried { finished } => (15, finished.work_id.as_u128() as u64),
             };
             self.trace_number(about ^ (kind << 56));
         }

@@ -203,9 +203,12 @@ pub(super) fn finished(out: &mut Vec<u8>, row: &Finished) {
     }
     number(out, row.started.map_or(0, |started| started.0.saturating_add(1)));
     let Some(details) = &row.details else { return out.push(0) };
-    let FinishedDetails { history, on_complete, follow_up, spec } = &**details;
+    let FinishedDetails { history, on_complete, follow_up, retried_as, spec } = &**details;
     out.push(
-        1 | flag(on_complete.is_some(), 1) | flag(follow_up.is_some(), 2) | flag(spec.is_some(), 3),
+        1 | flag(on_complete.is_some(), 1)
+            | flag(follow_up.is_some(), 2)
+            | flag(spec.is_some(), 3)
+            | flag(retried_as.is_some(), 4),
     );
     put_history(out, history);
     if let Some(name) = on_complete {
@@ -216,6 +219,9 @@ pub(super) fn finished(out: &mut Vec<u8>, row: &Finished) {
     }
     if let Some(spec) = spec {
         work(out, &Head::default(), spec);
+    }
+    if let Some(work_id) = retried_as {
+        put_id(out, *work_id);
     }
 }
 
@@ -338,6 +344,11 @@ pub(super) fn change(out: &mut Vec<u8>, change: &Change) {
             number(out, pool.0.into());
             globals(out, *name, config);
         }
+        Change::MarkRetried { finished: row } => {
+            out.push(14);
+            put_id(out, row.work_id);
+            finished(out, row);
+        }
         Change::DeleteFinished { work_id } => {
             out.push(11);
             put_id(out, *work_id);
@@ -362,6 +373,8 @@ pub(super) enum Logged {
     Change(Change),
     /// [`Change::CompleteWork`]
     Complete(Arc<Finished>),
+    /// [`Change::MarkRetried`]
+    Retried(Arc<Finished>),
 }
 
 fn put_id(out: &mut Vec<u8>, work_id: WorkId) {
@@ -492,6 +505,10 @@ impl<'a> Input<'a> {
                 let (table, key) = (self.name()?, TableKey::from(self.bytes()?));
                 Change::DeleteRow { table, key }
             }
+            14 => {
+                let work_id = self.id()?;
+                return Ok(Some(Logged::Retried(Arc::new(self.finished(work_id)?))));
+            }
             _ => return Err(Damaged("unknown kind of change")),
         };
         Ok(Some(Logged::Change(change)))
@@ -619,7 +636,9 @@ impl<'a> Input<'a> {
         let on_complete = if flags & 2 != 0 { Some(self.name()?) } else { None };
         let follow_up = if flags & 4 != 0 { Some(self.id()?) } else { None };
         let spec = if flags & 8 != 0 { Some(self.work(work_id)?.1) } else { None };
-        Ok(Some(Box::new(FinishedDetails { history, on_complete, follow_up, spec })))
+        let retried_as = if flags & 16 != 0 { Some(self.id()?) } else { None };
+        let details = FinishedDetails { history, on_complete, follow_up, retried_as, spec };
+        Ok(Some(Box::new(details)))
     }
 
     fn state(&mut self) -> Decoded<StateRow> {
@@ -791,6 +810,7 @@ mod tests {
             history: history(),
             on_complete: Some(Name::from_static("done")),
             follow_up: Some(spec.work_id),
+            retried_as: Some(WorkId::from_uuid(uuid::Uuid::from_u128(8))),
             spec: Some(spec.clone()),
         };
         let outcomes = [

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use twox_hash::XxHash3_64;
 
 use super::disk::{CheckedDisk, Disk};
+use super::upgrade;
 use crate::storage::StorageError;
 
 /// The start of every store.
@@ -27,8 +28,8 @@ const MAGIC: [u8; 8] = *b"workpool";
 /// The start of a file that is being made into a store. There is nothing in it that anybody was told of.
 const MAKING: [u8; 8] = *b"workmake";
 
-/// The layout of the file and of the rows. A file with another number is refused.
-const FORMAT: u32 = 2;
+/// The format of the file and of its rows. An older one is upgraded when the file is opened: see `upgrade.rs`.
+pub(super) const FORMAT: u32 = 3;
 
 /// Where the first half begins.
 const HEADER: u64 = 4096;
@@ -73,6 +74,8 @@ pub(super) enum Room {
 #[derive(Debug)]
 pub(super) struct Log {
     disk: Arc<CheckedDisk>,
+    /// The format that the file has had when it was opened.
+    format: u32,
     half_len: u64,
     /// Which half is written to.
     half: u64,
@@ -102,6 +105,7 @@ impl Log {
         disk.read_at(0, &mut header[..there]).map_err(unreadable)?;
         let mut log = Log {
             disk: disk.clone(),
+            format: FORMAT,
             half_len: (length / 2).next_multiple_of(UNIT).clamp(UNIT, MOST_HALF),
             half: 0,
             used: 0,
@@ -118,17 +122,14 @@ impl Log {
             return Ok(log);
         }
         if header[..8] != MAGIC {
-            return Err(StorageError::Poisoned("this is no store of works".into()));
+            return Err(StorageError::Poisoned("not a workpool file".into()));
         }
         let number = |from| u64::from_le_bytes(array(&header[from..]));
-        let format = number(8) as u32;
-        if format != FORMAT {
-            let error = format!("the file has layout {format}, this version knows {FORMAT}");
-            return Err(StorageError::Poisoned(error));
-        }
         if number(16) != XxHash3_64::oneshot(&header[..16]) {
             return Err(StorageError::Poisoned("the file's header is damaged".into()));
         }
+        log.format = number(8) as u32;
+        upgrade::check(log.format)?;
         log.half_len = (number(8) >> 32) * UNIT;
         if !(UNIT..=MOST_HALF).contains(&log.half_len) {
             return Err(StorageError::Poisoned("the file's header is damaged".into()));
@@ -151,7 +152,12 @@ impl Log {
         Ok(())
     }
 
-    /// From now on the file is a store.
+    /// The format that the file had when it was opened.
+    pub fn format(&self) -> u32 {
+        self.format
+    }
+
+    /// From now on the file is a store, of today's format.
     pub fn made(&self) -> Result<(), StorageError> {
         self.write_header(MAGIC).map_err(unwritable)
     }

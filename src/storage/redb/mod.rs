@@ -17,6 +17,7 @@
 //! | `checkpoint.rs` | a checkpoint that is under way |
 //! | `merged.rs` | reading all of it as one |
 //! | `codec.rs` | how rows and changes become bytes |
+//! | `upgrade.rs` | from one format of the file to the next |
 //! | `sim.rs` | a disk in memory, for tests |
 
 mod checkpoint;
@@ -31,6 +32,7 @@ pub mod sim;
 mod tables;
 #[cfg(all(test, feature = "conformance"))]
 mod tests;
+mod upgrade;
 
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -139,8 +141,8 @@ impl Redb {
     ///
     /// # Errors
     /// [`StorageError::InUse`] when another process or runtime has it, [`StorageError::Poisoned`] when it cannot be
-    /// read or written, is damaged, or has a layout that this version does not know. A damaged last commit cannot be
-    /// told from one that was cut short, and is left out.
+    /// read or written, is damaged, or is not a workpool file, [`StorageError::TooNew`] when a newer version has written
+    /// it. A damaged last commit cannot be told from one that was cut short, and is left out.
     pub fn open(path: impl AsRef<Path>) -> Result<Redb, StorageError> {
         Redb::open_with_log(path, log::LENGTH)
     }
@@ -210,6 +212,7 @@ impl Store {
         let mut log = Log::open(&disk, length)?;
         let tables = Tables::open(Rest::of(&disk, log.tables_from()))?;
         let applied = tables.applied()?;
+        upgrade::run(log.format(), &tables)?;
         let mut recent = tables.load()?;
         let works = tables.read()?.works()?;
         log.replay(applied.last, applied.seed, |frame| {
@@ -224,6 +227,7 @@ impl Store {
                 let needed = match &change {
                     Logged::Change(change) => needs_work(change),
                     Logged::Complete(finished) => Some(finished.work_id),
+                    Logged::Retried(_) => None,
                 };
                 if let Some(work_id) = needed
                     && recent.work(work_id).is_none()

@@ -8,8 +8,8 @@ use hashbrown::{HashMap, HashSet};
 use super::codec::{Head, Logged, RowCounts, RunRow};
 use crate::model::PoolConfig;
 use crate::model::{
-    Change, Finished, Key, Name, Payload, PoolId, Retry, Segment, Spec, StateRow, TableKey,
-    WorkFact, WorkId,
+    Change, Finished, Key, Name, Payload, PoolId, Retry, Running, Segment, Spec, StateRow,
+    TableKey, WorkFact, WorkId,
 };
 
 /// A row of a user table: its table's name and its key.
@@ -116,6 +116,11 @@ impl Layer {
             self.finished_again.insert(work_id);
         }
         self.order.push_back((finished.finished_at, work_id));
+    }
+
+    /// Replaces a row that is here or lies underneath.
+    fn replace_finished(&mut self, finished: &Arc<Finished>) {
+        self.finished.insert(finished.work_id, Some(finished.clone()));
     }
 
     /// Forgets the first work of the order.
@@ -289,6 +294,7 @@ impl Recent {
                 entry.name = *name;
                 entry.config = config.clone();
             }
+            Change::MarkRetried { finished } => self.layer.replace_finished(finished),
             Change::DeleteFinished { work_id } => self.forget(*work_id),
             Change::PutRow { table, key, value } => {
                 self.layer.user.insert((*table, key.clone()), Some(value.clone()));
@@ -304,6 +310,7 @@ impl Recent {
         match change {
             Logged::Change(change) => self.apply(change, known),
             Logged::Complete(finished) => self.complete(finished, known),
+            Logged::Retried(finished) => self.layer.replace_finished(finished),
         }
     }
 
@@ -447,7 +454,11 @@ impl Recent {
             attempts: row.attempts,
             runs: row.run,
             canceled: row.canceled,
-            running: Some(row.generation),
+            running: Some(Running {
+                run: row.run,
+                started: row.started,
+                generation: row.generation,
+            }),
             pending_completion: completion.map(|(key, _, retry)| (*key, *retry != Retry::No)),
             pending_cancelation: self.cancelation_keys.get(&work_id).copied(),
             history: row.history.clone(),

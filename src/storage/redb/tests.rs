@@ -408,3 +408,36 @@ fn a_flipped_bit_in_the_log_is_found_unless_it_is_in_the_last_commit() {
     }
     assert!(found > 0, "some of them matter");
 }
+
+/// The kept file of a process that was killed, in the format before this one.
+fn earlier_format() -> Vec<u8> {
+    use std::io::Read;
+    let packed = include_bytes!("../../../tests/data/format-2.redb.gz");
+    let mut bytes = Vec::new();
+    flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut bytes).expect("unpacked");
+    bytes
+}
+
+#[test]
+fn a_kill_at_any_step_of_an_upgrade_loses_nothing() {
+    let ids: Vec<_> = (1..=6).map(|id| WorkId::from_uuid(uuid::Uuid::from_u128(id))).collect();
+    let untouched = SimDisk::holding(earlier_format());
+    let expected = everything(&mut open(&untouched).expect("it opens"), &ids).expect("read");
+    assert_eq!(expected.facts.iter().flatten().count(), 3, "running, delayed, waiting");
+    assert_eq!(expected.order.len(), 43);
+    let mut rng = fastrand::Rng::with_seed(5);
+    for steps in 0.. {
+        let disk = SimDisk::holding(earlier_format());
+        disk.stop_after(steps);
+        let opened = open(&disk);
+        assert!(opened.is_ok() || disk.has_stopped(), "only the kill keeps it from opening");
+        drop(opened);
+        let remains = SimDisk::holding(disk.remains(&mut rng));
+        let told = everything(&mut open(&remains).expect("it opens again"), &ids).expect("read");
+        assert_eq!(told, expected, "killed after {steps} steps");
+        if !disk.has_stopped() {
+            assert!(steps > 5, "an upgrade writes something");
+            break;
+        }
+    }
+}

@@ -7,8 +7,8 @@ use super::{POOLS, Script};
 use crate::model::PoolConfig;
 use crate::model::{
     ArgBytes, Batch, Change, Cursors, Demand, FailedAttempt, FailureKind, Finished, FunctionKind,
-    Generation, History, Key, Name, Outcome, Payload, PoolId, Retry, RunResult, Segment, Spec,
-    WorkFact, WorkId,
+    Generation, History, Key, Name, Outcome, Payload, PoolId, Retry, RunResult, Running, Segment,
+    Spec, WorkFact, WorkId,
 };
 use crate::storage::{Storage, StorageError};
 
@@ -367,7 +367,7 @@ fn every_state(case: &mut Case<'_>) -> Vec<State> {
     let pool = case.pool;
     let mut states = Vec::new();
     let running = |spec: &Arc<Spec>| WorkFact {
-        running: Some(STARTED_BY),
+        running: Some(Running { run: 1, started: at(1), generation: STARTED_BY }),
         runs: 1,
         ..WorkFact::new(spec.clone())
     };

@@ -9,10 +9,11 @@ use hashbrown::HashMap;
 
 use crate::client::Client;
 use crate::engine::arrivals::{AttemptReport, CancelAnswer, EnqueueAnswer, RunNowAnswer};
-use crate::functions::Program;
+use crate::functions::{Data, Lent, Program};
 use crate::model::{
     ArgBytes, Change, Demand, Finished, FunctionKind, InternalState, Name, Outcome, Payload,
-    PoolConfig, PoolId, Retention, RunResult, Segment, Spec, StateRow, Turn, WorkFact, WorkId,
+    PoolConfig, PoolId, Retention, RunResult, Running, Segment, Spec, StateRow, Turn, WorkFact,
+    WorkId,
 };
 use crate::protocol::{
     Advance, BatchReady, Canceled, Command, Enqueue, PoolRequest, Reply, Request,
@@ -99,7 +100,7 @@ impl Line {
         let shared = Shared::new(Catalog::default(), seams, Retention::default(), "");
         let shared = Arc::new(shared);
         let client = Client::new(shared.clone());
-        let program = Arc::new(Program::new(client, HashMap::new(), HashMap::new()));
+        let program = Arc::new(Program::new(Lent::new(client, Data::new()), HashMap::new()));
         let mut store = Store::open(storage, program).expect("the backend opens");
         let (reply, mut answer) = oneshot::channel();
         let (name, config) = (Name::from_static("lost answers"), PoolConfig::default());
@@ -211,7 +212,14 @@ pub(super) fn go_through(storage: impl Storage) {
         let counted = Admitted::new(pool.clone(), 2).expect("there is room");
         let works = works.iter().map(|spec| (spec.clone(), later)).collect();
         let reply = Some(reply);
-        Command::Enqueue(Enqueue { works, fresh: false, on_finish: None, counted, reply })
+        Command::Enqueue(Enqueue {
+            works,
+            fresh: false,
+            retry_of: None,
+            on_finish: None,
+            counted,
+            reply,
+        })
     };
     line.change("an enqueue", enqueue, vec![EnqueueAnswer::Enqueued; 2]);
     expect("an enqueue", "works that are counted", line.pool.pending(), 2);
@@ -233,9 +241,10 @@ pub(super) fn go_through(storage: impl Storage) {
     let (started, generation) = (Segment(2), line.internal.generation);
     let key = key.unwrap_or_default();
     let start = Change::StartWork { work_id, pool, key, run: 1, started, generation };
+    let running = Some(Running { run: 1, started, generation });
     line.turn("a turn that starts", &[start]);
     let runs = line.fact(work_id).map(|fact| (fact.runs, fact.running, fact.pending_start));
-    expect("a turn that starts", "the work", runs, Some((1, Some(generation), None)));
+    expect("a turn that starts", "the work", runs, Some((1, running, None)));
 
     for state in [REFUSES, LOSES_ANSWERS, HEALTHY] {
         line.state.store(state, Ordering::SeqCst);
@@ -300,7 +309,14 @@ fn conflicts(line: &mut Line) {
             let counted = Admitted::new(pool.clone(), 1).expect("there is room");
             let works = vec![(spec, LATER)];
             let reply = Some(reply);
-            Command::Enqueue(Enqueue { works, fresh: false, on_finish: None, counted, reply })
+            Command::Enqueue(Enqueue {
+                works,
+                fresh: false,
+                retry_of: None,
+                on_finish: None,
+                counted,
+                reply,
+            })
         })
     });
     line.conflicted("an enqueue", enqueues, vec![EnqueueAnswer::Enqueued]);

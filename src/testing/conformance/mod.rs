@@ -138,6 +138,7 @@ impl Script {
             6 => self.cancelations(pool),
             _ => self.others(pool),
         };
+        changes.splice(0..0, self.retried());
         if self.rng.bool() {
             changes.push(Change::PutState { pool, state: self.state() });
         }
@@ -149,6 +150,19 @@ impl Script {
             changes.push(Change::PutRow { table: Name::from_static("t"), key, value });
         }
         changes
+    }
+
+    /// One of the finished jobs was enqueued once more, now and then.
+    fn retried(&mut self) -> Option<Change> {
+        if self.rng.u8(..4) > 0 {
+            return None;
+        }
+        let rows = self.memory.last_finished(None, 9).expect("memory reads");
+        let (_, row) = self.rng.choice(rows)?;
+        let mut details = row.details.as_deref().cloned().unwrap_or_default();
+        details.retried_as = Some(WorkId::from_uuid(uuid::Uuid::from_u128(self.rng.u128(..))));
+        let finished = Finished { details: details.if_any(), ..Finished::clone(&row) };
+        Some(Change::MarkRetried { finished: Arc::new(finished) })
     }
 
     fn inserts(&mut self) -> Vec<Change> {
@@ -304,6 +318,7 @@ impl Script {
             history: self.history(History::default()),
             on_complete: spec.on_complete().map(|call| call.name),
             follow_up: (self.rng.u8(..4) == 0).then_some(spec.work_id),
+            retried_as: None,
             spec: (self.rng.u8(..8) == 0).then(|| spec.clone()),
         };
         let finished = Finished {

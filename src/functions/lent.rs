@@ -1,0 +1,28 @@
+//! What a runtime lends to the functions that run in it.
+
+use std::any::{Any, TypeId};
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use crate::client::Client;
+
+/// Values of the program, one of each type.
+pub(crate) type Data = HashMap<TypeId, Arc<dyn Any + Send + Sync>>;
+
+/// What a runtime lends to the functions that run in it. One per runtime.
+pub(crate) struct Lent {
+    /// The way into the runtime, to enqueue more jobs.
+    pub client: Client,
+    data: Data,
+}
+
+impl Lent {
+    pub fn new(client: Client, data: Data) -> Lent {
+        Lent { client, data }
+    }
+
+    pub fn data<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.data.get(&TypeId::of::<T>())?.clone().downcast().ok()
+    }
+}
