@@ -21,8 +21,8 @@ use crate::shared::PoolShared;
 /// call answers that it is closed.
 #[derive(Clone)]
 pub struct Workpool {
-    client: Client,
-    pool: Arc<PoolShared>,
+    pub(crate) client: Client,
+    pub(crate) pool: Arc<PoolShared>,
 }
 
 impl std::fmt::Debug for Workpool {

@@ -45,6 +45,10 @@ impl Entry {
     }
 }
 
+/// A map that has had no more rows than this keeps its memory.
+#[cfg(not(shuttle))]
+const SMALL: usize = 16_384;
+
 /// A map that is empty most of the time, which nobody who looks for nothing in it has to lock to find out.
 struct Counted<V> {
     rows: Map<WorkId, V>,
@@ -72,8 +76,19 @@ impl<V> Counted<V> {
     }
 
     fn remove_if(&self, work_id: WorkId, goes: impl FnOnce(&V) -> bool) {
-        if self.rows.remove_if(&work_id, |_, row| goes(row)).is_some() {
-            self.count.fetch_sub(1, Ordering::SeqCst);
+        if self.rows.remove_if(&work_id, |_, row| goes(row)).is_some()
+            && self.count.fetch_sub(1, Ordering::SeqCst) == 1
+        {
+            self.shrink();
+        }
+    }
+
+    /// Gives memory back after a flood.
+    fn shrink(&self) {
+        // Under shuttle the map cannot say how large it is.
+        #[cfg(not(shuttle))]
+        if self.rows.capacity() > SMALL {
+            self.rows.shrink_to_fit();
         }
     }
 

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
-use super::{Fsync, KeyRange, Opened, PoolRow, Storage, StorageError, lowest};
+use super::{
+    Fsync, KeyRange, Opened, PoolRow, Storage, StorageError, is_oversized, lowest, shrink,
+};
 use crate::model::PoolConfig;
 use crate::model::{
     Batch, CancelationRow, Change, CompletionRow, Counts, Cursors, Demand, Finished, History, Key,
@@ -265,6 +267,7 @@ impl Storage for Memory {
         for change in changes.drain(..) {
             tables.apply(change);
         }
+        tables.shrink();
         Ok(())
     }
 }
@@ -290,7 +293,7 @@ struct Tables {
     pools: Vec<Pool>,
     finished: HashMap<WorkId, Arc<Finished>>,
     finished_order: VecDeque<Arc<Finished>>,
-    /// How many works were forgotten: the number of the first one in the order of finishing.
+    /// How many jobs were forgotten: the number of the first one in the order of finishing.
     forgotten: u64,
     user: HashMap<Name, BTreeMap<TableKey, Payload>>,
 }
@@ -343,6 +346,26 @@ enum Place {
 }
 
 impl Tables {
+    /// Gives memory back after a flood.
+    fn shrink(&mut self) {
+        if is_oversized(self.works.slab.len(), self.works.len()) {
+            let pools = &mut self.pools;
+            self.works.compact(|row, slot| {
+                let pool = pools.get_mut(row.spec.pool.0 as usize);
+                if row.place == Place::Waiting
+                    && let Some(start) = pool.and_then(|pool| pool.pending_start.get_mut(&row.key))
+                {
+                    *start = slot;
+                }
+            });
+        }
+        shrink(&mut self.finished);
+        let rows = self.finished_order.len();
+        if is_oversized(self.finished_order.capacity(), rows) {
+            self.finished_order.shrink_to(2 * rows);
+        }
+    }
+
     fn pool(&mut self, pool: PoolId) -> &mut Pool {
         let number = pool.0 as usize;
         while self.pools.len() <= number {
@@ -559,9 +582,10 @@ impl Tables {
             }
             Change::MarkRetried { finished } => {
                 let Some(row) = self.finished.get_mut(&finished.work_id) else { return };
-                // The last one of this id is the one that is found by it.
+                let order = &mut self.finished_order;
+                let from = order.partition_point(|other| other.finished_at < row.finished_at);
                 let same = |other: &&mut Arc<Finished>| Arc::ptr_eq(other, row);
-                if let Some(place) = self.finished_order.iter_mut().rev().find(same) {
+                if let Some(place) = order.range_mut(from..).find(same) {
                     *place = finished.clone();
                 }
                 *row = finished;
@@ -604,12 +628,14 @@ impl Pool {
     fn remove_cancelation(&mut self, key: Key) {
         if let Some(work_id) = self.pending_cancelation.remove(&key) {
             self.cancelation_keys.remove(&work_id);
+            shrink(&mut self.cancelation_keys);
         }
     }
 
     fn remove_cancelation_of(&mut self, work_id: WorkId) {
         if let Some(key) = self.cancelation_keys.remove(&work_id) {
             self.pending_cancelation.remove(&key);
+            shrink(&mut self.cancelation_keys);
         }
     }
 }
@@ -684,6 +710,23 @@ impl Works {
 
     fn get_mut(&mut self, work_id: WorkId) -> Option<&mut Row> {
         self.slot(work_id).map(|slot| self.at_mut(slot))
+    }
+
+    /// Moves all rows to the front, and frees what is behind them. `moved` is told of each.
+    fn compact(&mut self, mut moved: impl FnMut(&Row, Slot)) {
+        let rows = std::mem::take(&mut self.slab).into_iter().flatten();
+        let mut slab = Vec::with_capacity(2 * self.index.len());
+        slab.extend(rows.map(Some));
+        let mut index = HashTable::with_capacity(slab.len());
+        let hash = |slot: &Slot, slab: &[Option<Row>]| {
+            let row = slab[*slot as usize].as_ref().expect("every slot is occupied");
+            self.hasher.hash_one(row.spec.work_id.as_u128())
+        };
+        for (slot, row) in (0..).zip(&slab) {
+            moved(row.as_ref().expect("every slot is occupied"), slot);
+            index.insert_unique(hash(&slot, &slab), slot, |slot| hash(slot, &slab));
+        }
+        (self.slab, self.index, self.free) = (slab, index, Vec::new());
     }
 
     fn insert(&mut self, row: Row) -> Slot {

@@ -110,6 +110,22 @@ fn lowest<T: Ord>(rows: impl Iterator<Item = T>, limit: usize) -> Vec<T> {
     found.into_sorted_vec()
 }
 
+/// Tables are not made smaller below so many rows.
+const SMALL: usize = 16_384;
+
+/// Whether a table for so many rows is to be made smaller: it had many more than it has now. What it costs to make it
+/// smaller is paid by the rows that went.
+pub(crate) fn is_oversized(capacity: usize, rows: usize) -> bool {
+    capacity > SMALL && capacity / 4 > rows
+}
+
+/// Gives memory back after a flood.
+pub(crate) fn shrink<K: Eq + std::hash::Hash, V>(map: &mut hashbrown::HashMap<K, V>) {
+    if is_oversized(map.capacity(), map.len()) {
+        map.shrink_to(2 * map.len());
+    }
+}
+
 /// Where works are kept.
 ///
 /// All calls come from one thread at a time. Reads see the last commit. Implementations hold rows and decide nothing:

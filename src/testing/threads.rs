@@ -10,22 +10,20 @@
 //!
 //! Each test says which mistakes it finds: those were made, and it found them.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use hashbrown::HashMap;
 use shuttle::future::block_on;
 use shuttle::sync::mpsc;
 use shuttle::thread;
 
 use crate::client::ActionKey;
-use crate::client::Watch;
 use crate::client::Workpool;
+use crate::client::{Client, Watch};
 use crate::client::{EnqueueError, JoinError, PoolError};
 use crate::engine::Launch;
 use crate::engine::arrivals::CancelAnswer;
-use crate::functions::Registry;
-use crate::functions::{Control, Stage};
+use crate::functions::{Control, Data, Lent, Stage};
 use crate::model::{
     ArgBytes, Finished, FunctionKind, Name, Outcome, PoolId, RunNumber, Segment, Spec, WorkId,
 };
@@ -35,8 +33,8 @@ use crate::runtime::Runtime;
 use crate::shared::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::shared::sync::oneshot;
 use crate::shared::{Board, FinishedOrder};
+use crate::shared::{Catalog, PoolShared, Shared};
 use crate::shared::{Clock, Seams};
-use crate::shared::{PoolShared, Shared};
 
 /// Runs a test so many times with switches at random, and as often with few of them in the worst places.
 fn in_many_orders(times: usize, test: impl Fn() + Clone + Send + Sync + 'static) {
@@ -61,19 +59,12 @@ impl Clock for StandingStill {
 
 /// A pool without actors: the test does what they would.
 fn pool() -> Workpool {
-    static BLOCKING: LazyLock<tokio::runtime::Runtime> =
-        LazyLock::new(|| tokio::runtime::Builder::new_current_thread().build().expect("a runtime"));
-    let shared = Arc::new(Shared::new(
-        Registry::default(),
-        HashMap::new(),
-        Seams::new(Arc::new(StandingStill), Some(1)),
-        Retention::default(),
-        BLOCKING.handle().clone(),
-    ));
+    let seams = Seams::new(Arc::new(StandingStill), Some(1));
+    let shared = Arc::new(Shared::new(Catalog::default(), seams, Retention::default(), ""));
     let (id, name) = (PoolId(0), Name::intern("pool"));
     let pool = Arc::new(PoolShared::new(id, name, 0, PoolConfig::default().settings()));
     shared.add_pool(pool.clone());
-    Workpool { shared, pool }
+    Workpool::new(Client::new(shared), pool)
 }
 
 fn work(number: u128) -> WorkId {
@@ -146,7 +137,7 @@ fn who_watches_sees_the_end() {
             })
             .collect();
         drop(asks);
-        let board = &pool.shared.board;
+        let board = &pool.client.shared.board;
         let mut order = FinishedOrder::default();
         for work_id in [work(1), work(2)] {
             board.set_running(work_id, 1, 0, Segment(1));
@@ -181,7 +172,7 @@ fn who_watches_again_sees_the_end() {
             })
         });
         drop(asks);
-        let board = &pool.shared.board;
+        let board = &pool.client.shared.board;
         board.set_running(work(1), 1, 0, Segment(1));
         finish(board, work(1), &mut FinishedOrder::default());
         while let Ok(work_id) = asked.recv() {
@@ -210,7 +201,7 @@ fn a_watch_ends_with_the_runtime() {
                 })
             })
             .collect();
-        let board = &pool.shared.board;
+        let board = &pool.client.shared.board;
         board.set_running(work(1), 1, 0, Segment(1));
         while let Ok(asked) = asked.try_recv() {
             board.observe(asked, WorkStatus::Unknown);
@@ -238,19 +229,19 @@ fn an_old_run_says_nothing_of_a_new_one() {
             let pool = pool.clone();
             thread::spawn(move || read(watch(&pool, work(1), &asks)))
         };
-        pool.shared.board.set_running(work(1), 1, 0, Segment(1));
+        pool.client.shared.board.set_running(work(1), 1, 0, Segment(1));
         let attempts: Vec<_> = [(1, 10), (2, 20)]
             .into_iter()
             .map(|(run, says): (RunNumber, u64)| {
                 let pool = pool.clone();
                 thread::spawn(move || {
                     for done in [says, says + 1] {
-                        pool.shared.board.set_progress(work(1), run, progress(done));
+                        pool.client.shared.board.set_progress(work(1), run, progress(done));
                     }
                 })
             })
             .collect();
-        let board = &pool.shared.board;
+        let board = &pool.client.shared.board;
         let look = || {
             while let Ok(asked) = asked.try_recv() {
                 board.observe(asked, WorkStatus::Unknown);
@@ -300,7 +291,7 @@ fn attempt(pool: &Workpool, work_id: WorkId) -> Arc<Control> {
         options: None,
     };
     let launch = Launch { spec: Arc::new(spec), attempt: 1, run: 1, due: Segment(1) };
-    Arc::new(Control::new(launch, 1_000, pool.shared.clone()))
+    Arc::new(Control::new(launch, 1_000, Arc::new(Lent::new(pool.client.clone(), Data::new()))))
 }
 
 /// A work is canceled while its start is under way on another thread, and while the cancel of a work that completes
@@ -324,10 +315,10 @@ fn after_a_cancel_is_answered_nothing_begins() {
         };
         let (other, completes) = (pool.clone(), pool.clone());
         let others = [
-            thread::spawn(move || other.shared.board.set_canceling(work(2))),
-            thread::spawn(move || completes.shared.board.end_canceling(work(2))),
+            thread::spawn(move || other.client.shared.board.set_canceling(work(2))),
+            thread::spawn(move || completes.client.shared.board.end_canceling(work(2))),
         ];
-        let board = &pool.shared.board;
+        let board = &pool.client.shared.board;
         board.set_canceling(work(1));
         answered.store(true, Ordering::SeqCst);
         control.raise(Stage::Canceled);
@@ -374,7 +365,7 @@ fn who_waits_for_an_idle_pool_hears_of_the_last_work() {
         });
         let waiting = {
             let pool = pool.clone();
-            thread::spawn(move || block_on(pool.pool.idle(&pool.shared)))
+            thread::spawn(move || block_on(pool.pool.idle(&pool.client.shared)))
         };
         pool.pool.leave(1);
         for other in others {
@@ -422,9 +413,9 @@ fn nobody_waits_for_the_pools_of_a_closed_runtime() {
             pool.pool.enter(1);
             let waiting = {
                 let pool = pool.clone();
-                thread::spawn(move || block_on(pool.pool.idle(&pool.shared)))
+                thread::spawn(move || block_on(pool.pool.idle(&pool.client.shared)))
             };
-            pool.shared.close();
+            pool.client.shared.close();
             waiting.join().expect("no panic");
         },
         None,
@@ -597,12 +588,12 @@ fn a_runtime_ends_with_its_last_handle() {
                 let work = block_on(later.into_future()).expect("it is taken");
                 let another = runtime.clone();
                 drop(runtime);
-                assert!(!pool.shared.is_closed());
+                assert!(!pool.client.shared.is_closed());
                 let watch = work.watch();
                 drop(another);
                 assert!(matches!(block_on(work.join()), Err(JoinError::Closed)));
                 assert!(matches!(block_on(pool.idle()), Err(PoolError::Closed)));
-                assert!(pool.shared.is_closed());
+                assert!(pool.client.shared.is_closed());
                 assert!(read(watch).iter().all(|status| !status.is_final()));
             })
         };

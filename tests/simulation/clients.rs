@@ -291,6 +291,9 @@ impl World {
                     }
                 }
             }
+            Err(EnqueueError::Storage(StorageError::Conflict)) => {
+                self.violate(format_args!("enqueue {number} is told of another writer"));
+            }
             Err(error) => {
                 trace!(self, "enqueue {number}: {error}");
                 let unsure = is_unsure(&error);
@@ -580,6 +583,9 @@ impl World {
                 self.violate(format_args!("cancel {number} is granted, and it has its outcome"));
             }
             Ok(_) => self.will_not_start(number),
+            Err(PoolError::Storage(StorageError::Conflict)) => {
+                self.violate(format_args!("cancel {number} is told of another writer"));
+            }
             Err(_) => {}
         }
     }
@@ -678,6 +684,7 @@ impl World {
                 Some("and its function is there")
             }
             Ok(RunNowAnswer::Canceled) if !work.cancel_sent => Some("and nobody has canceled it"),
+            Err(PoolError::Storage(StorageError::Conflict)) => Some("told of another writer"),
             Err(PoolError::Storage(_)) if quiet => Some("with nothing wrong"),
             _ => None,
         };

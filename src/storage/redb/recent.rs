@@ -11,6 +11,7 @@ use crate::model::{
     Change, Finished, Key, Name, Payload, PoolId, Retry, Running, Segment, Spec, StateRow,
     TableKey, WorkFact, WorkId,
 };
+use crate::storage::shrink;
 
 /// A row of a user table: its table's name and its key.
 pub(super) type UserKey = (Name, TableKey);
@@ -375,6 +376,7 @@ impl Recent {
     fn remove_cancelation(&mut self, pool: PoolId, key: Key) {
         if let Some(work_id) = self.cancelations.remove(&(pool, key)) {
             self.cancelation_keys.remove(&work_id);
+            shrink(&mut self.cancelation_keys);
         }
     }
 
