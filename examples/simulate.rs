@@ -1,4 +1,4 @@
-//! Runs the simulation of `tests/simulation` on many seeds.
+//! Runs the simulation of `tests/sim/simulation` on many seeds.
 //!
 //! ```text
 //! cargo run --release --features conformance --example simulate -- --seeds 1000 [--seed FIRST] [--trace] [--twice]
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
 
-#[path = "../tests/simulation/mod.rs"]
+#[path = "../tests/sim/simulation/mod.rs"]
 mod simulation;
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -32,7 +32,7 @@ const TASK: ActionKey<String, ()> = ActionKey::new("task");
 
 /// How many jobs come at once: a million with `WORKPOOL_FLOOD=1000000`.
 fn flood() -> usize {
-    std::env::var("WORKPOOL_FLOOD").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(100_000)
+    std::env::var("WORKPOOL_FLOOD").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(50_000)
 }
 
 fn mib(bytes: usize) -> f64 {

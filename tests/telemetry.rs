@@ -1,9 +1,9 @@
 //! What is logged, under which names and with which fields, and what never is.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+
+mod common;
 
 use actix_workpool::{
     ActionKey, Completion, LogLevel, Mutation, OnComplete, PoolConfig, RetryBehavior, Runtime,

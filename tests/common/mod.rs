@@ -248,7 +248,35 @@ pub enum Fault {
 
 type Trigger = Box<dyn Fn(&Change) -> bool + Send>;
 
-/// Where a test keeps its works: in memory, and in the target `on_file` in a file. A clone is another handle on the
+thread_local! {
+    static ON_FILE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Runs a test with its jobs in memory, and once more with all of them in a file, each on a thread of its own. A failure
+/// names the store.
+pub fn on_each_store(test: impl Fn() + Sync) {
+    let stores: &[&str] = match cfg!(all(feature = "redb", feature = "conformance")) {
+        true => &["memory", "a file"],
+        false => &["memory"],
+    };
+    let own = std::thread::current().name().unwrap_or("a test").to_owned();
+    for store in stores {
+        let run = || {
+            ON_FILE.set(*store == "a file");
+            test();
+        };
+        std::thread::scope(|threads| {
+            let thread =
+                std::thread::Builder::new().name(format!("{own}, with its jobs in {store}"));
+            let ended = thread.spawn_scoped(threads, run).unwrap().join();
+            if let Err(panicked) = ended {
+                std::panic::resume_unwind(panicked);
+            }
+        });
+    }
+}
+
+/// Where a test keeps its jobs: in memory, or in a file as [`on_each_store`] says. A clone is another handle on the
 /// same tables. The file is made when the first runtime opens it, and goes with the last handle.
 #[derive(Clone)]
 pub struct Tables(Kept);
@@ -263,7 +291,7 @@ enum Kept {
 impl Tables {
     pub fn new() -> Tables {
         #[cfg(all(feature = "redb", feature = "conformance"))]
-        if env!("CARGO_CRATE_NAME") == "on_file" {
+        if ON_FILE.get() {
             return Tables(Kept::File(Arc::new(TablesFile::new())));
         }
         Tables(Kept::Memory(Memory::new()))

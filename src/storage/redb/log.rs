@@ -19,7 +19,7 @@ use std::sync::Arc;
 use twox_hash::XxHash3_64;
 
 use super::disk::{CheckedDisk, Disk};
-use super::upgrade;
+use super::upgrade::{self, FORMAT};
 use crate::storage::StorageError;
 
 /// The start of every store.
@@ -27,9 +27,6 @@ const MAGIC: [u8; 8] = *b"workpool";
 
 /// The start of a file that is being made into a store. There is nothing in it that anybody was told of.
 const MAKING: [u8; 8] = *b"workmake";
-
-/// The format of the file and of its rows. An older one is upgraded when the file is opened: see `upgrade.rs`.
-pub(super) const FORMAT: u32 = 3;
 
 /// Where the first half begins.
 const HEADER: u64 = 4096;

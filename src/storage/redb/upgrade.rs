@@ -4,11 +4,13 @@
 //! old format until the steps are done and everything behind them is synced. So every step must also take rows that it
 //! has changed already. Frames of the log are replayed behind the steps, by a decoder that knows every format.
 
-use super::log::FORMAT;
 use super::tables::Tables;
 use crate::storage::StorageError;
 
 type Step = fn(&Tables) -> Result<(), StorageError>;
+
+/// The format of the file and of its rows.
+pub(super) const FORMAT: u32 = 3;
 
 /// The oldest format that can be read.
 const OLDEST: u32 = 2;

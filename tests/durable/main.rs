@@ -1,0 +1,16 @@
+//! The embedded file: restarts, kills, bad disks, earlier formats, and the examples that are built on it.
+
+#[cfg(all(feature = "redb", feature = "conformance"))]
+#[path = "../common/ledger.rs"]
+mod ledger;
+
+#[cfg(all(all(feature = "redb", feature = "conformance"), target_os = "linux"))]
+mod bad_disk;
+#[cfg(all(target_os = "linux", feature = "redb"))]
+mod dedup;
+#[cfg(all(feature = "redb", feature = "conformance"))]
+mod files;
+#[cfg(all(unix, feature = "redb"))]
+mod ledger_example;
+#[cfg(feature = "redb")]
+mod upgrade;

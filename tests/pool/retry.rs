@@ -1,0 +1,244 @@
+//! How works have failed is remembered, and a failed one can be enqueued once more.
+
+use std::time::Duration;
+
+use crate::common::*;
+use actix_workpool::{
+    ActionContext, ActionKey, Completion, EnqueueError, FailureKind, Finished, OnComplete,
+    PoolConfig, Query, Reader, RetryAnswer, RetryBehavior, Runtime, RuntimeBuilder, Transaction,
+    Why, WorkError, WorkId, WorkStatus, Workpool,
+};
+use serde::{Deserialize, Serialize};
+
+/// Fails until this attempt; as often again with every retry by hand.
+const TASK: ActionKey<u64, u64> = ActionKey::new("task");
+
+/// Notes that a work is done, or fails if the context says so.
+struct Note;
+
+impl OnComplete for Note {
+    const NAME: &'static str = "note";
+    type Context = bool;
+    type Output = u64;
+
+    fn apply(tx: &mut Transaction<'_>, done: Completion<bool, u64>) -> Result<(), WorkError> {
+        if done.context {
+            return Err(WorkError::retryable("not now"));
+        }
+        let count = tx.get::<u64>("notes", "count")?.unwrap_or(0);
+        Ok(tx.put("notes", "count", &(count + 1))?)
+    }
+}
+
+/// How many were noted.
+#[derive(Serialize, Deserialize)]
+struct Notes;
+
+impl Query for Notes {
+    const NAME: &'static str = "notes";
+    type Output = u64;
+
+    fn read(self, reader: &mut Reader<'_>) -> Result<u64, WorkError> {
+        Ok(reader.get("notes", "count")?.unwrap_or(0))
+    }
+}
+
+fn functions(builder: RuntimeBuilder) -> RuntimeBuilder {
+    builder.query::<Notes>().on_complete::<Note>().action_fn(
+        TASK,
+        |until, cx: ActionContext| async move {
+            match u64::from(cx.attempt()) {
+                attempt if attempt < until => {
+                    Err(WorkError::retryable(format!("attempt {attempt} is too early")))
+                }
+                2 => panic!("no second attempt, please"),
+                attempt => Ok(attempt),
+            }
+        },
+    )
+}
+
+/// The next runtime on the same tables.
+async fn start_on(tables: &Tables) -> (Runtime, Workpool) {
+    start(functions(builder()).storage(tables.clone()), PoolConfig::default()).await
+}
+
+fn thrice() -> RetryBehavior {
+    RetryBehavior::default().max_attempts(3).initial_backoff(Duration::from_secs(10))
+}
+
+async fn finished(pool: &Workpool, work_id: WorkId) -> std::sync::Arc<Finished> {
+    match pool.status(work_id).await.unwrap() {
+        WorkStatus::Finished(row) => row,
+        other => panic!("{other:?} is not finished"),
+    }
+}
+
+fn unknown() -> WorkId {
+    WorkId::from_uuid(uuid::Uuid::from_u128(7))
+}
+
+#[test]
+fn what_has_failed_is_remembered_across_restarts_and_kept_with_the_outcome() {
+    on_each_store(|| {
+        run_paused(async {
+            let tables = Tables::new();
+            let (runtime, pool) = start_on(&tables).await;
+            let work = pool.enqueue(TASK.call(2)).retry(thrice()).on_complete::<Note>(false);
+            let work = work.await.unwrap().id();
+            let explained = async |pool: &Workpool| pool.explain(work).await.unwrap();
+            settle().await;
+            let before = explained(&pool).await;
+            assert!(matches!(before.why, Why::RetryBackoff { retry: 1, max_retries: 2 }));
+            assert_eq!(before.on_complete.unwrap().as_str(), "note");
+            assert_eq!(before.args.as_ref().unwrap().as_bytes(), b"2");
+            let [first] = before.history.attempts() else { panic!("{:?}", before.history) };
+            assert_eq!((first.attempt, first.kind), (1, FailureKind::Error));
+            assert_eq!(first.message, "attempt 1 is too early");
+            assert!(first.started <= first.ended && first.ended <= before.at);
+            runtime.shutdown(secs(0)).await;
+
+            let (runtime, pool) = start_on(&tables).await;
+            assert_eq!(explained(&pool).await.history, before.history);
+            assert_eq!(pool.retry(work).await.unwrap(), RetryAnswer::NotFailed);
+            let joined = soon(pool.work::<u64>(work).join()).await;
+            assert_eq!(joined.unwrap(), 3);
+            let row = finished(&pool, work).await;
+            let kinds: Vec<_> = row.failed_attempts().iter().map(|a| (a.attempt, a.kind)).collect();
+            assert_eq!(kinds, [(1, FailureKind::Error), (2, FailureKind::Panic)]);
+            assert!(row.started.unwrap() >= row.failed_attempts()[1].ended);
+            assert!(row.started.unwrap() <= row.finished_at);
+            let details = row.details.as_ref().unwrap();
+            assert_eq!((details.follow_up, details.spec.is_some()), (None, false));
+            assert_eq!(details.on_complete.unwrap().as_str(), "note");
+            assert_eq!(pool.retry(work).await.unwrap(), RetryAnswer::NotFailed);
+            runtime.shutdown(secs(0)).await;
+
+            let (runtime, pool) = start_on(&tables).await;
+            assert_eq!(finished(&pool, work).await, row);
+            runtime.shutdown(secs(0)).await;
+        });
+    });
+}
+
+#[test]
+fn a_failed_work_is_enqueued_once_more_and_once_only() {
+    on_each_store(|| {
+        run_paused(async {
+            let tables = Tables::new();
+            let (runtime, pool) = start_on(&tables).await;
+            let work = pool.enqueue(TASK.call(9)).retry(thrice()).on_complete::<Note>(false);
+            let work = work.await.unwrap();
+            let error = soon(work.join()).await.unwrap_err();
+            assert_eq!(error.to_string(), "work failed in attempt 3: attempt 3 is too early");
+            let failed = finished(&pool, work.id()).await;
+            assert_eq!(failed.failed_attempts().len(), 3);
+            runtime.shutdown(secs(0)).await;
+
+            // Also by another process, from any pool, and however many ask.
+            let (runtime, pool) = start_on(&tables).await;
+            let (one, two) = tokio::join!(pool.retry(work.id()), pool.retry(work.id()));
+            let again = match (one.unwrap(), two.unwrap()) {
+                (RetryAnswer::Enqueued(one), RetryAnswer::AlreadyEnqueued(two))
+                | (RetryAnswer::AlreadyEnqueued(one), RetryAnswer::Enqueued(two))
+                    if one == two =>
+                {
+                    one
+                }
+                answers => panic!("{answers:?}"),
+            };
+            let row = finished(&pool, work.id()).await;
+            assert_eq!(row.retried_as(), Some(again));
+            assert_eq!(row.outcome, failed.outcome, "it keeps its outcome");
+            assert_eq!(row.failed_attempts(), failed.failed_attempts());
+            let error = soon(pool.work::<u64>(again).join()).await.unwrap_err();
+            assert_eq!(error.to_string(), "work failed in attempt 3: attempt 3 is too early");
+            let row = finished(&pool, again).await;
+            assert_eq!((row.attempts, row.failed_attempts().len()), (3, 3));
+            assert_eq!(pool.retry(work.id()).await.unwrap(), RetryAnswer::AlreadyEnqueued(again));
+            let RetryAnswer::Enqueued(third) = pool.retry(again).await.unwrap() else {
+                panic!("it has failed again")
+            };
+            assert!(third != again && third != work.id());
+            assert!(soon(pool.work::<u64>(third).join()).await.is_err());
+            assert_eq!(runtime.query(Notes).await.unwrap(), 3, "each has its own on_complete");
+            runtime.shutdown(secs(0)).await;
+            assert!(matches!(pool.retry(unknown()).await, Err(EnqueueError::Closed)));
+        });
+    });
+}
+
+#[test]
+fn what_has_not_failed_is_not_retried() {
+    on_each_store(|| {
+        run_paused(async {
+            let (runtime, pool) = start(functions(builder()), PoolConfig::default()).await;
+            assert_eq!(pool.retry(unknown()).await.unwrap(), RetryAnswer::NotFound);
+            let done = pool.enqueue(TASK.call(1)).await.unwrap();
+            soon(done.join()).await.unwrap();
+            assert_eq!(pool.retry(done.id()).await.unwrap(), RetryAnswer::NotFailed);
+            let later = pool.enqueue(TASK.call(1)).run_after(secs(60)).await.unwrap();
+            assert_eq!(pool.retry(later.id()).await.unwrap(), RetryAnswer::NotFailed);
+            later.cancel().await.unwrap();
+            assert!(soon(later.join()).await.is_err());
+            assert_eq!(pool.retry(later.id()).await.unwrap(), RetryAnswer::NotFailed);
+            runtime.shutdown(secs(0)).await;
+        });
+    });
+}
+
+#[test]
+fn a_retry_is_admitted_as_any_enqueue_and_needs_its_function_and_pool() {
+    on_each_store(|| {
+        run_paused(async {
+            let tables = Tables::new();
+            let first =
+                functions(builder()).storage(tables.clone()).pool("q", PoolConfig::default());
+            let (runtime, pool) = start(first, PoolConfig::default().max_pending(1)).await;
+            let failed = pool.enqueue(TASK.call(9)).await.unwrap();
+            assert!(soon(failed.join()).await.is_err());
+            let of_q = runtime.pool("q").unwrap().enqueue(TASK.call(9)).await.unwrap().id();
+            assert!(soon(pool.work::<u64>(of_q).join()).await.is_err());
+            let later = pool.enqueue(TASK.call(1)).run_after(secs(60)).await.unwrap();
+            let refused = pool.retry(failed.id()).await;
+            assert!(matches!(refused, Err(EnqueueError::Overloaded { pending: 1, max: 1 })));
+            later.cancel().await.unwrap();
+            assert!(soon(later.join()).await.is_err());
+            let Ok(RetryAnswer::Enqueued(again)) = pool.retry(failed.id()).await else { panic!() };
+            assert!(soon(pool.work::<u64>(again).join()).await.is_err());
+            runtime.shutdown(secs(1)).await;
+
+            let (runtime, pool) = start(builder().storage(tables), PoolConfig::default()).await;
+            assert_eq!(pool.retry(failed.id()).await.unwrap(), RetryAnswer::AlreadyEnqueued(again));
+            assert_eq!(pool.retry(again).await.unwrap(), RetryAnswer::NotRegistered);
+            assert_eq!(pool.retry(of_q).await.unwrap(), RetryAnswer::PoolNotStarted);
+            runtime.shutdown(secs(0)).await;
+        });
+    });
+}
+
+#[test]
+fn an_on_complete_that_fails_is_named_by_the_work_it_belongs_to() {
+    on_each_store(|| {
+        run_paused(async {
+            let (runtime, pool) = start(functions(builder()), PoolConfig::default()).await;
+            let work = pool.enqueue(TASK.call(1)).on_complete::<Note>(true).await.unwrap();
+            soon(work.join()).await.unwrap();
+            let row = finished(&pool, work.id()).await;
+            let follow_up = row.details.as_ref().unwrap().follow_up.unwrap();
+            let told = soon(async {
+                loop {
+                    let told = pool.explain(follow_up).await.unwrap();
+                    if told.attempts > 0 {
+                        return told;
+                    }
+                    tokio::task::yield_now().await;
+                }
+            });
+            let told = told.await;
+            assert_eq!(told.function.unwrap().as_str(), "note");
+            assert_eq!(told.last_failure().unwrap().message, "not now");
+            runtime.shutdown(secs(0)).await;
+        });
+    });
+}
