@@ -311,7 +311,7 @@ impl MainActor {
         }
     }
 
-    /// Hands back what was decided to start but must not any more: its work was canceled, or the runtime shuts down.
+    /// Hands back what was decided to start but must not any more: its job was canceled, or the runtime shuts down.
     fn withhold(&mut self, launches: &mut Vec<Launch>) {
         let (stopping, board) = (self.draining.is_some(), &self.shared().board);
         let withheld = launches
@@ -427,7 +427,7 @@ impl MainActor {
         }
     }
 
-    /// One timer, for whatever comes first: a work that is due or an attempt whose time is up.
+    /// One timer, for whatever comes first: a job that is due or an attempt whose time is up.
     fn set_tick(&mut self, ctx: &mut Context<Self>) {
         let due = match self.life.status() {
             RunStatus::Scheduled { segment, saturated: false, .. } if !planted!(TimerLost) => {

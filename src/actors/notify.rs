@@ -11,7 +11,7 @@ use crate::model::Finished;
 use crate::protocol::OnFinish;
 
 impl<F: Function<K>, K> Enqueue<&Workpool, F, K> {
-    /// Sends the actor a [`Completed`] message when the work completes. By this process only: after a restart nobody
+    /// Sends the actor a [`Completed`] message when the job completes. By this process only: after a restart nobody
     /// is told.
     pub fn notify(self, recipient: impl Into<Recipient<Completed<F, F::Output>>>) -> Self
     where

@@ -193,7 +193,7 @@ fn build(
 }
 
 impl Actors {
-    /// Opens pools, creating those that the store does not have, and then starts their loops: a work that one of them
+    /// Opens pools, creating those that the store does not have, and then starts their loops: a job that one of them
     /// runs at once may enqueue into any other.
     pub async fn add_pools(&self, pools: Vec<(Name, PoolConfig)>) -> Result<(), PoolError> {
         let mut opened = Vec::with_capacity(pools.len());

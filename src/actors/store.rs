@@ -27,10 +27,10 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 /// So many requests are enough for a group: it does not wait for what comes behind them.
 const ENOUGH: usize = 64;
 
-/// How often finished works are looked at for their age, also when nothing completes.
+/// How often finished jobs are looked at for their age, also when nothing completes.
 const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Holds the work and pending tables.
+/// Holds the job and pending tables.
 ///
 /// Promises: what it answers is committed; later messages see earlier ones; a loop that rests is woken; a report that
 /// a failed commit could not take is tried again. Its handlers only gather; one [`Flush`] decides everything that has
@@ -229,7 +229,7 @@ impl StoreActor {
             pool.wake_idle();
         }
         for (work_id, status) in observed {
-            // The board knows more of a running work than its row does.
+            // The board knows more of a running job than its row does.
             self.shared.board.observe(work_id, status);
         }
         for (pool, batch) in batches {

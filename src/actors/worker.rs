@@ -164,7 +164,7 @@ impl WorkerActor {
     fn finish(&mut self, result: RunResult, ctx: &mut Context<Self>) {
         let control = self.attempt.control();
         let result = match (result, control.stage()) {
-            // It stopped because the runtime does: the work goes on elsewhere.
+            // It stopped because the runtime does: the job goes on elsewhere.
             (RunResult::Canceled, Stage::ShuttingDown | Stage::AbortHandBack) => {
                 RunResult::HandedBack
             }
@@ -189,7 +189,7 @@ fn begin(control: &Arc<Control>, workshop: &Workshop) -> Begun {
         let message = format!("function {} is not registered", spec.function);
         return Begun::Finished(RunResult::Failed(Failure::permanent(FailureKind::Error, message)));
     };
-    // Told to end before it began: then it never did, and is not charged. A canceled work does not start again.
+    // Told to end before it began: then it never did, and is not counted as an attempt. A canceled job does not start again.
     if !control.may_begin() {
         return Begun::Finished(RunResult::HandedBack);
     }
@@ -292,7 +292,7 @@ impl ActorFuture<WorkerActor> for RunAttempt {
             }
             return Poll::Pending;
         };
-        // Dropped before the report, so that what it held is free when the work completes.
+        // Dropped before the report, so that what it held is free when the job completes.
         let future = this.future.take();
         let _ = catch_unwind(AssertUnwindSafe(|| drop(future)));
         worker.finish(result, ctx);

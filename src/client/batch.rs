@@ -8,7 +8,7 @@ use super::{Client, JoinError, PoolError, WorkHandle};
 use crate::engine::arrivals::CancelAnswer;
 use crate::model::{WorkId, WorkStatus};
 
-/// Handles on works that were enqueued together. Made by awaiting
+/// Handles on jobs that were enqueued together. Made by awaiting
 /// [`Workpool::enqueue_batch`](crate::Workpool::enqueue_batch).
 pub struct WorkBatch<O> {
     client: Client,
@@ -27,18 +27,18 @@ impl<O> WorkBatch<O> {
         WorkBatch { client, ids, output: PhantomData }
     }
 
-    /// The ids, in the order in which the works were given.
+    /// The ids, in the order in which the jobs were given.
     #[must_use]
     pub fn ids(&self) -> &[WorkId] {
         &self.ids
     }
 
-    /// A handle on each work, in order.
+    /// A handle on each job, in order.
     pub fn handles(&self) -> impl ExactSizeIterator<Item = WorkHandle<O>> + '_ {
         self.ids.iter().map(|work_id| WorkHandle::new(self.client.clone(), *work_id))
     }
 
-    /// The status of each work, in order.
+    /// The status of each job, in order.
     ///
     /// # Errors
     /// When the runtime is gone or the storage failed.

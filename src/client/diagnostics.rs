@@ -11,7 +11,7 @@ use crate::model::{Name, Progress, Report, RunStatus, Segment, WorkId};
 pub struct Diagnostics {
     /// Which pool.
     pub pool: Name,
-    /// Works that wait for their time or for a slot.
+    /// Jobs that wait for their time or for a slot.
     pub waiting: u64,
     /// Attempts that occupy a slot.
     pub running: u64,
@@ -19,11 +19,11 @@ pub struct Diagnostics {
     pub completing: u64,
     /// Cancelations that were not handled yet.
     pub canceling: u64,
-    /// Works whose function is not registered in this process.
+    /// Jobs whose function is not registered in this process.
     pub unregistered: u64,
     /// The names of those functions.
     pub unregistered_names: Vec<Name>,
-    /// When the oldest waiting work was or will be due.
+    /// When the oldest waiting job was or will be due.
     pub oldest_due: Option<Segment>,
     /// How many more attempts could run at once.
     pub spare_capacity: u64,
@@ -38,7 +38,7 @@ pub struct Diagnostics {
 /// An attempt that is running. Made by [`Workpool::running`](crate::Workpool::running).
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RunningWork {
-    /// Which work.
+    /// Which job.
     pub work_id: WorkId,
     /// Its function.
     pub function: Name,

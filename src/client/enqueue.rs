@@ -8,12 +8,12 @@ use super::Function;
 use crate::model::{OnCompleteCall, RetryBehavior, RetryPolicy, Segment, Spec, WorkId};
 use crate::protocol::OnFinish;
 
-/// A work, or a batch of works of one function, that is about to be enqueued.
+/// A job, or a batch of jobs of one function, that is about to be enqueued.
 ///
 /// `T` is where to: a pool ([`Workpool::enqueue`](crate::Workpool::enqueue)), a pool in one go
 /// ([`Workpool::enqueue_batch`](crate::Workpool::enqueue_batch)) or a transaction's pool
 /// ([`TransactionPool::enqueue`](crate::TransactionPool::enqueue)).
-#[must_use = "a work is enqueued when this is awaited, or by `do_enqueue` or `submit`"]
+#[must_use = "a job is enqueued when this is awaited, or by `do_enqueue` or `submit`"]
 pub struct Enqueue<T, F, K> {
     pub(crate) target: T,
     pub(crate) functions: Vec<F>,
@@ -21,10 +21,10 @@ pub struct Enqueue<T, F, K> {
     kind: PhantomData<fn() -> K>,
 }
 
-/// Targets that take one work at a time, so that its id can be chosen.
+/// Targets that take one job at a time, so that its id can be chosen.
 pub trait OneWork {}
 
-/// What can be said about how a work is run.
+/// What can be said about how a job is run.
 #[derive(Default)]
 pub(crate) struct Options {
     pub(super) ids: Ids,
@@ -44,10 +44,10 @@ impl Options {
 
 #[derive(Default)]
 pub(super) enum Ids {
-    /// Made with the works.
+    /// Made with the jobs.
     #[default]
     Fresh,
-    /// One for each work, in order.
+    /// One for each job, in order.
     Chosen(Vec<WorkId>),
 }
 
@@ -75,7 +75,7 @@ impl<T, F: Function<K>, K> Enqueue<T, F, K> {
         Enqueue { target, functions, options: Options::default(), kind: PhantomData }
     }
 
-    /// Chooses the id. If a work of this id is there or was there (as long as its outcome is remembered), nothing is
+    /// Chooses the id. If a job of this id is there or was there (as long as its outcome is remembered), nothing is
     /// enqueued and the handle is on that one.
     pub fn id(mut self, work_id: WorkId) -> Self
     where

@@ -6,7 +6,7 @@ use crate::model::{ConfigError, Failure, Name, WorkId};
 use crate::shared::Overloaded;
 use crate::storage::StorageError;
 
-/// Why a work was not enqueued. It is not in the store.
+/// Why a job was not enqueued. It is not in the store.
 #[derive(Debug, thiserror::Error)]
 pub enum EnqueueError {
     /// The arguments and the context of `on_complete` are too large. Store them elsewhere and pass a reference.
@@ -17,8 +17,8 @@ pub enum EnqueueError {
         /// How large they may be.
         max: usize,
     },
-    /// The pool has as many works without an outcome as it may have. Try again later, or raise `max_pending`.
-    #[error("pool has {pending} works pending, at most {max} are taken; try again later")]
+    /// The pool has as many jobs without an outcome as it may have. Try again later, or raise `max_pending`.
+    #[error("pool has {pending} jobs pending, at most {max} are taken; try again later")]
     Overloaded {
         /// How many are pending.
         pending: u64,
@@ -45,7 +45,7 @@ pub enum EnqueueError {
     /// The runtime shuts down or is gone.
     #[error("runtime is shut down")]
     Closed,
-    /// The storage failed; the work is not there.
+    /// The storage failed; the job is not there.
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
@@ -99,24 +99,24 @@ pub enum QueryError {
 /// Why a join has no result.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum JoinError {
-    /// The work failed.
-    #[error("work failed in attempt {attempts}: {failure}")]
+    /// The job failed.
+    #[error("job failed in attempt {attempts}: {failure}")]
     Failed {
-        /// How many attempts were charged.
+        /// How many attempts counted.
         attempts: u32,
         /// What happened in the last one.
         failure: Failure,
     },
-    /// The work was canceled.
-    #[error("work was canceled")]
+    /// The job was canceled.
+    #[error("job was canceled")]
     Canceled,
-    /// No work of this id was ever enqueued here, or its outcome is forgotten by now.
-    #[error("work {0} is not known, or its outcome is forgotten")]
+    /// No job of this id was ever enqueued here, or its outcome is forgotten by now.
+    #[error("job {0} is not known, or its outcome is forgotten")]
     Unknown(WorkId),
     /// The result is not of the type asked for.
     #[error("failed to decode result: {0}")]
     Decode(String),
-    /// The runtime shuts down or is gone; the work may still be in the store.
+    /// The runtime shuts down or is gone; the job may still be in the store.
     #[error("runtime is shut down")]
     Closed,
     /// The storage failed.

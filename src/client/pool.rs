@@ -55,13 +55,13 @@ impl Workpool {
         self.pool.settings()
     }
 
-    /// How many works have no outcome yet, those on their way to the store included.
+    /// How many jobs have no outcome yet, those on their way to the store included.
     #[must_use]
     pub fn pending(&self) -> u64 {
         self.pool.pending()
     }
 
-    /// Waits until every work has an outcome, delayed ones included. Cancel-safe.
+    /// Waits until every job has an outcome, delayed ones included. Cancel-safe.
     ///
     /// # Errors
     /// When the runtime shuts down before that.
@@ -75,7 +75,7 @@ impl Workpool {
         }
     }
 
-    /// Describes a work; awaiting it enqueues it, and when that returns it is acknowledged: it will have exactly one
+    /// Describes a job; awaiting it enqueues it, and when that returns it is acknowledged: it will have exactly one
     /// outcome.
     ///
     /// A future that is dropped before it returned may or may not have enqueued. Choose the id to be able to tell.
@@ -98,7 +98,7 @@ impl Workpool {
     /// Enqueues without waiting for the acknowledgement, for use where nothing can be awaited, as in a `Handler`.
     ///
     /// # Errors
-    /// What is wrong with the work itself or with the pool. An error of the storage is not seen here; ask the handle.
+    /// What is wrong with the job itself or with the pool. An error of the storage is not seen here; ask the handle.
     pub fn do_enqueue<F: Function<K>, K>(
         &self,
         function: F,
@@ -106,7 +106,7 @@ impl Workpool {
         self.enqueue(function).do_enqueue()
     }
 
-    /// Describes many works of one function; awaiting it enqueues all of them or none, in one commit and in order.
+    /// Describes many jobs of one function; awaiting it enqueues all of them or none, in one commit and in order.
     ///
     /// Choose their ids ([`Enqueue::ids`]) to be able to enqueue them again.
     pub fn enqueue_batch<F: Function<K>, K>(
@@ -116,13 +116,13 @@ impl Workpool {
         Enqueue::new(Batch(self), functions.into_iter().collect())
     }
 
-    /// The handle on a work of this pool with that id, whether or not there is one.
+    /// The handle on a job of this pool with that id, whether or not there is one.
     #[must_use]
     pub fn work<O>(&self, work_id: WorkId) -> WorkHandle<O> {
         WorkHandle::new(self.client.clone(), work_id)
     }
 
-    /// Where a work is in its life. A work that runs or has finished lately is answered without asking the store.
+    /// Where a job is in its life. A job that runs or has finished lately is answered without asking the store.
     ///
     /// # Errors
     /// When the runtime is gone or the storage failed.
@@ -130,7 +130,7 @@ impl Workpool {
         self.client.status(work_id).await
     }
 
-    /// As [`status`](Self::status) for many works, in the order asked.
+    /// As [`status`](Self::status) for many jobs, in the order asked.
     ///
     /// # Errors
     /// When the runtime is gone or the storage failed.
@@ -138,7 +138,7 @@ impl Workpool {
         self.client.status_batch(work_ids).await
     }
 
-    /// Why a work of any pool is where it is, and when it is expected to start.
+    /// Why a job of any pool is where it is, and when it is expected to start.
     ///
     /// Costs the store one search and some 1,000 steps, whatever the length of the queue, and the pool's loop
     /// nothing. A store that fails or does not answer is an explanation too, after two seconds at most.
@@ -152,7 +152,7 @@ impl Workpool {
     /// let work = pool.enqueue(Double(21)).run_after(Duration::from_secs(3600)).await?;
     /// let explanation = work.explain().await?;
     /// assert_eq!(explanation.why, Why::NotDue);
-    /// println!("{explanation}"); // work 0197… (double in pool default) waits for its time; expected to start in 59 min 59 s
+    /// println!("{explanation}"); // job 0197… (double in pool default) waits for its time; expected to start in 59 min 59 s
     /// # runtime.shutdown(Duration::ZERO).await;
     /// # Ok(()) });
     /// ```
@@ -163,12 +163,12 @@ impl Workpool {
         self.client.explain(work_id).await
     }
 
-    /// Works of this pool by state, a page at a time.
+    /// Jobs of this pool by state, a page at a time.
     ///
-    /// A page costs the store one search and its length, however many works there are; it looks at some 2,000 works
+    /// A page costs the store one search and its length, however many jobs there are; it looks at some 2,000 jobs
     /// at most, or at 8 MiB of arguments and results, and a cursor tells where to go on. For a page of what runs, the
     /// times at which all of it has started are gone through. A page is what was committed at one moment; between two of
-    /// them works come and go, but one that stays in its place is listed once.
+    /// them jobs come and go, but one that stays in its place is listed once.
     ///
     /// ```
     /// # actix_workpool::doctest::run(async {
@@ -194,7 +194,7 @@ impl Workpool {
         Ok(self.client.list(filter.pool(self.pool.name.as_str())).await?.page)
     }
 
-    /// Cancels a work; when this returns, it will not be started again. One that is running is told and may go on to
+    /// Cancels a job; when this returns, it will not be started again. One that is running is told and may go on to
     /// its end; a result that it still has counts.
     ///
     /// # Errors
@@ -203,7 +203,7 @@ impl Workpool {
         self.client.cancel(work_id).await
     }
 
-    /// Cancels many works, of any pool, in one commit.
+    /// Cancels many jobs, of any pool, in one commit.
     ///
     /// # Errors
     /// When the runtime is gone or the storage failed.
@@ -214,10 +214,10 @@ impl Workpool {
         self.client.cancel_batch(work_ids).await
     }
 
-    /// Cancels every work of this pool that was enqueued before now. Answers how many there were.
+    /// Cancels every job of this pool that was enqueued before now. Answers how many there were.
     ///
     /// It goes through them page by page, so that other requests get their turn. An `on_complete` that has failed and is
-    /// tried again as a work of its own is not among them: it belongs to a work that has ended. Cancel
+    /// tried again as a job of its own is not among them: it belongs to a job that has ended. Cancel
     /// it by its id.
     ///
     /// # Errors
@@ -226,7 +226,7 @@ impl Workpool {
         self.client.cancel_all(self.pool.id).await
     }
 
-    /// Cancels a work of this pool, and if it is running drops its attempt when it has not ended after `grace`.
+    /// Cancels a job of this pool, and if it is running drops its attempt when it has not ended after `grace`.
     ///
     /// # Errors
     /// When the runtime is gone or the storage failed.
@@ -234,10 +234,10 @@ impl Workpool {
         self.client.abort(work_id, grace).await
     }
 
-    /// Ends the wait of a work of any pool, for its time or for its retry: it is due now. Only its wait ends: it takes
+    /// Ends the wait of a job of any pool, for its time or for its retry: it is due now. Only its wait ends: it takes
     /// its place behind what is due already, and there is a slot to wait for as ever.
     ///
-    /// When this returns, the work has moved for good, or is as it was.
+    /// When this returns, the job has moved for good, or is as it was.
     ///
     /// ```
     /// # actix_workpool::doctest::run(async {
@@ -259,11 +259,11 @@ impl Workpool {
         self.client.run_now(work_id).await
     }
 
-    /// Enqueues a failed work of any pool once more, due now: the same function, arguments, retry policy and
-    /// `on_complete`, as a work of its own. The failed one keeps its outcome.
+    /// Enqueues a failed job of any pool once more, due now: the same function, arguments, retry policy and
+    /// `on_complete`, as a job of its own. The failed one keeps its outcome.
     ///
     /// The id of the new work is made of that of the failed one. So this happens once, however often it is asked for;
-    /// a work that has failed again is tried again by its own id.
+    /// a job that has failed again is tried again by its own id.
     ///
     /// ```
     /// # actix_workpool::doctest::run(async {
@@ -306,7 +306,7 @@ impl Workpool {
         Ok(configured?)
     }
 
-    /// Starts nothing more until [`resume`](Self::resume). What is running goes on, and works are still taken.
+    /// Starts nothing more until [`resume`](Self::resume). What is running goes on, and jobs are still taken.
     ///
     /// # Errors
     /// As [`update`](Self::update).
@@ -314,7 +314,7 @@ impl Workpool {
         self.update(PoolConfig::default().paused(true)).await
     }
 
-    /// Starts works again.
+    /// Starts jobs again.
     ///
     /// # Errors
     /// As [`update`](Self::update).
@@ -373,12 +373,12 @@ impl Workpool {
 
 impl OneWork for &Workpool {}
 
-/// Many works for one pool. See [`Workpool::enqueue_batch`](crate::Workpool::enqueue_batch).
+/// Many jobs for one pool. See [`Workpool::enqueue_batch`](crate::Workpool::enqueue_batch).
 #[derive(Debug)]
 pub struct Batch<'p>(&'p Workpool);
 
 impl<F: Function<K>, K> Enqueue<Batch<'_>, F, K> {
-    /// Chooses the id of each work, as [`id`](Self::id) does of one: what was enqueued before is not enqueued again, and
+    /// Chooses the id of each job, as [`id`](Self::id) does of one: what was enqueued before is not enqueued again, and
     /// neither is what the batch has twice. So a batch that may or may not have been enqueued can simply be repeated.
     ///
     /// An id that is made of what is to be done needs no list of what was enqueued already:
@@ -406,7 +406,7 @@ impl<F: Function<K>, K> Enqueue<Batch<'_>, F, K> {
 type EnqueueFuture<T> = Pin<Box<dyn Future<Output = Result<T, EnqueueError>> + Send>>;
 
 impl<F: Function<K>, K> Enqueue<&Workpool, F, K> {
-    /// As [`Workpool::do_enqueue`], with everything that was said about the work.
+    /// As [`Workpool::do_enqueue`], with everything that was said about the job.
     ///
     /// # Errors
     /// See [`Workpool::do_enqueue`].

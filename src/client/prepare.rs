@@ -12,7 +12,7 @@ use crate::model::{
 use crate::protocol::OnFinish;
 use crate::shared::{PoolShared, Shared};
 
-/// Checks everything that can be checked here, and encodes. The works come in order.
+/// Checks everything that can be checked here, and encodes. The jobs come in order.
 pub(crate) fn prepare<F: Function<K>, K>(
     functions: &[F],
     mut options: Options,
@@ -50,7 +50,7 @@ pub(crate) fn prepare<F: Function<K>, K>(
     Ok(prepared)
 }
 
-/// What the works of one enqueue have in common, checked once.
+/// What the jobs of one enqueue have in common, checked once.
 struct Common {
     pool: PoolId,
     kind: FunctionKind,
@@ -159,7 +159,7 @@ fn due_segment(due: Due, shared: &Shared) -> Result<Segment, EnqueueError> {
     Ok(Segment(0).after(shared.seams.now() + delay))
 }
 
-/// The payload of a follow-up work of a failed `on_complete`.
+/// The payload of a follow-up job of a failed `on_complete`.
 pub(crate) fn follow_up(
     shared: &Shared,
     failed: &Spec,

@@ -16,7 +16,7 @@ use crate::model::{Finished, Outcome, WorkId, WorkStatus, decode};
 use crate::protocol::{Listener, Question};
 use crate::shared::sync::{WatchStream, oneshot};
 
-/// A handle on one work. Dropping it changes nothing for the work.
+/// A handle on one job. Dropping it changes nothing for the job.
 pub struct WorkHandle<O> {
     client: Client,
     work_id: WorkId,
@@ -40,13 +40,13 @@ impl<O> WorkHandle<O> {
         WorkHandle { client, work_id, output: PhantomData }
     }
 
-    /// The work's id.
+    /// The job's id.
     #[must_use]
     pub fn id(&self) -> WorkId {
         self.work_id
     }
 
-    /// Where the work is in its life. See [`Workpool::status`](crate::Workpool::status).
+    /// Where the job is in its life. See [`Workpool::status`](crate::Workpool::status).
     ///
     /// # Errors
     /// When the runtime is gone or the storage failed.
@@ -54,7 +54,7 @@ impl<O> WorkHandle<O> {
         self.client.status(self.work_id).await
     }
 
-    /// Why the work is where it is. See [`Workpool::explain`](crate::Workpool::explain).
+    /// Why the job is where it is. See [`Workpool::explain`](crate::Workpool::explain).
     ///
     /// # Errors
     /// When the runtime is gone.
@@ -62,7 +62,7 @@ impl<O> WorkHandle<O> {
         self.client.explain(self.work_id).await
     }
 
-    /// What becomes of the work, as a stream: the status now, then each change, and the end after a final one.
+    /// What becomes of the job, as a stream: the status now, then each change, and the end after a final one.
     ///
     /// One who reads slowly sees the latest status, not each. The stream also ends when the runtime does.
     #[must_use]
@@ -78,7 +78,7 @@ impl<O> WorkHandle<O> {
         }
     }
 
-    /// Cancels the work. See [`Workpool::cancel`](crate::Workpool::cancel).
+    /// Cancels the job. See [`Workpool::cancel`](crate::Workpool::cancel).
     ///
     /// # Errors
     /// When the runtime is gone or the storage failed.
@@ -86,7 +86,7 @@ impl<O> WorkHandle<O> {
         self.client.cancel(self.work_id).await
     }
 
-    /// Cancels the work, and drops a running attempt after `grace`. See [`Workpool::abort`](crate::Workpool::abort).
+    /// Cancels the job, and drops a running attempt after `grace`. See [`Workpool::abort`](crate::Workpool::abort).
     ///
     /// # Errors
     /// When the runtime is gone or the storage failed.
@@ -115,7 +115,7 @@ impl<O: DeserializeOwned> WorkHandle<O> {
     /// Waits for the outcome. Cancel-safe: dropping the future changes nothing, and joining again is fine.
     ///
     /// # Errors
-    /// When the work failed or was canceled, is not known, or the runtime is gone.
+    /// When the job failed or was canceled, is not known, or the runtime is gone.
     pub async fn join(&self) -> Result<O, JoinError> {
         let row = match self.client.shared.board.finished(self.work_id) {
             Some(row) => row,
@@ -141,7 +141,7 @@ impl<O: DeserializeOwned> WorkHandle<O> {
     }
 }
 
-/// The changes of one work's status, as a [`Stream`]. Made by [`WorkHandle::watch`].
+/// The changes of one job's status, as a [`Stream`]. Made by [`WorkHandle::watch`].
 pub struct Watch {
     changes: Option<WatchStream<Option<WorkStatus>>>,
     last: Option<WorkStatus>,

@@ -1,6 +1,6 @@
 //! What one message means: an enqueue, a cancel, a finished attempt.
 //!
-//! Each function takes the facts of the one work it is about and answers with at most one [`Change`].
+//! Each function takes the facts of the one job it is about and answers with at most one [`Change`].
 
 use std::sync::Arc;
 
@@ -19,9 +19,9 @@ pub struct Arrival<A> {
 /// What became of an enqueue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EnqueueAnswer {
-    /// The work is in the tables.
+    /// The job is in the tables.
     Enqueued,
-    /// A work of that id is or was there already; nothing was written.
+    /// A job of that id is or was there already; nothing was written.
     Duplicate,
 }
 
@@ -29,7 +29,7 @@ pub enum EnqueueAnswer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CancelAnswer {
-    /// The work will not be started again; if it is running it is told.
+    /// The job will not be started again; if it is running it is told.
     Requested,
     /// It had been canceled before.
     AlreadyRequested,
@@ -39,7 +39,7 @@ pub enum CancelAnswer {
     NotFound,
 }
 
-/// What became of the wish that a work is run now.
+/// What became of the wish that a job is run now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunNowAnswer {
@@ -59,11 +59,11 @@ pub enum RunNowAnswer {
     NotFound,
 }
 
-/// What became of the wish that a failed work is tried once more.
+/// What became of the wish that a failed job is tried once more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(tag = "answer", content = "work_id", rename_all = "snake_case")]
 pub enum RetryAnswer {
-    /// It was enqueued once more, as a work of its own with this id.
+    /// It was enqueued once more, as a job of its own with this id.
     Enqueued(WorkId),
     /// It had been before, under this id.
     AlreadyEnqueued(WorkId),
@@ -82,14 +82,14 @@ pub enum RetryAnswer {
 pub enum FinishAnswer {
     /// The report counts.
     Accepted,
-    /// Another run of the work is or was the one that counts; nothing was written.
+    /// Another run of the job is or was the one that counts; nothing was written.
     Stale,
 }
 
 /// A worker's report.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AttemptReport {
-    /// Which work.
+    /// Which job.
     pub work_id: WorkId,
     /// Which run of it.
     pub run: RunNumber,
@@ -108,7 +108,7 @@ pub struct ArrivalCx {
     pub chance: f64,
 }
 
-/// `known` says whether a work of this id is in `work` or in `finished`.
+/// `known` says whether a job of this id is in `work` or in `finished`.
 #[must_use]
 pub fn enqueue(spec: Arc<Spec>, due: Segment, known: bool) -> Arrival<EnqueueAnswer> {
     if known && !planted!(DuplicateEnqueues) {
@@ -205,15 +205,15 @@ pub fn attempt_finished(
     Arrival { change: Some(change), answer: FinishAnswer::Accepted }
 }
 
-/// What a finished attempt means for its work.
+/// What a finished attempt means for its job.
 pub(super) struct Verdict {
     pub result: RunResult,
     pub retry: Retry,
-    /// Charged attempts, this one included if it is charged.
+    /// Charged attempts, this one included if it counts as an attempt.
     pub attempts: u32,
 }
 
-/// The branches of the state table's row S2 (and of S8, S12, where the work is or is being canceled).
+/// The branches of the state table's row S2 (and of S8, S12, where the job is or is being canceled).
 pub(super) fn judge(work: &WorkFact, result: RunResult, cx: ArrivalCx) -> Verdict {
     let charged = work.attempts.saturating_add(1 + u32::from(planted!(AttemptCountedTwice)));
     let again = |result, wait: std::time::Duration, attempts| match (work.canceled, result) {
@@ -223,7 +223,7 @@ pub(super) fn judge(work: &WorkFact, result: RunResult, cx: ArrivalCx) -> Verdic
         (true, RunResult::Failed(_)) => {
             Verdict { result: RunResult::Canceled, retry: Retry::No, attempts }
         }
-        // Not charged, which the turn can still see.
+        // Not counted, which the turn can still see.
         (true, result) => Verdict { result, retry: Retry::No, attempts },
     };
     match result {

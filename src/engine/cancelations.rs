@@ -1,4 +1,4 @@
-//! Cancelations: S7 → canceled, S8 → S12, a work that is gone → nothing.
+//! Cancelations: S7 → canceled, S8 → S12, a job that is gone → nothing.
 
 use super::draft::Draft;
 use crate::model::{CancelationRow, Change, Outcome};

@@ -6,7 +6,7 @@ use crate::model::{
     Change, CompletionRow, FailedAttempt, Key, Outcome, Retry, RunResult, WorkFact,
 };
 
-/// Handles the rows in order. `remember` keeps the ids of completed works for the rest of the turn.
+/// Handles the rows in order. `remember` keeps the ids of completed jobs for the rest of the turn.
 pub(super) fn handle(draft: &mut Draft, rows: Vec<CompletionRow>, remember: bool) {
     for row in rows {
         let work_id = row.work.spec.work_id;
@@ -23,7 +23,7 @@ pub(super) fn handle(draft: &mut Draft, rows: Vec<CompletionRow>, remember: bool
     }
 }
 
-/// Frees the slot and either completes the work or enqueues it again. Says whether it completed.
+/// Frees the slot and either completes the job or enqueues it again. Says whether it completed.
 pub(super) fn settle(
     draft: &mut Draft,
     work: WorkFact,

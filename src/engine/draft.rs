@@ -28,15 +28,15 @@ pub(super) struct Draft {
     pub changes: Vec<Change>,
     pub launches: Vec<Launch>,
     pub signals: Vec<WorkId>,
-    /// Works that this turn has completed: later rows of the same batch do not touch them.
+    /// Jobs that this turn has completed: later rows of the same batch do not touch them.
     pub settled: HashSet<WorkId>,
-    /// Works that this turn has marked as canceled.
+    /// Jobs that this turn has marked as canceled.
     pub marked: HashSet<WorkId>,
     pub now: Segment,
 }
 
 impl Draft {
-    /// Ends a work: frees its slot, counts it, writes what is kept of it.
+    /// Ends a job: frees its slot, counts it, writes what is kept of it.
     pub fn complete(
         &mut self,
         spec: Arc<Spec>,

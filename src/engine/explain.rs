@@ -10,29 +10,29 @@ use crate::model::{
     ArgBytes, FailedAttempt, Finished, History, Name, Progress, Segment, Settings, WorkFact, WorkId,
 };
 
-/// The works ahead of one are counted up to here: more would keep the store from its work.
+/// The jobs ahead of one are counted up to here: more would keep the store from its work.
 pub(crate) const MOST_COUNTED: usize = 1_000;
 
-/// Why a work is where it is, and when it is expected to start. Made by [`Workpool::explain`](crate::Workpool::explain).
+/// Why a job is where it is, and when it is expected to start. Made by [`Workpool::explain`](crate::Workpool::explain).
 ///
 /// It is a snapshot: the next moment may have another one. `Display` tells it in a sentence.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Explanation {
-    /// Which work.
+    /// Which job.
     pub work_id: WorkId,
-    /// Its pool; `None` if the work is not known or the store does not answer.
+    /// Its pool; `None` if the job is not known or the store does not answer.
     pub pool: Option<Name>,
     /// Its function; as `pool`.
     pub function: Option<Name>,
     /// When this was so.
     pub at: Segment,
-    /// How many attempts were charged so far.
+    /// How many attempts counted so far.
     pub attempts: u32,
-    /// How many attempts there may be. 0 where that is not known, as of a work that has finished.
+    /// How many attempts there may be. 0 where that is not known, as of a job that has finished.
     pub max_attempts: u32,
     /// Before when it is not started, if it waits.
     pub due: Option<Segment>,
-    /// How many works of its pool come before it, if it waits.
+    /// How many jobs of its pool come before it, if it waits.
     pub ahead: Option<Ahead>,
     /// Why it is where it is. Of several reasons the one that has to go first.
     pub why: Why,
@@ -42,12 +42,12 @@ pub struct Explanation {
     pub history: History,
     /// The `on_complete` that runs, or has run, in the commit that completes it.
     pub on_complete: Option<Name>,
-    /// Its arguments, if they are still there: those of a work that has succeeded are not kept. Not serialized.
+    /// Its arguments, if they are still there: those of a job that has succeeded are not kept. Not serialized.
     #[serde(skip)]
     pub args: Option<ArgBytes>,
 }
 
-/// How many works come before another.
+/// How many jobs come before another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Ahead {
     /// How many were counted.
@@ -62,7 +62,7 @@ impl Ahead {
     }
 }
 
-/// When a work is expected to start.
+/// When a job is expected to start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Expected {
     /// The time.
@@ -77,13 +77,13 @@ pub struct Expected {
 pub enum Basis {
     /// It starts when it is due: there will be a slot, if nothing else comes.
     Due,
-    /// Works are ahead, and take as long as those of late.
+    /// Jobs are ahead, and take as long as those of late.
     Estimate,
-    /// Not before then; how much later nobody can say, since nothing has ended yet or not all works ahead were counted.
+    /// Not before then; how much later nobody can say, since nothing has ended yet or not all jobs ahead were counted.
     AtTheEarliest,
 }
 
-/// Why a work is where it is.
+/// Why a job is where it is.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Why {
@@ -101,9 +101,9 @@ pub enum Why {
     },
     /// The runtime shuts down and starts nothing more.
     ShuttingDown,
-    /// The work's pool is in the store but was not started by this process.
+    /// The job's pool is in the store but was not started by this process.
     PoolNotStarted,
-    /// The work's function is not registered in this process, or as another kind.
+    /// The job's function is not registered in this process, or as another kind.
     NotRegistered,
     /// The pool starts nothing: it is paused, or its `max_parallelism` is 0.
     Paused {
@@ -153,7 +153,7 @@ pub enum Why {
     },
     /// It has an outcome.
     Finished(#[serde(serialize_with = "finished_fields")] Arc<Finished>),
-    /// No work of this id was ever enqueued here, or its outcome is forgotten.
+    /// No job of this id was ever enqueued here, or its outcome is forgotten.
     Unknown,
 }
 
@@ -162,7 +162,7 @@ fn finished_fields<S: serde::Serializer>(row: &Finished, serializer: S) -> Resul
 }
 
 impl Explanation {
-    /// Whether the work waits to be started, for whatever reason.
+    /// Whether the job waits to be started, for whatever reason.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         !matches!(
@@ -200,7 +200,7 @@ impl Explanation {
     }
 }
 
-/// What the store knows of a work that is to be explained.
+/// What the store knows of a job that is to be explained.
 pub(crate) enum Found {
     Work {
         work: WorkFact,
@@ -374,7 +374,7 @@ fn expected(
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "work {}", self.work_id)?;
+        write!(f, "job {}", self.work_id)?;
         match (self.function, self.pool) {
             (Some(function), Some(pool)) => write!(f, " ({function} in pool {pool}) ")?,
             (Some(function), None) => write!(f, " ({function}) ")?,
@@ -454,7 +454,7 @@ impl fmt::Display for Explanation {
         if let Some(Ahead { works, or_more }) = self.ahead.filter(|ahead| ahead.works > 0) {
             let at_least = if or_more { "at least " } else { "" };
             let plural = if works == 1 { "" } else { "s" };
-            write!(f, "; {at_least}{works} work{plural} ahead")?;
+            write!(f, "; {at_least}{works} job{plural} ahead")?;
         }
         if let Some(Expected { start, basis }) = self.expected {
             let about = match basis {

@@ -11,9 +11,9 @@ pub(super) const MOST_LOST: RunNumber = 16;
 /// A row of `running` whose attempt will never report.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lost {
-    /// The row and its work.
+    /// The row and its job.
     pub row: RunningRow,
-    /// Whether the attempt may have begun. One that certainly did not is not charged.
+    /// Whether the attempt may have begun. One that certainly did not is not counted as an attempt.
     pub launched: bool,
     /// A number drawn uniformly from `[0, 1)`, for the backoff.
     pub chance: f64,

@@ -13,11 +13,11 @@ use crate::model::{InternalState, RunStatus, Segment};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KickSource {
-    /// Works were enqueued.
+    /// Jobs were enqueued.
     Enqueue,
     /// Attempts finished.
     Completion,
-    /// Works were canceled.
+    /// Jobs were canceled.
     Cancelation,
     /// The time has come that was waited for.
     Timer,
@@ -28,7 +28,7 @@ pub enum KickSource {
 }
 
 impl KickSource {
-    /// Whether a loop that rests with all slots taken needs to hear of it: new works cannot start anyway.
+    /// Whether a loop that rests with all slots taken needs to hear of it: new jobs cannot start anyway.
     #[must_use]
     pub fn wakes(self, saturated: bool) -> bool {
         !(saturated && matches!(self, KickSource::Enqueue | KickSource::Timer))

@@ -1,4 +1,4 @@
-//! Works that are due: S1, S10 → S2, while there are slots.
+//! Jobs that are due: S1, S10 → S2, while there are slots.
 
 use super::draft::{Draft, Launch};
 use crate::model::{Change, Key, Running, Segment, Spec, StartRow};

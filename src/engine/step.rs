@@ -19,7 +19,7 @@ pub const MAX_BATCH: usize = 1_000;
 pub struct TurnCx<'a> {
     /// How many attempts may run at once; 0 while the pool is paused or shuts down.
     pub max_parallelism: usize,
-    /// Whether the function of a work can be run here.
+    /// Whether the function of a job can be run here.
     pub can_run: &'a dyn Fn(&Spec) -> bool,
     /// Attempts in `running` that have no worker.
     pub lost: Vec<Lost>,
@@ -60,7 +60,7 @@ pub fn step(
     };
     let cursors = drained(&draft.state.cursors, &batch);
 
-    // A cancelation in this batch needs to know which works the completions before it have ended.
+    // A cancelation in this batch needs to know which jobs the completions before it have ended.
     let remember = !batch.cancelations.is_empty();
     completions::handle(&mut draft, batch.completions, remember);
     cancelations::handle(&mut draft, batch.cancelations);

@@ -29,7 +29,7 @@ const SLOTS: usize = 10;
 /// With this chance a retry waits exactly as long as its policy says.
 const EVEN: f64 = 0.5;
 
-// Works in each state. `n` is the work's id and, in its keys, its place.
+// Jobs in each state. `n` is the job's id and, in its keys, its place.
 
 fn id(n: u64) -> WorkId {
     WorkId::from_uuid(uuid::Uuid::from_u128(n.into()))
@@ -93,13 +93,13 @@ fn s12(n: u64) -> WorkFact {
     WorkFact { canceled: true, ..s2(n) }
 }
 
-/// A work that may be tried once.
+/// A job that may be tried once.
 fn without_retry(work: WorkFact) -> WorkFact {
     let number = work.spec.work_id.as_u128() as u64;
     WorkFact { spec: spec(number, None), ..work }
 }
 
-// The rows and the state that show works to a turn.
+// The rows and the state that show jobs to a turn.
 
 fn running_row(work: &WorkFact) -> Running {
     Running { run: work.runs, started: STARTED, generation: REIGN }
@@ -200,7 +200,7 @@ fn started_as(work: &WorkFact, run: u32) -> Change {
     }
 }
 
-/// What is remembered of a work whose attempt, the one that ends in the turn, has failed like this.
+/// What is remembered of a job whose attempt, the one that ends in the turn, has failed like this.
 fn remembered(work: &WorkFact, attempt: u32, failure: Failure) -> History {
     let ended = work.pending_completion.map_or(NOW, |(key, _)| key.segment);
     let Failure { kind, message, .. } = failure;
@@ -235,7 +235,7 @@ fn completed_after(work: &WorkFact, outcome: Outcome, attempts: u32, history: Hi
     Change::CompleteWork { finished, spec: work.spec.clone() }
 }
 
-/// An attempt that is charged has failed.
+/// An attempt that counts as an attempt has failed.
 fn retried(work: &WorkFact, at: u64, attempts: u32) -> Change {
     let failure = if work.pending_completion.is_some() { failure() } else { lost_failure() };
     let history = match attempts {
@@ -870,7 +870,7 @@ mod report {
         assert_eq!(report.succeeded, ended(|outcome| matches!(outcome, Outcome::Success(_))));
         assert_eq!(report.failed, ended(|outcome| matches!(outcome, Outcome::Failed(_))));
         assert_eq!(report.canceled, ended(|outcome| matches!(outcome, Outcome::Canceled)));
-        // Four attempts finished; the snoozed one is not charged, and the work that waited had none.
+        // Four attempts finished; the snoozed one is not counted as an attempt, and the job that waited had none.
         let expected = Report {
             completed: 4,
             succeeded: 1,
@@ -924,7 +924,7 @@ mod report {
         assert_eq!(step.changes, []);
     }
 
-    /// A snooze is not charged and not counted, whichever turn read the cancel that ended its work.
+    /// A snooze is not counted as an attempt and not counted, whichever turn read the cancel that ended its job.
     #[test]
     fn an_uncharged_attempt_is_not_counted_also_when_its_work_was_canceled() {
         let snooze = RunResult::Snoozed(Duration::from_secs(1));
@@ -1058,7 +1058,7 @@ mod arrivals {
         let result = RunResult::Failed(asked);
         let expected = pending_completion(&work, result.clone(), Retry::At(Segment(10_000)), 1);
         assert_eq!(arrived(&work, result.clone()), expected);
-        // It is still charged: with no attempt left it does not help.
+        // It is still counted: with no attempt left it does not help.
         let last = WorkFact { attempts: 2, runs: 3, ..s2(1) };
         let expected = pending_completion(&last, result.clone(), Retry::No, 3);
         assert_eq!(arrived(&last, result), expected);

@@ -32,7 +32,7 @@ use crate::model::RetryPolicy;
 /// }
 /// ```
 pub trait Action: Serialize + DeserializeOwned + 'static {
-    /// The name under which works of this function are stored. Never reuse one for another meaning.
+    /// The name under which jobs of this function are stored. Never reuse one for another meaning.
     const NAME: &'static str;
     /// The retry policy of this function.
     const RETRY: RetryPolicy = RetryPolicy::Inherit;

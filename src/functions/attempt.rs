@@ -14,15 +14,15 @@ use crate::shared::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 pub(crate) enum Stage {
     /// Nobody asked.
     Go = 0,
-    /// The runtime shuts down: end soon, or be handed back.
+    /// The runtime shuts down: end soon, or be returned to the queue.
     ShuttingDown = 1,
-    /// The work was canceled: the function is told, and may end when it likes.
+    /// The job was canceled: the function is told, and may end when it likes.
     Canceled = 2,
-    /// Drop it now; the work is canceled.
+    /// Drop it now; the job is canceled.
     AbortCanceled = 3,
     /// Drop it now; its time is up.
     AbortTimeout = 4,
-    /// Drop it now; the work goes back to the store, uncharged.
+    /// Drop it now; the job goes back to the store, without using an attempt.
     AbortHandBack = 5,
 }
 
@@ -83,7 +83,7 @@ impl Control {
         Stage::from_u8(self.stage.load(Ordering::SeqCst))
     }
 
-    /// Whether it may begin: nobody has told it to end, and no cancel of its work was answered.
+    /// Whether it may begin: nobody has told it to end, and no cancel of its job was answered.
     pub fn may_begin(&self) -> bool {
         // In this order: the loop tells the attempt first, and then the board no longer holds the start.
         !self.lent.client.shared.board.is_canceling(self.spec.work_id) && self.stage() == Stage::Go

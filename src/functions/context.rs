@@ -16,13 +16,13 @@ pub struct ActionContext {
 }
 
 impl ActionContext {
-    /// Which work this is.
+    /// Which job this is.
     #[must_use]
     pub fn work_id(&self) -> WorkId {
         self.control.spec.work_id
     }
 
-    /// Which attempt this is; the first is 1. An attempt that was snoozed or handed back is made again under its
+    /// Which attempt this is; the first is 1. An attempt that was snoozed or returned to the queue is made again under its
     /// number.
     #[must_use]
     pub fn attempt(&self) -> u32 {
@@ -41,7 +41,7 @@ impl ActionContext {
         self.control.spec.function
     }
 
-    /// Whether the attempt should stop: its work was canceled, or the runtime shuts down.
+    /// Whether the attempt should stop: its job was canceled, or the runtime shuts down.
     ///
     /// Stop by returning [`WorkError::canceled`](crate::WorkError::canceled). A result that is returned all the same
     /// counts.

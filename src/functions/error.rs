@@ -37,26 +37,26 @@ impl WorkError {
         WorkError(WorkErrorKind::Failed(Failure::retryable(FailureKind::Error, message)))
     }
 
-    /// The attempt failed, and so would any other: the work fails now.
+    /// The attempt failed, and so would any other: the job fails now.
     #[must_use]
     pub fn non_retryable(message: impl Into<String>) -> WorkError {
         WorkError(WorkErrorKind::Failed(Failure::permanent(FailureKind::Error, message)))
     }
 
-    /// The attempt failed; the next one is made after `wait` in place of the backoff. The attempt is charged.
+    /// The attempt failed; the next one is made after `wait` in place of the backoff. The attempt counts as an attempt.
     #[must_use]
     pub fn retry_after(wait: Duration, message: impl Into<String>) -> WorkError {
         let failure = Failure::retryable(FailureKind::Error, message);
         WorkError(WorkErrorKind::Failed(Failure { retry_after: Some(wait), ..failure }))
     }
 
-    /// The work ends as canceled, whether anybody asked for it or not.
+    /// The job ends as canceled, whether anybody asked for it or not.
     #[must_use]
     pub fn canceled() -> WorkError {
         WorkError(WorkErrorKind::Canceled)
     }
 
-    /// It is too early: run the work again after `wait`, and charge no attempt for this one.
+    /// It is too early: run the job again after `wait`, and charge no attempt for this one.
     #[must_use]
     pub fn snooze(wait: Duration) -> WorkError {
         WorkError(WorkErrorKind::Snooze(wait))

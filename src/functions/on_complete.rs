@@ -8,12 +8,12 @@ use super::{Transaction, WorkError};
 use crate::client::{Enqueue, Function};
 use crate::model::{Failure, Name, OnCompleteCall, WorkId, encode};
 
-/// What happens when a work completes: runs inside the completing commit, exactly once per work.
+/// What happens when a job completes: runs inside the completing commit, exactly once per work.
 ///
-/// If it fails or panics, its own effects are rolled back, the work completes all the same, and the call becomes a
+/// If it fails or panics, its own effects are rolled back, the job completes all the same, and the call becomes a
 /// work of its own, named after it and retried, in the same commit.
 pub trait OnComplete: 'static {
-    /// The name under which it is stored with a work. One namespace with the functions.
+    /// The name under which it is stored with a job. One namespace with the functions.
     const NAME: &'static str;
     /// What the enqueue gives along.
     type Context: Serialize + DeserializeOwned + 'static;
@@ -30,32 +30,32 @@ pub trait OnComplete: 'static {
     ) -> Result<(), WorkError>;
 }
 
-/// A completed work, as its [`OnComplete`] sees it.
+/// A completed job, as its [`OnComplete`] sees it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Completion<C, O> {
-    /// Which work.
+    /// Which job.
     pub work_id: WorkId,
     /// What the enqueue gave along.
     pub context: C,
     /// How it ended.
     pub result: CompletionResult<O>,
-    /// How many attempts were charged.
+    /// How many attempts counted.
     pub attempts: u32,
 }
 
-/// How a work ended, with its result decoded.
+/// How a job ended, with its result decoded.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CompletionResult<O> {
     /// The function succeeded.
     Success(O),
     /// The last attempt failed and there is no other.
     Failed(Failure),
-    /// The work was canceled.
+    /// The job was canceled.
     Canceled,
 }
 
 impl<O> CompletionResult<O> {
-    /// The output, if the work succeeded.
+    /// The output, if the job succeeded.
     pub fn success(self) -> Option<O> {
         match self {
             CompletionResult::Success(output) => Some(output),
@@ -64,16 +64,16 @@ impl<O> CompletionResult<O> {
     }
 }
 
-/// The message that [`Enqueue::notify`](crate::Enqueue::notify) sends to an actor when the work completes.
+/// The message that [`Enqueue::notify`](crate::Enqueue::notify) sends to an actor when the job completes.
 ///
 /// `F` is the function's type, so that one actor can tell apart what it hears of. It is sent once, by this process
-/// only: a work that completes after a restart notifies nobody. What must not be missed belongs in an [`OnComplete`].
+/// only: a job that completes after a restart notifies nobody. What must not be missed belongs in an [`OnComplete`].
 pub struct Completed<F, O> {
-    /// Which work.
+    /// Which job.
     pub work_id: WorkId,
     /// How it ended; a result that does not decode counts as failed.
     pub result: CompletionResult<O>,
-    /// How many attempts were charged.
+    /// How many attempts counted.
     pub attempts: u32,
     pub(crate) function: PhantomData<fn() -> F>,
 }
@@ -89,7 +89,7 @@ impl<F, O: std::fmt::Debug> std::fmt::Debug for Completed<F, O> {
 }
 
 impl<T, F: Function<K>, K> Enqueue<T, F, K> {
-    /// Runs `C` in the commit that completes the work, with this context.
+    /// Runs `C` in the commit that completes the job, with this context.
     pub fn on_complete<C: OnComplete<Output = F::Output>>(mut self, context: C::Context) -> Self {
         let call = encode(&context)
             .map(|context| OnCompleteCall { name: Name::from_static(C::NAME), context });

@@ -37,7 +37,7 @@ pub(crate) enum Code {
     OnComplete(ApplyOnComplete),
 }
 
-/// A completion on its way to an `on_complete`: also the stored arguments of a follow-up work.
+/// A completion on its way to an `on_complete`: also the stored arguments of a follow-up job.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct CompletionCall {
     pub work_id: WorkId,
@@ -184,7 +184,7 @@ fn completion<C: OnComplete>(
     })
 }
 
-/// The outcome of a work, with its result decoded.
+/// The outcome of a job, with its result decoded.
 pub(crate) fn decode_outcome<O: DeserializeOwned>(
     outcome: &Outcome,
 ) -> Result<CompletionResult<O>, Failure> {
@@ -213,7 +213,7 @@ fn finished<O: Serialize>(returned: Result<O, WorkError>) -> RunResult {
 /// Messages of failures are cut to this: an error may carry a whole page that a server has sent.
 const MAX_MESSAGE_BYTES: usize = 16 * 1024;
 
-/// A result that is too large to keep fails its work: another attempt would give the same. A message that is too large
+/// A result that is too large to keep fails its job: another attempt would give the same. A message that is too large
 /// is cut.
 pub(crate) fn limit_result(result: RunResult, max: usize) -> RunResult {
     match result {

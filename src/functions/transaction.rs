@@ -35,10 +35,10 @@ pub enum TransactionError {
     /// No pool has this name.
     #[error("pool {0:?} does not exist")]
     UnknownPool(String),
-    /// The work cannot be enqueued.
+    /// The job cannot be enqueued.
     #[error(transparent)]
     Enqueue(#[from] EnqueueError),
-    /// The storage failed. Everything is tried again later; this attempt is not charged.
+    /// The storage failed. Everything is tried again later; this attempt is not counted as an attempt.
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
@@ -81,7 +81,7 @@ pub struct Reader<'a> {
     storage: &'a mut dyn Storage,
     group: &'a Writes,
     local: Writes,
-    /// An error of the storage itself: it is not the function's fault and must not be charged to it.
+    /// An error of the storage itself: it is not the function's fault and must not be counted to it.
     failed: Option<StorageError>,
 }
 
@@ -203,7 +203,7 @@ fn decode_row<T: DeserializeOwned>(table: Name, value: &Payload) -> Result<T, Tr
     decode(value.as_bytes()).map_err(|failure| TransactionError::Decode { table, failure })
 }
 
-/// Reads and writes user tables and enqueues works, all or nothing.
+/// Reads and writes user tables and enqueues jobs, all or nothing.
 ///
 /// It sees what it has written itself and what was committed before. When the function that has it errs or panics,
 /// nothing of it stays.
@@ -212,7 +212,7 @@ fn decode_row<T: DeserializeOwned>(table: Name, value: &Payload) -> Result<T, Tr
 pub struct Transaction<'a> {
     reader: Reader<'a>,
     shared: &'a Shared,
-    /// By how much the pools' counts of pending works fall with the group; negative where it enqueues.
+    /// By how much the pools' counts of pending jobs fall with the group; negative where it enqueues.
     group_left: &'a BTreeMap<PoolId, i64>,
     enqueued: Vec<(Arc<Spec>, Segment)>,
 }
@@ -252,7 +252,7 @@ impl<'a> Transaction<'a> {
         self.reader.local.put(Name::intern(table), key.into(), None);
     }
 
-    /// The pool of that name, to enqueue works that are there if and only if this transaction is.
+    /// The pool of that name, to enqueue jobs that are there if and only if this transaction is.
     ///
     /// # Errors
     /// When there is no pool of that name.
@@ -296,17 +296,17 @@ pub struct TransactionPool<'t, 'a> {
 impl OneWork for TransactionPool<'_, '_> {}
 
 impl<'t, 'a> TransactionPool<'t, 'a> {
-    /// Describes a work; [`Enqueue::submit`] enqueues it.
+    /// Describes a job; [`Enqueue::submit`] enqueues it.
     pub fn enqueue<F: Function<K>, K>(self, function: F) -> Enqueue<Self, F, K> {
         Enqueue::new(self, vec![function])
     }
 }
 
 impl<'t, 'a, F: Function<K>, K> Enqueue<TransactionPool<'t, 'a>, F, K> {
-    /// Enqueues the work with the transaction's commit.
+    /// Enqueues the job with the transaction's commit.
     ///
     /// # Errors
-    /// When the work cannot be enqueued; see [`EnqueueError`].
+    /// When the job cannot be enqueued; see [`EnqueueError`].
     pub fn submit(self) -> Result<WorkId, TransactionError> {
         let TransactionPool { transaction, pool } = self.target;
         let prepared = prepare(&self.functions, self.options, transaction.shared, &pool)?;

@@ -61,7 +61,7 @@ pub struct CompletionRow {
     pub result: RunResult,
     /// What was decided on arrival.
     pub retry: Retry,
-    /// The work as it is now.
+    /// The job as it is now.
     pub work: WorkFact,
 }
 
@@ -72,9 +72,9 @@ pub struct CancelationRow {
     pub key: Key,
     /// In which pool.
     pub pool: PoolId,
-    /// Which work.
+    /// Which job.
     pub work_id: WorkId,
-    /// The work as it is now; `None` when it has completed meanwhile.
+    /// The job as it is now; `None` when it has completed meanwhile.
     pub work: Option<WorkFact>,
 }
 
@@ -85,7 +85,7 @@ pub struct StartRow {
     pub key: Key,
     /// What to run.
     pub spec: Arc<Spec>,
-    /// How many attempts were charged before.
+    /// How many attempts counted before.
     pub attempts: u32,
     /// How many launches there were before.
     pub runs: RunNumber,

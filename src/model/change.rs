@@ -19,14 +19,14 @@ use super::{
 pub enum Change {
     /// Inserts into `work` and `pending_start` (→ S1).
     InsertWork {
-        /// The work.
+        /// The job.
         spec: Arc<Spec>,
         /// Its place in `pending_start`.
         key: Key,
     },
     /// Inserts into `pending_completion`, sets `work.attempts` (S2 → S3 or S5).
     InsertPendingCompletion {
-        /// Which work.
+        /// Which job.
         work_id: WorkId,
         /// Its pool.
         pool: PoolId,
@@ -43,16 +43,16 @@ pub enum Change {
     },
     /// Inserts into `pending_cancelation` (→ S7 or S8).
     InsertPendingCancelation {
-        /// Which work.
+        /// Which job.
         work_id: WorkId,
         /// Its pool.
         pool: PoolId,
         /// The place of the new row.
         key: Key,
     },
-    /// Moves the work from `pending_start` to `running`, sets `work.runs` (S1, S10 → S2).
+    /// Moves the job from `pending_start` to `running`, sets `work.runs` (S1, S10 → S2).
     StartWork {
-        /// Which work.
+        /// Which job.
         work_id: WorkId,
         /// Its pool.
         pool: PoolId,
@@ -65,9 +65,9 @@ pub enum Change {
         /// Who decided it.
         generation: Generation,
     },
-    /// Moves the work within `pending_start`: into or out of the unregistered lane, or to where it is due now.
+    /// Moves the job within `pending_start`: into or out of the unregistered lane, or to where it is due now.
     MovePendingStart {
-        /// Which work.
+        /// Which job.
         work_id: WorkId,
         /// Its pool.
         pool: PoolId,
@@ -78,7 +78,7 @@ pub enum Change {
     },
     /// Deletes from `running` and `pending_completion`, inserts into `pending_start` (S5 → S10).
     RetryWork {
-        /// Which work.
+        /// Which job.
         work_id: WorkId,
         /// Its pool.
         pool: PoolId,
@@ -91,7 +91,7 @@ pub enum Change {
         /// The new `work.history`.
         history: History,
     },
-    /// Deletes the work from every table and inserts into `finished` (S3, S7, S9 → gone).
+    /// Deletes the job from every table and inserts into `finished` (S3, S7, S9 → gone).
     CompleteWork {
         /// What is kept of it.
         finished: Arc<Finished>,
@@ -100,7 +100,7 @@ pub enum Change {
     },
     /// Sets `work.canceled`, deletes from `pending_cancelation` (S8 → S12, and S5 → S9).
     MarkCanceled {
-        /// Which work.
+        /// Which job.
         work_id: WorkId,
         /// Its pool.
         pool: PoolId,
@@ -213,7 +213,7 @@ impl From<StateRow> for InternalState {
 /// How many rows a pool has in each table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
-    /// Works that are due or will be: the rows of `pending_start` outside the unregistered lane.
+    /// Jobs that are due or will be: the rows of `pending_start` outside the unregistered lane.
     pub waiting: u64,
     /// Attempts that occupy a slot.
     pub running: u64,
@@ -221,9 +221,9 @@ pub struct Counts {
     pub completing: u64,
     /// Cancelations that were not handled yet.
     pub canceling: u64,
-    /// Works whose function nobody registered here.
+    /// Jobs whose function nobody registered here.
     pub unregistered: u64,
-    /// When the oldest waiting work was or will be due.
+    /// When the oldest waiting job was or will be due.
     pub oldest_due: Option<Segment>,
 }
 

@@ -12,7 +12,7 @@ pub const MAX_PARALLELISM: usize = 65_536;
 /// No arguments and no result are larger, whatever a pool allows: a block of memory that size is a file.
 pub const MAX_PAYLOAD_BYTES: usize = 1 << 30;
 
-/// No work is scheduled further ahead: what is meant for later belongs in a calendar, not in a queue.
+/// No job is scheduled further ahead: what is meant for later belongs in a calendar, not in a queue.
 pub const MAX_DELAY: Duration = Duration::from_secs(4 * 366 * 24 * 60 * 60);
 
 /// Which events of a pool are logged. Each level includes those after it.
@@ -27,7 +27,7 @@ pub enum LogLevel {
     Trace,
     /// Every time a loop is woken, and why.
     Debug,
-    /// Every work: enqueued, started, completed.
+    /// Every job: enqueued, started, completed.
     Info,
     /// A report of the counters each minute, while something happens.
     #[default]
@@ -47,7 +47,7 @@ pub enum LogLevel {
 /// | `log_level` | [`LogLevel::Report`] |
 /// | `default_retry` | no retry |
 /// | `attempt_timeout` | none |
-/// | `max_pending` | 10,000,000 works |
+/// | `max_pending` | 10,000,000 jobs |
 /// | `max_payload_bytes` | 1 MiB |
 ///
 /// ```
@@ -93,7 +93,7 @@ impl PoolConfig {
         self
     }
 
-    /// A paused pool takes works and starts none. What is running goes on.
+    /// A paused pool takes jobs and starts none. What is running goes on.
     #[must_use]
     pub fn paused(mut self, paused: bool) -> Self {
         self.paused = Some(paused);
@@ -107,14 +107,14 @@ impl PoolConfig {
         self
     }
 
-    /// The retry policy of works whose function and enqueue name none.
+    /// The retry policy of jobs whose function and enqueue name none.
     #[must_use]
     pub fn default_retry(mut self, retry: RetryBehavior) -> Self {
         self.default_retry = Some(OnOff::On(retry));
         self
     }
 
-    /// Works whose function and enqueue name no policy are not retried. This is the default.
+    /// Jobs whose function and enqueue name no policy are not retried. This is the default.
     #[must_use]
     pub fn no_default_retry(mut self) -> Self {
         self.default_retry = Some(OnOff::Off);
@@ -136,7 +136,7 @@ impl PoolConfig {
         self
     }
 
-    /// How many works may be without an outcome; an enqueue beyond that is refused as overloaded.
+    /// How many jobs may be without an outcome; an enqueue beyond that is refused as overloaded.
     #[must_use]
     pub fn max_pending(mut self, works: u64) -> Self {
         self.max_pending = Some(works);
@@ -215,11 +215,11 @@ pub struct Settings {
     pub paused: bool,
     /// Which events are logged.
     pub log_level: LogLevel,
-    /// The retry policy of works that have no other.
+    /// The retry policy of jobs that have no other.
     pub default_retry: Option<RetryBehavior>,
     /// How long an attempt may take when nothing else says.
     pub attempt_timeout: Option<Duration>,
-    /// How many works may be without an outcome.
+    /// How many jobs may be without an outcome.
     pub max_pending: u64,
     /// How large arguments with context, or a result, may be.
     pub max_payload_bytes: usize,
@@ -233,9 +233,9 @@ impl Settings {
     }
 }
 
-/// For how long finished works are remembered. Whichever bound is met first applies.
+/// For how long finished jobs are remembered. Whichever bound is met first applies.
 ///
-/// The defaults are one day and 100,000 works.
+/// The defaults are one day and 100,000 jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// Until they are this old; `None` for ever.
@@ -251,7 +251,7 @@ impl Default for Retention {
 }
 
 impl Retention {
-    /// Finished works are never forgotten.
+    /// Finished jobs are never forgotten.
     pub const FOREVER: Retention = Retention { max_age: None, max_count: None };
 }
 

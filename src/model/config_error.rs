@@ -31,7 +31,7 @@ pub enum ConfigError {
         /// What can be had.
         max: usize,
     },
-    /// A pool that takes no work.
+    /// A pool that takes no job.
     #[error("max_pending is 0, nothing could be enqueued; pause the pool to start nothing")]
     NothingMayBePending,
     /// A name that is empty or too long.
@@ -41,7 +41,7 @@ pub enum ConfigError {
         given: String,
     },
     /// A page of a listing that is empty or too long.
-    #[error("a page of {given} works was asked for, it may have 1 to {max}")]
+    #[error("a page of {given} jobs was asked for, it may have 1 to {max}")]
     PageSize {
         /// What was asked for.
         given: usize,

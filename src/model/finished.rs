@@ -13,12 +13,12 @@ pub struct FinishedDetails {
     pub history: History,
     /// Its `on_complete`.
     pub on_complete: Option<Name>,
-    /// The work that the `on_complete` became, since it failed in the commit that completed this one.
+    /// The job that the `on_complete` became, since it failed in the commit that completed this one.
     pub follow_up: Option<WorkId>,
     /// The job that it was enqueued once more as, after it had failed.
     #[serde(default)]
     pub retried_as: Option<WorkId>,
-    /// What was enqueued: kept of a work that failed, so that it can be enqueued again.
+    /// What was enqueued: kept of a job that failed, so that it can be enqueued again.
     #[serde(skip)]
     pub spec: Option<Arc<Spec>>,
 }
@@ -34,7 +34,7 @@ impl FinishedDetails {
 /// A row of `finished`. Written by the completing commit, deleted by retention.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Finished {
-    /// Which work.
+    /// Which job.
     pub work_id: WorkId,
     /// In which pool it was.
     pub pool: PoolId,
@@ -42,7 +42,7 @@ pub struct Finished {
     pub function: Name,
     /// How it ended.
     pub outcome: Outcome,
-    /// How many attempts were charged.
+    /// How many attempts counted.
     pub attempts: u32,
     /// When it was enqueued.
     pub enqueued_at: Segment,
@@ -50,7 +50,7 @@ pub struct Finished {
     pub started: Option<Segment>,
     /// When it completed.
     pub finished_at: Segment,
-    /// What most works do without.
+    /// What most jobs do without.
     pub details: Option<Box<FinishedDetails>>,
 }
 

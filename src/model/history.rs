@@ -28,9 +28,9 @@ impl fmt::Display for FailedAttempt {
     }
 }
 
-/// How the attempts of a work have failed: the last [`History::MOST`] of them, the oldest first.
+/// How the attempts of a job have failed: the last [`History::MOST`] of them, the oldest first.
 ///
-/// Most works have none, which takes no memory.
+/// Most jobs have none, which takes no memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History(Option<Arc<Vec<FailedAttempt>>>);
 

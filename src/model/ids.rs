@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// The identity of a work: a UUID, version 7 when the handle makes it.
+/// The identity of a job: a UUID, version 7 when the handle makes it.
 ///
 /// Enqueueing the same id twice enqueues once, so an id chosen by the caller makes a repeated request harmless.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -34,7 +34,7 @@ impl WorkId {
 }
 
 impl WorkId {
-    /// The id under which a failed work is enqueued once more. Always the same, so that it happens once.
+    /// The id under which a failed job is enqueued once more. Always the same, so that it happens once.
     pub(crate) fn once_more(self) -> WorkId {
         /// Drawn once, for this purpose.
         const RETRIES: Uuid = Uuid::from_u128(0x6f0c_2f6e_95b4_4d5e_9c0b_7a51_03d8_e1f4);
@@ -80,12 +80,12 @@ impl fmt::Display for PoolId {
     }
 }
 
-/// The number of a run: counts every launch of a work, charged or not, and is never reset.
+/// The number of a run: counts every launch of a job, counted or not, and is never reset.
 ///
 /// It is the fence of an attempt: a report that carries another number than the running row is stale.
 pub type RunNumber = u32;
 
-/// One reign over a pool. Higher is later; a write by an earlier one is refused.
+/// One generation over a pool. Higher is later; a write by an earlier one is refused.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]

@@ -45,7 +45,7 @@ impl Failure {
         Failure { kind, message: message.into(), retryable: true, retry_after: None }
     }
 
-    /// A failure that ends the work.
+    /// A failure that ends the job.
     #[must_use]
     pub fn permanent(kind: FailureKind, message: impl Into<String>) -> Failure {
         Failure { kind, message: message.into(), retryable: false, retry_after: None }
@@ -79,15 +79,15 @@ pub enum RunResult {
     Success(Payload),
     /// The attempt failed.
     Failed(Failure),
-    /// The function stopped because it was asked to, or ended its work itself.
+    /// The function stopped because it was asked to, or ended its job itself.
     Canceled,
-    /// The function asked to be run again later; the attempt is not charged.
+    /// The function asked to be run again later; the attempt is not counted as an attempt.
     Snoozed(Duration),
-    /// The attempt was given back before it could finish; it is not charged.
+    /// The attempt was given back before it could finish; it is not counted as an attempt.
     HandedBack,
 }
 
-/// How a work ended.
+/// How a job ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -95,7 +95,7 @@ pub enum Outcome {
     Success(Payload),
     /// The last attempt failed and there is no other.
     Failed(Failure),
-    /// The work was canceled.
+    /// The job was canceled.
     Canceled,
 }
 

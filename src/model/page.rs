@@ -1,4 +1,4 @@
-//! Works by state, page by page.
+//! Jobs by state, page by page.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use super::ConfigError;
 use super::WorkStatus;
 use super::{FunctionKind, Key, Name, Outcome, Segment, WorkId};
 
-/// How a work ended, without what came of it.
+/// How a job ended, without what came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OutcomeKind {
@@ -17,7 +17,7 @@ pub enum OutcomeKind {
     Success,
     /// The last attempt failed and there is no other.
     Failed,
-    /// The work was canceled.
+    /// The job was canceled.
     Canceled,
 }
 
@@ -32,7 +32,7 @@ impl OutcomeKind {
     }
 }
 
-/// Which works of a runtime or a pool are to be listed. For [`Runtime::works`](crate::Runtime::works) and
+/// Which jobs of a runtime or a pool are to be listed. For [`Runtime::works`](crate::Runtime::works) and
 /// [`Workpool::works`](crate::Workpool::works).
 ///
 /// ```
@@ -57,46 +57,46 @@ pub(crate) enum Listed {
 }
 
 impl WorkFilter {
-    /// A page has at most so many works.
+    /// A page has at most so many jobs.
     pub const MOST: usize = 500;
 
     const fn new(state: Listed) -> WorkFilter {
         WorkFilter { state, pool: None, function: None, limit: 100 }
     }
 
-    /// Works that wait, in the order in which they are due; those whose function is not registered come last.
+    /// Jobs that wait, in the order in which they are due; those whose function is not registered come last.
     pub const fn pending() -> WorkFilter {
         WorkFilter::new(Listed::Pending { after: None })
     }
 
-    /// Works that occupy a slot, those that started first in front.
+    /// Jobs that occupy a slot, those that started first in front.
     pub const fn running() -> WorkFilter {
         WorkFilter::new(Listed::Running { after: None })
     }
 
-    /// Works that have an outcome, the last one first.
+    /// Jobs that have an outcome, the last one first.
     pub const fn finished() -> WorkFilter {
         WorkFilter::new(Listed::Finished { outcome: None, before: None })
     }
 
-    /// Works that ended like this, the last one first.
+    /// Jobs that ended like this, the last one first.
     pub const fn finished_with(outcome: OutcomeKind) -> WorkFilter {
         WorkFilter::new(Listed::Finished { outcome: Some(outcome), before: None })
     }
 
-    /// Lists works of one pool only. A handle on a pool does so by itself.
+    /// Lists jobs of one pool only. A handle on a pool does so by itself.
     pub fn pool(mut self, name: &str) -> Self {
         self.pool = Some(name.into());
         self
     }
 
-    /// Lists works of one function only, given by its name.
+    /// Lists jobs of one function only, given by its name.
     pub fn function(mut self, name: &str) -> Self {
         self.function = Some(name.into());
         self
     }
 
-    /// Sets how many works a page has at most: 1 to [`WorkFilter::MOST`]. The default is 100.
+    /// Sets how many jobs a page has at most: 1 to [`WorkFilter::MOST`]. The default is 100.
     pub fn limit(mut self, works: usize) -> Self {
         self.limit = works;
         self
@@ -187,20 +187,20 @@ impl<'de> Deserialize<'de> for Cursor {
     }
 }
 
-/// Works of a listing, and where it goes on.
+/// Jobs of a listing, and where it goes on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct WorkPage {
-    /// The works, in the order of the listing.
+    /// The jobs, in the order of the listing.
     pub works: Vec<ListedWork>,
-    /// For [`WorkFilter::after`]; `None` at the end. There may be one also where a page has few works or none: a
-    /// bounded number of works, and of bytes of what they carry, is looked at for each page.
+    /// For [`WorkFilter::after`]; `None` at the end. There may be one also where a page has few jobs or none: a
+    /// bounded number of jobs, and of bytes of what they carry, is looked at for each page.
     pub next: Option<Cursor>,
 }
 
-/// A work in a listing.
+/// A job in a listing.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ListedWork {
-    /// Which work.
+    /// Which job.
     pub work_id: WorkId,
     /// Its pool.
     pub pool: Name,

@@ -67,9 +67,9 @@ impl fmt::Debug for Payload {
 
 /// Encoded arguments; shown by their size only, so that they stay out of logs.
 ///
-/// Works that are enqueued together share blocks of memory: one allocation for many, and one to free, which matters
+/// Jobs that are enqueued together share blocks of memory: one allocation for many, and one to free, which matters
 /// since they are freed by another thread than the one that made them. A block is at most [`ArgBytes::BLOCK`] bytes, or
-/// one work's arguments if those are larger, so that one work that stays keeps little else.
+/// one job's arguments if those are larger, so that one job that stays keeps little else.
 #[derive(Clone, Default)]
 pub struct ArgBytes {
     block: Arc<[u8]>,
@@ -78,7 +78,7 @@ pub struct ArgBytes {
 }
 
 impl ArgBytes {
-    /// How large a block that several works share may be.
+    /// How large a block that several jobs share may be.
     pub const BLOCK: usize = 8 * 1024;
 
     /// Arguments with a block of their own.

@@ -90,8 +90,8 @@ impl Default for RetryBehavior {
 /// Whether and when a finished attempt is followed by another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Retry {
-    /// The work completes.
+    /// The job completes.
     No,
-    /// The work is enqueued again, for this segment.
+    /// The job is enqueued again, for this segment.
     At(Segment),
 }

@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 /// A slice of time, 1 ms long, counted from the Unix epoch.
 ///
 /// One millisecond is the resolution of tokio's timer; a finer grain could not be waited for.
-/// A work whose segment is `s` is started when the store's clock has reached `s`, never before.
+/// A job whose segment is `s` is started when the store's clock has reached `s`, never before.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub struct Segment(pub u64);
 
 impl Segment {
-    /// The lane for works whose function nobody registered: they sort behind everything that can ever be due,
-    /// so that a page of them hides no work that could run.
+    /// The lane for jobs whose function nobody registered: they sort behind everything that can ever be due,
+    /// so that a page of them hides no job that could run.
     pub const UNREGISTERED: Segment = Segment(u64::MAX);
 
     /// The segment that lies `delay` later, rounded up so that nothing runs early.

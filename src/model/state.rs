@@ -21,22 +21,22 @@ pub struct Cursors {
 pub struct Report {
     /// Attempts that finished running, retries and failures included.
     pub completed: u64,
-    /// Works that succeeded, however many attempts that took.
+    /// Jobs that succeeded, however many attempts that took.
     pub succeeded: u64,
-    /// Works that failed for good.
+    /// Jobs that failed for good.
     pub failed: u64,
     /// Failures that turned into a retry.
     pub retries: u64,
-    /// Works that ended canceled.
+    /// Jobs that ended canceled.
     pub canceled: u64,
     /// When the last report was logged.
     pub last_report_ts: Segment,
 }
 
-/// A row of `running`. Written when a work starts, deleted when its attempt's completion is handled.
+/// A row of `running`. Written when a job starts, deleted when its attempt's completion is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Running {
-    /// Which run of the work it is.
+    /// Which run of the job it is.
     pub run: RunNumber,
     /// When it was decided to start.
     pub started: Segment,
@@ -47,9 +47,9 @@ pub struct Running {
 /// The state that the engine steps. Only the pool's MainActor has it; the store keeps it across restarts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct InternalState {
-    /// Which reign this is.
+    /// Which generation this is.
     pub generation: Generation,
-    /// Which start of a runtime the reign belongs to.
+    /// Which start of a runtime the generation belongs to.
     pub epoch: Epoch,
     /// The number of the last turn that was committed.
     pub turn: u64,

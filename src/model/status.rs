@@ -17,20 +17,20 @@ pub struct Progress {
     pub note: Option<String>,
 }
 
-/// Where a work is in its life.
+/// Where a job is in its life.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum WorkStatus {
     /// It waits for its time or for a slot.
     Pending {
-        /// How many attempts were charged before.
+        /// How many attempts counted before.
         previous_attempts: u32,
         /// Before when it is not started; `None` while that is not settled, or if its function is not registered here.
         due: Option<Segment>,
     },
     /// An attempt is running.
     Running {
-        /// How many attempts were charged before this one.
+        /// How many attempts counted before this one.
         previous_attempts: u32,
         /// When it started.
         started: Segment,
@@ -39,7 +39,7 @@ pub enum WorkStatus {
     },
     /// It has an outcome.
     Finished(#[serde(serialize_with = "finished_fields")] Arc<Finished>),
-    /// No work of this id was ever enqueued here, or its outcome is forgotten.
+    /// No job of this id was ever enqueued here, or its outcome is forgotten.
     Unknown,
 }
 

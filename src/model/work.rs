@@ -10,7 +10,7 @@ use super::{
     WorkId,
 };
 
-/// What kind of function a work runs.
+/// What kind of function a job runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FunctionKind {
@@ -20,7 +20,7 @@ pub enum FunctionKind {
     Mutation,
     /// Reads the store and writes nothing.
     Query,
-    /// An `on_complete` that has failed in the commit that completed its work, and is tried again as a work of its own.
+    /// An `on_complete` that has failed in the commit that completed its job, and is tried again as a job of its own.
     OnComplete,
 }
 
@@ -37,7 +37,7 @@ impl FunctionKind {
     }
 }
 
-/// The `on_complete` that a work was enqueued with.
+/// The `on_complete` that a job was enqueued with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OnCompleteCall {
     /// The registered name.
@@ -55,7 +55,7 @@ pub struct SpecOptions {
     pub retry: Option<RetryBehavior>,
     /// How long an attempt may take, already resolved.
     pub timeout: Option<Duration>,
-    /// The span in which the work was enqueued. Not stored.
+    /// The span in which the job was enqueued. Not stored.
     #[serde(skip)]
     pub span: SpanLink,
 }
@@ -65,7 +65,7 @@ pub struct SpecOptions {
 pub struct SpanLink(pub Option<tracing::Span>);
 
 impl PartialEq for SpanLink {
-    /// A link says where a work came from, not what it is.
+    /// A link says where a job came from, not what it is.
     fn eq(&self, _: &Self) -> bool {
         true
     }
@@ -74,7 +74,7 @@ impl PartialEq for SpanLink {
 /// The part of a `work` row that never changes after enqueue. Written by the handle, shared by everybody.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spec {
-    /// Which work.
+    /// Which job.
     pub work_id: WorkId,
     /// In which pool.
     pub pool: PoolId,
@@ -86,7 +86,7 @@ pub struct Spec {
     pub args: ArgBytes,
     /// When it was enqueued.
     pub enqueued_at: Segment,
-    /// What most works do without.
+    /// What most jobs do without.
     pub options: Option<Box<SpecOptions>>,
 }
 
@@ -114,19 +114,19 @@ impl Spec {
         self.args.as_bytes().len() + self.on_complete().map_or(0, |call| call.context.len())
     }
 
-    /// How many attempts may be charged in all.
+    /// How many attempts may be counted in all.
     #[must_use]
     pub fn max_attempts(&self) -> u32 {
         self.retry().map_or(1, |retry| retry.max_attempts)
     }
 }
 
-/// Everything the tables say of one work, read together.
+/// Everything the tables say of one job, read together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WorkFact {
     /// What was enqueued.
     pub spec: Arc<Spec>,
-    /// `work.attempts`: how many finished attempts were charged.
+    /// `work.attempts`: how many finished attempts counted.
     pub attempts: u32,
     /// `work.runs`: how many launches there were.
     pub runs: RunNumber,
@@ -145,7 +145,7 @@ pub struct WorkFact {
 }
 
 impl WorkFact {
-    /// A work that is in no table but `work`.
+    /// A job that is in no table but `work`.
     #[must_use]
     pub fn new(spec: Arc<Spec>) -> WorkFact {
         WorkFact {

@@ -2,20 +2,20 @@
 //!
 //! Everything goes through the [`metrics`](https://docs.rs/metrics) facade, to whichever recorder the program has
 //! installed. Labels are few: `pool`, `fn` (a function's name), `outcome`, `operation`; never an id, an argument or a
-//! message. Counters and histograms are gathered per group of messages or turn, so that a work costs next to nothing.
+//! message. Counters and histograms are gathered per group of messages or turn, so that a job costs next to nothing.
 //!
 //! | metric | kind | labels | what |
 //! |---|---|---|---|
-//! | `workpool_enqueued_total` | counter | `pool` `fn` | works that were enqueued; duplicates are not |
-//! | `workpool_completed_total` | counter | `pool` `fn` `outcome` | works with an outcome: `success` `failed` `canceled` |
+//! | `workpool_enqueued_total` | counter | `pool` `fn` | jobs that were enqueued; duplicates are not |
+//! | `workpool_completed_total` | counter | `pool` `fn` `outcome` | jobs with an outcome: `success` `failed` `canceled` |
 //! | `workpool_attempts_total` | counter | `pool` `fn` `outcome` | attempts that reported: `success` `failed` `canceled` `snoozed` `handed_back` |
 //! | `workpool_retries_total` | counter | `pool` `fn` | failed attempts that another one was to follow |
-//! | `workpool_on_complete_failures_total` | counter | `pool` `fn` | runs of an `on_complete` that failed and became a work of its own; `fn` is the name of the `on_complete` |
+//! | `workpool_on_complete_failures_total` | counter | `pool` `fn` | runs of an `on_complete` that failed and became a job of its own; `fn` is the name of the `on_complete` |
 //! | `workpool_recovered_total` | counter | `pool` | attempts that were found without a worker, as after a crash |
-//! | `workpool_fenced_total` | counter | `pool` | turns that were refused since their reign over the pool had ended |
+//! | `workpool_fenced_total` | counter | `pool` | turns that were refused since their generation over the pool had ended |
 //! | `workpool_stale_reports_total` | counter | | reports of runs that do not count any more |
 //! | `workpool_running` | gauge | `pool` | attempts that occupy a slot |
-//! | `workpool_pending` | gauge | `pool` | works without an outcome, those that run included |
+//! | `workpool_pending` | gauge | `pool` | jobs without an outcome, those that run included |
 //! | `workpool_max_parallelism` | gauge | `pool` | how many attempts may run; 0 while the pool is paused |
 //! | `workpool_oldest_pending_age_seconds` | gauge | `pool` | for how long the first work that waits for a slot has been due |
 //! | `workpool_queue_duration_seconds` | histogram | `pool` `fn` | from due to started |
@@ -70,25 +70,25 @@ mod names {
     pub const STORE_OPERATION: &str = "workpool_store_operation_seconds";
 
     pub const COUNTERS: &[(&str, &str)] = &[
-        (ENQUEUED, "Works that were enqueued."),
-        (COMPLETED, "Works with an outcome."),
+        (ENQUEUED, "Jobs that were enqueued."),
+        (COMPLETED, "Jobs with an outcome."),
         (ATTEMPTS, "Attempts that reported, by what came of them."),
         (RETRIES, "Failed attempts that another one was to follow."),
-        (ON_COMPLETE_FAILURES, "Runs of an on_complete that failed and became a work of its own."),
+        (ON_COMPLETE_FAILURES, "Runs of an on_complete that failed and became a job of its own."),
         (RECOVERED, "Attempts that were found without a worker."),
-        (FENCED, "Turns that were refused since another loop reigns over the pool."),
+        (FENCED, "Turns refused because a newer generation owns the pool."),
         (STALE_REPORTS, "Reports of runs that do not count any more."),
         (STORE_ERRORS, "Calls of the storage that failed."),
     ];
 
     pub const GAUGES: &[(&str, Unit, &str)] = &[
         (RUNNING, Unit::Count, "Attempts that occupy a slot."),
-        (PENDING, Unit::Count, "Works without an outcome, those that run included."),
+        (PENDING, Unit::Count, "Jobs without an outcome, those that run included."),
         (MAX_PARALLELISM, Unit::Count, "How many attempts may run; 0 while the pool is paused."),
         (
             OLDEST_PENDING_AGE,
             Unit::Seconds,
-            "For how long the first work that waits for a slot has been due.",
+            "For how long the first job that waits for a slot has been due.",
         ),
     ];
 

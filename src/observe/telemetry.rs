@@ -29,7 +29,7 @@
 //! | `batch stale` | debug | always | `pool` `turn` |
 //!
 //! The span of an attempt is `attempt` (info) with `work_id`, `function` and `attempt`; it follows from the span in
-//! which the work was enqueued.
+//! which the job was enqueued.
 
 use std::sync::Arc;
 use std::time::Duration;

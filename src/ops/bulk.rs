@@ -18,7 +18,7 @@ use crate::model::{
 /// So many are taken at once at most; whoever wants more asks again.
 pub(crate) const MOST: usize = 1_000;
 
-/// For so long works that have nothing to do with it are looked through to say how many there are.
+/// For so long jobs that have nothing to do with it are looked through to say how many there are.
 pub(crate) const TO_SAY: Duration = Duration::from_millis(150);
 
 /// And for so long to do it.
@@ -45,7 +45,7 @@ impl BulkAction {
     }
 }
 
-/// To which works. Empty is as good as left out: forms send everything.
+/// To which jobs. Empty is as good as left out: forms send everything.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(default, deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -69,7 +69,7 @@ impl Bulk {
     }
 }
 
-/// The works that something is to be done to.
+/// The jobs that something is to be done to.
 pub(crate) struct Found {
     pub works: Vec<WorkId>,
     /// Whether there are more, or may be: not all were looked at.
@@ -81,7 +81,7 @@ pub(crate) struct Found {
 /// What was done.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Done {
-    /// To how many works.
+    /// To how many jobs.
     pub done: usize,
     /// Whether there are more, or may be: not all were looked at.
     pub more: bool,

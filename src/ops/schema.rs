@@ -149,6 +149,6 @@ macro_rules! texts {
 texts! {
     Big, "Big", "A number of 64 bits.", Some("^(0|[1-9][0-9]{0,19})$");
     Name, "Name", "The name of a pool or a function.", None::<&str>;
-    WorkId, "WorkId", "The id of a work, a UUID.", None::<&str>;
+    WorkId, "WorkId", "The id of a job, a UUID.", None::<&str>;
     Cursor, "Cursor", "Where a page ends and the next one begins.", None::<&str>;
 }

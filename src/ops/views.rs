@@ -48,7 +48,7 @@ pub(crate) struct PoolView {
     pub paused: bool,
     pub max_parallelism: usize,
     pub max_pending: Big,
-    /// Works without an outcome.
+    /// Jobs without an outcome.
     pub pending: Big,
     pub waiting: Big,
     pub running: Big,
@@ -78,7 +78,7 @@ pub(crate) struct ReportView {
 /// What a pool has done lately.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub(crate) struct LatelyView {
-    /// Works with an outcome, in the last minute and what there is of the slot under way.
+    /// Jobs with an outcome, in the last minute and what there is of the slot under way.
     pub completed_per_s: f64,
     /// Those of them that failed for good.
     pub failed_per_s: f64,
@@ -219,12 +219,12 @@ pub(crate) struct RuntimeView {
     /// The name of the storage's type.
     pub store: &'static str,
     pub retention: RetentionView,
-    /// How many works a turn of a loop starts or completes at most.
+    /// How many jobs a turn of a loop starts or completes at most.
     pub max_batch: usize,
     pub functions: Vec<FunctionView>,
 }
 
-/// For how long finished works are remembered; what is left out has no bound.
+/// For how long finished jobs are remembered; what is left out has no bound.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct RetentionView {
     pub max_age_ms: Option<Big>,
@@ -236,7 +236,7 @@ pub(crate) struct FunctionView {
     pub name: Name,
     /// `action`, `blocking_action`, `mutation`, `query` or `on_complete`.
     pub kind: &'static str,
-    /// How often a work is tried, if that is not up to the pool.
+    /// How often a job is tried, if that is not up to the pool.
     pub max_attempts: Option<u32>,
     /// How long an attempt may take, if that is not up to the pool.
     pub timeout_ms: Option<Big>,
@@ -333,7 +333,7 @@ impl PageView {
     }
 }
 
-/// A work: what a list says of it.
+/// A job: what a list says of it.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct WorkView {
     pub id: String,
@@ -343,7 +343,7 @@ pub(crate) struct WorkView {
     #[schema(schema_with = super::schema::state)]
     pub state: &'static str,
     pub canceling: bool,
-    /// How many were charged.
+    /// How many counted.
     pub attempts: u32,
     pub enqueued_at: Option<Big>,
     pub due: Option<Big>,
@@ -417,7 +417,7 @@ impl WorkView {
         view
     }
 
-    /// What an explanation, redacted already, says of its work.
+    /// What an explanation, redacted already, says of its job.
     fn of_explained(explained: &Explanation) -> WorkView {
         let mut view = WorkView::pending(explained.work_id, explained.pool, explained.function);
         view.attempts = explained.attempts;
@@ -476,7 +476,7 @@ impl ProgressView {
     }
 }
 
-/// All that is shown of a work.
+/// All that is shown of a job.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct WorkDetail {
     #[serde(flatten)]
@@ -484,7 +484,7 @@ pub(crate) struct WorkDetail {
     pub explain: ExplainView,
     /// The attempts that are remembered, the oldest first, with the one that runs.
     pub timeline: Vec<AttemptView>,
-    /// Of a work that has not succeeded: those of one that has are not kept.
+    /// Of a job that has not succeeded: those of one that has are not kept.
     pub args: Option<JsonView>,
     pub output: Option<JsonView>,
     pub on_complete: Option<OnCompleteView>,
@@ -506,13 +506,13 @@ pub(crate) struct AttemptView {
     pub message: Option<String>,
 }
 
-/// What runs in the commit that completes a work.
+/// What runs in the commit that completes a job.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct OnCompleteView {
     pub name: Name,
     /// `waiting`, `done` or `failed`.
     pub state: &'static str,
-    /// If it has failed: the work that it has become.
+    /// If it has failed: the job that it has become.
     #[schema(value_type = Option<uuid::Uuid>)]
     pub follow_up: Option<String>,
 }
@@ -525,7 +525,7 @@ pub(crate) struct JsonView {
     pub bytes: Big,
 }
 
-/// Why a work is where it is.
+/// Why a job is where it is.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ExplainView {
     pub at: Big,
@@ -577,7 +577,7 @@ impl WorkDetail {
     }
 }
 
-/// What is remembered of a work's attempts.
+/// What is remembered of a job's attempts.
 fn timeline(explained: &Explanation) -> Vec<AttemptView> {
     let failed = explained.history.attempts();
     let mut attempts: Vec<_> = failed
@@ -606,7 +606,7 @@ fn timeline(explained: &Explanation) -> Vec<AttemptView> {
         Why::Canceling { running_since: Some(since) } => {
             attempts.push(last(explained.attempts + 1, Some(*since), None, "running"));
         }
-        // One that has failed is there already, also if the work was canceled meanwhile.
+        // One that has failed is there already, also if the job was canceled meanwhile.
         Why::Finished(row)
             if row.started.is_some()
                 && row.started != failed.last().map(|failed| failed.started) =>

@@ -112,7 +112,7 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Registers what works may be enqueued with as their `on_complete`.
+    /// Registers what jobs may be enqueued with as their `on_complete`.
     pub fn on_complete<C: OnComplete>(mut self) -> Self {
         self.registry.on_complete::<C>();
         self
@@ -124,7 +124,7 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Where works are kept; [`Memory`] if this is not called.
+    /// Where jobs are kept; [`Memory`] if this is not called.
     pub fn storage<S: Storage>(mut self, storage: S) -> Self {
         self.storage = Box::new(storage);
         self.store_kind = name_of::<S>();
@@ -150,7 +150,7 @@ impl RuntimeBuilder {
         self
     }
 
-    /// For how long finished works are remembered.
+    /// For how long finished jobs are remembered.
     pub fn retention(mut self, retention: Retention) -> Self {
         self.retention = retention;
         self

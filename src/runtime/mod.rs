@@ -54,9 +54,9 @@ struct Inner {
 pub struct ShutdownReport {
     /// Attempts that ended in the time they were given.
     pub finished: u64,
-    /// Attempts that were handed back; they are not charged, and run again when the store is opened again.
+    /// Attempts that were returned to the queue; they are not counted as an attempt, and run again when the store is opened again.
     pub handed_back: u64,
-    /// Works without an outcome, those handed back included. In memory they are gone; a durable store has them.
+    /// Jobs without an outcome, those returned to the queue included. In memory they are gone; a durable store has them.
     pub pending: u64,
 }
 
@@ -162,7 +162,7 @@ impl Runtime {
         self.inner.client.retry(work_id).await
     }
 
-    /// Works of every pool by state, a page at a time: see [`Workpool::works`]. Also of pools that the store has from an
+    /// Jobs of every pool by state, a page at a time: see [`Workpool::works`]. Also of pools that the store has from an
     /// earlier run and that were not started.
     ///
     /// # Errors
@@ -209,8 +209,8 @@ impl Runtime {
     }
 
     /// Ends the runtime: nothing is enqueued or started any more; what runs may go on for `grace`; then functions are
-    /// told ([`ActionContext::canceled`](crate::ActionContext::canceled)), and a little later what is left is dropped and handed back to the store,
-    /// uncharged. Returns when everything is written and the storage is free again.
+    /// told ([`ActionContext::canceled`](crate::ActionContext::canceled)), and a little later what is left is dropped and returned to the queue to the store,
+    /// without using an attempt. Returns when everything is written and the storage is free again.
     ///
     /// Calling it twice answers the same. Not cancel-safe: once begun, it should be awaited to the end.
     pub async fn shutdown(&self, grace: Duration) -> ShutdownReport {

@@ -7,7 +7,7 @@ use super::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use super::sync::{Map, MapEntry, watch};
 use crate::model::{Finished, Progress, RunNumber, Segment, WorkId, WorkStatus};
 
-/// How many finished works the board holds; older ones are in `finished`. Few enough to stay in a core's cache.
+/// How many finished jobs the board holds; older ones are in `finished`. Few enough to stay in a core's cache.
 const FINISHED_ON_BOARD: usize = 4_096;
 
 /// Written by the store after each commit and by workers' progress; read by handles.
@@ -15,7 +15,7 @@ pub(crate) struct Board {
     entries: Map<WorkId, Entry>,
     /// Written and read by `watch`, which also deletes; filled by the store and by progress.
     watchers: Counted<watch::Sender<Option<WorkStatus>>>,
-    /// Works whose cancel is answered, and whose start may be on its way. Written by the store; read by loops and
+    /// Jobs whose cancel is answered, and whose start may be on its way. Written by the store; read by loops and
     /// workers before they start; deleted when the attempt has been told.
     canceling: Counted<()>,
     /// Set when nothing more will be heard.
@@ -99,7 +99,7 @@ impl<V> Counted<V> {
     }
 }
 
-/// The ids of the finished works on the board, oldest first. The store's own, so that only it evicts.
+/// The ids of the finished jobs on the board, oldest first. The store's own, so that only it evicts.
 #[derive(Default)]
 pub(crate) struct FinishedOrder(VecDeque<WorkId>);
 
@@ -172,7 +172,7 @@ impl Board {
         if order.0.len() > FINISHED_ON_BOARD
             && let Some(oldest) = order.0.pop_front()
         {
-            // Under an id that was forgotten and used again, another work may be running.
+            // Under an id that was forgotten and used again, another job may be running.
             self.entries.remove_if(&oldest, |_, entry| matches!(entry, Entry::Finished(_)));
         }
     }
@@ -186,12 +186,12 @@ impl Board {
         }
     }
 
-    /// The cancel of a work is about to be answered: no attempt of it begins any more.
+    /// The cancel of a job is about to be answered: no attempt of it begins any more.
     pub fn set_canceling(&self, work_id: WorkId) {
         self.canceling.insert(work_id, ());
     }
 
-    /// Whether an attempt of this work must not begin.
+    /// Whether an attempt of this job must not begin.
     pub fn is_canceling(&self, work_id: WorkId) -> bool {
         !self.canceling.is_empty()
             && self.canceling.rows.contains_key(&work_id)
@@ -203,7 +203,7 @@ impl Board {
         self.canceling.remove(work_id);
     }
 
-    /// A work of this id begins anew.
+    /// A job of this id begins anew.
     pub fn forget(&self, work_id: WorkId) {
         self.entries.remove(&work_id);
     }
@@ -219,7 +219,7 @@ impl Board {
         }
     }
 
-    /// Begins to collect what becomes of a work. The first value comes when the store has looked.
+    /// Begins to collect what becomes of a job. The first value comes when the store has looked.
     pub fn watch(&self, work_id: WorkId) -> watch::Receiver<Option<WorkStatus>> {
         // Looked at under the lock that `close` takes to clear the entry.
         match self.watchers.rows.entry(work_id) {
@@ -239,7 +239,7 @@ impl Board {
         self.watchers.remove_if(work_id, |sender| sender.receiver_count() == 0);
     }
 
-    /// Passes a status on to those who watch the work. A final one ends the watch.
+    /// Passes a status on to those who watch the job. A final one ends the watch.
     fn tell(&self, work_id: WorkId, status: impl FnOnce() -> WorkStatus) {
         if self.watchers.is_empty() {
             return;
@@ -257,7 +257,7 @@ impl Board {
         }
     }
 
-    /// Passes on how a work is by the board, or else `status`, to those who watch it.
+    /// Passes on how a job is by the board, or else `status`, to those who watch it.
     pub fn observe(&self, work_id: WorkId, status: WorkStatus) {
         let place = self.entries.entry(work_id);
         self.tell(work_id, || match &place {

@@ -30,7 +30,7 @@ impl Gauge {
             return;
         }
         let count = attempts as f64;
-        // Works that take next to no time are not taken for none at all.
+        // Jobs that take next to no time are not taken for none at all.
         let mean = (took.as_secs_f64() / count).max(1e-6);
         let before = f64::from_bits(self.pace.load(Ordering::Relaxed));
         let weight = if before == 0.0 { 1.0 } else { count / (count + PACE_MEMORY) };

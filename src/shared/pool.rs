@@ -18,7 +18,7 @@ pub(crate) struct Overloaded {
 pub(crate) struct PoolShared {
     pub id: PoolId,
     pub name: Name,
-    /// Works without an outcome, those on their way to the store included. Added to by handles and transactions,
+    /// Jobs without an outcome, those on their way to the store included. Added to by handles and transactions,
     /// taken from by the store.
     pending: AtomicU64,
     /// Told when `pending` has become zero.
@@ -77,19 +77,19 @@ impl PoolShared {
         Ok(())
     }
 
-    /// Counts works that a transaction has enqueued: they are there already.
+    /// Counts jobs that a transaction has enqueued: they are there already.
     pub fn enter(&self, works: u64) {
         self.pending.fetch_add(works, Ordering::Relaxed);
     }
 
-    /// Works have completed, or were not enqueued after all.
+    /// Jobs have completed, or were not enqueued after all.
     pub fn leave(&self, works: u64) {
         if self.pending.fetch_sub(works, Ordering::SeqCst) == works {
             self.wake_idle();
         }
     }
 
-    /// Waits until there is no work without an outcome, or the runtime shuts down.
+    /// Waits until there is no job without an outcome, or the runtime shuts down.
     pub async fn idle(&self, shared: &Shared) {
         loop {
             let idle = self.idle.notified();
@@ -109,7 +109,7 @@ impl PoolShared {
     }
 }
 
-/// Works that were admitted and are on their way to the store. Those that do not get there, or that the store does not
+/// Jobs that were admitted and are on their way to the store. Those that do not get there, or that the store does not
 /// enqueue, are counted no more when this is dropped.
 pub(crate) struct Admitted {
     pool: Arc<PoolShared>,

@@ -42,7 +42,7 @@ pub(crate) struct Rates {
 /// A slot of time. Lags are in milliseconds, from due to started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Slot {
-    /// Works with an outcome.
+    /// Jobs with an outcome.
     pub completed: u32,
     /// Those of them that failed for good.
     pub failed: u32,

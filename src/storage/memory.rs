@@ -334,7 +334,7 @@ struct Row {
     history: History,
 }
 
-/// Which table holds a work besides `work`.
+/// Which table holds a job besides `work`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// `pending_start`.
@@ -645,7 +645,7 @@ type Slot = u32;
 
 /// The `work` table: rows in a slab, found by id through a table of slots.
 ///
-/// At a million pending works this takes about half of what a map with the rows in it does.
+/// At a million pending jobs this takes about half of what a map with the rows in it does.
 #[derive(Default)]
 struct Works {
     slab: Vec<Option<Row>>,
@@ -683,7 +683,7 @@ impl Works {
     /// Reads a little of each of these rows, so that they are in the cache when they are needed.
     ///
     /// Far-apart rows of a large table cost a memory access each. Asked for one after the other with nothing to do in
-    /// between, these overlap; spread among everything else that happens to a work, they do not.
+    /// between, these overlap; spread among everything else that happens to a job, they do not.
     fn warm(&self, work_ids: impl Iterator<Item = WorkId>) {
         let mut read = 0;
         for work_id in work_ids {

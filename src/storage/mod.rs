@@ -1,7 +1,7 @@
-//! Rows: where works are kept. A backend is an implementation of [`Storage`].
+//! Rows: where jobs are kept. A backend is an implementation of [`Storage`].
 //!
 //! The trait knows tables and nothing of what they are for. It is called by one thread at a time, for one group of
-//! messages after another: read the facts of all works that the group is about, decide elsewhere, commit once.
+//! messages after another: read the facts of all jobs that the group is about, decide elsewhere, commit once.
 
 mod memory;
 #[cfg(feature = "redb")]
@@ -75,7 +75,7 @@ pub struct PoolRow {
     pub config: PoolConfig,
     /// Its state.
     pub state: StateRow,
-    /// Works of this pool that have no outcome yet.
+    /// Jobs of this pool that have no outcome yet.
     pub pending: u64,
 }
 
@@ -94,7 +94,7 @@ pub type KeyRange = (Bound<TableKey>, Bound<TableKey>);
 
 /// The lowest of these, in order.
 ///
-/// The order of what runs is asked for only when somebody looks. To keep it would cost every work that starts; to go
+/// The order of what runs is asked for only when somebody looks. To keep it would cost every job that starts; to go
 /// through 65,536 running attempts, as many as a pool may have, takes a millisecond or so.
 fn lowest<T: Ord>(rows: impl Iterator<Item = T>, limit: usize) -> Vec<T> {
     let mut found = BinaryHeap::new();
@@ -126,7 +126,7 @@ pub(crate) fn shrink<K: Eq + std::hash::Hash, V>(map: &mut hashbrown::HashMap<K,
     }
 }
 
-/// Where works are kept.
+/// Where jobs are kept.
 ///
 /// All calls come from one thread at a time. Reads see the last commit. Implementations hold rows and decide nothing:
 /// each [`Change`] says exactly which rows it touches.
@@ -145,7 +145,7 @@ pub trait Storage: Send + 'static {
     /// Gives it back. Called once, after the last commit.
     fn close(&mut self);
 
-    /// Everything the tables say of these works, in the order asked.
+    /// Everything the tables say of these jobs, in the order asked.
     fn facts(&mut self, work_ids: &[WorkId]) -> Result<Vec<Option<WorkFact>>, StorageError>;
 
     /// Rows of `finished`, in the order asked.
@@ -173,7 +173,7 @@ pub trait Storage: Send + 'static {
     /// of those behind `after`.
     ///
     /// A storage that has what runs in memory may go through all of it: that is bounded by what the pools may run. It
-    /// touches nothing else for it, least of all the works.
+    /// touches nothing else for it, least of all the jobs.
     fn running_places(
         &mut self,
         pool: Option<PoolId>,
@@ -181,7 +181,7 @@ pub trait Storage: Send + 'static {
         limit: usize,
     ) -> Result<Vec<(Segment, WorkId)>, StorageError>;
 
-    /// The works of a pool that have no outcome, in the order of their ids, behind `after`.
+    /// The jobs of a pool that have no outcome, in the order of their ids, behind `after`.
     fn works(
         &mut self,
         pool: PoolId,

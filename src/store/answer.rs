@@ -110,7 +110,7 @@ impl Store {
         Ok(facts.into_iter().zip(finished).map(status).collect())
     }
 
-    /// What the tables say of a work, and how many works of its pool come before it.
+    /// What the tables say of a job, and how many jobs of its pool come before it.
     fn explain(&mut self, work_id: WorkId) -> Result<Found, StorageError> {
         let Some(work) = self.storage.facts(&[work_id])?.pop().flatten() else {
             let row = self.storage.finished(&[work_id])?.pop().flatten();
@@ -141,7 +141,7 @@ impl Store {
     }
 }
 
-/// The status that the tables give a work; see the state table in ARCHITECTURE.md.
+/// The status that the tables give a job; see the state table in ARCHITECTURE.md.
 pub(super) fn status_of(work: &WorkFact) -> WorkStatus {
     let will_retry = matches!(work.pending_completion, Some((_, true)));
     match work.pending_start {

@@ -100,7 +100,7 @@ impl Store {
         }));
     }
 
-    /// Enqueues are events only where somebody wants to see every work.
+    /// Enqueues are events only where somebody wants to see every job.
     pub(super) fn note_enqueued(&self, group: &mut Group, change: &Change, due: Segment) {
         if let Change::InsertWork { spec, .. } = change
             && self.pools[spec.pool.0 as usize].log_level <= LogLevel::Info
@@ -172,7 +172,7 @@ impl Store {
         Ok(())
     }
 
-    /// The next works to cancel. They are searched for many at a time, since a search may go through all there are.
+    /// The next jobs to cancel. They are searched for many at a time, since a search may go through all there are.
     fn find_works(&mut self, page: &mut CancelAll) -> Result<Vec<WorkId>, StorageError> {
         if page.found.is_empty()
             && let Some(after) = page.search.take()
@@ -306,7 +306,7 @@ impl Store {
         Ok(())
     }
 
-    /// The function of a work, where every work is logged.
+    /// The function of a job, where every job is logged.
     fn function_of(&mut self, pool: PoolId, work_id: WorkId) -> Result<Option<Name>, StorageError> {
         if self.pools[pool.0 as usize].log_level > LogLevel::Info {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! Pages of works, read after the commit.
+//! Pages of jobs, read after the commit.
 
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
@@ -12,30 +12,30 @@ use crate::model::{
 use crate::protocol::Listing;
 use crate::storage::StorageError;
 
-/// How many works a page looks at, if a filter takes few of them: more would keep the store from its work.
+/// How many jobs a page looks at, if a filter takes few of them: more would keep the store from its job.
 const MOST_LOOKED_AT: usize = 2_000;
 
 /// And after so many bytes of arguments and results, which the storage reads with them, it ends.
 const MOST_BYTES: usize = 8 << 20;
 
-/// How many works are read at first, while nobody knows how large they are.
+/// How many jobs are read at first, while nobody knows how large they are.
 const FIRST_STEP: usize = 16;
 
-/// At most so many works are read at once: more than are wanted, where most are filtered out.
+/// At most so many jobs are read at once: more than are wanted, where most are filtered out.
 const LONGEST_STEP: usize = 200;
 
-/// So many works may be looked at per millisecond in which the pools have the store for themselves. To look at one
+/// So many jobs may be looked at per millisecond in which the pools have the store for themselves. To look at one
 /// takes up to a microsecond, so however many pages somebody asks for, the pools have far more than nine tenths of the
 /// time.
 const LOOKED_AT_PER_MS: usize = 50;
 
-/// What a page takes whatever is on it, in works that are looked at.
+/// What a page takes whatever is on it, in jobs that are looked at.
 const FOR_THE_PAGE: usize = 100;
 
-/// To put so many of those that run in the order of their starts is as good as one work.
+/// To put so many of those that run in the order of their starts is as good as one job.
 const ORDERED_PER_WORK: usize = 50;
 
-/// And so many bytes that are read with them are as good as one work more.
+/// And so many bytes that are read with them are as good as one job more.
 const BYTES_PER_WORK: usize = 4 << 10;
 
 /// If they have not wanted it for so long, nobody has to wait for them.
@@ -60,7 +60,7 @@ impl Cost {
         self.works >= MOST_LOOKED_AT || self.bytes >= MOST_BYTES
     }
 
-    /// How many works to read next, if they are as large as those before.
+    /// How many jobs to read next, if they are as large as those before.
     fn next_step(&self, wanted: usize) -> usize {
         let fitting = match self.works {
             0 => FIRST_STEP,
@@ -83,7 +83,7 @@ fn bytes_of(row: &Finished) -> usize {
 }
 
 impl Store {
-    /// The works that a filter asks for.
+    /// The jobs that a filter asks for.
     pub(super) fn works(&mut self, filter: &WorkFilter) -> Result<Listing, StorageError> {
         let mut cost = Cost::default();
         let page = match filter.state {
@@ -130,7 +130,7 @@ impl Store {
         Ok(WorkPage { works, next })
     }
 
-    /// Adds to a page those of these works that its filter takes, while there is room. Says how many were looked at.
+    /// Adds to a page those of these jobs that its filter takes, while there is room. Says how many were looked at.
     fn look_at<P>(
         &mut self,
         filter: &WorkFilter,
@@ -154,9 +154,9 @@ impl Store {
         Ok(seen)
     }
 
-    /// The next works of several pools, in the order of their keys, which no two pools have in common.
+    /// The next jobs of several pools, in the order of their keys, which no two pools have in common.
     ///
-    /// Each pool gives a few of its works at a time, so that all of them together read hardly more than is wanted.
+    /// Each pool gives a few of its jobs at a time, so that all of them together read hardly more than is wanted.
     fn next_starts(
         &mut self,
         pools: &[PoolId],
@@ -267,7 +267,7 @@ impl Store {
         Ok(WorkPage { works, next })
     }
 
-    /// The pools that may have works for a filter. Those of this process that have none are not asked.
+    /// The pools that may have jobs for a filter. Those of this process that have none are not asked.
     fn pools_of(&self, filter: &WorkFilter) -> Vec<PoolId> {
         let all = (0..).map(PoolId).zip(&self.pools);
         let named = all.filter(|(_, pool)| {

@@ -140,7 +140,7 @@ impl Store {
         Ok(PoolOpened { pool, config, pending, claimed })
     }
 
-    /// Moves works out of the unregistered lane whose function is registered now.
+    /// Moves jobs out of the unregistered lane whose function is registered now.
     fn restore_registered(&mut self, pool: PoolId) -> Result<(), StorageError> {
         let mut after = None;
         loop {

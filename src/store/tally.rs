@@ -9,7 +9,7 @@ pub(crate) use uncounted::*;
 mod counted {
     use crate::model::{Change, Finished, Name, PoolId, Retry, RunResult};
 
-    /// The outcomes of a work and of an attempt, as labels.
+    /// The outcomes of a job and of an attempt, as labels.
     pub(crate) const OUTCOMES: [&str; 5] =
         ["success", "failed", "canceled", "snoozed", "handed_back"];
 
@@ -27,7 +27,7 @@ mod counted {
     #[derive(Default)]
     pub(crate) struct Tally(Vec<Line>);
 
-    /// What happened to works of one function.
+    /// What happened to jobs of one function.
     pub(crate) struct Line {
         pub pool: PoolId,
         pub function: Name,

@@ -37,7 +37,7 @@ impl Store {
         Ok(())
     }
 
-    /// Calls a mutation, a query, or the `on_complete` of a follow-up work. Its effects join the group if it succeeds.
+    /// Calls a mutation, a query, or the `on_complete` of a follow-up job. Its effects join the group if it succeeds.
     pub(super) fn call(
         &mut self,
         group: &mut Group,
@@ -119,7 +119,7 @@ impl Store {
         Ok(result)
     }
 
-    /// Runs the `on_complete` of a work in the commit that completes it. One that fails becomes a work of its own.
+    /// Runs the `on_complete` of a job in the commit that completes it. One that fails becomes a job of its own.
     /// Answers which.
     pub(super) fn on_complete(
         &mut self,

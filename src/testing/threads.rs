@@ -120,7 +120,7 @@ fn watch(pool: &Workpool, work_id: WorkId, asks: &mpsc::Sender<WorkId>) -> Watch
     watch
 }
 
-/// Two works are watched while they complete: each watch ends with the outcome.
+/// Two jobs are watched while they complete: each watch ends with the outcome.
 ///
 /// Finds a watch that is counted after it is there: ended before that, it takes the count of the other one away, which
 /// nobody tells then.
@@ -155,7 +155,7 @@ fn who_watches_sees_the_end() {
     });
 }
 
-/// Watches of one work are dropped, and others of it begin, while it completes.
+/// Watches of one job are dropped, and others of it begin, while it completes.
 ///
 /// Finds an end that takes away a watch which began after it was told, and one who stops reading that takes a watch away
 /// from others.
@@ -182,7 +182,7 @@ fn who_watches_again_sees_the_end() {
     });
 }
 
-/// The runtime goes away while works complete and watches come and go: none of them waits for ever.
+/// The runtime goes away while jobs complete and watches come and go: none of them waits for ever.
 ///
 /// Finds `closed` that is looked at outside the lock of the entry, or set after the watches are gone; and a close that
 /// sets the count to zero, below which it then falls.
@@ -216,7 +216,7 @@ fn a_watch_ends_with_the_runtime() {
     });
 }
 
-/// An attempt that was given up goes on saying how far it is, while the work is tried again and completes.
+/// An attempt that was given up goes on saying how far it is, while the job is tried again and completes.
 ///
 /// Finds progress, and the store's first look, that are told after the lock of the entry is given back: the older of two
 /// is told last. And progress that is taken from any run.
@@ -294,7 +294,7 @@ fn attempt(pool: &Workpool, work_id: WorkId) -> Arc<Control> {
     Arc::new(Control::new(launch, 1_000, Arc::new(Lent::new(pool.client.clone(), Data::new()))))
 }
 
-/// A work is canceled while its start is under way on another thread, and while the cancel of a work that completes
+/// A job is canceled while its start is under way on another thread, and while the cancel of a job that completes
 /// comes and goes.
 ///
 /// Finds a worker that looks whether it was told before it looks at the board: between the two it is told, and the board
@@ -348,7 +348,7 @@ fn an_attempt_hears_that_it_is_to_end() {
     });
 }
 
-/// Works come and go on several threads while somebody waits until there is none.
+/// Jobs come and go on several threads while somebody waits until there is none.
 ///
 /// Finds one who looks before it is registered, and a count that falls after those who wait are woken.
 #[test]
@@ -376,9 +376,9 @@ fn who_waits_for_an_idle_pool_hears_of_the_last_work() {
     });
 }
 
-/// More works come than may: those that are refused leave no trace.
+/// More jobs come than may: those that are refused leave no trace.
 ///
-/// Finds a count that is looked at and then added to, and works that were refused and stay counted.
+/// Finds a count that is looked at and then added to, and jobs that were refused and stay counted.
 #[test]
 fn a_full_pool_takes_no_more_than_it_may() {
     in_many_orders(5_000, || {
@@ -431,7 +431,7 @@ type Caller = Box<dyn FnOnce(Runtime) + Send>;
 struct Told {
     /// How many attempts began.
     begun: AtomicUsize,
-    /// How many works were acknowledged.
+    /// How many jobs were acknowledged.
     acknowledged: AtomicUsize,
     /// How many of them succeeded, as their callers were told.
     succeeded: AtomicUsize,
@@ -523,7 +523,7 @@ fn joins_agree_with_cancels() {
     with_a_runtime(callers, |_| {});
 }
 
-/// The runtime shuts down while works are enqueued and joined, and while somebody waits until there is none.
+/// The runtime shuts down while jobs are enqueued and joined, and while somebody waits until there is none.
 ///
 /// Finds a shutdown that forgets those who wait for idle pools.
 #[test]
@@ -569,7 +569,7 @@ fn a_shutdown_answers_everybody() {
         let get = |count: &AtomicUsize| count.load(Ordering::SeqCst);
         let (acknowledged, begun) = (get(&told.acknowledged), get(&told.begun));
         let (succeeded, pending) = (get(&told.succeeded), get(&told.pending));
-        // One that was told that the runtime is gone may have been answered before its work was.
+        // One that was told that the runtime is gone may have been answered before its job was.
         assert!(succeeded <= begun, "{succeeded} of {begun} succeeded");
         assert!(begun + pending >= acknowledged, "{begun} and {pending} of {acknowledged}");
     });

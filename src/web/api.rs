@@ -59,7 +59,7 @@ pub(super) async fn config(board: Board) -> HttpResponse {
 #[utoipa::path(
     get,
     path = "/api/works",
-    summary = "Works by state, a page at a time",
+    summary = "Jobs by state, a page at a time",
     params(Filter),
     responses((status = 200, description = "A page.", body = PageView))
 )]
@@ -71,7 +71,7 @@ pub(super) async fn works(board: Board, request: HttpRequest) -> Answer {
 #[utoipa::path(
     get,
     path = "/api/works/{id}",
-    summary = "Where a work is, and why",
+    summary = "Where a job is, and why",
     params(("id" = uuid::Uuid, Path)),
     responses((status = 200, description = "All that is shown of it.", body = WorkDetail))
 )]
@@ -82,7 +82,7 @@ pub(super) async fn work(board: Board, id: web::Path<String>) -> Answer {
 #[utoipa::path(
     post,
     path = "/api/works/{id}/cancel",
-    summary = "Cancels a work",
+    summary = "Cancels a job",
     params(("id" = uuid::Uuid, Path)),
     responses((status = 200, description = "What became of it.", body = Answered<CancelAnswer>))
 )]
@@ -94,7 +94,7 @@ pub(super) async fn cancel(board: Board, request: HttpRequest, id: web::Path<Str
 #[utoipa::path(
     post,
     path = "/api/works/{id}/abort",
-    summary = "Cancels a work, and drops its attempt after a grace",
+    summary = "Cancels a job, and drops its attempt after a grace",
     params(("id" = uuid::Uuid, Path), Grace),
     responses((status = 200, description = "What became of it.", body = Answered<CancelAnswer>))
 )]
@@ -111,7 +111,7 @@ pub(super) async fn abort(board: Board, request: HttpRequest, id: web::Path<Stri
 #[utoipa::path(
     post,
     path = "/api/works/{id}/run",
-    summary = "Ends the wait of a work",
+    summary = "Ends the wait of a job",
     params(("id" = uuid::Uuid, Path)),
     responses((status = 200, description = "What became of it.", body = Answered<RunNowAnswer>))
 )]
@@ -123,7 +123,7 @@ pub(super) async fn run(board: Board, request: HttpRequest, id: web::Path<String
 #[utoipa::path(
     post,
     path = "/api/works/{id}/retry",
-    summary = "Enqueues a failed work once more, and once only",
+    summary = "Enqueues a failed job once more, and once only",
     params(("id" = uuid::Uuid, Path)),
     responses((status = 200, description = "What became of it.", body = RetryAnswer))
 )]

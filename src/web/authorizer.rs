@@ -11,13 +11,13 @@ use actix_web::{HttpRequest, HttpResponse};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Permission {
-    /// Cancel a work.
+    /// Cancel a job.
     Cancel,
-    /// Cancel a work and drop its attempt.
+    /// Cancel a job and drop its attempt.
     Abort,
-    /// End the wait of a work.
+    /// End the wait of a job.
     RunNow,
-    /// Enqueue a failed work once more.
+    /// Enqueue a failed job once more.
     Retry,
     /// Change a pool's parallelism, pause and resume it.
     Configure,

@@ -75,7 +75,7 @@ impl ApiError {
     }
 
     pub fn no_such_work(work_id: WorkId) -> ApiError {
-        let message = format!("work {work_id} is not known, or its outcome is forgotten");
+        let message = format!("job {work_id} is not known, or its outcome is forgotten");
         ApiError::new(StatusCode::NOT_FOUND, "unknown_work", message)
     }
 }
@@ -109,7 +109,7 @@ trait Answer: fmt::Display {
         let (status, code) = self.kind();
         match code {
             "storage_failed" => ApiError::new(status, code, "the storage failed"),
-            "work_failed" => ApiError::new(status, code, "the work failed"),
+            "work_failed" => ApiError::new(status, code, "the job failed"),
             "internal" => ApiError::new(status, code, "the request could not be carried out"),
             _ => ApiError::new(status, code, self.to_string()),
         }

@@ -42,7 +42,7 @@ pub(super) fn page(base: &str, title: &str, content: Markup) -> Markup {
                         a href={ (base) "config" } { "Configuration" }
                     }
                     form method="get" action={ (base) "find" } role="search" {
-                        input name="id" aria-label="Id of a work" placeholder="Id of a work"
+                        input name="id" aria-label="Id of a job" placeholder="Id of a job"
                             required maxlength="36" autocomplete="off";
                         " " button { "Find" }
                     }
@@ -205,12 +205,12 @@ fn runtime_config(runtime: &RuntimeView) -> Markup {
         h2 { "Runtime" }
         dl {
             dt { "Store" } dd { (runtime.store) }
-            dt { "Finished works" }
+            dt { "Finished jobs" }
             dd {
                 "kept "
                 (if kept.is_empty() { "for ever".to_owned() } else { kept.join(", at most ") })
             }
-            dt { "Works per turn" } dd { "at most " (grouped(runtime.max_batch as u64)) }
+            dt { "Jobs per turn" } dd { "at most " (grouped(runtime.max_batch as u64)) }
             dt { "Version" } dd { (runtime.version) }
         }
         h2 { "Functions" }
@@ -262,7 +262,7 @@ pub(super) fn bulk(action: BulkAction, found: &Found, bulk: &Bulk, done: Option<
         false => found.works.len().to_string(),
     };
     html! {
-        h1 { (verb) ": many works" }
+        h1 { (verb) ": many jobs" }
         @if let Some(done) = done { p.note role="status" { (done) (if done == 1 { " was " } else { " were " }) (past) "." } }
         dl {
             dt { "Pool" } dd { (if bulk.pool.is_empty() { "any" } else { &bulk.pool }) }
@@ -282,7 +282,7 @@ pub(super) fn bulk(action: BulkAction, found: &Found, bulk: &Bulk, done: Option<
         }
         p {
             a href={ "../works?" (listed) "&pool=" (encoded(&bulk.pool))
-                "&function=" (encoded(&bulk.function)) } { "Back to the works" }
+                "&function=" (encoded(&bulk.function)) } { "Back to the jobs" }
         }
     }
 }
@@ -393,7 +393,7 @@ pub(super) fn works(page: &PageView, filter: &Filter, now: Segment, may: Permiss
         }
     };
     html! {
-        h1 { "Works: " (state) @if !filter.outcome.is_empty() { ", " (filter.outcome) } }
+        h1 { "Jobs: " (state) @if !filter.outcome.is_empty() { ", " (filter.outcome) } }
         form.filter method="get" action="works" {
             label {
                 "State"
@@ -429,7 +429,7 @@ pub(super) fn works(page: &PageView, filter: &Filter, now: Segment, may: Permiss
             } @else {
                 div.scroll { table {
                     thead { tr {
-                        th scope="col" { "Work" } th scope="col" { "Function" }
+                        th scope="col" { "Job" } th scope="col" { "Function" }
                         th scope="col" { "Pool" } th scope="col" { "Attempts" }
                         th scope="col" { "State" }
                     } }
@@ -486,7 +486,7 @@ pub(super) fn work(detail: &WorkDetail, may: Permissions, said: Option<&str>) ->
     let WorkDetail { work, explain, timeline, args, output, on_complete, retryable } = detail;
     let now = Segment(explain.at.0);
     html! {
-        h1 { "Work " code { (work.id) } }
+        h1 { "Job " code { (work.id) } }
         @if let Some(said) = said.and_then(spoken) { p.note role="status" { (said) } }
         div #live data-poll {
             p.note { (explain.sentence) }
@@ -503,7 +503,7 @@ pub(super) fn work(detail: &WorkDetail, may: Permissions, said: Option<&str>) ->
                 }
                 dt { "Attempts" }
                 dd {
-                    (work.attempts) " charged"
+                    (work.attempts) " counted"
                     @if explain.max_attempts > 0 { " of " (explain.max_attempts) }
                 }
                 @for (name, at) in [
@@ -529,12 +529,12 @@ pub(super) fn work(detail: &WorkDetail, may: Permissions, said: Option<&str>) ->
                     p {
                         code { (run.name) }
                         @match (run.state, &run.follow_up) {
-                            ("waiting", _) => " runs in the commit that completes this work.",
+                            ("waiting", _) => " runs in the commit that completes this job.",
                             (_, Some(id)) => {
-                                " failed in the commit that completed this work, and became "
-                                a href=(id) { "a work of its own" } "."
+                                " failed in the commit that completed this job, and became "
+                                a href=(id) { "a job of its own" } "."
                             }
-                            _ => " ran in the commit that completed this work.",
+                            _ => " ran in the commit that completed this job.",
                         }
                     }
                 }
@@ -554,7 +554,7 @@ pub(super) fn work(detail: &WorkDetail, may: Permissions, said: Option<&str>) ->
     }
 }
 
-/// What is remembered of a work's attempts, as a table.
+/// What is remembered of a job's attempts, as a table.
 fn attempts(timeline: &[AttemptView], now: Segment) -> Markup {
     html! {
         section aria-label="Attempts" {
@@ -612,7 +612,7 @@ fn controls(work: &WorkView, retryable: bool, may: Permissions) -> Markup {
                 (control(Permission::Retry, "retry", "Retry", "Yes, enqueue it once more"))
             }
             @if work.state != "finished" {
-                (control(Permission::Cancel, "cancel", "Cancel", "Yes, cancel this work"))
+                (control(Permission::Cancel, "cancel", "Cancel", "Yes, cancel this job"))
             }
             @if work.state == "running" {
                 (control(Permission::Abort, "abort", "Abort", "Yes, drop its attempt"))
@@ -670,8 +670,8 @@ fn spoken(answer: &str) -> Option<&'static str> {
         "canceled" => "It was canceled, and will not be started.",
         "running" => "An attempt is running.",
         "not_found" => "It has finished, or is not known.",
-        "enqueued" => "The failed work was enqueued once more, as this one.",
-        "already_enqueued" => "The failed work had been enqueued once more before, as this one.",
+        "enqueued" => "The failed job was enqueued once more, as this one.",
+        "already_enqueued" => "The failed job had been enqueued once more before, as this one.",
         "not_failed" => "It has not failed.",
         "not_here" => "Its function is not registered here.",
         "not_started" => "Its pool was not started here.",

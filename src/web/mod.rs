@@ -26,14 +26,14 @@
 //!
 //! | below the scope | |
 //! |---|---|
-//! | `/` | the overview as a page; from there lead links to works by state and to each work, with its controls |
-//! | `/works`, `/config` | works by state, from which all of a pool and function can be canceled or run; what is set |
+//! | `/` | the overview as a page; from there lead links to jobs by state and to each job, with its controls |
+//! | `/works`, `/config` | jobs by state, from which all of a pool and function can be canceled or run; what is set |
 //! | `GET api/overview` | each pool in numbers; `lately` has the rates and the start lag of the last minute, and of the last ten in slots of ten seconds |
-//! | `GET api/works?pool=&state=&function=&outcome=&cursor=&limit=` | works by state (`pending`, `running`, `finished`), a page at a time |
-//! | `POST api/works/cancel?pool=&function=&limit=` | [`Permission::Cancel`]; all works that wait and are of that pool and function (one of the two may be left out), 1,000 at most; answers `{"done": 12, "more": false}` |
+//! | `GET api/works?pool=&state=&function=&outcome=&cursor=&limit=` | jobs by state (`pending`, `running`, `finished`), a page at a time |
+//! | `POST api/works/cancel?pool=&function=&limit=` | [`Permission::Cancel`]; all jobs that wait and are of that pool and function (one of the two may be left out), 1,000 at most; answers `{"done": 12, "more": false}` |
 //! | `POST api/works/run?pool=&function=&limit=` | [`Permission::RunNow`]; the same for those that are not due |
-//! | `POST api/works/retry?pool=&function=&limit=` | [`Permission::Retry`]; enqueues failed works once more, those that were not yet |
-//! | `GET api/works/{id}` | where a work is, and why, with its attempts, arguments and result |
+//! | `POST api/works/retry?pool=&function=&limit=` | [`Permission::Retry`]; enqueues failed jobs once more, those that were not yet |
+//! | `GET api/works/{id}` | where a job is, and why, with its attempts, arguments and result |
 //! | `POST api/works/{id}/cancel` | [`Permission::Cancel`] |
 //! | `POST api/works/{id}/abort?grace_ms=` | [`Permission::Abort`] |
 //! | `POST api/works/{id}/run` | [`Permission::RunNow`] |

@@ -37,7 +37,7 @@ pub(super) async fn overview(board: Board, request: HttpRequest) -> HttpResponse
 }
 
 pub(super) async fn works(board: Board, request: HttpRequest) -> HttpResponse {
-    page("", "Works", works_of(&board, &request).await)
+    page("", "Jobs", works_of(&board, &request).await)
 }
 
 async fn works_of(board: &Dashboard, request: &HttpRequest) -> Result<Markup, ApiError> {
@@ -53,18 +53,18 @@ pub(super) async fn config(board: Board, request: HttpRequest) -> HttpResponse {
 }
 
 pub(super) async fn confirm_cancel(board: Board, request: HttpRequest) -> HttpResponse {
-    page("../", "Many works", confirm(&board, &request, BulkAction::Cancel).await)
+    page("../", "Many jobs", confirm(&board, &request, BulkAction::Cancel).await)
 }
 
 pub(super) async fn confirm_run(board: Board, request: HttpRequest) -> HttpResponse {
-    page("../", "Many works", confirm(&board, &request, BulkAction::Run).await)
+    page("../", "Many jobs", confirm(&board, &request, BulkAction::Run).await)
 }
 
 pub(super) async fn confirm_retry(board: Board, request: HttpRequest) -> HttpResponse {
-    page("../", "Many works", confirm(&board, &request, BulkAction::Retry).await)
+    page("../", "Many jobs", confirm(&board, &request, BulkAction::Retry).await)
 }
 
-/// How many works it would be done to, and the form that does it. Counting asks for as much as doing.
+/// How many jobs it would be done to, and the form that does it. Counting asks for as much as doing.
 async fn confirm(
     board: &Dashboard,
     request: &HttpRequest,
@@ -86,7 +86,7 @@ struct Confirm {
     function: String,
     #[serde(default)]
     cursor: String,
-    /// To how many works it was just done.
+    /// To how many jobs it was just done.
     done: Option<usize>,
 }
 
@@ -123,7 +123,7 @@ async fn act_on_many(
     }
 }
 
-/// Where the form ends that looks for a work by its id.
+/// Where the form ends that looks for a job by its id.
 pub(super) async fn find(request: HttpRequest) -> HttpResponse {
     #[derive(Deserialize)]
     struct Find {
@@ -141,7 +141,7 @@ pub(super) async fn work(
     request: HttpRequest,
     id: web::Path<String>,
 ) -> HttpResponse {
-    page("../", &format!("Work {id}"), work_of(&board, &request, &id).await)
+    page("../", &format!("Job {id}"), work_of(&board, &request, &id).await)
 }
 
 async fn work_of(board: &Dashboard, request: &HttpRequest, id: &str) -> Result<Markup, ApiError> {
@@ -188,7 +188,7 @@ pub(super) async fn run(board: Board, request: HttpRequest, id: web::Path<String
     back_to_work(&id, done.await)
 }
 
-/// Leads to the work that the failed one has become.
+/// Leads to the job that the failed one has become.
 pub(super) async fn retry(
     board: Board,
     request: HttpRequest,

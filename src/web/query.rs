@@ -15,7 +15,7 @@ use crate::model::{ConfigError, Cursor, OutcomeKind, WorkFilter, WorkId};
 use crate::ops::BulkAction;
 use crate::ops::schema::{size_or_nothing, words};
 
-/// How many works a page has, if nothing else is asked for.
+/// How many jobs a page has, if nothing else is asked for.
 pub(super) const PAGE: usize = 50;
 
 /// How many it may have: fewer than a program may ask for, since each may bring a result along.
@@ -25,7 +25,7 @@ pub(super) type Board = web::Data<Dashboard>;
 pub(super) type Answer = Result<HttpResponse, ApiError>;
 pub(super) type Body = Result<web::Bytes, Error>;
 
-/// Which works are to be listed, as the query says. Empty is as good as left out: forms send everything.
+/// Which jobs are to be listed, as the query says. Empty is as good as left out: forms send everything.
 #[derive(Debug, Default, Deserialize, Serialize, IntoParams)]
 #[serde(default, deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -84,7 +84,7 @@ impl Filter {
 }
 
 pub(super) fn work_id(text: &str) -> Result<WorkId, ApiError> {
-    text.parse().map_err(|_| ApiError::invalid("the id of a work is a UUID"))
+    text.parse().map_err(|_| ApiError::invalid("the id of a job is a UUID"))
 }
 
 /// What a query, or the body of a form, says.

@@ -304,7 +304,7 @@ test("a work that waits is canceled, after it was confirmed", async () => {
   const page = await look(`works/${id}`);
   await reaches(page, "pending");
   await picture(page, "work-waiting");
-  await press(page, live(page), "Cancel…", "Yes, cancel this work");
+  await press(page, live(page), "Cancel…", "Yes, cancel this job");
   await page.getByRole("status").waitFor();
   await reaches(page, "canceled");
   assert.equal(await page.getByText("Cancel…").count(), 0, "what has finished has no controls");
@@ -373,7 +373,7 @@ test("works are gone through page by page", async () => {
   await page.getByLabel("State").selectOption("finished");
   await page.getByLabel("Outcome, if finished").selectOption("canceled");
   await page.getByRole("button", { name: "Show" }).click();
-  await page.getByRole("heading", { name: "Works: finished, canceled" }).waitFor();
+  await page.getByRole("heading", { name: "Jobs: finished, canceled" }).waitFor();
   const states = await live(page).locator("td[data-label=State]").allTextContents();
   assert(states.length >= 2 && states.every((state) => state.includes("canceled")), `${states}`);
   await leave(page);
@@ -405,7 +405,7 @@ test("the keyboard is enough", async () => {
   await page.keyboard.press("Enter");
   await page.waitForURL(/#content$/);
   await go(page, "");
-  await tabTo("Id of a work");
+  await tabTo("Id of a job");
   await page.keyboard.type(id);
   await page.keyboard.press("Enter");
   await page.waitForURL(`**/works/${id}`);
@@ -419,7 +419,7 @@ test("the keyboard is enough", async () => {
   await page.evaluate(() => fetch("../healthz"));
   assert.deepEqual(asked, [`${service}/workpool/healthz`]);
   await page.keyboard.press("Enter");
-  await tabTo("Yes, cancel this work");
+  await tabTo("Yes, cancel this job");
   await picture(page, "keyboard-confirm");
   await page.keyboard.press("Enter");
   await reaches(page, "canceled");
@@ -468,7 +468,7 @@ test("whatever others say is shown as text", async () => {
     await go(page, `works/${running}`);
     await reaches(page, "running");
     await assertIsText(page, payload);
-    await press(page, live(page), "Cancel…", "Yes, cancel this work");
+    await press(page, live(page), "Cancel…", "Yes, cancel this job");
     await finished(running);
   }
   await picture(page, "xss-work");
@@ -525,7 +525,7 @@ test("it fits on a phone, light and dark, and can be read", async () => {
     }
   }
   const page = await look(`works/${running}`);
-  await press(page, live(page), "Cancel…", "Yes, cancel this work");
+  await press(page, live(page), "Cancel…", "Yes, cancel this job");
   await reaches(page, "canceled");
   await leave(page);
 });

@@ -122,7 +122,7 @@ fn a_closure_is_an_action() {
             let failed = pool.enqueue(JOIN.call(("ab".into(), 0))).await.unwrap().join().await;
             assert_eq!(
                 failed.unwrap_err().to_string(),
-                "work failed in attempt 1: nothing to repeat"
+                "job failed in attempt 1: nothing to repeat"
             );
             runtime.shutdown(secs(1)).await;
         });
@@ -1212,7 +1212,7 @@ fn a_join_says_why_there_is_no_result() {
                 .action_fn(TASK, |_, _| async { Err::<u64, _>(WorkError::retryable("broken")) });
             let (runtime, pool) = start(builder, config()).await;
             let failed = pool.enqueue(TASK.call(0)).await.unwrap().join().await.unwrap_err();
-            assert_eq!(failed.to_string(), "work failed in attempt 1: broken");
+            assert_eq!(failed.to_string(), "job failed in attempt 1: broken");
             let unknown = pool.work::<u64>(id(6)).join().await.unwrap_err();
             assert_eq!(unknown, JoinError::Unknown(id(6)));
             assert!(unknown.to_string().contains("is not known"), "{unknown}");

@@ -30,7 +30,7 @@ async fn explain(pool: &actix_workpool::Workpool, work_id: WorkId) -> Explanatio
     assert_eq!(told.work_id, work_id);
     let json = serde_json::to_value(&told).unwrap();
     assert!(json["why"]["kind"].is_string(), "{json}");
-    assert!(told.to_string().starts_with(&format!("work {work_id}")), "{told}");
+    assert!(told.to_string().starts_with(&format!("job {work_id}")), "{told}");
     assert!(told.expected.is_none() || told.is_waiting(), "{told:?}");
     told
 }
@@ -71,7 +71,7 @@ async fn every_reason(storage: impl Storage) {
     assert_eq!((told.ahead.unwrap().works, told.expected), (0, None), "nothing has ended yet");
     let told = third.explain().await.unwrap();
     assert_eq!((told.ahead.unwrap().works, told.ahead.unwrap().or_more), (1, false));
-    assert!(told.to_string().contains("1 of 1 are taken; 1 work ahead"), "{told}");
+    assert!(told.to_string().contains("1 of 1 are taken; 1 job ahead"), "{told}");
 
     pool.cancel(running.id()).await.unwrap();
     let told = explain(&pool, running.id()).await;
@@ -113,7 +113,7 @@ async fn every_reason(storage: impl Storage) {
     assert_eq!(told.expected.unwrap().basis, Basis::Due);
 
     failing.cancel().await.unwrap();
-    assert_eq!(failing.join().await.unwrap_err().to_string(), "work was canceled");
+    assert_eq!(failing.join().await.unwrap_err().to_string(), "job was canceled");
     runtime.shutdown(secs(1)).await;
     assert!(pool.explain(later.id()).await.is_err(), "the runtime is gone");
 }
@@ -155,7 +155,7 @@ fn works_ahead_are_counted_up_to_a_thousand() {
         assert_eq!(ahead(1_001).await, (1_000, true));
         assert_eq!(ahead(1_201).await, (1_000, true));
         let told = explain(&pool, works.ids()[1_201]).await;
-        assert!(told.to_string().contains("at least 1000 works ahead"), "{told}");
+        assert!(told.to_string().contains("at least 1000 jobs ahead"), "{told}");
 
         // With two slots and 20 ms each, the hundred-and-first starts about a second after the first.
         pool.update(config().max_parallelism(2)).await.unwrap();

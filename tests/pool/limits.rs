@@ -109,7 +109,7 @@ fn a_full_pool_is_overloaded_until_something_completes() {
             assert!(matches!(error, EnqueueError::Overloaded { pending: 3, max: 3 }), "{error:?}");
             assert_eq!(
                 error.to_string(),
-                "pool has 3 works pending, at most 3 are taken; try again later"
+                "pool has 3 jobs pending, at most 3 are taken; try again later"
             );
             assert!(matches!(
                 pool.do_enqueue(ECHO.call(3)),

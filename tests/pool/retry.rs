@@ -130,7 +130,7 @@ fn a_failed_work_is_enqueued_once_more_and_once_only() {
             let work = pool.enqueue(TASK.call(9)).retry(thrice()).on_complete::<Note>(false);
             let work = work.await.unwrap();
             let error = soon(work.join()).await.unwrap_err();
-            assert_eq!(error.to_string(), "work failed in attempt 3: attempt 3 is too early");
+            assert_eq!(error.to_string(), "job failed in attempt 3: attempt 3 is too early");
             let failed = finished(&pool, work.id()).await;
             assert_eq!(failed.failed_attempts().len(), 3);
             runtime.shutdown(secs(0)).await;
@@ -152,7 +152,7 @@ fn a_failed_work_is_enqueued_once_more_and_once_only() {
             assert_eq!(row.outcome, failed.outcome, "it keeps its outcome");
             assert_eq!(row.failed_attempts(), failed.failed_attempts());
             let error = soon(pool.work::<u64>(again).join()).await.unwrap_err();
-            assert_eq!(error.to_string(), "work failed in attempt 3: attempt 3 is too early");
+            assert_eq!(error.to_string(), "job failed in attempt 3: attempt 3 is too early");
             let row = finished(&pool, again).await;
             assert_eq!((row.attempts, row.failed_attempts().len()), (3, 3));
             assert_eq!(pool.retry(work.id()).await.unwrap(), RetryAnswer::AlreadyEnqueued(again));

@@ -45,8 +45,8 @@ fn what_becomes_of_an_on_complete_is_shown() {
             String::from_utf8(read_body(answer).await.to_vec()).unwrap()
         };
         for (after, fails, state, said) in [
-            (HOUR, false, "waiting", "runs in the commit that completes this work"),
-            (Duration::ZERO, false, "done", "ran in the commit that completed this work"),
+            (HOUR, false, "waiting", "runs in the commit that completes this job"),
+            (Duration::ZERO, false, "done", "ran in the commit that completed this job"),
             (Duration::ZERO, true, "failed", "became"),
         ] {
             let work = pool.enqueue(ECHO.call(1)).run_after(after).on_complete::<Note>(fails);

@@ -23,9 +23,9 @@ type Decoded<T> = Result<T, Damaged>;
 pub(super) struct Head {
     pub attempts: u32,
     pub runs: RunNumber,
-    /// The work's place in `pending_start`, unless it is in `running`.
+    /// The job's place in `pending_start`, unless it is in `running`.
     pub key: Key,
-    /// Stands at the end, since most works have none.
+    /// Stands at the end, since most jobs have none.
     pub history: History,
 }
 
@@ -229,7 +229,7 @@ pub(super) fn decode_finished(work_id: WorkId, row: &[u8]) -> Decoded<Finished> 
     Input(row).finished(work_id)
 }
 
-/// How many rows a pool has: works, waiting, in the unregistered lane.
+/// How many rows a pool has: jobs, waiting, in the unregistered lane.
 pub(super) type RowCounts = [u64; 3];
 
 /// A row of `state`: a pool's `internal_state`, and how many rows it has.
@@ -367,7 +367,7 @@ pub(super) fn change(out: &mut Vec<u8>, change: &Change) {
     }
 }
 
-/// What the log says. All of a change is there, but for what is known of the work anyway.
+/// What the log says. All of a change is there, but for what is known of the job anyway.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Logged {
     Change(Change),

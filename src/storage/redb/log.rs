@@ -31,7 +31,7 @@ const MAKING: [u8; 8] = *b"workmake";
 /// Where the first half begins.
 const HEADER: u64 = 4096;
 
-/// How long the log of a new file is. A checkpoint is worth more the more it brings together: works that come and go
+/// How long the log of a new file is. A checkpoint is worth more the more it brings together: jobs that come and go
 /// within one half never reach the tables. A larger log takes longer to replay, and more memory.
 pub(super) const LENGTH: u64 = 16 << 20;
 

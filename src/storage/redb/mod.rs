@@ -58,7 +58,7 @@ pub use self::disk::Disk;
 /// A checkpoint is due when so many rows have gathered, however few bytes they have in the log.
 const MOST_RECENT: usize = 200_000;
 
-/// How many bytes of works that were read are remembered for the changes that follow.
+/// How many bytes of jobs that were read are remembered for the changes that follow.
 const MOST_KNOWN: usize = 4 << 20;
 
 /// In a frame, the store's clock stands before the changes.
@@ -81,12 +81,12 @@ pub enum Durability {
 
 /// Keeps every table in one file, with a log of its own and [redb](https://docs.rs/redb). One process at a time uses it.
 ///
-/// `enqueue(..).await` returning means that the work is on disk. One sync serves everything that gathered while the one
+/// `enqueue(..).await` returning means that the job is on disk. One sync serves everything that gathered while the one
 /// before it was under way. The log has 16 MiB, which the file has from the beginning; what was committed goes from there
 /// into the tables in large steps, beside the commits that follow.
 ///
-/// Memory is bounded by what runs, by the log's size, by a cache of 64 MiB and by 4 MiB of works that were read to be
-/// started, however many works wait.
+/// Memory is bounded by what runs, by the log's size, by a cache of 64 MiB and by 4 MiB of jobs that were read to be
+/// started, however many jobs wait.
 ///
 /// ```
 /// # actix_workpool::doctest::run(async {
@@ -121,7 +121,7 @@ struct Store {
     applied: u64,
     /// Whether the tables have rows in `pending_start`, so that they need not be asked for nothing.
     tables_have_starts: bool,
-    /// Works as they were read from the tables.
+    /// Jobs as they were read from the tables.
     known: Known,
     /// The frame under way: the clock, and changes. Reports that were not synced wait here for the next commit.
     frame: Vec<u8>,
@@ -136,7 +136,7 @@ struct Store {
 }
 
 impl Redb {
-    /// Opens the file, or makes it. Works that were running when its last process ended are recovered when their pool
+    /// Opens the file, or makes it. Jobs that were running when its last process ended are recovered when their pool
     /// is started.
     ///
     /// # Errors
@@ -428,7 +428,7 @@ impl Store {
         Ok(batch)
     }
 
-    /// Gets to know those of these works that are only in the tables.
+    /// Gets to know those of these jobs that are only in the tables.
     fn know(&mut self, work_ids: impl Iterator<Item = WorkId>) -> Result<(), StorageError> {
         let is_new = |id: &WorkId| self.recent.work(*id).is_none() && self.known.get(*id).is_none();
         let mut missing: Vec<_> = work_ids.filter(is_new).collect();
@@ -442,7 +442,7 @@ impl Store {
         Ok(())
     }
 
-    /// Learns what the changes need to know of works that are only in the tables.
+    /// Learns what the changes need to know of jobs that are only in the tables.
     fn learn(&mut self, changes: &[Change]) -> Result<(), StorageError> {
         let mut works = None;
         for change in changes {
@@ -500,7 +500,7 @@ impl Store {
             }
             Room::Nowhere => return self.write_into_tables(changes, clock),
         }
-        // Not earlier: a checkpoint that has ended took works out of memory, and forgets what was known.
+        // Not earlier: a checkpoint that has ended took jobs out of memory, and forgets what was known.
         self.learn(changes)?;
         self.log.append(&self.frame)?;
         self.written(changes, clock);
@@ -730,7 +730,7 @@ impl Store {
         Ok(expired.map(|(_, (_, work_id))| work_id).collect())
     }
 
-    /// Up to `limit` works in the order of finishing, from a number on.
+    /// Up to `limit` jobs in the order of finishing, from a number on.
     fn finish_order(
         &self,
         mut from: u64,
@@ -931,7 +931,7 @@ impl Drop for Store {
 /// Where the unregistered lane begins.
 const LANE: Key = Key { segment: Segment::UNREGISTERED, seq: 0 };
 
-/// The work that a change is about, if it has to be found.
+/// The job that a change is about, if it has to be found.
 fn needs_work(change: &Change) -> Option<WorkId> {
     match change {
         Change::StartWork { work_id, .. } | Change::MovePendingStart { work_id, .. } => {

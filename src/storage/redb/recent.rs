@@ -16,7 +16,7 @@ use crate::storage::shrink;
 /// A row of a user table: its table's name and its key.
 pub(super) type UserKey = (Name, TableKey);
 
-/// Works as they were read from the tables, for the changes that follow.
+/// Jobs as they were read from the tables, for the changes that follow.
 #[derive(Default)]
 pub(super) struct Known {
     works: HashMap<WorkId, (Head, Arc<Spec>)>,
@@ -56,7 +56,7 @@ impl Known {
     }
 }
 
-/// About how much memory a work takes.
+/// About how much memory a job takes.
 fn size(head: &Head, spec: &Spec) -> usize {
     size_of::<Spec>() + spec.bytes() + head.history.bytes()
 }
@@ -67,9 +67,9 @@ pub(super) struct Layer {
     pub works: HashMap<WorkId, Option<WorkRow>>,
     pub starts: BTreeMap<(PoolId, Key), Option<WorkId>>,
     pub finished: HashMap<WorkId, Option<Arc<Finished>>>,
-    /// Works that finished again under an id whose older row lies underneath.
+    /// Jobs that finished again under an id whose older row lies underneath.
     finished_again: HashSet<WorkId>,
-    /// Works in the order of finishing; the first one has the number `order_from`.
+    /// Jobs in the order of finishing; the first one has the number `order_from`.
     pub order: VecDeque<(Segment, WorkId)>,
     pub order_from: u64,
     pub user: BTreeMap<UserKey, Option<Payload>>,
@@ -79,7 +79,7 @@ pub(super) struct Layer {
 pub(super) struct WorkRow {
     pub head: Head,
     pub spec: Arc<Spec>,
-    /// Whether older rows of this work lie underneath, so that deleting it has to be noted.
+    /// Whether older rows of this job lie underneath, so that deleting it has to be noted.
     covers: bool,
 }
 
@@ -215,7 +215,7 @@ pub(super) struct Recent {
     pub clock: Segment,
     /// How many rows `finished` has.
     pub finished: u64,
-    /// How many works were forgotten: the number of the oldest one in the order of finishing.
+    /// How many jobs were forgotten: the number of the oldest one in the order of finishing.
     pub forgotten: u64,
     pub layer: Layer,
     /// The layer under it, while it is written into the tables.
@@ -236,7 +236,7 @@ impl Recent {
         self.layers().find_map(|layer| layer.works.get(&work_id)).map(Option::as_ref)
     }
 
-    /// Takes what a commit does. `known` has the works that a change is about and that are found nowhere else.
+    /// Takes what a commit does. `known` has the jobs that a change is about and that are found nowhere else.
     pub fn apply(&mut self, change: &Change, known: &Known) {
         match change {
             Change::InsertWork { spec, key } => {
@@ -332,7 +332,7 @@ impl Recent {
         self.finished += 1;
     }
 
-    /// Forgets the work that has been finished the longest.
+    /// Forgets the job that has been finished the longest.
     fn forget(&mut self, work_id: WorkId) {
         match self.forgotten == self.layer.order_from {
             true => self.layer.forget_first(work_id),
@@ -435,7 +435,7 @@ impl Recent {
         }
     }
 
-    /// Everything known of a work.
+    /// Everything known of a job.
     pub fn fact(&self, head: Head, spec: Arc<Spec>) -> WorkFact {
         let pending_cancelation = self.cancelation_keys.get(&spec.work_id).copied();
         WorkFact {
@@ -448,7 +448,7 @@ impl Recent {
         }
     }
 
-    /// Everything known of a work that runs.
+    /// Everything known of a job that runs.
     pub fn running_fact(&self, work_id: WorkId) -> Option<WorkFact> {
         let RunningWork { row, spec, .. } = self.running.get(&work_id)?;
         let completion = row.completion.as_ref();

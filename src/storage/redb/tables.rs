@@ -10,11 +10,11 @@
 //! | `running` | id | run, start, generation, attempts, canceled, and its `pending_completion` |
 //! | `pending_cancelation` | pool, segment, seq | id |
 //! | `finished` | id | outcome |
-//! | `finished_order` | a number that counts up | times and ids of the works that finished from this number on |
+//! | `finished_order` | a number that counts up | times and ids of the jobs that finished from this number on |
 //! | `user` | table, key | value |
 //!
 //! Each value ends with a checksum of its key and itself: redb does not look at its own when it reads a page. A row of
-//! `pending_start` has none; the work that it names says where its row must be.
+//! `pending_start` has none; the job that it names says where its row must be.
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -44,13 +44,13 @@ const FINISHED: TableDefinition<Id, &[u8]> = TableDefinition::new("finished");
 const FINISHED_ORDER: TableDefinition<u64, &[u8]> = TableDefinition::new("finished_order");
 const USER: TableDefinition<&[u8], &[u8]> = TableDefinition::new("user");
 
-/// A work's id as a number: compared at once, not byte by byte.
+/// A job's id as a number: compared at once, not byte by byte.
 type Id = u128;
 
 /// The key of a pending row: pool, segment, seq.
 type Place = (u32, u64, u64);
 
-/// How many works one row of `finished_order` has at most: with 24 bytes each, what fits in a page of 4 KiB.
+/// How many jobs one row of `finished_order` has at most: with 24 bytes each, what fits in a page of 4 KiB.
 const ORDER_CHUNK: usize = 160;
 
 /// Bytes of an entry of `finished_order`.
@@ -154,7 +154,7 @@ impl Tables {
             let (work_id, row) = row.map_err(failed)?;
             let row = codec::decode_running(whole(of_id(work_id.value()), row.value())?)?;
             let Some((_, spec)) = work_in(&work, id(work_id.value()))? else {
-                return Err(StorageError::Poisoned("a running work is missing".into()));
+                return Err(StorageError::Poisoned("a running job is missing".into()));
             };
             recent.put_running(row, spec);
         }
@@ -261,7 +261,7 @@ impl Tables {
     }
 }
 
-/// Writes and deletes rows that are found by a work's id, in the order of their ids.
+/// Writes and deletes rows that are found by a job's id, in the order of their ids.
 fn put_rows<'r, T: 'r>(
     txn: &WriteTransaction,
     table: TableDefinition<'_, Id, &'static [u8]>,
@@ -478,7 +478,7 @@ impl Rows {
         work_ids.iter().map(row).collect()
     }
 
-    /// Up to `limit` works in the order of finishing, between two numbers.
+    /// Up to `limit` jobs in the order of finishing, between two numbers.
     pub fn finished_order(
         &self,
         from: u64,
@@ -546,7 +546,7 @@ impl Works {
         work_in(&self.0, work_id)
     }
 
-    /// Those of these works that are there. The ids come in order: what lies close together is read along the table.
+    /// Those of these jobs that are there. The ids come in order: what lies close together is read along the table.
     pub fn get_all(&self, work_ids: &[WorkId]) -> Result<Vec<(Head, Arc<Spec>)>, StorageError> {
         let mut found = Vec::with_capacity(work_ids.len());
         let mut wanted = work_ids.iter().map(|work_id| raw(*work_id)).peekable();
@@ -575,7 +575,7 @@ impl Works {
         Ok(found)
     }
 
-    /// The works of a pool behind `after`, in the order of their ids.
+    /// The jobs of a pool behind `after`, in the order of their ids.
     pub fn of_pool(
         &self,
         pool: PoolId,

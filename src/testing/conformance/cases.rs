@@ -1,4 +1,4 @@
-//! What a turn is shown, and what the tables say of a work in each of its states: one named case after the other.
+//! What a turn is shown, and what the tables say of a job in each of its states: one named case after the other.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -98,7 +98,7 @@ impl Case<'_> {
         Key { segment: at(millis), seq: self.script.next_seq() }
     }
 
-    /// Works that wait, one due at each of these times.
+    /// Jobs that wait, one due at each of these times.
     fn waiting<const N: usize>(&mut self, millis: [u64; N]) -> [(Key, Arc<Spec>); N] {
         let works = millis.map(|millis| {
             let key = self.key(millis);
@@ -136,7 +136,7 @@ impl Case<'_> {
         self.commit(works.iter().map(start).collect());
     }
 
-    /// The works' attempts finish, at this time.
+    /// The jobs' attempts finish, at this time.
     fn finish(&mut self, works: &[(Key, Arc<Spec>)], millis: u64, retry: Retry) -> Vec<Key> {
         let keys: Vec<_> = works.iter().map(|_| self.key(millis)).collect();
         let finish =
@@ -354,7 +354,7 @@ fn running(case: &mut Case<'_>) {
     case.expect("among those of all pools", told, places[1..].to_vec());
 }
 
-/// A work in one of the states of the table in ARCHITECTURE.md.
+/// A job in one of the states of the table in ARCHITECTURE.md.
 struct State {
     name: &'static str,
     work_id: WorkId,

@@ -1,8 +1,8 @@
 //! Is a backend right? It is when it cannot be told from [`Memory`] by what it answers.
 //!
-//! [`exercise`] first goes through named cases: what a turn is shown, and what the tables say of a work in each of its
+//! [`exercise`] first goes through named cases: what a turn is shown, and what the tables say of a job in each of its
 //! states, also when they are opened again. A failure names the case and what was expected. Then it makes both go
-//! through the same random life of works, commit by commit, and compares everything that can be asked after each; now
+//! through the same random life of jobs, commit by commit, and compares everything that can be asked after each; now
 //! and then the backend is closed and opened again. A failure names the seed. Last it loses answers of commits
 //! ([`lost_answers()`]).
 //!
@@ -81,7 +81,7 @@ pub(crate) struct Script {
     seq: u64,
     /// What the tables hold after what was drawn so far.
     pub memory: Memory,
-    /// Every work there ever was.
+    /// Every job there ever was.
     pub ids: Vec<WorkId>,
 }
 
@@ -283,7 +283,7 @@ impl Script {
         let mut changes = Vec::new();
         for row in batch.completions {
             changes.push(match row.retry {
-                // A canceled work is never enqueued again.
+                // A canceled job is never enqueued again.
                 Retry::At(segment) if !row.work.canceled => Change::RetryWork {
                     work_id: row.work.spec.work_id,
                     pool,
