@@ -504,11 +504,11 @@ test("it fits on a phone, light and dark, and can be read", async () => {
       const page = await look(undefined, { colorScheme, viewport, refused: [400] });
       for (const [name, path, content, title] of [
         ["overview", "", ".pools > li", /^Overview – /],
-        ["running", `works/${running}`, "progress", new RegExp(`^Work ${running} `)],
-        ["waiting", `works/${waiting}`, ".controls", new RegExp(`^Work ${waiting} `)],
-        ["failed", `works/${long}`, "pre", new RegExp(`^Work ${long} `)],
-        ["list", "works?state=pending", "tbody tr", /^Works – /],
-        ["list-failed", "works?outcome=failed", "tbody tr", /^Works – /],
+        ["running", `works/${running}`, "progress", new RegExp(`^Job ${running} `)],
+        ["waiting", `works/${waiting}`, ".controls", new RegExp(`^Job ${waiting} `)],
+        ["failed", `works/${long}`, "pre", new RegExp(`^Job ${long} `)],
+        ["list", "works?state=pending", "tbody tr", /^Jobs – /],
+        ["list-failed", "works?outcome=failed", "tbody tr", /^Jobs – /],
         ["error", "works?state=none", "[role=alert]", /^Bad Request – /],
       ]) {
         await go(page, path);
@@ -519,7 +519,7 @@ test("it fits on a phone, light and dark, and can be read", async () => {
         await picture(page, what);
         await assertFits(page, what);
         await assertReadable(page, what);
-        await assertNamesAreWhole(page, what, size === "desk" ? ["Work", "Function", "Pool"] : ["Function", "Pool"]);
+        await assertNamesAreWhole(page, what, size === "desk" ? ["Job", "Function", "Pool"] : ["Function", "Pool"]);
       }
       await leave(page);
     }
