@@ -2,14 +2,10 @@
 #![cfg(feature = "conformance")]
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 
 use actix_workpool::WorkId;
-use actix_workpool::model::{
-    Batch, Change, Counts, Cursors, Demand, Finished, Key, Name, Payload, PoolId, RunningRow,
-    Segment, Spec, StateRow, TableKey, WorkFact,
-};
-use actix_workpool::storage::{Fsync, KeyRange, Memory, Opened, Storage, StorageError};
+use actix_workpool::model::{Batch, Change, Cursors, Demand, PoolId, Segment, StateRow, WorkFact};
+use actix_workpool::storage::{Fsync, Hook, Memory, Storage, StorageError};
 use actix_workpool::testing::conformance;
 
 #[test]
@@ -74,36 +70,17 @@ struct Flawed {
     committed: bool,
 }
 
-macro_rules! hand_on {
-    ($(fn $name:ident($($argument:ident: $type:ty),*) -> $answer:ty;)*) => {$(
-        fn $name(&mut self, $($argument: $type),*) -> Result<$answer, StorageError> {
-            self.memory.$name($($argument),*)
-        }
-    )*};
-}
-
-impl Storage for Flawed {
+impl Hook for Flawed {
     fn may_block(&self) -> bool {
         false
     }
 
-    fn close(&mut self) {
-        self.memory.close();
-    }
-
-    hand_on! {
-        fn open() -> Opened;
-        fn finished(work_ids: &[WorkId]) -> Vec<Option<Arc<Finished>>>;
-        fn running(pool: PoolId) -> Vec<RunningRow>;
-        fn works(pool: PoolId, after: Option<WorkId>, limit: usize) -> Vec<WorkId>;
-        fn unregistered(pool: PoolId, after: Option<Key>, limit: usize) -> Vec<(Key, Arc<Spec>)>;
-        fn pending_starts(pool: PoolId, after: Option<Key>, until: Key, limit: usize)
-            -> Vec<(Key, WorkId)>;
-        fn counts(pool: PoolId, cursors: &Cursors) -> Counts;
-        fn expired(before: Segment, keep: u64, limit: usize) -> Vec<WorkId>;
-        fn last_finished(before: Option<u64>, limit: usize) -> Vec<(u64, Arc<Finished>)>;
-        fn get(table: Name, key: &TableKey) -> Option<Payload>;
-        fn scan(table: Name, range: &KeyRange, limit: usize) -> Vec<(TableKey, Payload)>;
+    fn call<T: 'static>(
+        &mut self,
+        _: &'static str,
+        call: impl FnOnce(&mut dyn Storage) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
+        call(&mut self.memory)
     }
 
     fn facts(&mut self, work_ids: &[WorkId]) -> Result<Vec<Option<WorkFact>>, StorageError> {

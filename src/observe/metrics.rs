@@ -109,10 +109,10 @@ mod inner {
 
     use super::names::*;
     use crate::engine::Launch;
-    use crate::model::{Change, Name, RunResult, Segment, Spec};
+    use crate::model::{Name, RunResult, Segment, Spec};
     use crate::protocol::Event;
     use crate::shared::{PoolShared, Shared};
-    use crate::storage::{Fsync, Storage, StorageError, each_answer};
+    use crate::storage::{Hook, Storage, StorageError};
     use crate::store::{OUTCOMES, Tally, outcome_of};
 
     /// A group is committed, and the pools' counts are brought up to date.
@@ -245,8 +245,12 @@ mod inner {
 
     struct Metered(Box<dyn Storage>);
 
-    impl Metered {
-        fn measure<T>(
+    impl Hook for Metered {
+        fn may_block(&self) -> bool {
+            self.0.may_block()
+        }
+
+        fn call<T: 'static>(
             &mut self,
             operation: &'static str,
             call: impl FnOnce(&mut dyn Storage) -> Result<T, StorageError>,
@@ -259,28 +263,9 @@ mod inner {
             }
             answer
         }
-    }
-
-    macro_rules! measured {
-        ($(fn $name:ident($($arg:ident: $type:ty),*) -> $answer:ty;)*) => {$(
-            fn $name(&mut self, $($arg: $type),*) -> Result<$answer, StorageError> {
-                self.measure(stringify!($name), |storage| storage.$name($($arg),*))
-            }
-        )*};
-    }
-
-    impl Storage for Metered {
-        fn may_block(&self) -> bool {
-            self.0.may_block()
-        }
 
         fn close(&mut self) {
             self.0.close();
-        }
-
-        each_answer!(measured);
-        measured! {
-            fn commit(changes: &mut Vec<Change>, now: Segment, fsync: Fsync) -> ();
         }
     }
 }

@@ -126,8 +126,9 @@ impl Store {
                 }
             })
         };
-        let commands = group.taken.into_iter().filter_map(again).collect();
-        if group.forget { with(commands, Command::Forget) } else { commands }
+        let mut commands: Vec<_> = group.taken.into_iter().filter_map(again).collect();
+        commands.extend(group.forget.then_some(Command::Forget));
+        commands
     }
 
     /// Takes back what this store has noted of a group that did not happen.
@@ -271,11 +272,6 @@ impl Store {
         }
         settled
     }
-}
-
-fn with(mut commands: Vec<Command>, last: Command) -> Vec<Command> {
-    commands.push(last);
-    commands
 }
 
 impl TakenEnqueue {

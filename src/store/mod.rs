@@ -155,10 +155,16 @@ impl Store {
         if commands.iter().any(is_business) {
             self.last_business = self.clock;
         }
+        // Turns that were refused in an earlier try: their loops wait for that.
+        let mut fenced = Vec::new();
         for _ in 0..TRIES {
             let mut group = match self.begin(&commands) {
                 Ok(group) => group,
-                Err(error) => return self.refuse(requests_of(commands, others), error),
+                Err(error) => {
+                    let mut settled = self.refuse(requests_of(commands, others), error);
+                    settled.batches.append(&mut fenced);
+                    return settled;
+                }
             };
             let mut rest = commands.into_iter();
             while let Some(command) = rest.next() {
@@ -166,21 +172,27 @@ impl Store {
                     // The storage failed while user code or a page was reading it: nothing of the group happens.
                     let mut settled = self.refuse(requests_of(rest, others), error.clone());
                     self.fail(&mut settled, group, error);
+                    settled.batches.append(&mut fenced);
                     return settled;
                 }
             }
             match self.commit(group) {
                 Ok(mut settled) => {
+                    settled.batches.append(&mut fenced);
                     for request in others {
                         self.answer(&mut settled, request);
                     }
                     return settled;
                 }
-                Err(group) => commands = self.take_back(group),
+                Err(mut group) => {
+                    fenced.append(&mut group.settled.batches);
+                    commands = self.take_back(group);
+                }
             }
         }
         Settled {
             again: requests_of(commands, others),
+            batches: fenced,
             failed: Some(StorageError::Conflict),
             write_failed: true,
             ..Settled::default()

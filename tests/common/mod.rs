@@ -1,8 +1,6 @@
 //! What the integration tests share: paused time, gates, and a storage that fails when it is told to.
 #![allow(dead_code)] // Each test binary uses a part of it.
 
-mod reads;
-
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -12,15 +10,13 @@ use std::time::Duration;
 use actix_workpool::model::{Change, Segment, WorkId};
 #[cfg(all(feature = "redb", feature = "conformance"))]
 use actix_workpool::storage::Redb;
-use actix_workpool::storage::{Fsync, Memory, Opened, Storage, StorageError};
+use actix_workpool::storage::{Fsync, Hook, Memory, Opened, Storage, StorageError};
 use actix_workpool::testing::network::{Courier, Delivery, Letter};
 use actix_workpool::{
     ActionContext, ActionKey, Completion, OnComplete, PoolConfig, Runtime, RuntimeBuilder,
     StartError, Transaction, WorkError, Workpool,
 };
 use tokio::sync::watch;
-
-pub(crate) use reads::reads;
 
 /// Runs a test in an actix system whose time stands still unless everybody waits. A test that waits for a virtual
 /// week has hung.
@@ -296,31 +292,6 @@ impl Tables {
         }
         Tables(Kept::Memory(Memory::new()))
     }
-
-    /// Asks the storage. A file that no runtime has open answers as one that is closed.
-    fn ask<T>(
-        &mut self,
-        ask: impl FnOnce(&mut dyn Storage) -> Result<T, StorageError>,
-    ) -> Result<T, StorageError> {
-        match &mut self.0 {
-            Kept::Memory(memory) => ask(memory),
-            #[cfg(all(feature = "redb", feature = "conformance"))]
-            Kept::File(file) => match &mut *file.open() {
-                Some(open) => ask(open),
-                None => Err(StorageError::Poisoned("no runtime has the file open".into())),
-            },
-        }
-    }
-}
-
-impl Tables {
-    fn read<T>(
-        &mut self,
-        _: &str,
-        read: impl FnOnce(&mut dyn Storage) -> Result<T, StorageError>,
-    ) -> Result<T, StorageError> {
-        self.ask(read)
-    }
 }
 
 #[cfg(all(feature = "redb", feature = "conformance"))]
@@ -358,7 +329,7 @@ impl Drop for TablesFile {
     }
 }
 
-impl Storage for Tables {
+impl Hook for Tables {
     fn may_block(&self) -> bool {
         false
     }
@@ -373,7 +344,7 @@ impl Storage for Tables {
             let log = TablesFile::LOG;
             return open.insert(Redb::open_with_log(&file.path, log)?.on_one_thread()).open();
         }
-        self.ask(|tables| tables.open())
+        self.call("open", |tables| tables.open())
     }
 
     fn close(&mut self) {
@@ -388,15 +359,20 @@ impl Storage for Tables {
         }
     }
 
-    reads!();
-
-    fn commit(
+    /// Asks the storage. A file that no runtime has open answers as one that is closed.
+    fn call<T: 'static>(
         &mut self,
-        changes: &mut Vec<Change>,
-        now: Segment,
-        fsync: Fsync,
-    ) -> Result<(), StorageError> {
-        self.ask(|tables| tables.commit(changes, now, fsync))
+        _: &'static str,
+        call: impl FnOnce(&mut dyn Storage) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
+        match &mut self.0 {
+            Kept::Memory(memory) => call(memory),
+            #[cfg(all(feature = "redb", feature = "conformance"))]
+            Kept::File(file) => match &mut *file.open() {
+                Some(open) => call(open),
+                None => Err(StorageError::Poisoned("no runtime has the file open".into())),
+            },
+        }
     }
 }
 
@@ -431,7 +407,7 @@ struct Faults {
     hits: AtomicU64,
     failing_reads: AtomicBool,
     /// How often each question was asked.
-    asked: Mutex<HashMap<String, u64>>,
+    asked: Mutex<HashMap<&'static str, u64>>,
     failed_reads: AtomicU64,
 }
 
@@ -501,15 +477,21 @@ impl Faulty {
             _ => None,
         }
     }
+}
 
-    fn read<T>(
+impl Hook for Faulty {
+    fn may_block(&self) -> bool {
+        self.may_block
+    }
+
+    fn call<T: 'static>(
         &mut self,
-        question: &str,
-        read: impl FnOnce(&mut dyn Storage) -> Result<T, StorageError>,
+        question: &'static str,
+        call: impl FnOnce(&mut dyn Storage) -> Result<T, StorageError>,
     ) -> Result<T, StorageError> {
-        *self.faults.asked.lock().unwrap().entry(question.to_owned()).or_default() += 1;
+        *self.faults.asked.lock().unwrap().entry(question).or_default() += 1;
         if !self.faults.failing_reads.load(Ordering::SeqCst) {
-            return read(&mut self.tables);
+            return call(&mut self.tables);
         }
         let failed = self.faults.failed_reads.fetch_add(1, Ordering::SeqCst);
         if failed > 100_000 {
@@ -518,22 +500,14 @@ impl Faulty {
         }
         Err(StorageError::Unavailable("read fault".into()))
     }
-}
-
-impl Storage for Faulty {
-    fn may_block(&self) -> bool {
-        self.may_block
-    }
 
     fn open(&mut self) -> Result<Opened, StorageError> {
-        self.tables.open()
+        Storage::open(&mut self.tables)
     }
 
     fn close(&mut self) {
-        self.tables.close();
+        Storage::close(&mut self.tables);
     }
-
-    reads!();
 
     fn commit(
         &mut self,
@@ -546,10 +520,10 @@ impl Storage for Faulty {
             self.faults.hits.fetch_add(1, Ordering::SeqCst);
         }
         match fault {
-            None => self.tables.commit(changes, now, fsync),
+            None => Storage::commit(&mut self.tables, changes, now, fsync),
             Some(Fault::Refused) => Err(StorageError::Unavailable("commit refused".into())),
             Some(Fault::AnswerLost) => {
-                self.tables.commit(changes, now, fsync)?;
+                Storage::commit(&mut self.tables, changes, now, fsync)?;
                 Err(StorageError::Unavailable("answer lost".into()))
             }
         }

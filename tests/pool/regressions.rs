@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::common::*;
 use actix_workpool::model::{Change, PoolId, Segment, WorkId};
-use actix_workpool::storage::{Fsync, Memory, Opened, Storage, StorageError};
+use actix_workpool::storage::{self, Fsync, Memory, Storage, StorageError};
 use actix_workpool::testing::network::{Delivery, Letter};
 use actix_workpool::{
     ActionContext, ActionKey, BlockingAction, CancelAnswer, Completion, EnqueueError, Failure,
@@ -111,31 +111,23 @@ impl Hooked {
     fn ask(&self, call: Call<'_>) -> Result<(), StorageError> {
         self.hook.lock().unwrap().as_mut().map_or(Ok(()), |hook| hook(call))
     }
-
-    fn read<T>(
-        &mut self,
-        _: &str,
-        read: impl FnOnce(&mut dyn Storage) -> Result<T, StorageError>,
-    ) -> Result<T, StorageError> {
-        self.ask(Call::Read)?;
-        read(&mut self.tables)
-    }
 }
 
-impl Storage for Hooked {
+impl storage::Hook for Hooked {
     fn may_block(&self) -> bool {
         self.may_block
     }
 
-    fn open(&mut self) -> Result<Opened, StorageError> {
-        self.tables.open()
+    fn call<T: 'static>(
+        &mut self,
+        operation: &'static str,
+        call: impl FnOnce(&mut dyn Storage) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
+        if !matches!(operation, "open" | "close") {
+            self.ask(Call::Read)?;
+        }
+        call(&mut self.tables)
     }
-
-    fn close(&mut self) {
-        self.tables.close();
-    }
-
-    reads!();
 
     fn commit(
         &mut self,

@@ -11,16 +11,16 @@ use crate::client::Client;
 use crate::engine::arrivals::{AttemptReport, CancelAnswer, EnqueueAnswer, RunNowAnswer};
 use crate::functions::{Data, Lent, Program};
 use crate::model::{
-    ArgBytes, Change, Demand, Finished, FunctionKind, InternalState, Name, Outcome, Payload,
-    PoolConfig, PoolId, Retention, RunResult, Running, Segment, Spec, StateRow, Turn, WorkFact,
-    WorkId,
+    ArgBytes, Change, Demand, Finished, FunctionKind, Generation, InternalState, Name, Outcome,
+    Payload, PoolConfig, PoolId, Retention, RunResult, Running, Segment, Spec, StateRow, Turn,
+    WorkFact, WorkId,
 };
 use crate::protocol::{
-    Advance, BatchReady, Canceled, Command, Enqueue, PoolRequest, Reply, Request,
+    Advance, AdvanceError, BatchReady, Canceled, Command, Enqueue, PoolRequest, Reply, Request,
 };
 use crate::shared::sync::oneshot;
 use crate::shared::{Admitted, Catalog, PoolShared, Seams, Shared, SystemClock};
-use crate::storage::{Fsync, Storage, StorageError, each_answer};
+use crate::storage::{Fsync, Hook, Storage, StorageError};
 use crate::store::{Settled, Store};
 
 const HEALTHY: u8 = 0;
@@ -28,6 +28,10 @@ const HEALTHY: u8 = 0;
 const LOSES_ANSWERS: u8 = 1;
 /// The commit does not happen.
 const REFUSES: u8 = 2;
+/// The state of pools cannot be read.
+const STATE_IS_UNREADABLE: u8 = 3;
+/// Another writer is faster than the next commit, and then the state of pools cannot be read once.
+const CONFLICT_THEN_UNREADABLE: u8 = 4;
 /// Another writer is faster than the next commits: so many from here on. Higher than the others.
 const CONFLICTS: u8 = 100;
 
@@ -37,24 +41,26 @@ struct BadLine<S> {
     state: Arc<AtomicU8>,
 }
 
-macro_rules! hand_on {
-    ($(fn $name:ident($($argument:ident: $type:ty),*) -> $answer:ty;)*) => {$(
-        fn $name(&mut self, $($argument: $type),*) -> Result<$answer, StorageError> {
-            self.storage.$name($($argument),*)
-        }
-    )*};
-}
-
-impl<S: Storage> Storage for BadLine<S> {
+impl<S: Storage> Hook for BadLine<S> {
     fn may_block(&self) -> bool {
         self.storage.may_block()
     }
 
-    fn close(&mut self) {
-        self.storage.close();
+    fn call<T: 'static>(
+        &mut self,
+        _: &'static str,
+        call: impl FnOnce(&mut dyn Storage) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
+        call(&mut self.storage)
     }
 
-    each_answer!(hand_on);
+    fn state(&mut self, pool: PoolId) -> Result<StateRow, StorageError> {
+        if self.state.load(Ordering::SeqCst) == STATE_IS_UNREADABLE {
+            self.state.store(HEALTHY, Ordering::SeqCst);
+            return Err(StorageError::Unavailable("it cannot be read".into()));
+        }
+        self.storage.state(pool)
+    }
 
     fn commit(
         &mut self,
@@ -68,6 +74,10 @@ impl<S: Storage> Storage for BadLine<S> {
             LOSES_ANSWERS => {
                 self.storage.commit(changes, now, fsync)?;
                 lost()
+            }
+            CONFLICT_THEN_UNREADABLE => {
+                self.state.store(STATE_IS_UNREADABLE, Ordering::SeqCst);
+                Err(StorageError::Conflict)
             }
             left if left > CONFLICTS => {
                 self.state.store(left - 1, Ordering::SeqCst);
@@ -173,11 +183,15 @@ impl Line {
     }
 
     fn advance(&mut self, turn: Turn, changes: Vec<Change>) -> bool {
-        let demand = Demand { free_slots: 9, batch_size: 9, ..Demand::default() };
-        let advance = Advance { pool: self.pool.id, turn, changes, demand, saturated: false };
-        let settled = run(&mut self.store, Command::Advance(advance));
+        let advance = self.turn_of(turn, changes);
+        let settled = run(&mut self.store, advance);
         let batch = settled.batches.into_iter().map(|(_, BatchReady { batch, .. })| batch);
         batch.last().is_some_and(|batch| batch.is_ok())
+    }
+
+    fn turn_of(&self, turn: Turn, changes: Vec<Change>) -> Command {
+        let demand = Demand { free_slots: 9, batch_size: 9, ..Demand::default() };
+        Command::Advance(Advance { pool: self.pool.id, turn, changes, demand, saturated: false })
     }
 
     fn fact(&mut self, work_id: WorkId) -> Option<WorkFact> {
@@ -188,13 +202,19 @@ impl Line {
 /// Runs a request and lets everybody be answered. What another writer has kept from happening is tried again, as the
 /// StoreActor does.
 fn run(store: &mut Store, request: impl Into<Request>) -> Settled {
-    let mut settled = store.run(vec![request.into()]);
+    run_group(store, vec![request.into()])
+}
+
+fn run_group(store: &mut Store, requests: Vec<Request>) -> Settled {
+    let mut settled = store.run(requests);
+    let mut batches = Vec::new();
     loop {
         for answer in std::mem::take(&mut settled.answers) {
             answer.give();
         }
+        batches.append(&mut settled.batches);
         if settled.failed != Some(StorageError::Conflict) {
-            return settled;
+            return Settled { batches, ..settled };
         }
         settled = store.run(std::mem::take(&mut settled.again));
     }
@@ -275,6 +295,7 @@ pub(super) fn go_through(storage: impl Storage) {
     expect("a turn that completes", "the work", line.fact(work_id), None);
     expect("a turn that completes", "works that are left", line.fact(other).is_some(), true);
     conflicts(&mut line);
+    turns_in_conflict(&mut line);
     line.store.close();
 }
 
@@ -351,4 +372,54 @@ fn conflicts(line: &mut Line) {
         let attempts = line.fact(work_id).map(|fact| (fact.attempts, fact.runs));
         expect("a report", "it is there", attempts, Some((1, 1)));
     }
+}
+
+/// A loop waits for the answer to its turn, whatever becomes of the group that it is in.
+fn turns_in_conflict(line: &mut Line) {
+    let pool = line.pool.id;
+    let [known, new] = [21, 22].map(|number| job(pool, number));
+    let enqueue = |works: &[&Arc<Spec>], pool: &Arc<PoolShared>, reply| {
+        let counted = Admitted::new(pool.clone(), works.len() as u64).expect("there is room");
+        let works = works.iter().map(|spec| (Arc::clone(spec), LATER)).collect();
+        let (reply, on_finish) = (Some(reply), None);
+        Command::Enqueue(Enqueue { works, fresh: false, retry_of: None, on_finish, counted, reply })
+    };
+    let counting = line.pool.clone();
+    let told = line.ask(|reply| enqueue(&[&known], &counting, reply)).ok();
+    expect("a turn in conflict", "an enqueue", told, Some(vec![EnqueueAnswer::Enqueued]));
+
+    for conflicts in [1, 3, 20] {
+        // The turn of a generation that is over, beside an enqueue of a job that is there and one that may be.
+        line.state.store(CONFLICTS + conflicts, Ordering::SeqCst);
+        let fence = line.internal.fence();
+        let over = Turn { generation: Generation(fence.generation.0 - 1), ..fence };
+        let (reply, mut answer) = oneshot::channel();
+        let enqueue = enqueue(&[&known, &new, &known], &counting, reply);
+        let group = vec![line.turn_of(over, Vec::new()).into(), enqueue.into()];
+        let settled = run_group(&mut line.store, group);
+        let refused = settled.batches.iter().filter(|(_, ready)| {
+            ready.turn == over && matches!(ready.batch, Err(AdvanceError::Fenced))
+        });
+        let what = format!("a generation that is over is told once, after {conflicts} conflicts");
+        expect("a turn in conflict", &what, refused.count(), 1);
+        let told = answer.try_recv().expect("an answer").ok();
+        let second = match conflicts {
+            1 => EnqueueAnswer::Enqueued,
+            _ => EnqueueAnswer::Duplicate,
+        };
+        let expected = vec![EnqueueAnswer::Duplicate, second, EnqueueAnswer::Duplicate];
+        expect("a turn in conflict", "jobs that are known and new", told, Some(expected));
+    }
+
+    line.state.store(CONFLICT_THEN_UNREADABLE, Ordering::SeqCst);
+    let next = InternalState { turn: line.internal.turn + 1, ..line.internal.clone() };
+    let state = Change::PutState { pool, state: StateRow::from(&next) };
+    let turn = line.turn_of(next.fence(), vec![state]);
+    let settled = run(&mut line.store, turn);
+    let failed = settled.batches.iter().filter(|(_, ready)| {
+        ready.turn == next.fence() && matches!(ready.batch, Err(AdvanceError::Storage(_)))
+    });
+    let what = "a turn that could not be decided again is told to have failed";
+    expect("a turn in conflict", what, failed.count(), 1);
+    line.state.store(HEALTHY, Ordering::SeqCst);
 }

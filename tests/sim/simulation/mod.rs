@@ -27,8 +27,6 @@ mod functions;
 mod history;
 mod life;
 mod plan;
-#[path = "../../common/reads.rs"]
-mod reads;
 mod tables;
 mod world;
 

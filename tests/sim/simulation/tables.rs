@@ -6,12 +6,11 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use actix_workpool::model::{Change, Finished, Name, Payload, Segment, TableKey, WorkId};
-use actix_workpool::storage::{Fsync, Memory, Opened, Redb, Storage, StorageError};
+use actix_workpool::storage::{Fsync, Hook, Memory, Opened, Redb, Storage, StorageError};
 use actix_workpool::testing::disk::{self as disk, SimDisk};
 use fastrand::Rng;
 
 use super::plan::{Store, below, pick};
-use super::reads::reads;
 use super::world::{self, World, trace, with};
 
 thread_local! {
@@ -376,7 +375,7 @@ impl SimStorage {
     }
 
     /// Before each call: does the process still live, and does the storage do what it is asked?
-    fn call(&mut self, name: &str, read: bool) -> Result<u64, StorageError> {
+    fn begin(&mut self, name: &str, read: bool) -> Result<u64, StorageError> {
         if self.gone() {
             return Err(StorageError::Unavailable("the process is gone".into()));
         }
@@ -399,19 +398,6 @@ impl SimStorage {
             }
             Ok(call)
         })
-    }
-}
-
-impl SimStorage {
-    fn read<T>(
-        &mut self,
-        name: &str,
-        read: impl FnOnce(&mut dyn Storage) -> Result<T, StorageError>,
-    ) -> Result<T, StorageError> {
-        self.call(name, true)?;
-        let tables = self.tables()?;
-        let answer = read(&mut **tables);
-        self.came_back(answer)
     }
 }
 
@@ -443,13 +429,13 @@ impl World {
     }
 }
 
-impl Storage for SimStorage {
+impl Hook for SimStorage {
     fn may_block(&self) -> bool {
         false
     }
 
     fn open(&mut self) -> Result<Opened, StorageError> {
-        self.call("open", true)?;
+        self.begin("open", true)?;
         self.failed_syncs.0 = self.failed_syncs.1;
         let opened = TABLES.with_borrow_mut(|tables| {
             let mut handle = tables.handle()?;
@@ -482,7 +468,15 @@ impl Storage for SimStorage {
         }
     }
 
-    reads!();
+    fn call<T: 'static>(
+        &mut self,
+        name: &'static str,
+        call: impl FnOnce(&mut dyn Storage) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
+        self.begin(name, true)?;
+        let answer = call(&mut **self.tables()?);
+        self.came_back(answer)
+    }
 
     fn commit(
         &mut self,
@@ -490,7 +484,7 @@ impl Storage for SimStorage {
         now: Segment,
         fsync: Fsync,
     ) -> Result<(), StorageError> {
-        let call = self.call("commit", false)?;
+        let call = self.begin("commit", false)?;
         let answer_lost = with(|world| {
             let refused = if world.full && !world.quiet && world.disk.is_none() {
                 Some(StorageError::Unavailable("no space left".into()))
