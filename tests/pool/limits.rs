@@ -1,24 +1,187 @@
 //! Where the limits are, and what one is told who goes beyond them.
 
+use std::future::{Future, IntoFuture};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use crate::common::*;
-use actix_workpool::storage::{Memory, StorageError};
+use crate::support::*;
+use actix_workpool::model::Change;
+use actix_workpool::storage::{Memory, Storage, StorageError};
 use actix_workpool::{
-    Action, ActionContext, ActionKey, Completion, ConfigError, EnqueueError, FailureKind,
-    JoinError, MAX_DELAY, MAX_PARALLELISM, MAX_PAYLOAD_BYTES, Mutation, OnComplete, PoolConfig,
-    PoolError, Query, QueryError, Reader, Retention, RetryBehavior, RetryPolicy, Runtime,
-    RuntimeBuilder, StartError, Transaction, WorkError, WorkId, WorkStatus, Workpool,
+    Action, ActionContext, ActionKey, BlockingAction, Completion, ConfigError, EnqueueError,
+    FailureKind, JoinError, MAX_DELAY, MAX_PARALLELISM, MAX_PAYLOAD_BYTES, Mutation, OnComplete,
+    PoolConfig, PoolError, Query, QueryError, Reader, Retention, RetryBehavior, RetryPolicy,
+    Runtime, RuntimeBuilder, StartError, Transaction, WorkError, WorkId, WorkStatus, Workpool,
 };
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+
+#[test]
+fn idle_returns_when_what_was_counted_is_not_enqueued_after_all() {
+    run_paused(async {
+        let storage = Faulty::new();
+        let (runtime, pool) = start(builder().storage(storage.clone()).echo(), config()).await;
+        assert_eq!(pool.enqueue(ECHO.call(1)).id(id(1)).await.unwrap().join().await, Ok(1));
+        soon(pool.idle()).await.unwrap();
+        let counted = async { assert_eq!(pool.pending(), 1) };
+        let duplicate = async { pool.enqueue(ECHO.call(1)).id(id(1)).await };
+        let (duplicate, (), idle) = tokio::join!(biased; duplicate, counted, soon(pool.idle()));
+        assert!(duplicate.is_ok());
+        idle.unwrap();
+
+        storage.fail_next(Fault::Refused, |change| matches!(change, Change::InsertWork { .. }));
+        let counted = async { assert_eq!(pool.pending(), 1) };
+        let refused = async { pool.enqueue(ECHO.call(2)).await };
+        let (refused, (), idle) = tokio::join!(biased; refused, counted, soon(pool.idle()));
+        assert!(matches!(refused, Err(EnqueueError::Storage(_))), "{refused:?}");
+        idle.unwrap();
+        runtime.shutdown(secs(1)).await;
+    });
+}
+
+#[test]
+fn idle_returns_when_what_was_counted_is_refused_as_too_much() {
+    run_real(async {
+        let builder = Runtime::builder().worker_arbiters(1).echo();
+        let (runtime, pool) = start(builder, config().max_pending(1)).await;
+        let (flooding, done) = (pool.clone(), Arc::new(AtomicBool::new(false)));
+        let ended = done.clone();
+        let flood = std::thread::spawn(move || {
+            while !ended.load(Ordering::SeqCst) {
+                // Made ahead, so that the counting comes in quick succession.
+                let batches: Vec<_> = (0..500)
+                    .map(|_| flooding.enqueue_batch([ECHO.call(1), ECHO.call(2)]).into_future())
+                    .collect();
+                for mut batch in batches {
+                    let answer = batch.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                    let Poll::Ready(Err(error)) = answer else { panic!("it was not refused") };
+                    assert!(matches!(error, EnqueueError::Overloaded { .. }), "{error:?}");
+                }
+            }
+        });
+        // Now and then the question falls between a count and its refusal.
+        let mut outcome = Ok(());
+        for round in 0..1_000 {
+            let mut asked: Vec<_> = (0..500).map(|_| Box::pin(pool.idle())).collect();
+            asked.retain_mut(|idle| {
+                idle.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending()
+            });
+            let answered = async {
+                for idle in asked {
+                    idle.await.unwrap();
+                }
+            };
+            if timeout(secs(5), answered).await.is_err() {
+                outcome = Err(format!("it hangs in round {round}"));
+                break;
+            }
+        }
+        done.store(true, Ordering::SeqCst);
+        flood.join().unwrap();
+        outcome.unwrap();
+        assert_eq!(pool.pending(), 0);
+        runtime.shutdown(secs(1)).await;
+    });
+}
+
+#[test]
+fn finished_works_grow_old_although_nothing_completes_and_their_ids_can_be_used_again() {
+    run_paused(async {
+        let (mut tables, gate) = (Memory::new(), Gate::new());
+        let at = gate.clone();
+        let retention = Retention { max_age: Some(secs(60)), max_count: None };
+        let builder = builder().storage(tables.clone()).retention(retention).echo();
+        let builder = builder.action_fn(TASK, move |n, cx| {
+            let gate = at.clone();
+            async move {
+                cx.progress(n, Some(10));
+                gate.pass().await;
+                Ok(n)
+            }
+        });
+        let (runtime, pool) = start(builder, config()).await;
+        assert_eq!(pool.enqueue(ECHO.call(1)).id(id(1)).await.unwrap().join().await, Ok(1));
+        assert!(tables.finished(&[id(1)]).unwrap()[0].is_some());
+        tokio::time::sleep(secs(200)).await;
+        assert!(tables.finished(&[id(1)]).unwrap()[0].is_none(), "it is older than a minute");
+
+        let again = pool.enqueue(TASK.call(2)).id(id(1)).await.unwrap();
+        gate.entered(1).await;
+        let WorkStatus::Running { progress: Some(progress), .. } = again.status().await.unwrap()
+        else {
+            panic!("{:?}", again.status().await)
+        };
+        assert_eq!((progress.done, progress.total), (2, Some(10)));
+        let running = pool.running().await.unwrap();
+        assert_eq!(running[0].progress, Some(progress));
+        gate.open();
+        assert_eq!(soon(again.join()).await, Ok(2));
+        runtime.shutdown(secs(1)).await;
+    });
+}
+
+/// Three bytes a sign, so that a cut may fall within one.
+const SIGN: &str = "€";
+
+const SIGNS: usize = 400_000;
+
+#[derive(Serialize, Deserialize)]
+struct Wordy;
+
+impl Mutation for Wordy {
+    const NAME: &'static str = "wordy";
+    type Output = ();
+
+    fn apply(self, _: &mut Transaction<'_>) -> Result<(), WorkError> {
+        Err(WorkError::non_retryable(SIGN.repeat(SIGNS)))
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct WordyBlocking;
+
+impl BlockingAction for WordyBlocking {
+    const NAME: &'static str = "wordy.blocking";
+    type Output = ();
+
+    fn run(self, _: &ActionContext) -> Result<(), WorkError> {
+        Err(WorkError::retryable(SIGN.repeat(SIGNS)))
+    }
+}
+
+#[test]
+fn a_huge_error_message_is_cut() {
+    run_real(async {
+        let builder = builder().mutation::<Wordy>().blocking_action::<WordyBlocking>();
+        let builder = builder.action_fn(TASK, |n, _| async move {
+            match n {
+                0 => Err(WorkError::retryable(SIGN.repeat(SIGNS))),
+                1 => Err(WorkError::non_retryable(SIGN.repeat(SIGNS))),
+                _ => panic!("{}", SIGN.repeat(SIGNS)),
+            }
+        });
+        let (runtime, pool) = start(builder, config()).await;
+        let mut failures = Vec::new();
+        for n in 0..3 {
+            failures.push(failure(pool.enqueue(TASK.call(n)).await.unwrap().join().await).1);
+        }
+        failures.push(failure(pool.enqueue(Wordy).await.unwrap().join().await).1);
+        failures.push(failure(pool.enqueue(WordyBlocking).await.unwrap().join().await).1);
+        for failure in failures {
+            let bytes = failure.message.len();
+            assert!((16_000..=16 * 1024 + 16).contains(&bytes), "{bytes} of {:?}", failure.kind);
+            assert!(failure.message.starts_with(SIGN));
+        }
+        runtime.shutdown(secs(1)).await;
+    });
+}
 
 const TEXT: ActionKey<String, usize> = ActionKey::new("text");
-const FILL: ActionKey<usize, String> = ActionKey::new("fill");
 
-fn config() -> PoolConfig {
-    PoolConfig::default()
-}
+const FILL: ActionKey<usize, String> = ActionKey::new("fill");
 
 fn functions(builder: RuntimeBuilder) -> RuntimeBuilder {
     builder

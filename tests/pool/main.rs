@@ -5,19 +5,27 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-mod api;
-mod controls;
+mod actors;
+mod cancel;
 mod embedding;
+mod enqueue;
 mod explain;
+mod functions;
 mod fuzz;
-mod incidents;
 mod limits;
 mod listing;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod recovery;
-mod regressions;
 mod retry;
+mod run_now;
 mod scripts;
+mod settings;
+mod shutdown;
 mod state_table;
+mod status;
+mod storage_fails;
+mod support;
+mod timeout;
 mod transactions;
+mod watchdog;

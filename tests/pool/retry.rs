@@ -1,17 +1,192 @@
 //! How works have failed is remembered, and a failed one can be enqueued once more.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::common::*;
+use crate::support::*;
 use actix_workpool::{
-    ActionContext, ActionKey, Completion, EnqueueError, FailureKind, Finished, OnComplete,
-    PoolConfig, Query, Reader, RetryAnswer, RetryBehavior, Runtime, RuntimeBuilder, Transaction,
+    Action, ActionContext, Completion, EnqueueError, FailureKind, Finished, OnComplete, PoolConfig,
+    Query, Reader, RetryAnswer, RetryBehavior, RetryPolicy, Runtime, RuntimeBuilder, Transaction,
     Why, WorkError, WorkId, WorkStatus, Workpool,
 };
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
-/// Fails until this attempt; as often again with every retry by hand.
-const TASK: ActionKey<u64, u64> = ActionKey::new("task");
+#[derive(Serialize, Deserialize)]
+struct Stubborn;
+
+impl Action for Stubborn {
+    const NAME: &'static str = "stubborn";
+    const RETRY: RetryPolicy =
+        RetryPolicy::With(RetryBehavior { max_attempts: 3, initial_backoff_ms: 10, base: 2.0 });
+    type Output = ();
+
+    async fn run(self, _: ActionContext) -> Result<(), WorkError> {
+        Err(WorkError::retryable("no"))
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct OneShot;
+
+impl Action for OneShot {
+    const NAME: &'static str = "one.shot";
+    const RETRY: RetryPolicy = RetryPolicy::Never;
+    type Output = ();
+
+    async fn run(self, _: ActionContext) -> Result<(), WorkError> {
+        Err(WorkError::retryable("no"))
+    }
+}
+
+#[test]
+fn the_enqueues_retry_goes_before_the_functions_and_that_before_the_pools() {
+    on_each_store(|| {
+        run_paused(async {
+            let failing = |_, _| async { Err::<u64, _>(WorkError::retryable("no")) };
+            let builder =
+                builder().action::<Stubborn>().action::<OneShot>().action_fn(TASK, failing);
+            let (runtime, pool) = start(builder, config().default_retry(retries(4))).await;
+            let plain = pool.enqueue(TASK.call(0)).await.unwrap();
+            let from_function = pool.enqueue(Stubborn).await.unwrap();
+            let never = pool.enqueue(OneShot).await.unwrap();
+            let from_enqueue = pool.enqueue(Stubborn).retry(retries(2)).await.unwrap();
+            let retried_after_all = pool.enqueue(OneShot).retry(retries(2)).await.unwrap();
+            let turned_off = pool.enqueue(Stubborn).no_retry().await.unwrap();
+            assert_eq!(attempts(plain.join().await), 4);
+            assert_eq!(attempts(from_function.join().await), 3);
+            assert_eq!(attempts(never.join().await), 1);
+            assert_eq!(attempts(from_enqueue.join().await), 2);
+            assert_eq!(attempts(retried_after_all.join().await), 2);
+            assert_eq!(attempts(turned_off.join().await), 1);
+            runtime.shutdown(secs(1)).await;
+        });
+    });
+}
+
+#[test]
+fn nothing_is_retried_unless_somebody_says_so() {
+    on_each_store(|| {
+        run_paused(async {
+            let builder = builder()
+                .action_fn(TASK, |_, _| async { Err::<u64, _>(WorkError::retryable("no")) });
+            let (runtime, pool) = start(builder, config()).await;
+            assert_eq!(attempts(pool.enqueue(TASK.call(0)).await.unwrap().join().await), 1);
+            runtime.shutdown(secs(1)).await;
+        });
+    });
+}
+
+#[test]
+fn retries_wait_longer_each_time_within_the_jitter() {
+    on_each_store(|| {
+        run_paused(async {
+            let starts = Arc::new(Mutex::new(Vec::new()));
+            let seen = starts.clone();
+            let builder = builder().action_fn(TASK, move |_, _| {
+                seen.lock().unwrap().push(Instant::now());
+                async { Err::<u64, _>(WorkError::retryable("no")) }
+            });
+            let (runtime, pool) = start(builder, config()).await;
+            let behavior = RetryBehavior::default().initial_backoff(secs(1)).base(3.0);
+            let work = pool.enqueue(TASK.call(0)).retry(behavior.max_attempts(4)).await.unwrap();
+            assert_eq!(attempts(work.join().await), 4);
+            let starts = starts.lock().unwrap().clone();
+            for (pair, nominal) in starts.windows(2).zip([1.0, 3.0, 9.0]) {
+                let waited = (pair[1] - pair[0]).as_secs_f64();
+                assert!(
+                    (nominal * 0.5..nominal * 1.5 + 0.01).contains(&waited),
+                    "{waited} {nominal}"
+                );
+            }
+            runtime.shutdown(secs(1)).await;
+        });
+    });
+}
+
+#[test]
+fn a_failure_that_is_not_retryable_ends_the_work() {
+    on_each_store(|| {
+        run_paused(async {
+            let builder = builder()
+                .action_fn(TASK, |_, _| async { Err::<u64, _>(WorkError::non_retryable("never")) });
+            let (runtime, pool) = start(builder, config().default_retry(retries(5))).await;
+            let outcome = pool.enqueue(TASK.call(0)).await.unwrap().join().await;
+            assert_eq!(attempts(outcome), 1);
+            runtime.shutdown(secs(1)).await;
+        });
+    });
+}
+
+#[test]
+fn any_error_becomes_a_retryable_one_that_names_its_causes() {
+    on_each_store(|| {
+        run_paused(async {
+            let builder = builder().action_fn(TASK, |n, cx| async move {
+                if cx.attempt() == 1 {
+                    "x".parse::<u64>()?;
+                }
+                Ok(n)
+            });
+            let (runtime, pool) = start(builder, config()).await;
+            let alone = pool.enqueue(TASK.call(1)).await.unwrap().join().await.unwrap_err();
+            assert!(alone.to_string().contains("invalid digit"), "{alone}");
+            let retried = pool.enqueue(TASK.call(1)).retry(retries(2)).await.unwrap();
+            assert_eq!(retried.join().await, Ok(1));
+            runtime.shutdown(secs(1)).await;
+        });
+    });
+}
+
+#[test]
+fn retry_after_takes_the_place_of_the_backoff_and_is_charged() {
+    on_each_store(|| {
+        run_paused(async {
+            let builder = builder().action_fn(TASK, |_, cx| async move {
+                match cx.attempt() {
+                    1 => Err(WorkError::retry_after(secs(77), "busy")),
+                    attempt => Ok(u64::from(attempt)),
+                }
+            });
+            let (runtime, pool) = start(builder, config().default_retry(retries(2))).await;
+            let begun = Instant::now();
+            assert_eq!(pool.enqueue(TASK.call(0)).await.unwrap().join().await, Ok(2));
+            assert!(begun.elapsed() >= secs(77) && begun.elapsed() < secs(78));
+            runtime.shutdown(secs(1)).await;
+        });
+    });
+}
+
+#[test]
+fn a_snoozed_attempt_is_not_charged() {
+    on_each_store(|| {
+        run_paused(async {
+            let runs = Arc::new(AtomicU32::new(0));
+            let counted = runs.clone();
+            let builder = builder().action_fn(TASK, move |_, cx| {
+                let run = counted.fetch_add(1, Ordering::SeqCst);
+                async move {
+                    match run {
+                        0..3 => Err(WorkError::snooze(secs(10))),
+                        _ => Ok(u64::from(cx.attempt())),
+                    }
+                }
+            });
+            let (runtime, pool) = start(builder, config()).await;
+            let begun = Instant::now();
+            let work = pool.enqueue(TASK.call(0)).await.unwrap();
+            assert_eq!(work.join().await, Ok(1));
+            assert!(begun.elapsed() >= secs(30), "{:?}", begun.elapsed());
+            let WorkStatus::Finished(row) = work.status().await.unwrap() else {
+                panic!("unfinished")
+            };
+            assert_eq!(row.attempts, 1);
+            runtime.shutdown(secs(1)).await;
+        });
+    });
+}
 
 /// Notes that a work is done, or fails if the context says so.
 struct Note;

@@ -4,10 +4,11 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use crate::common::*;
+use crate::support::*;
 use actix_workpool::model::Change;
 use actix_workpool::{
-    ActionKey, Completion, CompletionResult, EnqueueError, FailureKind, JoinError, Mutation,
-    OnComplete, PoolConfig, Query, QueryError, Reader, RetryBehavior, Runtime, TableKey,
+    ActionKey, CancelAnswer, Completion, CompletionResult, EnqueueError, FailureKind, JoinError,
+    Mutation, OnComplete, PoolConfig, Query, QueryError, Reader, RetryBehavior, Runtime, TableKey,
     Transaction, WorkError, WorkHandle, WorkId, WorkStatus, Workpool,
 };
 use serde::{Deserialize, Serialize};
@@ -755,5 +756,35 @@ fn the_completion_the_on_complete_and_what_it_enqueues_are_one_commit() {
             assert_eq!(report.succeeded, 2, "the work, and the one that its on_complete enqueued");
             runtime.shutdown(secs(1)).await;
         });
+    });
+}
+
+#[test]
+fn a_transaction_does_not_enqueue_a_finished_id_that_is_canceled_beside_it() {
+    run_in_turn(async {
+        let storage = Faulty::new();
+        let ran = Gate::new();
+        let at = ran.clone();
+        let builder = builder().storage(storage.clone()).mutation::<Relay>();
+        let builder = builder.pool("q", config()).action_fn(ECHO, move |n, _| {
+            at.enter();
+            async move { Ok(n) }
+        });
+        let (runtime, pool) = start(builder, config()).await;
+        let other = runtime.pool("q").unwrap();
+        assert_eq!(other.enqueue(ECHO.call(1)).id(id(1)).await.unwrap().join().await, Ok(1));
+        // The mutation is kept and applied in the next group, which the cancel opens.
+        storage.fail_next(Fault::Refused, reports);
+        let mutation = pool.do_enqueue(Relay(id(1))).unwrap();
+        until_hit(&storage).await;
+        let commits = storage.commits();
+        assert_eq!(other.cancel(id(1)).await.unwrap(), CancelAnswer::AlreadyFinished);
+        assert_eq!(storage.commits(), commits + 1, "the mutation is in the group of the cancel");
+        assert_eq!(soon(mutation.join()).await, Ok(()));
+        soon(other.idle()).await.unwrap();
+        tokio::time::sleep(secs(10)).await;
+        assert_eq!((ran.count(), other.pending()), (1, 0));
+        assert_eq!(other.diagnostics().await.unwrap().report.completed, 1);
+        runtime.shutdown(secs(1)).await;
     });
 }
