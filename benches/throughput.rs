@@ -140,7 +140,7 @@ fn medians(pairs: &[(f64, f64)]) -> (f64, f64) {
     (side(|pair| pair.0), side(|pair| pair.1))
 }
 
-/// The whole life of `works` works; works per second.
+/// The whole life of `works` jobs; jobs per second.
 async fn whole_life(pool: &Workpool, works: u64) -> f64 {
     let before = pool.diagnostics().await.expect("diagnostics").report.succeeded;
     let begun = Instant::now();
@@ -152,10 +152,10 @@ async fn whole_life(pool: &Workpool, works: u64) -> f64 {
     }
     pool.idle().await.expect("idle");
     let rate = works as f64 / begun.elapsed().as_secs_f64();
-    let status = pool.status(last.expect("a work")).await.expect("status");
-    assert!(matches!(status, WorkStatus::Finished(_)), "the last work has finished");
+    let status = pool.status(last.expect("a job")).await.expect("status");
+    assert!(matches!(status, WorkStatus::Finished(_)), "the last job has finished");
     let after = pool.diagnostics().await.expect("diagnostics").report.succeeded;
-    assert_eq!(after - before, works, "every work has succeeded");
+    assert_eq!(after - before, works, "every job has succeeded");
     rate
 }
 
@@ -220,7 +220,7 @@ fn backlog(quick: bool) -> Value {
     })
 }
 
-/// Works per second while a producer keeps `pending` works pending.
+/// Jobs per second while a producer keeps `pending` jobs pending.
 async fn at_backlog(pending: u64, works: u64) -> f64 {
     at_backlog_on(Memory::new(), pending, works).await
 }
@@ -546,7 +546,7 @@ mod durable {
         })
     }
 
-    /// So many callers at a time enqueue `each` works, one after the other.
+    /// So many callers at a time enqueue `each` jobs, one after the other.
     async fn acks_per_second(pool: &Workpool, callers: usize, each: usize) -> f64 {
         let begun = Instant::now();
         let callers: Vec<_> = (0..callers)

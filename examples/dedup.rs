@@ -1,5 +1,5 @@
 //! Finds duplicate files: one blocking action per file hashes it, an `on_complete` records what came of it in the commit
-//! that completes the work, and a query reads that for the report.
+//! that completes the job, and a query reads that for the report.
 //!
 //! ```text
 //! $ cargo run --release --example dedup -- ~/Pictures ~/Downloads
@@ -16,7 +16,7 @@
 //! duplicates of each other. Empty files count as files, never as duplicates. What cannot be read is named on stderr,
 //! counted in `failed`, and stops nothing. `--parallelism N` hashes N files at once.
 //!
-//! With `--store FILE` the works and what came of them are kept in FILE. Killed at any moment and run again, it goes on
+//! With `--store FILE` the jobs and what came of them are kept in FILE. Killed at any moment and run again, it goes on
 //! where it was, and says how many files it knew from earlier runs:
 //!
 //! ```text
@@ -70,7 +70,7 @@ const MAX_WAITING: u64 = 20_000;
 /// Hashing threads: more than cores, because files that are not in memory are waited for.
 const THREADS_PER_CORE: usize = 4;
 
-/// Works given to each hashing thread: enough that none waits for the pool to hand it the next file.
+/// Jobs given to each hashing thread: enough that none waits for the pool to hand it the next file.
 const WORKS_PER_THREAD: usize = 16;
 
 /// How much is read at once.
@@ -98,7 +98,7 @@ struct Args {
     /// How many files are hashed at once [default: four per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     parallelism: Option<u16>,
-    /// Keep works and results in this file; run again with it to go on after a crash
+    /// Keep jobs and results in this file; run again with it to go on after a crash
     #[arg(long, value_name = "FILE")]
     store: Option<PathBuf>,
     /// Print the totals as one line of JSON
@@ -439,7 +439,7 @@ struct HashFile {
     version: Version,
     /// The run that has found it.
     run: u64,
-    /// How many works for this version of the file have ended without a result that later runs can use.
+    /// How many jobs for this version of the file have ended without a result that later runs can use.
     ended: u32,
 }
 
@@ -453,10 +453,10 @@ struct Hashed {
     settled: bool,
 }
 
-/// The part of a work's id that counts those before it; the rest tells file and version.
+/// The part of a job's id that counts those before it; the rest tells file and version.
 const ENDED: u128 = u32::MAX as u128;
 
-/// The first work for the version of a file that `work_id` is for.
+/// The first job for the version of a file that `work_id` is for.
 fn first_work(work_id: WorkId) -> WorkId {
     WorkId::from_uuid(Uuid::from_u128(work_id.as_u128() & !ENDED))
 }
@@ -479,7 +479,7 @@ impl HashFile {
         first_work(self.work_id())
     }
 
-    /// The work to enqueue, if there is anything left to do.
+    /// The job to enqueue, if there is anything left to do.
     fn unless_known(self, row: Option<Row>) -> Option<HashFile> {
         match row {
             None => Some(self),
@@ -498,7 +498,7 @@ impl HashFile {
 
 impl BlockingAction for HashFile {
     const NAME: &'static str = "dedup.hash";
-    /// An attempt that is lost with its process is charged, and the file is not at fault. [`TRIES`] limits the others.
+    /// An attempt that is lost with its process counts, and the file is not at fault. [`TRIES`] limits the others.
     const RETRY: RetryPolicy =
         RetryPolicy::With(RetryBehavior { max_attempts: 100, initial_backoff_ms: 100, base: 1.0 });
     type Output = Hashed;
@@ -549,7 +549,7 @@ impl BlockingAction for HashFile {
 /// What is known of a file.
 #[derive(Serialize, Deserialize)]
 struct Row {
-    /// How many works for it have ended.
+    /// How many jobs for it have ended.
     ended: u32,
     outcome: Outcome,
 }

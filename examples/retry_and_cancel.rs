@@ -1,4 +1,4 @@
-//! Retries with backoff, a work that is canceled and says goodbye, and one that has to be aborted.
+//! Retries with backoff, a job that is canceled and says goodbye, and one that has to be aborted.
 //!
 //! ```text
 //! $ cargo run --example retry_and_cancel
@@ -138,7 +138,7 @@ fn describe(status: &WorkStatus) -> String {
     }
 }
 
-/// A work that waits is canceled without ever running; these are to be canceled while they run.
+/// A job that waits is canceled without ever running; these are to be canceled while they run.
 async fn until_running<O>(work: &WorkHandle<O>) {
     let mut changes = work.watch();
     while let Some(status) = changes.next().await {

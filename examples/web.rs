@@ -37,7 +37,7 @@ struct Args {
     /// Where to listen.
     #[arg(long, default_value = "127.0.0.1:8080")]
     bind: String,
-    /// A file that keeps the works; without it they are gone with the process.
+    /// A file that keeps the jobs; without it they are gone with the process.
     #[arg(long)]
     store: Option<PathBuf>,
     /// Makes traffic, and counts slowly, so that there is something to look at.
@@ -318,8 +318,8 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     }
     let left = runtime.shutdown(Duration::from_secs(10)).await;
     println!(
-        "finished {}, handed back {}, waiting {}",
-        left.finished, left.handed_back, left.pending
+        "finished {}, returned to the queue {}, waiting {}",
+        left.finished, left.returned, left.pending
     );
     Ok(())
 }

@@ -147,7 +147,7 @@ fn retries(attempts: u32) -> RetryBehavior {
 }
 
 #[test]
-fn a_work_is_enqueued_started_and_completed() {
+fn a_job_is_enqueued_started_and_completed() {
     run_paused(async {
         let (capture, _guard) = Capture::begin();
         let (runtime, pool) = pool(LogLevel::Info).await;
@@ -175,7 +175,7 @@ fn a_work_is_enqueued_started_and_completed() {
 }
 
 #[test]
-fn the_start_lag_is_the_time_since_a_work_was_due() {
+fn the_start_lag_is_the_time_since_a_job_was_due() {
     run_paused(async {
         let (capture, _guard) = Capture::begin();
         let (runtime, pool) = pool(LogLevel::Info).await;
@@ -450,7 +450,7 @@ fn what_a_storage_fails_on_is_not_logged() {
     });
 }
 
-/// Neither for those who look, nor for those who are not let in, nor for a handler that says what has become of a work.
+/// Neither for those who look, nor for those who are not let in, nor for a handler that says what has become of a job.
 #[cfg(feature = "actix-web")]
 #[test]
 fn what_a_dashboard_shows_is_not_logged() {

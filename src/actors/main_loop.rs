@@ -319,7 +319,7 @@ impl MainActor {
             .map(|launch| AttemptReport {
                 work_id: launch.spec.work_id,
                 run: launch.run,
-                result: RunResult::HandedBack,
+                result: RunResult::Returned,
             });
         let reports: Vec<_> = withheld.collect();
         if !reports.is_empty() {
@@ -506,7 +506,7 @@ impl MainActor {
         let host = control.host();
         let result = match deadline.stage {
             Stage::AbortCanceled => RunResult::Canceled,
-            Stage::AbortHandBack => RunResult::HandedBack,
+            Stage::AbortReturn => RunResult::Returned,
             _ => RunResult::Failed(timed_out(&control)),
         };
         self.send(Command::AttemptsFinished(vec![AttemptReport {
@@ -675,11 +675,11 @@ impl Handler<LoopMessage> for MainActor {
                 self.draining = Some(Draining { reply, drained });
                 self.look_again();
             }
-            LoopMessage::HandBack { notice } => self.hand_back(notice, ctx),
+            LoopMessage::ReturnRunning { notice } => self.return_running(notice, ctx),
             LoopMessage::Stop => {
                 // After a shutdown there are none. Without one they end here, also where their thread goes on.
                 for (_, live) in self.in_order() {
-                    live.control.raise(Stage::AbortHandBack);
+                    live.control.raise(Stage::AbortReturn);
                 }
                 ctx.stop();
             }
@@ -730,13 +730,13 @@ impl MainActor {
     }
 
     /// Tells what runs to end within the notice.
-    fn hand_back(&mut self, notice: Duration, ctx: &mut Context<Self>) {
+    fn return_running(&mut self, notice: Duration, ctx: &mut Context<Self>) {
         let running: Vec<_> =
             self.in_order().into_iter().map(|(id, live)| (id, live.control.clone())).collect();
         for (work_id, control) in running {
             control.raise(Stage::ShuttingDown);
             let run = control.run;
-            let deadline = Deadline { run, stage: Stage::AbortHandBack, abandon: false };
+            let deadline = Deadline { run, stage: Stage::AbortReturn, abandon: false };
             self.set_deadline(work_id, self.after(notice), deadline);
         }
         self.set_tick(ctx);

@@ -165,9 +165,7 @@ impl WorkerActor {
         let control = self.attempt.control();
         let result = match (result, control.stage()) {
             // It stopped because the runtime does: the job goes on elsewhere.
-            (RunResult::Canceled, Stage::ShuttingDown | Stage::AbortHandBack) => {
-                RunResult::HandedBack
-            }
+            (RunResult::Canceled, Stage::ShuttingDown | Stage::AbortReturn) => RunResult::Returned,
             (result, _) => limit_result(result, control.max_result_bytes),
         };
         let report = self.attempt.report(result);
@@ -191,7 +189,7 @@ fn begin(control: &Arc<Control>, workshop: &Workshop) -> Begun {
     };
     // Told to end before it began: then it never did, and is not counted as an attempt. A canceled job does not start again.
     if !control.may_begin() {
-        return Begun::Finished(RunResult::HandedBack);
+        return Begun::Finished(RunResult::Returned);
     }
     let cx = || ActionContext { control: control.clone() };
     match code {
@@ -210,7 +208,7 @@ fn begin(control: &Arc<Control>, workshop: &Workshop) -> Begun {
                 let _entered = span.enter();
                 // It may have waited for a thread until nobody wanted it any more.
                 if !cx.control.may_begin() {
-                    return RunResult::HandedBack;
+                    return RunResult::Returned;
                 }
                 guarded(|| run(cx.control.spec.args.as_bytes(), &cx))
             });
@@ -269,7 +267,7 @@ impl RunAttempt {
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(future)));
         Poll::Ready(match (stage, dropped) {
             (Stage::AbortTimeout, _) => RunResult::Failed(timed_out(control)),
-            (Stage::AbortHandBack, _) => RunResult::HandedBack,
+            (Stage::AbortReturn, _) => RunResult::Returned,
             _ => RunResult::Canceled,
         })
     }

@@ -63,7 +63,7 @@ pub(super) enum Due {
 pub(crate) struct Prepared {
     /// Each with the time before which it is not started.
     pub works: Vec<(Arc<Spec>, Segment)>,
-    /// Whether the ids were just made, so that no other work can have them.
+    /// Whether the ids were just made, so that no other job can have them.
     pub fresh: bool,
     /// The failed job that the only one of these is a retry of.
     pub retry_of: Option<WorkId>,

@@ -262,7 +262,7 @@ impl Workpool {
     /// Enqueues a failed job of any pool once more, due now: the same function, arguments, retry policy and
     /// `on_complete`, as a job of its own. The failed one keeps its outcome.
     ///
-    /// The id of the new work is made of that of the failed one. So this happens once, however often it is asked for;
+    /// The id of the new job is made of that of the failed one. So this happens once, however often it is asked for;
     /// a job that has failed again is tried again by its own id.
     ///
     /// ```
@@ -460,7 +460,7 @@ mod tests {
     use crate::testing::doctest::{self, Double};
 
     #[test]
-    fn works_that_a_store_that_is_gone_was_sent_are_counted_no_more() {
+    fn jobs_that_a_store_that_is_gone_was_sent_are_counted_no_more() {
         doctest::run(async {
             let runtime = doctest::runtime().await?;
             let pool = runtime.pool("default")?;

@@ -209,13 +209,13 @@ pub fn attempt_finished(
 pub(super) struct Verdict {
     pub result: RunResult,
     pub retry: Retry,
-    /// Charged attempts, this one included if it counts as an attempt.
+    /// Attempts that count, this one included if it counts as an attempt.
     pub attempts: u32,
 }
 
 /// The branches of the state table's row S2 (and of S8, S12, where the job is or is being canceled).
 pub(super) fn judge(work: &WorkFact, result: RunResult, cx: ArrivalCx) -> Verdict {
-    let charged = work.attempts.saturating_add(1 + u32::from(planted!(AttemptCountedTwice)));
+    let counted = work.attempts.saturating_add(1 + u32::from(planted!(AttemptCountedTwice)));
     let again = |result, wait: std::time::Duration, attempts| match (work.canceled, result) {
         (false, result) => {
             Verdict { result, retry: Retry::At(cx.waits_from.after(wait)), attempts }
@@ -228,25 +228,25 @@ pub(super) fn judge(work: &WorkFact, result: RunResult, cx: ArrivalCx) -> Verdic
     };
     match result {
         RunResult::Snoozed(wait) => {
-            again(result, wait, work.attempts + u32::from(planted!(SnoozeCharged)))
+            again(result, wait, work.attempts + u32::from(planted!(SnoozeCounted)))
         }
-        RunResult::HandedBack => {
-            let attempts = work.attempts + u32::from(planted!(HandBackCharged));
+        RunResult::Returned => {
+            let attempts = work.attempts + u32::from(planted!(ReturnCounted));
             again(result, std::time::Duration::ZERO, attempts)
         }
         RunResult::Success(_) | RunResult::Canceled => {
-            Verdict { result, retry: Retry::No, attempts: charged }
+            Verdict { result, retry: Retry::No, attempts: counted }
         }
         RunResult::Failed(ref failure) => match work.spec.retry() {
             Some(behavior)
                 if failure.retryable
-                    && charged < behavior.max_attempts + u32::from(planted!(OneAttemptTooMany)) =>
+                    && counted < behavior.max_attempts + u32::from(planted!(OneAttemptTooMany)) =>
             {
                 let wait =
-                    failure.retry_after.unwrap_or_else(|| backoff(behavior, charged, cx.chance));
-                again(result, wait, charged)
+                    failure.retry_after.unwrap_or_else(|| backoff(behavior, counted, cx.chance));
+                again(result, wait, counted)
             }
-            _ => Verdict { result, retry: Retry::No, attempts: charged },
+            _ => Verdict { result, retry: Retry::No, attempts: counted },
         },
     }
 }

@@ -33,8 +33,8 @@ pub(super) fn settle(
     let Verdict { result, retry, attempts } = verdict;
     let running = draft.state.running.remove(&work.spec.work_id);
     let started = running.map(|running| running.started);
-    let charged = !matches!(result, RunResult::Snoozed(_) | RunResult::HandedBack);
-    draft.state.report.completed += u64::from(charged && !planted!(CompletionUncounted));
+    let counted = !matches!(result, RunResult::Snoozed(_) | RunResult::Returned);
+    draft.state.report.completed += u64::from(counted && !planted!(CompletionUncounted));
 
     // A cancel that races a retry wins, whether its row was handled already (S9) or is still on its way.
     let canceled = work.is_canceled() && !planted!(CancelLostAgainstRetry);

@@ -520,7 +520,7 @@ mod tests {
     }
 
     #[test]
-    fn an_estimate_counts_the_works_that_have_to_end_first() {
+    fn an_estimate_counts_the_jobs_that_have_to_end_first() {
         assert_eq!(start(0, 4, 4, Some(80)), Some((1_020, Basis::Estimate)));
         assert_eq!(start(7, 4, 4, Some(80)), Some((1_160, Basis::Estimate)));
         assert_eq!(start(8, 2, 4, Some(80)), Some((1_140, Basis::Estimate)));

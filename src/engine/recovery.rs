@@ -34,12 +34,12 @@ pub(super) fn handle(draft: &mut Draft, lost: Vec<Lost>) {
         }
         // What runs in the store has left nothing, since its effects and its completion are one commit.
         let left_nothing = row.work.spec.kind != FunctionKind::Action && row.work.runs < MOST_LOST;
-        let result = match launched && !left_nothing && !planted!(RecoveryNotCharging) {
+        let result = match launched && !left_nothing && !planted!(RecoveryNotCounting) {
             true => RunResult::Failed(Failure::retryable(
                 FailureKind::Lost,
                 "the worker went away without a report",
             )),
-            false => RunResult::HandedBack,
+            false => RunResult::Returned,
         };
         let waits_from = draft.now;
         let cx = ArrivalCx { now: draft.now, waits_from, chance };

@@ -23,7 +23,7 @@ pub(crate) enum Stage {
     /// Drop it now; its time is up.
     AbortTimeout = 4,
     /// Drop it now; the job goes back to the store, without using an attempt.
-    AbortHandBack = 5,
+    AbortReturn = 5,
 }
 
 impl Stage {
@@ -34,7 +34,7 @@ impl Stage {
             2 => Stage::Canceled,
             3 => Stage::AbortCanceled,
             4 => Stage::AbortTimeout,
-            _ => Stage::AbortHandBack,
+            _ => Stage::AbortReturn,
         }
     }
 

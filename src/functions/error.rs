@@ -56,7 +56,7 @@ impl WorkError {
         WorkError(WorkErrorKind::Canceled)
     }
 
-    /// It is too early: run the job again after `wait`, and charge no attempt for this one.
+    /// It is too early: run the job again after `wait`; this attempt does not count.
     #[must_use]
     pub fn snooze(wait: Duration) -> WorkError {
         WorkError(WorkErrorKind::Snooze(wait))

@@ -8,10 +8,10 @@ use super::{Transaction, WorkError};
 use crate::client::{Enqueue, Function};
 use crate::model::{Failure, Name, OnCompleteCall, WorkId, encode};
 
-/// What happens when a job completes: runs inside the completing commit, exactly once per work.
+/// What happens when a job completes: runs inside the completing commit, exactly once per job.
 ///
 /// If it fails or panics, its own effects are rolled back, the job completes all the same, and the call becomes a
-/// work of its own, named after it and retried, in the same commit.
+/// job of its own, named after it and retried, in the same commit.
 pub trait OnComplete: 'static {
     /// The name under which it is stored with a job. One namespace with the functions.
     const NAME: &'static str;

@@ -96,7 +96,7 @@ pub struct StartRow {
 pub struct RunningRow {
     /// The row itself.
     pub running: Running,
-    /// Its work.
+    /// Its job.
     pub work: WorkFact,
 }
 

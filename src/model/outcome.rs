@@ -84,7 +84,7 @@ pub enum RunResult {
     /// The function asked to be run again later; the attempt is not counted as an attempt.
     Snoozed(Duration),
     /// The attempt was given back before it could finish; it is not counted as an attempt.
-    HandedBack,
+    Returned,
 }
 
 /// How a job ended.

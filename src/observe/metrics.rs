@@ -8,7 +8,7 @@
 //! |---|---|---|---|
 //! | `workpool_enqueued_total` | counter | `pool` `fn` | jobs that were enqueued; duplicates are not |
 //! | `workpool_completed_total` | counter | `pool` `fn` `outcome` | jobs with an outcome: `success` `failed` `canceled` |
-//! | `workpool_attempts_total` | counter | `pool` `fn` `outcome` | attempts that reported: `success` `failed` `canceled` `snoozed` `handed_back` |
+//! | `workpool_attempts_total` | counter | `pool` `fn` `outcome` | attempts that reported: `success` `failed` `canceled` `snoozed` `returned` |
 //! | `workpool_retries_total` | counter | `pool` `fn` | failed attempts that another one was to follow |
 //! | `workpool_on_complete_failures_total` | counter | `pool` `fn` | runs of an `on_complete` that failed and became a job of its own; `fn` is the name of the `on_complete` |
 //! | `workpool_recovered_total` | counter | `pool` | attempts that were found without a worker, as after a crash |
@@ -17,7 +17,7 @@
 //! | `workpool_running` | gauge | `pool` | attempts that occupy a slot |
 //! | `workpool_pending` | gauge | `pool` | jobs without an outcome, those that run included |
 //! | `workpool_max_parallelism` | gauge | `pool` | how many attempts may run; 0 while the pool is paused |
-//! | `workpool_oldest_pending_age_seconds` | gauge | `pool` | for how long the first work that waits for a slot has been due |
+//! | `workpool_oldest_pending_age_seconds` | gauge | `pool` | for how long the first job that waits for a slot has been due |
 //! | `workpool_queue_duration_seconds` | histogram | `pool` `fn` | from due to started |
 //! | `workpool_process_duration_seconds` | histogram | `pool` `fn` `outcome` | how long an attempt occupied its slot |
 //! | `workpool_loop_iteration_seconds` | histogram | `pool` | one turn of a pool's loop: deciding and launching |
@@ -222,7 +222,7 @@ mod inner {
         }
     }
 
-    /// How a pool is after a turn. `next_due` is when the first work that the turn has left is or was due.
+    /// How a pool is after a turn. `next_due` is when the first job that the turn has left is or was due.
     pub(crate) fn turn(
         pool: &PoolShared,
         slots: usize,

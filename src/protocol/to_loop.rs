@@ -18,7 +18,7 @@ pub(crate) enum LoopMessage {
     /// Starts nothing more; the answer comes when nothing runs.
     Drain(oneshot::Sender<Drained>),
     /// The grace is over: what runs is told, dropped after the notice, and returned to the queue.
-    HandBack { notice: Duration },
+    ReturnRunning { notice: Duration },
     /// Ends the loop.
     Stop,
 }
@@ -27,13 +27,13 @@ pub(crate) enum LoopMessage {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Drained {
     pub finished: u64,
-    pub handed_back: u64,
+    pub returned: u64,
 }
 
 impl Drained {
     pub fn count(&mut self, result: &RunResult) {
         match result {
-            RunResult::HandedBack => self.handed_back += 1,
+            RunResult::Returned => self.returned += 1,
             _ => self.finished += 1,
         }
     }

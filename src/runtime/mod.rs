@@ -55,7 +55,7 @@ pub struct ShutdownReport {
     /// Attempts that ended in the time they were given.
     pub finished: u64,
     /// Attempts that were returned to the queue; they are not counted as an attempt, and run again when the store is opened again.
-    pub handed_back: u64,
+    pub returned: u64,
     /// Jobs without an outcome, those returned to the queue included. In memory they are gone; a durable store has them.
     pub pending: u64,
 }
@@ -63,7 +63,7 @@ pub struct ShutdownReport {
 impl ShutdownReport {
     fn count(&mut self, drained: Drained) {
         self.finished += drained.finished;
-        self.handed_back += drained.handed_back;
+        self.returned += drained.returned;
     }
 }
 
@@ -209,7 +209,7 @@ impl Runtime {
     }
 
     /// Ends the runtime: nothing is enqueued or started any more; what runs may go on for `grace`; then functions are
-    /// told ([`ActionContext::canceled`](crate::ActionContext::canceled)), and a little later what is left is dropped and returned to the queue to the store,
+    /// told ([`ActionContext::canceled`](crate::ActionContext::canceled)), and a little later what is left is dropped and returned to the queue,
     /// without using an attempt. Returns when everything is written and the storage is free again.
     ///
     /// Calling it twice answers the same. Not cancel-safe: once begun, it should be awaited to the end.
@@ -244,7 +244,7 @@ impl Runtime {
                 Some(in_time) => report.count(in_time.unwrap_or_default()),
                 None => {
                     // A loop that is gone runs nothing.
-                    let _ = client.tell_loop(pool, LoopMessage::HandBack { notice: NOTICE });
+                    let _ = client.tell_loop(pool, LoopMessage::ReturnRunning { notice: NOTICE });
                     late.push(drained);
                 }
             }

@@ -159,7 +159,7 @@ storage! {
     /// A pool's `internal_state`; the default when there is none.
     fn state(&mut self, pool: PoolId) -> Result<StateRow, StorageError>;
 
-    /// The rows of `running` of a pool, with their works.
+    /// The rows of `running` of a pool, with their jobs.
     fn running(&mut self, pool: PoolId) -> Result<Vec<RunningRow>, StorageError>;
 
     /// The places of rows of `running`, of one pool or of all: when they started and their ids. In order, up to `limit`

@@ -310,7 +310,7 @@ struct Pool {
     running: HashMap<WorkId, Running>,
     pending_completion: BTreeMap<Key, Completion>,
     pending_cancelation: BTreeMap<Key, WorkId>,
-    /// The same rows by work.
+    /// The same rows by job.
     cancelation_keys: HashMap<WorkId, Key>,
 }
 

@@ -10,8 +10,7 @@ mod counted {
     use crate::model::{Change, Finished, Name, PoolId, Retry, RunResult};
 
     /// The outcomes of a job and of an attempt, as labels.
-    pub(crate) const OUTCOMES: [&str; 5] =
-        ["success", "failed", "canceled", "snoozed", "handed_back"];
+    pub(crate) const OUTCOMES: [&str; 5] = ["success", "failed", "canceled", "snoozed", "returned"];
 
     pub(crate) fn outcome_of(result: &RunResult) -> usize {
         match result {
@@ -19,7 +18,7 @@ mod counted {
             RunResult::Failed(_) => 1,
             RunResult::Canceled => 2,
             RunResult::Snoozed(_) => 3,
-            RunResult::HandedBack => 4,
+            RunResult::Returned => 4,
         }
     }
 

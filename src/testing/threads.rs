@@ -352,7 +352,7 @@ fn an_attempt_hears_that_it_is_to_end() {
 ///
 /// Finds one who looks before it is registered, and a count that falls after those who wait are woken.
 #[test]
-fn who_waits_for_an_idle_pool_hears_of_the_last_work() {
+fn who_waits_for_an_idle_pool_hears_of_the_last_job() {
     in_many_orders(5_000, || {
         let pool = pool();
         pool.pool.enter(1);

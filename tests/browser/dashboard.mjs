@@ -173,7 +173,7 @@ async function assertReadable(page, what) {
 
 // -- what is to work
 
-test("a work's page follows it without being loaded anew", async () => {
+test("a job's page follows it without being loaded anew", async () => {
   const id = await upload(parts(30));
   const page = await look(`works/${id}`);
   await reaches(page, "running");
@@ -234,7 +234,7 @@ async function followsWithoutEvents(page) {
   await go(page, `works/${id}`);
   await mark(page);
   await reaches(page, "success");
-  assert(await isMarked(page), "the page of the work was loaded anew");
+  assert(await isMarked(page), "the page of the job was loaded anew");
   assert.equal((await fetch(`${service}/texts/${later}`, { method: "DELETE" })).status, 200);
   await finished(later);
 }
@@ -299,7 +299,7 @@ test("a page that nobody sees does not listen", async () => {
   await leave(page);
 });
 
-test("a work that waits is canceled, after it was confirmed", async () => {
+test("a job that waits is canceled, after it was confirmed", async () => {
   const id = await upload("never counted", HOUR);
   const page = await look(`works/${id}`);
   await reaches(page, "pending");
@@ -312,7 +312,7 @@ test("a work that waits is canceled, after it was confirmed", async () => {
   await leave(page);
 });
 
-test("a running work is aborted, after it was confirmed", async () => {
+test("a running job is aborted, after it was confirmed", async () => {
   const id = await upload(parts(1000));
   const page = await look(`works/${id}`);
   await reaches(page, "running");
@@ -321,7 +321,7 @@ test("a running work is aborted, after it was confirmed", async () => {
   await leave(page);
 });
 
-test("a delayed work is run now", async () => {
+test("a delayed job is run now", async () => {
   const id = await upload("counted at once", HOUR);
   const page = await look(`works/${id}`);
   await press(page, live(page), "Run now…", "Yes, end its wait");
@@ -330,7 +330,7 @@ test("a delayed work is run now", async () => {
   await leave(page);
 });
 
-test("a failed work is retried, as a work of its own, and all of a function are", async () => {
+test("a failed job is retried, as a job of its own, and all of a function are", async () => {
   const id = await upload("");
   const page = await look(`works/${id}`);
   await reaches(page, "failed");
@@ -340,7 +340,7 @@ test("a failed work is retried, as a work of its own, and all of a function are"
   await picture(page, "work-failed");
   await press(page, live(page), "Retry…", "Yes, enqueue it once more");
   await page.getByRole("status").filter({ hasText: "enqueued once more" }).waitFor();
-  assert(!page.url().includes(id), "the page is that of the new work");
+  assert(!page.url().includes(id), "the page is that of the new job");
   await reaches(page, "failed");
   const again = page.url();
   await go(page, `works/${id}`);
@@ -356,7 +356,7 @@ test("a failed work is retried, as a work of its own, and all of a function are"
   await leave(page);
 });
 
-test("works are gone through page by page", async () => {
+test("jobs are gone through page by page", async () => {
   const ids = await Promise.all(Array.from({ length: 120 }, () => upload("later", HOUR)));
   const page = await look("works?state=pending&pool=texts");
   const seen = [];
@@ -369,7 +369,7 @@ test("works are gone through page by page", async () => {
     await page.waitForFunction((last) => document.querySelector("#live tbody code")?.textContent !== last, seen.at(-50));
   }
   assert.equal(new Set(seen).size, seen.length, "no work is listed twice");
-  assert.deepEqual(ids.filter((id) => !seen.includes(id)), [], "each work is listed");
+  assert.deepEqual(ids.filter((id) => !seen.includes(id)), [], "each job is listed");
   await page.getByLabel("State").selectOption("finished");
   await page.getByLabel("Outcome, if finished").selectOption("canceled");
   await page.getByRole("button", { name: "Show" }).click();

@@ -35,7 +35,7 @@ for (const path of ["", "config"]) {
   await picture(`names-${path || "overview"}`);
 }
 for (const [place, name] of names.entries()) {
-  // The links of the overview lead to the works of the pool.
+  // The links of the overview lead to the jobs of the pool.
   await go("");
   const card = page.locator(".pools > li").nth(place);
   await card.locator("a[href*='state=pending']").click();

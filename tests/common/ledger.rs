@@ -121,7 +121,7 @@ impl Action for Mail {
     }
 }
 
-/// Counts the completions of each work. Of some it fails the first time, after it has counted; a process that comes
+/// Counts the completions of each job. Of some it fails the first time, after it has counted; a process that comes
 /// later does not fail those of an earlier one, so that a few attempts are enough.
 pub struct Count;
 
@@ -137,7 +137,7 @@ impl OnComplete for Count {
         tx.put("completions", done.work_id, &(count + 1))?;
         static FAILED: LazyLock<Mutex<HashSet<WorkId>>> = LazyLock::new(Mutex::default);
         let id = done.work_id.as_uuid();
-        // Not of a canceled one: `cancel_all` would cancel what tries it again, which is a work like any other.
+        // Not of a canceled one: `cancel_all` would cancel what tries it again, which is a job like any other.
         let canceled = done.result == CompletionResult::Canceled;
         let fails = id.as_bytes()[15].is_multiple_of(4) && id > *STARTED && !canceled;
         if fails && FAILED.lock().unwrap().insert(done.work_id) {
@@ -152,7 +152,7 @@ pub struct Totals;
 
 impl Query for Totals {
     const NAME: &'static str = "totals";
-    /// The sum of all accounts, and the completions of each work.
+    /// The sum of all accounts, and the completions of each job.
     type Output = (i64, BTreeMap<WorkId, u64>);
 
     fn read(self, reader: &mut Reader<'_>) -> Result<Self::Output, WorkError> {
@@ -192,7 +192,7 @@ pub fn builder_that_is(storage: impl Storage, paused: bool) -> RuntimeBuilder {
         .pool("later", PoolConfig::default())
 }
 
-/// Enqueues some works of each kind, and says what was answered: also to the caller, if the store is lost.
+/// Enqueues some jobs of each kind, and says what was answered: also to the caller, if the store is lost.
 pub async fn works(runtime: &Runtime, rng: &mut fastrand::Rng) -> Result<(), StorageError> {
     let [bank, mail, once, later] =
         ["bank", "mail", "once", "later"].map(|name| runtime.pool(name).unwrap());
@@ -301,10 +301,10 @@ pub fn spawn(command: &mut Command) -> (Child, Lines<BufReader<ChildStdout>>) {
 pub struct Notes {
     pub acknowledged: BTreeMap<WorkId, &'static str>,
     pub canceled: BTreeSet<WorkId>,
-    /// The attempts in which a work's code ran, in order.
+    /// The attempts in which a job's code ran, in order.
     pub ran: BTreeMap<WorkId, Vec<u32>>,
     pub refused: Vec<String>,
-    /// How many works were acknowledged when one was refused for the last time.
+    /// How many jobs were acknowledged when one was refused for the last time.
     pub before_refused: usize,
     pub ended: bool,
 }
@@ -363,12 +363,12 @@ pub async fn assert_holds(path: &Path, notes: &Notes) {
     let statuses = pool("mail").status_batch(&ids).await.unwrap();
     let (sum, completions) = runtime.query(Totals).await.unwrap();
     assert_eq!(sum, 0, "the ledger balances");
-    // Those of works that were committed and never acknowledged are there too.
+    // Those of jobs that were committed and never acknowledged are there too.
     assert!(completions.values().all(|count| *count == 1), "each on_complete took effect once");
     for ((work_id, kind), status) in notes.acknowledged.iter().zip(statuses) {
         let WorkStatus::Finished(row) = status else { panic!("{kind} {work_id} is {status:?}") };
         let ran = notes.ran.get(work_id).map_or(&[][..], Vec::as_slice);
-        // An attempt whose process ended is charged, and charged once.
+        // An attempt whose process ended counts, and counts once.
         assert!(ran.windows(2).all(|pair| pair[0] < pair[1]), "{kind} {work_id} ran in {ran:?}");
         let last = ran.last().copied().unwrap_or(0);
         match (*kind, &row.outcome) {

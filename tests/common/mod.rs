@@ -376,7 +376,7 @@ impl Hook for Tables {
     }
 }
 
-/// Counts in a table how often it was told of a work.
+/// Counts in a table how often it was told of a job.
 pub struct Told;
 
 impl OnComplete for Told {

@@ -62,7 +62,7 @@ fn contents(path: &Path, ids: &[WorkId]) -> Result<Contents, StorageError> {
 }
 
 /// A store as a kill leaves it: works in every table, frames in both halves of the log. Also as it was one commit
-/// before, and the works in it.
+/// before, and the jobs in it.
 struct Image {
     path: PathBuf,
     bytes: Vec<u8>,
@@ -434,7 +434,7 @@ fn program_that_fills_its_disk() {
 }
 
 #[test]
-fn a_full_disk_refuses_works_until_there_is_room_again() {
+fn a_full_disk_refuses_jobs_until_there_is_room_again() {
     let path = folder("full").join("work.redb");
     // No file of this program may grow beyond that; a signal would end it, if it were not ignored.
     let limits = "trap '' XFSZ; exec prlimit --fsize=1000000:unlimited \"$0\" \"$@\"";

@@ -341,7 +341,7 @@ fn plain_tree(name: &str) -> Tree {
     tree
 }
 
-/// The works that may be under way at once with `--parallelism 2`.
+/// The jobs that may be under way at once with `--parallelism 2`.
 const UNDER_WAY: usize = 2 * 16;
 
 #[test]

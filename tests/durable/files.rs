@@ -20,7 +20,7 @@ async fn start(path: &Path, paused: bool) -> Result<Runtime, StartError> {
 }
 
 #[test]
-fn works_wait_in_the_file_for_the_next_start() {
+fn jobs_wait_in_the_file_for_the_next_start() {
     let path = folder("restart").join("work.redb");
     let (ids, delayed) = block_on(async {
         let runtime = start(&path, true).await.unwrap();
@@ -248,7 +248,7 @@ fn poisoned_program() {
 }
 
 #[test]
-fn a_work_that_ends_the_process_is_given_up_after_its_last_attempt() {
+fn a_job_that_ends_the_process_is_given_up_after_its_last_attempt() {
     let path = folder("poison").join("work.redb");
     let mut notes = Notes::default();
     let mut deaths = 0;
@@ -300,7 +300,7 @@ async fn start_small(path: &Path) -> Runtime {
     builder.pool("p", PoolConfig::default().max_parallelism(64)).start().await.unwrap()
 }
 
-/// Sizes of the file after each tenth of so many works that come and go.
+/// Sizes of the file after each tenth of so many jobs that come and go.
 async fn steady_load(path: &Path, works: usize) -> Vec<u64> {
     let runtime = start_small(path).await;
     let pool = runtime.pool("p").unwrap();
@@ -317,7 +317,7 @@ async fn steady_load(path: &Path, works: usize) -> Vec<u64> {
 }
 
 #[test]
-fn works_that_come_and_go_do_not_make_the_file_grow() {
+fn jobs_that_come_and_go_do_not_make_the_file_grow() {
     // Six seconds in a release build.
     let works = if cfg!(debug_assertions) { 20_000 } else { 200_000 };
     let sizes = block_on(steady_load(&folder("steady").join("work.redb"), works));

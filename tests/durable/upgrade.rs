@@ -75,7 +75,7 @@ fn folder(name: &str) -> PathBuf {
     folder
 }
 
-/// Works that leave a row of each kind.
+/// Jobs that leave a row of each kind.
 async fn fill(runtime: &Runtime) {
     let (first, second) = (runtime.pool("first").unwrap(), runtime.pool("second").unwrap());
     let retry = RetryBehavior::default().max_attempts(2).initial_backoff(Duration::ZERO);

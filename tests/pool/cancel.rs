@@ -18,7 +18,7 @@ use actix_workpool::{
 use tokio::time::{Instant, timeout};
 
 #[test]
-fn a_waiting_work_that_is_canceled_never_runs() {
+fn a_waiting_job_that_is_canceled_never_runs() {
     on_each_store(|| {
         run_paused(async {
             let (runtime, pool, gate) = gated(config()).await;
@@ -35,7 +35,7 @@ fn a_waiting_work_that_is_canceled_never_runs() {
 }
 
 #[test]
-fn a_running_work_that_is_canceled_is_told() {
+fn a_running_job_that_is_canceled_is_told() {
     on_each_store(|| {
         run_paused(async {
             let gate = Gate::new();
@@ -60,7 +60,7 @@ fn a_running_work_that_is_canceled_is_told() {
 }
 
 #[test]
-fn a_canceled_work_that_fails_is_not_retried_and_one_that_succeeds_has_its_result() {
+fn a_canceled_job_that_fails_is_not_retried_and_one_that_succeeds_has_its_result() {
     on_each_store(|| {
         run_paused(async {
             let gate = Gate::new();
@@ -105,7 +105,7 @@ fn a_cancel_that_comes_twice_is_told_so() {
 }
 
 #[test]
-fn a_work_that_waits_for_its_retry_can_be_canceled() {
+fn a_job_that_waits_for_its_retry_can_be_canceled() {
     on_each_store(|| {
         run_paused(async {
             let gate = Gate::new();
@@ -260,7 +260,7 @@ fn a_cancel_all_that_was_begun_is_gone_through_before_the_store_closes() {
     });
 }
 
-/// Whether the loop has handed the work to a worker: then the board says that it runs, without asking the store.
+/// Whether the loop has handed the job to a worker: then the board says that it runs, without asking the store.
 fn is_launched(pool: &Workpool, work_id: WorkId) -> bool {
     let mut status = std::pin::pin!(pool.status(work_id));
     let status = status.as_mut().poll(&mut Context::from_waker(Waker::noop()));
@@ -268,7 +268,7 @@ fn is_launched(pool: &Workpool, work_id: WorkId) -> bool {
 }
 
 #[test]
-fn a_work_does_not_start_once_its_cancel_is_answered() {
+fn a_job_does_not_start_once_its_cancel_is_answered() {
     let canceled_first = Arc::new(AtomicUsize::new(0));
     for phase in PHASES {
         let canceled_first = canceled_first.clone();
@@ -350,7 +350,7 @@ fn a_cancel_that_is_answered_before_the_receipt_of_a_start_keeps_the_code_from_s
     });
 }
 
-/// Cancels very many works, and meanwhile does something again and again. Answers how often it was done and how long
+/// Cancels very many jobs, and meanwhile does something again and again. Answers how often it was done and how long
 /// the slowest took.
 async fn meanwhile_cancel_all(action: impl AsyncFn(&Workpool)) -> (usize, Duration) {
     const WORKS: u64 = 250_000;
@@ -382,7 +382,7 @@ async fn meanwhile_cancel_all(action: impl AsyncFn(&Workpool)) -> (usize, Durati
 }
 
 #[test]
-fn cancel_all_goes_through_very_many_works_in_time_and_others_are_answered_meanwhile() {
+fn cancel_all_goes_through_very_many_jobs_in_time_and_others_are_answered_meanwhile() {
     run_real(async {
         let (answered, slowest) = meanwhile_cancel_all(async |pool| {
             assert_eq!(pool.status(id(1)).await.unwrap(), WorkStatus::Unknown);
@@ -394,7 +394,7 @@ fn cancel_all_goes_through_very_many_works_in_time_and_others_are_answered_meanw
 }
 
 #[test]
-fn works_of_other_pools_run_while_cancel_all_goes_through_very_many() {
+fn jobs_of_other_pools_run_while_cancel_all_goes_through_very_many() {
     run_real(async {
         let (ran, slowest) = meanwhile_cancel_all(async |pool| {
             let work = pool.enqueue(ECHO.call(1)).await.unwrap();
@@ -432,7 +432,7 @@ fn every_page_of_a_cancel_all_is_synced_before_its_answer() {
     });
 }
 
-/// get-convex/workpool, its own state machine tests: a work that was canceled twice found its row gone the second time,
+/// get-convex/workpool, its own state machine tests: a job that was canceled twice found its row gone the second time,
 /// which threw in the loop; a cancel of one that had just completed did the same.
 #[test]
 fn a_cancel_comes_as_often_as_it_likes() {

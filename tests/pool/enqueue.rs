@@ -31,7 +31,7 @@ fn a_batch_runs_in_its_order() {
 }
 
 #[test]
-fn works_start_in_the_order_of_their_enqueues() {
+fn jobs_start_in_the_order_of_their_enqueues() {
     on_each_store(|| {
         run_paused(async {
             let log = Log::default();
@@ -209,7 +209,7 @@ type WorkFuture = std::pin::Pin<
 >;
 
 #[test]
-fn a_work_starts_when_it_is_due_and_not_before() {
+fn a_job_starts_when_it_is_due_and_not_before() {
     on_each_store(|| {
         run_paused(async {
             let (runtime, pool) = start(builder().echo(), config()).await;
@@ -232,7 +232,7 @@ fn a_work_starts_when_it_is_due_and_not_before() {
 }
 
 #[test]
-fn a_work_that_is_due_sooner_overtakes_one_that_is_due_later() {
+fn a_job_that_is_due_sooner_overtakes_one_that_is_due_later() {
     on_each_store(|| {
         run_paused(async {
             let log = Log::default();
@@ -256,7 +256,7 @@ fn a_work_that_is_due_sooner_overtakes_one_that_is_due_later() {
 }
 
 #[test]
-fn do_enqueue_keeps_what_was_said_about_the_work() {
+fn do_enqueue_keeps_what_was_said_about_the_job() {
     on_each_store(|| {
         run_paused(async {
             let (runtime, pool) = start(builder().echo(), config()).await;
@@ -270,9 +270,9 @@ fn do_enqueue_keeps_what_was_said_about_the_work() {
     });
 }
 
-/// The same mistake where works are started: pages of works that cannot run, or must not run yet, before one that can.
+/// The same mistake where jobs are started: pages of jobs that cannot run, or must not run yet, before one that can.
 #[test]
-fn a_work_that_can_run_is_seen_behind_pages_of_those_that_cannot() {
+fn a_job_that_can_run_is_seen_behind_pages_of_those_that_cannot() {
     run_paused(async {
         const OTHERS: ActionKey<u64, u64> = ActionKey::new("others");
         let tables = Memory::new();

@@ -1,4 +1,4 @@
-//! Why a work waits: every reason, on both stores.
+//! Why a job waits: every reason, on both stores.
 
 use crate::common::*;
 use actix_workpool::storage::{Memory, Storage};
@@ -140,7 +140,7 @@ fn every_reason_is_told_of_a_file() {
 }
 
 #[test]
-fn works_ahead_are_counted_up_to_a_thousand() {
+fn jobs_ahead_are_counted_up_to_a_thousand() {
     run_paused(async {
         let (runtime, pool) =
             start(functions(builder(), &Gate::new()), config().max_parallelism(0)).await;
@@ -175,7 +175,7 @@ fn works_ahead_are_counted_up_to_a_thousand() {
 }
 
 #[test]
-fn a_work_of_another_process_is_explained_here() {
+fn a_job_of_another_process_is_explained_here() {
     run_paused(async {
         let (tables, gate) = (Memory::new(), Gate::new());
         let both = functions(builder(), &gate).action_fn(OTHER, |n, _| async move { Ok(n) });

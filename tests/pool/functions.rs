@@ -213,7 +213,7 @@ fn data_that_nobody_gave_fails_the_attempt_and_says_which() {
 }
 
 #[test]
-fn a_work_spawns_more_work_in_any_pool() {
+fn a_job_spawns_more_jobs_in_any_pool() {
     on_each_store(|| {
         run_paused(async {
             let builder = builder().echo().action_fn(TASK, |n, cx| async move {

@@ -1,4 +1,4 @@
-//! Whatever bytes come in: typed errors, never a panic and never a lost work.
+//! Whatever bytes come in: typed errors, never a panic and never a lost job.
 //!
 //! The cases are the same in every run. `WORKPOOL_FUZZ_CASES=100000 cargo test --test pool fuzz` tries more of them.
 
@@ -98,7 +98,7 @@ const ANYTHING: ActionKey<Value, u8> = ActionKey::new("mail");
 const MAIL: ActionKey<Mail, u8> = ActionKey::new("mail");
 
 #[test]
-fn arguments_that_do_not_decode_fail_their_work_once_and_for_all() {
+fn arguments_that_do_not_decode_fail_their_job_once_and_for_all() {
     let args = prop_oneof![nearly_mail(), nearly_mail(), json()];
     fuzz(120, vec(args, 1..8), |args| {
         run_paused(async {
@@ -296,10 +296,10 @@ fn a_configuration_survives_being_written_and_other_text_is_refused() {
 
 #[test]
 fn a_retry_behavior_is_refused_or_waits_for_no_longer_than_a_day() {
-    fuzz(2_000, (retry(), any::<u32>(), 0.0..1.0), |(retry, charged, chance)| {
+    fuzz(2_000, (retry(), any::<u32>(), 0.0..1.0), |(retry, counted, chance)| {
         match retry.validate() {
             Ok(()) => {
-                let wait = backoff(&retry, charged.max(1), chance);
+                let wait = backoff(&retry, counted.max(1), chance);
                 prop_assert!(wait <= RetryBehavior::MAX_BACKOFF, "{:?}", wait);
                 let least = Duration::from_millis(retry.initial_backoff_ms / 2);
                 prop_assert!(wait >= least.min(RetryBehavior::MAX_BACKOFF), "{:?}", wait);

@@ -88,7 +88,7 @@ fn idle_returns_when_what_was_counted_is_refused_as_too_much() {
 }
 
 #[test]
-fn finished_works_grow_old_although_nothing_completes_and_their_ids_can_be_used_again() {
+fn finished_jobs_grow_old_although_nothing_completes_and_their_ids_can_be_used_again() {
     run_paused(async {
         let (mut tables, gate) = (Memory::new(), Gate::new());
         let at = gate.clone();
@@ -243,7 +243,7 @@ fn arguments_and_context_together_may_have_a_mebibyte() {
 }
 
 #[test]
-fn a_result_that_is_larger_than_a_payload_may_be_fails_its_work_for_good() {
+fn a_result_that_is_larger_than_a_payload_may_be_fails_its_job_for_good() {
     on_each_store(|| {
         run_paused(async {
             let config = config().max_payload_bytes(100).default_retry(RetryBehavior::default());
@@ -783,7 +783,7 @@ fn a_shutdown_waits_for_as_long_as_it_is_told() {
             let work = pool.enqueue(NAP.call(3_600)).await.unwrap();
             tokio::time::sleep(secs(1)).await;
             let report = runtime.shutdown(Duration::MAX).await;
-            assert_eq!((report.finished, report.handed_back), (1, 0));
+            assert_eq!((report.finished, report.returned), (1, 0));
             assert_eq!(work.join().await, Ok(3_600));
         });
     });
@@ -859,7 +859,7 @@ async fn finish(tables: &Memory, retention: Retention, works: u64) -> Vec<WorkId
 }
 
 #[test]
-fn finished_works_are_forgotten_beyond_the_count_that_is_kept() {
+fn finished_jobs_are_forgotten_beyond_the_count_that_is_kept() {
     on_each_store(|| {
         run_paused(async {
             let tables = Memory::new();
@@ -875,7 +875,7 @@ fn finished_works_are_forgotten_beyond_the_count_that_is_kept() {
 }
 
 #[test]
-fn finished_works_are_kept_for_ever_if_that_is_asked_for() {
+fn finished_jobs_are_kept_for_ever_if_that_is_asked_for() {
     on_each_store(|| {
         run_paused(async {
             for retention in [
@@ -894,7 +894,7 @@ fn finished_works_are_kept_for_ever_if_that_is_asked_for() {
 }
 
 #[test]
-fn finished_works_are_forgotten_when_they_are_old() {
+fn finished_jobs_are_forgotten_when_they_are_old() {
     on_each_store(|| {
         run_paused(async {
             let tables = Memory::new();
@@ -928,7 +928,7 @@ fn an_id_that_is_forgotten_can_be_used_again() {
             let others = pool.enqueue_batch((0..3_000).map(|n| ECHO.call(n))).await.unwrap();
             others.join().await;
             let again = pool.enqueue(ECHO.call(2)).id(id).run_after(secs(5)).await.unwrap();
-            // Either it is still known, everywhere, or it is a new work.
+            // Either it is still known, everywhere, or it is a new job.
             let ran = again.join().await;
             tokio::time::sleep(secs(10)).await;
             let succeeded = pool.diagnostics().await.unwrap().report.succeeded;

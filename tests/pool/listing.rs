@@ -1,4 +1,4 @@
-//! Works listed by state, page by page.
+//! Jobs listed by state, page by page.
 
 use crate::common::*;
 use actix_workpool::{
@@ -53,7 +53,7 @@ async fn enqueue(pool: &Workpool, n: u64) -> WorkId {
 }
 
 #[test]
-fn pending_works_are_listed_in_due_order_across_pools() {
+fn pending_jobs_are_listed_in_due_order_across_pools() {
     on_each_store(|| {
         run_paused(async {
             let gate = Gate::new();
@@ -92,7 +92,7 @@ fn pending_works_are_listed_in_due_order_across_pools() {
 }
 
 #[test]
-fn running_works_are_listed_until_they_end() {
+fn running_jobs_are_listed_until_they_end() {
     on_each_store(|| {
         run_paused(async {
             let gate = Gate::new();
@@ -125,7 +125,7 @@ fn running_works_are_listed_until_they_end() {
 }
 
 #[test]
-fn finished_works_are_listed_newest_first_by_outcome() {
+fn finished_jobs_are_listed_newest_first_by_outcome() {
     on_each_store(|| {
         run_paused(async {
             let storage = Tables::new();
@@ -172,7 +172,7 @@ fn finished_works_are_listed_newest_first_by_outcome() {
 }
 
 #[test]
-fn a_page_of_a_rare_function_looks_at_a_bounded_number_of_works() {
+fn a_page_of_a_rare_function_looks_at_a_bounded_number_of_jobs() {
     on_each_store(|| {
         run_paused(async {
             let gate = Gate::new();
@@ -234,7 +234,7 @@ fn a_page_looks_at_a_bounded_number_of_bytes() {
 }
 
 #[test]
-fn a_page_of_what_runs_is_bounded_in_works_and_bytes_and_goes_across_pools() {
+fn a_page_of_what_runs_is_bounded_in_jobs_and_bytes_and_goes_across_pools() {
     on_each_store(|| {
         run_paused(async {
             const LARGE: ActionKey<String, usize> = ActionKey::new("large");

@@ -161,7 +161,7 @@ async fn run(pool: &Workpool, n: u64) {
 }
 
 #[test]
-fn works_and_attempts_are_counted_by_outcome() {
+fn jobs_and_attempts_are_counted_by_outcome() {
     measured(async |meter| {
         let (runtime, pool) = start(functions(builder()), config()).await;
         let enqueued = "workpool_enqueued_total";
@@ -193,7 +193,7 @@ fn works_and_attempts_are_counted_by_outcome() {
         pool.enqueue(TASK.call(100)).await.unwrap();
         settle().await;
         runtime.shutdown(secs(0)).await;
-        assert_eq!(attempts("handed_back"), 1.0);
+        assert_eq!(attempts("returned"), 1.0);
     });
 }
 
@@ -270,7 +270,7 @@ fn a_failed_on_complete_is_counted() {
         }
         pool.idle().await.unwrap();
         let follow_ups = meter.last("workpool_enqueued_total", "pool=p fn=note");
-        assert_eq!(follow_ups, 1.0, "it became a work of its own");
+        assert_eq!(follow_ups, 1.0, "it became a job of its own");
         runtime.shutdown(secs(0)).await;
     });
 }

@@ -47,7 +47,7 @@ fn a_failed_first_turn_after_a_restart_does_not_make_a_lost_attempt_one_that_nev
             let (attempts, lost) = failure(soon(pool.work::<u64>(once).join()).await);
             assert_eq!((attempts, lost.kind), (1, FailureKind::Lost), "{fault:?}");
             let retried = soon(pool.work::<u64>(again).join()).await;
-            assert_eq!(retried, Ok(2), "the lost attempt is charged, {fault:?}");
+            assert_eq!(retried, Ok(2), "the lost attempt counts, {fault:?}");
             assert_eq!((storage.hits(), gate.count()), (1, 3), "{fault:?}");
             runtime.shutdown(secs(1)).await;
         });
@@ -66,7 +66,7 @@ fn threads() -> usize {
 #[test]
 #[cfg(target_os = "linux")]
 fn threads_that_were_replaced_because_they_were_blocked_end() {
-    const NAME: &str = "regressions::threads_that_were_replaced_because_they_were_blocked_end";
+    const NAME: &str = "recovery::threads_that_were_replaced_because_they_were_blocked_end";
     const ROUNDS: usize = 4;
     if std::env::var_os(ALONE).is_none() {
         let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
@@ -129,7 +129,7 @@ impl Query for AllTold {
 /// oban#1488: a node that had lost the lease renewed whatever lease it found and went on to believe that it led. Two
 /// leaders inserted each periodic job twice, for weeks, until one was restarted.
 #[test]
-fn a_leader_that_was_superseded_does_not_repeat_its_work() {
+fn a_leader_that_was_superseded_does_not_repeat_its_job() {
     run_paused(async {
         let (tables, gate) = (Memory::new(), Gate::new());
         let builder = || {
@@ -475,8 +475,8 @@ fn attempts_of_an_arbiter_that_dies_are_lost_and_retried_on_another() {
             let others = pool.enqueue_batch((0..4).map(|n| TASK.call(n))).retry(retries(5)).await;
             let others = others.unwrap();
             gate.entered(4).await;
-            let charged = pool.enqueue(SUICIDE.call(1)).no_retry().await.unwrap().join().await;
-            let (attempts, lost) = failure(charged);
+            let counted = pool.enqueue(SUICIDE.call(1)).no_retry().await.unwrap().join().await;
+            let (attempts, lost) = failure(counted);
             assert_eq!((attempts, lost.kind), (1, FailureKind::Lost));
             // Two of the four were on its arbiter.
             gate.entered(6).await;
@@ -493,7 +493,7 @@ fn attempts_of_an_arbiter_that_dies_are_lost_and_retried_on_another() {
 }
 
 #[test]
-fn a_work_that_is_not_retried_is_not_given_to_an_arbiter_that_is_dead() {
+fn a_job_that_is_not_retried_is_not_given_to_an_arbiter_that_is_dead() {
     on_each_store(|| {
         run_real(async {
             const SUICIDE: ActionKey<u64, u64> = ActionKey::new("suicide");
@@ -667,7 +667,7 @@ fn a_blocking_action_sees_that_it_is_canceled() {
 // Names and arguments of other versions of the program
 
 #[test]
-fn a_work_whose_function_is_not_registered_waits_for_a_runtime_that_has_it() {
+fn a_job_whose_function_is_not_registered_waits_for_a_runtime_that_has_it() {
     on_each_store(|| {
         run_paused(async {
             let tables = Tables::new();
@@ -715,7 +715,7 @@ fn a_work_whose_function_is_not_registered_waits_for_a_runtime_that_has_it() {
 }
 
 #[test]
-fn arguments_that_no_longer_decode_fail_the_work_for_good_and_name_the_field() {
+fn arguments_that_no_longer_decode_fail_the_job_for_good_and_name_the_field() {
     on_each_store(|| {
         run_paused(async {
             #[derive(Serialize, Deserialize)]
@@ -797,7 +797,7 @@ fn what_ran_in_a_runtime_that_was_dropped_counts_as_lost_in_the_next() {
                 let work = pool.work::<u64>(id);
                 async move { work.join().await }
             };
-            assert_eq!(join(retried.id()).await, Ok(12), "the lost attempt is charged");
+            assert_eq!(join(retried.id()).await, Ok(12), "the lost attempt counts");
             let (attempts, lost) = failure(join(not.id()).await);
             assert_eq!((attempts, lost.kind), (1, FailureKind::Lost), "at most once");
             assert_eq!(join(canceled.id()).await, Err(JoinError::Canceled));
@@ -813,7 +813,7 @@ fn what_ran_in_a_runtime_that_was_dropped_counts_as_lost_in_the_next() {
 }
 
 #[test]
-fn a_work_that_is_lost_each_time_makes_no_more_than_its_attempts() {
+fn a_job_that_is_lost_each_time_makes_no_more_than_its_attempts() {
     on_each_store(|| {
         run_paused(async {
             let (tables, gate) = (Tables::new(), Gate::new());
@@ -866,14 +866,14 @@ impl Action for Chaos {
 }
 
 #[test]
-fn every_work_of_a_wild_mixture_has_one_outcome_and_no_slot_is_lost() {
+fn every_job_of_a_wild_mixture_has_one_outcome_and_no_slot_is_lost() {
     on_each_store(|| {
         run_paused(async {
             let builder = builder().action::<Chaos>();
             let config =
                 config().max_parallelism(8).attempt_timeout(secs(1)).default_retry(retries(3));
             let (runtime, pool) = start(builder, config).await;
-            // Snoozing works snooze at each first attempt: leave them to be canceled.
+            // Snoozing jobs snooze at each first attempt: leave them to be canceled.
             let works = pool.enqueue_batch((0..700).map(Chaos)).await.unwrap();
             let snoozing: Vec<_> = works.ids().iter().skip(4).step_by(7).copied().collect();
             tokio::time::sleep(secs(600)).await;

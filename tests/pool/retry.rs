@@ -1,4 +1,4 @@
-//! How works have failed is remembered, and a failed one can be enqueued once more.
+//! How jobs have failed is remembered, and a failed one can be enqueued once more.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -107,7 +107,7 @@ fn retries_wait_longer_each_time_within_the_jitter() {
 }
 
 #[test]
-fn a_failure_that_is_not_retryable_ends_the_work() {
+fn a_failure_that_is_not_retryable_ends_the_job() {
     on_each_store(|| {
         run_paused(async {
             let builder = builder()
@@ -141,7 +141,7 @@ fn any_error_becomes_a_retryable_one_that_names_its_causes() {
 }
 
 #[test]
-fn retry_after_takes_the_place_of_the_backoff_and_is_charged() {
+fn retry_after_takes_the_place_of_the_backoff_and_counts() {
     on_each_store(|| {
         run_paused(async {
             let builder = builder().action_fn(TASK, |_, cx| async move {
@@ -160,7 +160,7 @@ fn retry_after_takes_the_place_of_the_backoff_and_is_charged() {
 }
 
 #[test]
-fn a_snoozed_attempt_is_not_charged() {
+fn a_snoozed_attempt_does_not_count() {
     on_each_store(|| {
         run_paused(async {
             let runs = Arc::new(AtomicU32::new(0));
@@ -188,7 +188,7 @@ fn a_snoozed_attempt_is_not_charged() {
     });
 }
 
-/// Notes that a work is done, or fails if the context says so.
+/// Notes that a job is done, or fails if the context says so.
 struct Note;
 
 impl OnComplete for Note {
@@ -297,7 +297,7 @@ fn what_has_failed_is_remembered_across_restarts_and_kept_with_the_outcome() {
 }
 
 #[test]
-fn a_failed_work_is_enqueued_once_more_and_once_only() {
+fn a_failed_job_is_enqueued_once_more_and_once_only() {
     on_each_store(|| {
         run_paused(async {
             let tables = Tables::new();
@@ -393,7 +393,7 @@ fn a_retry_is_admitted_as_any_enqueue_and_needs_its_function_and_pool() {
 }
 
 #[test]
-fn an_on_complete_that_fails_is_named_by_the_work_it_belongs_to() {
+fn an_on_complete_that_fails_is_named_by_the_job_it_belongs_to() {
     on_each_store(|| {
         run_paused(async {
             let (runtime, pool) = start(functions(builder()), PoolConfig::default()).await;

@@ -25,7 +25,7 @@ fn config() -> PoolConfig {
 const HOUR: Duration = Duration::from_secs(3_600);
 
 #[test]
-fn a_delayed_work_runs_now() {
+fn a_delayed_job_runs_now() {
     on_each_store(|| {
         run_paused(async {
             let gate = Gate::new();
@@ -63,7 +63,7 @@ fn a_delayed_work_runs_now() {
 }
 
 #[test]
-fn a_retry_does_not_wait_any_longer_and_is_charged_as_ever() {
+fn a_retry_does_not_wait_any_longer_and_counts_as_ever() {
     on_each_store(|| {
         run_paused(async {
             let (runtime, pool) = start(functions(builder(), &Gate::new()), config()).await;
@@ -140,7 +140,7 @@ fn a_move_whose_answer_was_lost_is_found() {
 }
 
 #[test]
-fn who_watches_a_work_is_told_when_it_is_due_now() {
+fn who_watches_a_job_is_told_when_it_is_due_now() {
     on_each_store(|| {
         run_paused(async {
             let (runtime, pool) =

@@ -21,12 +21,12 @@ use uuid::Uuid;
 /// How far time is moved at once. Everything that happens between takes less.
 const STEP: Duration = secs(100);
 
-/// Works have numbers below this.
+/// Jobs have numbers below this.
 const MOST: u64 = 12;
 
 #[derive(Clone, Debug)]
 enum Act {
-    /// Works of these numbers, due after so many steps. Those that are known are the same works.
+    /// Jobs of these numbers, due after so many steps. Those that are known are the same jobs.
     Enqueue(Vec<u64>, u32),
     Cancel(u64),
     CancelAll,
@@ -229,7 +229,7 @@ impl Player {
                 Work::Done => "done",
                 Work::Canceled => "canceled",
             });
-            assert_eq!(seen, expected, "work {number}: {status:?}");
+            assert_eq!(seen, expected, "job {number}: {status:?}");
         }
         let pending = model.works.values().filter(|work| matches!(work, Work::Pending { .. }));
         assert_eq!(pool.pending(), pending.count() as u64);

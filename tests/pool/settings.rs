@@ -43,7 +43,7 @@ fn no_more_run_at_once_than_are_allowed_while_that_changes() {
 }
 
 #[test]
-fn a_paused_pool_takes_works_and_starts_none() {
+fn a_paused_pool_takes_jobs_and_starts_none() {
     on_each_store(|| {
         run_paused(async {
             let (runtime, pool, gate) = gated(config()).await;
@@ -173,7 +173,7 @@ fn a_pool_is_created_at_run_time_once() {
             let waiting = pool.enqueue(ECHO.call(2)).run_after(secs(5)).await.unwrap();
             runtime.shutdown(secs(1)).await;
 
-            // It is still there, with its works and its configuration.
+            // It is still there, with its jobs and its configuration.
             let runtime = builder().storage(tables).echo().start().await.unwrap();
             let pool = runtime.create_pool("new", config()).await.unwrap();
             assert_eq!((pool.settings().max_parallelism, pool.pending()), (3, 1));

@@ -26,7 +26,7 @@ fn a_shutdown_waits_for_what_runs_and_starts_nothing_more() {
             tokio::time::sleep(secs(1)).await;
             let begun = Instant::now();
             let report = runtime.shutdown(secs(10)).await;
-            assert_eq!(report, ShutdownReport { finished: 2, handed_back: 0, pending: 3 });
+            assert_eq!(report, ShutdownReport { finished: 2, returned: 0, pending: 3 });
             assert!(begun.elapsed() < secs(3), "it does not wait for the grace to pass");
             assert_eq!(runtime.shutdown(secs(10)).await, report, "a second one answers the same");
             assert!(pool.status(works.ids()[0]).await.unwrap().is_final());
@@ -35,7 +35,7 @@ fn a_shutdown_waits_for_what_runs_and_starts_nothing_more() {
 }
 
 #[test]
-fn an_attempt_that_a_shutdown_interrupts_is_handed_back_uncharged_and_runs_again() {
+fn an_attempt_that_a_shutdown_interrupts_is_returned_without_counting_and_runs_again() {
     on_each_store(|| {
         // One function ends when it is told, the other has to be dropped.
         for stubborn in [false, true] {
@@ -61,7 +61,7 @@ fn an_attempt_that_a_shutdown_interrupts_is_handed_back_uncharged_and_runs_again
                 gate.entered(1).await;
                 let begun = Instant::now();
                 let report = runtime.shutdown(secs(2)).await;
-                assert_eq!(report, ShutdownReport { finished: 0, handed_back: 1, pending: 1 });
+                assert_eq!(report, ShutdownReport { finished: 0, returned: 1, pending: 1 });
                 assert!(begun.elapsed() >= secs(2) && begun.elapsed() < secs(5));
 
                 let (runtime, pool) = start(builder(), config()).await;
@@ -90,13 +90,13 @@ fn an_attempt_that_finishes_when_a_shutdown_tells_it_counts_as_finished() {
             gate.entered(1).await;
             let report = runtime.shutdown(secs(2)).await;
             assert_eq!(work.join().await, Ok(1));
-            assert_eq!(report, ShutdownReport { finished: 1, handed_back: 0, pending: 0 });
+            assert_eq!(report, ShutdownReport { finished: 1, returned: 0, pending: 0 });
         });
     });
 }
 
 #[test]
-fn works_that_wait_are_continued_by_the_next_runtime() {
+fn jobs_that_wait_are_continued_by_the_next_runtime() {
     on_each_store(|| {
         run_paused(async {
             let tables = Tables::new();
@@ -106,7 +106,7 @@ fn works_that_wait_are_continued_by_the_next_runtime() {
             let deposit = Deposit { account: "a".into(), amount: 4 };
             let deposit = pool.enqueue(deposit).run_after(secs(50)).await.unwrap();
             let report = runtime.shutdown(secs(1)).await;
-            assert_eq!(report, ShutdownReport { finished: 0, handed_back: 0, pending: 31 });
+            assert_eq!(report, ShutdownReport { finished: 0, returned: 0, pending: 31 });
 
             let begun = Instant::now();
             let (runtime, pool) = start(builder(), config().paused(false)).await;
@@ -155,7 +155,7 @@ fn endless_at_first(builder: RuntimeBuilder, gate: &Gate) -> RuntimeBuilder {
 }
 
 #[test]
-fn a_shutdown_without_grace_ends_wherever_the_start_of_a_work_is_then() {
+fn a_shutdown_without_grace_ends_wherever_the_start_of_a_job_is_then() {
     let (withheld, started) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     for phase in PHASES {
         let (withheld, started) = (withheld.clone(), started.clone());
@@ -169,19 +169,19 @@ fn a_shutdown_without_grace_ends_wherever_the_start_of_a_work_is_then() {
             let report = runtime.shutdown(Duration::ZERO).await;
             assert!(begun.elapsed() < secs(2), "phase {phase} took {:?}", begun.elapsed());
             assert_eq!(report.pending, 1, "phase {phase}");
-            match (gate.count(), report.handed_back) {
+            match (gate.count(), report.returned) {
                 (0, 0) => gate.enter(),
                 (0, 1) => {
                     gate.enter();
                     withheld.fetch_add(1, Ordering::SeqCst);
                 }
                 (1, 1) => drop(started.fetch_add(1, Ordering::SeqCst)),
-                other => panic!("(started, handed back) is {other:?} in phase {phase}"),
+                other => panic!("(started, returned) is {other:?} in phase {phase}"),
             }
 
             let (runtime, pool) = start(builder(), config()).await;
             let joined = soon(pool.work::<u64>(work.id()).join()).await;
-            assert_eq!(joined, Ok(1), "no attempt is charged, phase {phase}");
+            assert_eq!(joined, Ok(1), "no attempt counts, phase {phase}");
             runtime.shutdown(secs(1)).await;
         });
     }
@@ -190,7 +190,7 @@ fn a_shutdown_without_grace_ends_wherever_the_start_of_a_work_is_then() {
 }
 
 #[test]
-fn a_shutdown_while_the_commit_of_a_start_is_in_flight_hands_the_work_back() {
+fn a_shutdown_while_the_commit_of_a_start_is_in_flight_returns_the_job() {
     run_real(async {
         let (storage, gate) = (Hooked::new(true), Gate::new());
         let builder = || endless_at_first(builder().storage(storage.clone()), &gate);
@@ -203,7 +203,7 @@ fn a_shutdown_while_the_commit_of_a_start_is_in_flight_hands_the_work_back() {
         assert!(early.is_err(), "it cannot end before the commit has");
         drop(release);
         let report = timeout(secs(5), shutdown).await.expect("it ends when the commit has");
-        assert_eq!((report.handed_back, report.pending, gate.count()), (1, 1, 0));
+        assert_eq!((report.returned, report.pending, gate.count()), (1, 1, 0));
 
         storage.unhook();
         gate.enter();
@@ -214,7 +214,7 @@ fn a_shutdown_while_the_commit_of_a_start_is_in_flight_hands_the_work_back() {
 }
 
 #[test]
-fn a_shutdown_counts_what_ended_whatever_else_is_handed_back() {
+fn a_shutdown_counts_what_ended_whatever_else_is_returned() {
     for phase in PHASES {
         run_in_turn(async move {
             let gate = Gate::new();
@@ -287,7 +287,7 @@ fn transactions_enqueue_into_other_pools_also_while_a_shutdown_waits() {
         assert_eq!(mutation.join().await, Ok(()));
 
         let (runtime, pool) = start(builder(), config()).await;
-        assert_eq!(pool.pending(), 0, "no `on_complete` became a work of its own");
+        assert_eq!(pool.pending(), 0, "no `on_complete` became a job of its own");
         for number in [1, 2] {
             let relayed = runtime.pool("q").unwrap().work::<u64>(id(number));
             assert_eq!(soon(relayed.join()).await, Ok(7), "{number}");
@@ -297,7 +297,7 @@ fn transactions_enqueue_into_other_pools_also_while_a_shutdown_waits() {
 }
 
 #[test]
-fn a_function_that_stops_because_of_a_shutdown_does_not_cancel_its_work() {
+fn a_function_that_stops_because_of_a_shutdown_does_not_cancel_its_job() {
     // How long the function takes to stop; after half a second it is dropped.
     for delay in [0, 1, 499, 500, 501, 600] {
         run_paused(async move {
@@ -321,7 +321,7 @@ fn a_function_that_stops_because_of_a_shutdown_does_not_cancel_its_work() {
             let work = pool.enqueue(TASK.call(delay)).await.unwrap();
             gate.entered(1).await;
             let report = runtime.shutdown(Duration::ZERO).await;
-            assert_eq!((report.handed_back, report.pending), (1, 1), "after {delay} ms");
+            assert_eq!((report.returned, report.pending), (1, 1), "after {delay} ms");
 
             let (runtime, pool) = start(builder(), config()).await;
             let joined = soon(pool.work::<u64>(work.id()).join()).await;
@@ -332,7 +332,7 @@ fn a_function_that_stops_because_of_a_shutdown_does_not_cancel_its_work() {
 }
 
 #[test]
-fn a_function_that_stops_just_when_it_is_to_be_dropped_does_not_cancel_its_work() {
+fn a_function_that_stops_just_when_it_is_to_be_dropped_does_not_cancel_its_job() {
     run_real(async {
         let (tables, gate) = (Memory::new(), Gate::new());
         let builder = || {
@@ -358,7 +358,7 @@ fn a_function_that_stops_just_when_it_is_to_be_dropped_does_not_cancel_its_work(
         let work = pool.enqueue(TASK.call(1)).await.unwrap();
         gate.entered(1).await;
         let report = runtime.shutdown(Duration::ZERO).await;
-        assert_eq!((report.handed_back, report.pending), (1, 1));
+        assert_eq!((report.returned, report.pending), (1, 1));
 
         let (runtime, pool) = start(builder(), config()).await;
         assert_eq!(soon(pool.work::<u64>(work.id()).join()).await, Ok(1));

@@ -1,4 +1,4 @@
-//! The states of a work (see the state table in ARCHITECTURE.md) through the actors.
+//! The states of a job (see the state table in ARCHITECTURE.md) through the actors.
 //!
 //! Time is paused: it moves only when everything waits, straight to the next timer. Nothing here sleeps to wait for
 //! something; actions wait at gates, and tests wait for what actions and handles tell them.
@@ -271,7 +271,7 @@ fn limit(attempts: usize) -> PoolConfig {
     PoolConfig::default().max_parallelism(attempts)
 }
 
-/// Waits until the work waits to be tried again after this many attempts.
+/// Waits until the job waits to be tried again after this many attempts.
 async fn until_pending(work: &WorkHandle<u64>, attempts: u32) {
     let mut changes = work.watch();
     loop {
@@ -303,7 +303,7 @@ async fn assert_running(work: &WorkHandle<u64>, attempts: u32) {
     }
 }
 
-/// Its outcome in words, and how many attempts were charged.
+/// Its outcome in words, and how many attempts counted.
 async fn finished(work: &WorkHandle<u64>) -> (&'static str, u32) {
     match work.status().await.unwrap() {
         WorkStatus::Finished(row) => (row.outcome.as_str(), row.attempts),
@@ -318,7 +318,7 @@ async fn canceled(work: &WorkHandle<u64>) -> u32 {
     attempts
 }
 
-/// The kind of the failure it ended with, and how many attempts were charged.
+/// The kind of the failure it ended with, and how many attempts counted.
 async fn failed(work: &WorkHandle<u64>) -> (FailureKind, u32) {
     match work.join().await {
         Err(JoinError::Failed { attempts, failure }) => (failure.kind, attempts),
@@ -327,7 +327,7 @@ async fn failed(work: &WorkHandle<u64>) -> (FailureKind, u32) {
 }
 
 /// The pool is empty, and its counters say what happened:
-/// attempts completed, works succeeded, failed, failures retried, works canceled.
+/// attempts completed, jobs succeeded, failed, failures retried, jobs canceled.
 async fn assert_counters(bench: &Bench, expected: [u64; 5]) {
     let seen = bench.pool.diagnostics().await.unwrap();
     assert_eq!((seen.waiting, seen.running, seen.completing, seen.canceling), (0, 0, 0, 0));
@@ -601,7 +601,7 @@ fn s12_success_is_a_success() {
 #[test]
 fn s12_that_fails_panics_or_snoozes_is_canceled_and_does_not_run_again() {
     on_each_store(|| {
-        for (end, charged) in [
+        for (end, counted) in [
             (End::Fail, 1),
             (End::Panic, 1),
             (End::RetryAfter(5), 1),
@@ -615,7 +615,7 @@ fn s12_that_fails_panics_or_snoozes_is_canceled_and_does_not_run_again() {
                 work.cancel().await.unwrap();
                 bench.lab.until_told(1).await;
                 bench.lab.open(1);
-                assert_eq!(canceled(&work).await, charged);
+                assert_eq!(canceled(&work).await, counted);
                 bench.pass(MINUTE).await;
                 assert_eq!(bench.lab.attempts(), [1]);
             });
@@ -692,7 +692,7 @@ fn a_second_cancel_changes_nothing() {
 }
 
 #[test]
-fn a_cancel_of_a_finished_or_unknown_work_changes_nothing() {
+fn a_cancel_of_a_finished_or_unknown_job_changes_nothing() {
     on_each_store(|| {
         run_in_turn(async {
             let bench = Bench::new(limit(1)).await;
@@ -710,7 +710,7 @@ fn a_cancel_of_a_finished_or_unknown_work_changes_nothing() {
 }
 
 #[test]
-fn cancel_all_reaches_works_in_every_state() {
+fn cancel_all_reaches_jobs_in_every_state() {
     on_each_store(|| {
         run_in_turn(async {
             let bench = Bench::new(limit(2)).await;
@@ -732,7 +732,7 @@ fn cancel_all_reaches_works_in_every_state() {
 }
 
 #[test]
-fn a_watch_shows_each_state_of_a_work() {
+fn a_watch_shows_each_state_of_a_job() {
     on_each_store(|| {
         run_in_turn(async {
             let bench = Bench::new(limit(1).paused(true)).await;
@@ -762,7 +762,7 @@ fn a_watch_shows_each_state_of_a_work() {
 // Order and limits.
 
 #[test]
-fn works_run_in_the_order_in_which_they_were_enqueued() {
+fn jobs_run_in_the_order_in_which_they_were_enqueued() {
     on_each_store(|| {
         run_in_turn(async {
             let bench = Bench::new(limit(1)).await;
@@ -778,7 +778,7 @@ fn works_run_in_the_order_in_which_they_were_enqueued() {
 }
 
 #[test]
-fn works_run_in_the_order_in_which_they_are_due() {
+fn jobs_run_in_the_order_in_which_they_are_due() {
     on_each_store(|| {
         run_in_turn(async {
             let bench = Bench::new(limit(1)).await;
@@ -953,7 +953,7 @@ fn an_id_is_enqueued_once() {
             bench.lab.until_started(1).await;
             let third = enqueue(3).await.unwrap();
             bench.lab.open(9);
-            assert_eq!(third.join().await, Ok(1), "the handle is on the work that is there");
+            assert_eq!(third.join().await, Ok(1), "the handle is on the job that is there");
             let fourth = enqueue(4).await.unwrap();
             assert_eq!(fourth.join().await, Ok(1), "and on the outcome of the one that was");
             bench.pass(MINUTE).await;
@@ -966,7 +966,7 @@ fn an_id_is_enqueued_once() {
 // Time.
 
 #[test]
-fn a_delayed_work_never_starts_early() {
+fn a_delayed_job_never_starts_early() {
     on_each_store(|| {
         run_in_turn(async {
             let bench = Bench::new(limit(100)).await;
@@ -986,7 +986,7 @@ fn a_delayed_work_never_starts_early() {
 }
 
 #[test]
-fn a_work_that_is_to_run_at_a_time_runs_then_and_one_for_a_past_time_at_once() {
+fn a_job_that_is_to_run_at_a_time_runs_then_and_one_for_a_past_time_at_once() {
     on_each_store(|| {
         run_in_turn(async {
             let bench = Bench::new(limit(1)).await;
@@ -1007,7 +1007,7 @@ fn a_work_that_is_to_run_at_a_time_runs_then_and_one_for_a_past_time_at_once() {
 }
 
 #[test]
-fn a_work_that_is_due_earlier_wakes_a_pool_that_waits_for_a_later_one() {
+fn a_job_that_is_due_earlier_wakes_a_pool_that_waits_for_a_later_one() {
     on_each_store(|| {
         run_in_turn(async {
             let bench = Bench::new(limit(1)).await;
@@ -1091,7 +1091,7 @@ fn a_wait_that_the_function_asks_for_replaces_the_backoff() {
 }
 
 #[test]
-fn a_snooze_is_not_charged() {
+fn a_snooze_does_not_count() {
     on_each_store(|| {
         run_in_turn(async {
             let bench = Bench::new(limit(1)).await;
@@ -1138,7 +1138,7 @@ fn a_snooze_and_an_asked_wait_never_end_early() {
 }
 
 #[test]
-fn an_attempt_that_takes_too_long_is_dropped_charged_and_retried() {
+fn an_attempt_that_takes_too_long_is_dropped_counts_and_is_retried() {
     on_each_store(|| {
         run_in_turn(async {
             let bench = Bench::new(limit(1)).await;
@@ -1234,7 +1234,7 @@ fn an_abort_comes_after_a_cancel_too() {
 }
 
 #[test]
-fn an_abort_of_a_waiting_or_finished_work_is_a_cancel() {
+fn an_abort_of_a_waiting_or_finished_job_is_a_cancel() {
     on_each_store(|| {
         run_in_turn(async {
             let bench = Bench::new(limit(1)).await;
@@ -1272,7 +1272,7 @@ fn a_panic_is_a_failed_attempt_with_its_message() {
 }
 
 #[test]
-fn an_attempt_that_is_handed_back_at_shutdown_runs_again_uncharged() {
+fn an_attempt_that_is_returned_at_shutdown_runs_again_without_counting() {
     on_each_store(|| {
         run_in_turn(async {
             let tables = Tables::new();
@@ -1280,7 +1280,7 @@ fn an_attempt_that_is_handed_back_at_shutdown_runs_again_uncharged() {
             let work = bench.enqueue(1, &[Run(Wait::Nothing, End::Never)]).await;
             bench.lab.until_started(1).await;
             let report = bench.runtime.shutdown(Duration::from_secs(3)).await;
-            assert_eq!((report.finished, report.handed_back, report.pending), (0, 1, 1));
+            assert_eq!((report.finished, report.returned, report.pending), (0, 1, 1));
             assert_eq!(*bench.lab.ended.borrow(), [1], "its future is dropped");
 
             let later =
@@ -1324,7 +1324,7 @@ fn a_retry_wait_goes_on_in_the_next_runtime() {
 }
 
 #[test]
-fn a_work_whose_function_is_not_registered_waits_and_hides_nothing() {
+fn a_job_whose_function_is_not_registered_waits_and_hides_nothing() {
     on_each_store(|| {
         run_in_turn(async {
             let tables = Tables::new();

@@ -7,7 +7,7 @@ use crate::support::*;
 use actix_workpool::{ActionContext, JoinError, Outcome, RunStatus, WorkError, WorkStatus};
 
 #[test]
-fn a_status_follows_the_work_through_its_life() {
+fn a_status_follows_the_job_through_its_life() {
     on_each_store(|| {
         run_paused(async {
             let (runtime, pool, gate) = gated(config().max_parallelism(1)).await;
@@ -128,7 +128,7 @@ fn a_slow_reader_of_a_watch_sees_the_latest() {
 }
 
 #[test]
-fn a_watch_of_a_running_work_begins_with_what_its_status_says() {
+fn a_watch_of_a_running_job_begins_with_what_its_status_says() {
     on_each_store(|| {
         run_paused(async {
             let gate = Gate::new();

@@ -84,7 +84,7 @@ async fn poisoned_for_good(may_block: bool, first: First) {
     soon(async { while watch.next().await.is_some() {} }).await;
     soon(async { while waiting.watch().next().await.is_some() {} }).await;
     let (idle, _) = tokio::join!(soon(pool.idle()), soon(runtime.shutdown(secs(1))));
-    assert!(idle.is_err(), "its works have no outcome");
+    assert!(idle.is_err(), "its jobs have no outcome");
 }
 
 #[test]
@@ -378,7 +378,7 @@ fn a_commit_whose_answer_was_lost_runs_nothing_twice() {
 }
 
 #[test]
-fn a_lost_answer_does_not_upset_the_count_of_pending_works() {
+fn a_lost_answer_does_not_upset_the_count_of_pending_jobs() {
     on_each_store(|| {
         for lost in [inserts, starts, reports, completes] {
             run_paused(async move {
@@ -542,7 +542,7 @@ fn a_shutdown_writes_what_a_failed_commit_has_kept() {
                 tokio::task::yield_now().await;
             }
             let report = runtime.shutdown(secs(5)).await;
-            assert_eq!(report, ShutdownReport { finished: 1, handed_back: 0, pending: 0 });
+            assert_eq!(report, ShutdownReport { finished: 1, returned: 0, pending: 0 });
             assert_eq!(work.join().await, Ok(1));
         });
     });
@@ -557,7 +557,7 @@ async fn mixed_workload(number: u64, fault: Fault) -> Result<bool, String> {
         *counted.lock().unwrap().entry(n).or_default() += 1;
         async move {
             match n {
-                // Works of each tens kind: at once, after a while, failing first.
+                // Jobs of each tens kind: at once, after a while, failing first.
                 0..10 => Ok(n),
                 10..20 => {
                     tokio::time::sleep(ms(n)).await;
@@ -594,10 +594,10 @@ async fn mixed_workload(number: u64, fault: Fault) -> Result<bool, String> {
         };
         canceled.map_err(|error| format!("cancel: {error}"))?;
         if doomed.join().await != Err(JoinError::Canceled) {
-            return Err("the canceled work is not canceled".into());
+            return Err("the canceled job is not canceled".into());
         }
     }
-    // Each acknowledged work has one outcome, within its attempts.
+    // Each acknowledged job has one outcome, within its attempts.
     for (n, max, acknowledged) in &tasks {
         let times = || runs.lock().unwrap().get(n).copied().unwrap_or(0);
         let Ok(work) = acknowledged else { continue };
@@ -615,7 +615,7 @@ async fn mixed_workload(number: u64, fault: Fault) -> Result<bool, String> {
             return Err(format!("task {n} has no status"));
         };
         if row.attempts > *max {
-            return Err(format!("task {n} was charged {} attempts", row.attempts));
+            return Err(format!("task {n} has {} attempts that count", row.attempts));
         }
         let told = runtime.query(ToldOf(work.id())).await.map_err(|error| error.to_string())?;
         if told != u64::from(*n < 10) {
@@ -644,7 +644,7 @@ async fn mixed_workload(number: u64, fault: Fault) -> Result<bool, String> {
     let counts = pool.diagnostics().await.map_err(|error| error.to_string())?;
     let left = counts.waiting + counts.running + counts.completing + counts.canceling;
     if left != 0 || pool.pending() != 0 {
-        return Err(format!("{left} rows and {} pending works are left", pool.pending() as i64));
+        return Err(format!("{left} rows and {} pending jobs are left", pool.pending() as i64));
     }
     let report = runtime.shutdown(secs(1)).await;
     if report != ShutdownReport::default() {
@@ -669,14 +669,14 @@ fn sweep(fault: Fault) {
 }
 
 #[test]
-fn whichever_commit_is_refused_every_acknowledged_work_has_one_outcome() {
+fn whichever_commit_is_refused_every_acknowledged_job_has_one_outcome() {
     on_each_store(|| {
         sweep(Fault::Refused);
     });
 }
 
 #[test]
-fn whichever_commits_answer_is_lost_every_acknowledged_work_has_one_outcome() {
+fn whichever_commits_answer_is_lost_every_acknowledged_job_has_one_outcome() {
     on_each_store(|| {
         sweep(Fault::AnswerLost);
     });

@@ -195,7 +195,7 @@ pub fn attempts<T: std::fmt::Debug>(outcome: Result<T, JoinError>) -> u32 {
     }
 }
 
-/// Works still run.
+/// Jobs still run.
 pub async fn works(pool: &Workpool) {
     assert_eq!(soon(pool.enqueue(ECHO.call(3)).await.unwrap().join()).await, Ok(3));
 }

@@ -291,7 +291,7 @@ async fn pass_until(mut come: impl AsyncFnMut() -> bool) {
 /// Bull#308, oban#1496: a worker that was taken for dead, and whose job another had finished meanwhile, finished it
 /// once more: the older result replaced the newer one, or a completed job became one to be retried.
 #[test]
-fn a_worker_that_was_given_up_does_not_overwrite_what_came_of_its_work() {
+fn a_worker_that_was_given_up_does_not_overwrite_what_came_of_its_job() {
     run_paused(async {
         let (thread, go, entered, gone) = thread();
         let builder = builder().blocking_action::<Hold>().data(thread);
@@ -399,7 +399,7 @@ fn a_flood_of_messages_delays_no_timer() {
         let mut ended = None;
         for n in 0..100 {
             for m in 0..40 {
-                // Most are known already: many messages, and not more works than can run.
+                // Most are known already: many messages, and not more jobs than can run.
                 let id = WorkId::from_uuid(uuid::Uuid::from_u128(n % 7 + 1));
                 drop(pool.enqueue(ECHO.call(m)).id(id).do_enqueue().unwrap());
                 drop(pool.enqueue(ECHO.call(m)).id(id).do_enqueue().unwrap());

@@ -182,7 +182,7 @@ async fn drained(pool: &Workpool) {
             tokio::time::sleep(ms(100)).await;
         }
     };
-    tokio::time::timeout(secs(3600), empty).await.expect("all works complete");
+    tokio::time::timeout(secs(3600), empty).await.expect("all jobs complete");
 }
 
 #[test]
@@ -320,7 +320,7 @@ fn a_mutation_that_panics_is_retried_if_it_may_be_and_takes_effect_once() {
 }
 
 #[test]
-fn a_mutation_that_snoozes_leaves_nothing_and_is_not_charged() {
+fn a_mutation_that_snoozes_leaves_nothing_and_does_not_count() {
     on_each_store(|| {
         run_paused(async {
             let (runtime, pool) = pool().await;
@@ -412,7 +412,7 @@ fn a_mutation_that_waited_for_a_restart_finds_every_pool_of_the_builder() {
             assert_eq!(spawned.map(|ids| ids.len()), Ok(3));
             assert_eq!(first.work::<u64>(echo.id()).join().await, Ok(1));
             assert_eq!(CALLS.with_borrow(|calls| calls["every.pool"]), 1);
-            assert_eq!(row(&runtime, "every.pool").await, json!(1), "without a follow-up work");
+            assert_eq!(row(&runtime, "every.pool").await, json!(1), "without a follow-up job");
             runtime.shutdown(secs(1)).await;
         });
     });
@@ -538,7 +538,7 @@ async fn row(runtime: &Runtime, key: &str) -> Value {
 }
 
 #[test]
-fn on_complete_runs_once_however_the_work_ends() {
+fn on_complete_runs_once_however_the_job_ends() {
     on_each_store(|| {
         run_paused(async {
             let (runtime, pool) = pool().await;
@@ -560,7 +560,7 @@ fn on_complete_runs_once_however_the_work_ends() {
                 assert_eq!(row(&runtime, &format!("{key}.how")).await, json!(how), "{key}");
                 assert_eq!(CALLS.with_borrow(|calls| calls[key]), 1, "{key}");
             }
-            // Three works, and the one that each of their on_completes enqueued.
+            // Three jobs, and the one that each of their on_completes enqueued.
             assert_eq!(pool.diagnostics().await.unwrap().report.succeeded, 4);
             runtime.shutdown(secs(1)).await;
         });
@@ -595,7 +595,7 @@ fn on_complete_of_a_mutation_sees_what_the_mutation_wrote() {
 }
 
 #[test]
-fn an_on_complete_that_fails_or_panics_becomes_a_work_named_after_it_that_is_retried() {
+fn an_on_complete_that_fails_or_panics_becomes_a_job_named_after_it_that_is_retried() {
     on_each_store(|| {
         for panicking in [false, true] {
             run_paused(async move {
@@ -603,10 +603,10 @@ fn an_on_complete_that_fails_or_panics_becomes_a_work_named_after_it_that_is_ret
                 let (runtime, pool) = pool().await;
                 let plan = Plan { key: key.clone(), failing: 2, panicking };
                 let work = pool.enqueue(ECHO.call(1)).on_complete::<Count>(plan).await.unwrap();
-                // The work itself completes all the same, and nothing of the failed call stays.
+                // The job itself completes all the same, and nothing of the failed call stays.
                 assert_eq!(work.join().await, Ok(1));
                 assert_eq!(row(&runtime, &key).await, json!(null));
-                // It is a work like any other.
+                // It is a job like any other.
                 let diagnostics = pool.diagnostics().await.unwrap();
                 assert_eq!((pool.pending(), diagnostics.unregistered), (1, 0));
                 tokio::time::sleep(ms(20)).await;
@@ -618,7 +618,7 @@ fn an_on_complete_that_fails_or_panics_becomes_a_work_named_after_it_that_is_ret
                     "in the commit, and two more attempts"
                 );
                 let report = pool.diagnostics().await.unwrap().report;
-                // The work, its follow-up, and what that enqueued.
+                // The job, its follow-up, and what that enqueued.
                 assert_eq!((report.succeeded, report.failed, report.retries), (3, 0, 1));
                 runtime.shutdown(secs(1)).await;
             });
@@ -627,7 +627,7 @@ fn an_on_complete_that_fails_or_panics_becomes_a_work_named_after_it_that_is_ret
 }
 
 #[test]
-fn an_on_complete_that_is_tried_again_is_not_canceled_with_all_works() {
+fn an_on_complete_that_is_tried_again_is_not_canceled_with_all_jobs() {
     on_each_store(|| {
         run_paused(async {
             let (runtime, pool) = pool().await;
@@ -649,7 +649,7 @@ fn an_on_complete_that_is_tried_again_is_not_canceled_with_all_works() {
 }
 
 #[test]
-fn an_on_complete_that_never_succeeds_ends_as_a_failed_work() {
+fn an_on_complete_that_never_succeeds_ends_as_a_failed_job() {
     on_each_store(|| {
         run_paused(async {
             let (runtime, pool) = pool().await;
@@ -670,7 +670,7 @@ fn an_on_complete_that_never_succeeds_ends_as_a_failed_work() {
 }
 
 #[test]
-fn a_follow_up_work_is_named_after_its_on_complete() {
+fn a_follow_up_job_is_named_after_its_on_complete() {
     on_each_store(|| {
         run_paused(async {
             let tables = Tables::new();
@@ -720,7 +720,7 @@ fn an_on_complete_that_is_not_registered_is_refused_at_enqueue() {
 }
 
 #[test]
-fn an_on_complete_whose_work_went_through_a_restart_runs_once() {
+fn an_on_complete_whose_job_went_through_a_restart_runs_once() {
     on_each_store(|| {
         run_paused(async {
             let tables = Tables::new();
@@ -753,7 +753,7 @@ fn the_completion_the_on_complete_and_what_it_enqueues_are_one_commit() {
             assert_eq!(row(&runtime, "commit").await, json!(1), "the refused call left nothing");
             assert_eq!(CALLS.with_borrow(|calls| calls["commit"]), 2);
             let report = pool.diagnostics().await.unwrap().report;
-            assert_eq!(report.succeeded, 2, "the work, and the one that its on_complete enqueued");
+            assert_eq!(report.succeeded, 2, "the job, and the one that its on_complete enqueued");
             runtime.shutdown(secs(1)).await;
         });
     });

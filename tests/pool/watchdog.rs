@@ -13,7 +13,7 @@ use actix_workpool::testing::network::{Delivery, Letter};
 use tokio::time::Instant;
 
 #[test]
-fn a_turn_that_is_not_answered_for_long_is_given_up_and_its_work_still_runs_once() {
+fn a_turn_that_is_not_answered_for_long_is_given_up_and_its_job_still_runs_once() {
     run_paused(async {
         let (mut storage, gate) = (Hooked::new(true), Gate::new());
         let at = gate.clone();
@@ -32,7 +32,7 @@ fn a_turn_that_is_not_answered_for_long_is_given_up_and_its_work_still_runs_once
         assert_eq!(awake(work.join()).await, Ok(7));
         assert_eq!(gate.count(), 1, "what the given-up turn started was not launched twice");
         let after = storage.tables.state(PoolId(0)).unwrap().generation;
-        assert!(after > before, "the loop reigns anew: {after} after {before}");
+        assert!(after > before, "the loop has a new generation: {after} after {before}");
         let report = awake(pool.diagnostics()).await.unwrap().report;
         assert_eq!((report.completed, report.succeeded), (1, 1), "{report:?}");
         storage.unhook();
@@ -66,7 +66,7 @@ fn a_change_of_the_configuration_whose_turn_is_given_up_is_answered_by_what_the_
         assert!((secs(30)..secs(60)).contains(&took), "{took:?}");
         assert_eq!(pool.settings().max_parallelism, 7);
         assert_eq!(pool.diagnostics().await.unwrap().spare_capacity, 7);
-        // The answer that comes in the end is that to a turn of an earlier reign.
+        // The answer that comes in the end is that to a turn of an earlier generation.
         tokio::time::sleep(secs(60)).await;
         assert_eq!(pool.enqueue(ECHO.call(1)).await.unwrap().join().await, Ok(1));
         runtime.shutdown(secs(1)).await;

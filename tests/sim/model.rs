@@ -13,14 +13,14 @@
 //! Everything that is on its way may take as long as it likes, so that each of these interleaves with all others.
 //!
 //! *Faults*, each with a budget in [`Bounds`]: a process crashes (what its workers have reported and no commit has
-//! synced since goes with it) · another main takes over although the one that reigns is alive, and that one does not
+//! synced since goes with it) · another main takes over although the one that owns the pool is alive, and that one does not
 //! know · an `Advance` is lost · its answer is lost · an `Advance` arrives twice · a slot is taken back while its worker
 //! goes on, which reports as well.
 //!
 //! *What is left out*, and why nothing is lost by it:
-//! - Time. Whatever waits is due. Which of the waiting works a batch shows is chosen freely, where the store goes by key:
+//! - Time. Whatever waits is due. Which of the waiting jobs a batch shows is chosen freely, where the store goes by key:
 //!   that is more than can happen.
-//! - Works are all alike, and so are processes. States that differ only by their order are one state ([`canonical`]).
+//! - Jobs are all alike, and so are processes. States that differ only by their order are one state ([`canonical`]).
 //! - Turns and generations are kept as far as they are compared: relative to the store's, and ranked.
 //! - A crashed process is up again at once and waits; it may wait for ever. An `Advance` that arrives after its sender
 //!   has crashed is one that arrived before it. An idle main that is superseded waits, too: it would be refused.
@@ -28,7 +28,7 @@
 //!   slot, and what a superseded main is about to decide. That it cannot count is what the bounds without it check.
 //!
 //! Two rules are of the model only, since a loop that is alone needs neither: [`rules::is_launched`] where another main
-//! may have reigned in between, and [`rules::still_holds`] where a worker that is taken for lost may still report.
+//! may have owned the pool in between, and [`rules::still_holds`] where a worker that is taken for lost may still report.
 //!
 //! The rules in [`rules`] are named as in `src/engine`, and compared with it in
 //! [`the_model_decides_as_the_engine_does`]. Faults that are planted in them, see [`Plant`], are found.
@@ -51,7 +51,7 @@ const MAINS: usize = 2;
 mod rules {
     use super::{Generation, Plant, RunNumber};
 
-    /// Everything that the tables say of one work. Its running row has the number `runs`.
+    /// Everything that the tables say of one job. Its running row has the number `runs`.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
     pub struct WorkFact {
         pub attempts: u8,
@@ -75,7 +75,7 @@ mod rules {
         /// Retryable; one that is not is judged as the last one that may be made.
         Failed,
         Canceled,
-        HandedBack,
+        Returned,
     }
 
     #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -103,7 +103,7 @@ mod rules {
         },
     }
 
-    /// The rows of one work in a batch.
+    /// The rows of one job in a batch.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
     pub struct Rows {
         pub work: WorkFact,
@@ -117,7 +117,7 @@ mod rules {
         pub launched: bool,
     }
 
-    /// What a turn decides for one work.
+    /// What a turn decides for one job.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
     pub struct Decision {
         /// `MarkCanceled`; comes before `change`.
@@ -157,14 +157,14 @@ mod rules {
         counts.then_some((Completion { result, retry }, attempts))
     }
 
-    /// What a finished attempt means: its result, whether it is tried again, and how many are charged.
+    /// What a finished attempt means: its result, whether it is tried again, and how many count.
     pub fn judge(
         work: &WorkFact,
         result: RunResult,
         max_attempts: u8,
         plant: Plant,
     ) -> (RunResult, bool, u8) {
-        let charged = work.attempts + 1;
+        let counted = work.attempts + 1;
         let again = |result, attempts| match (work.canceled && plant != Plant::CancelLoses, result)
         {
             (false, result) => (result, true, attempts),
@@ -172,9 +172,9 @@ mod rules {
             (true, result) => (result, false, attempts),
         };
         match result {
-            RunResult::HandedBack => again(result, work.attempts),
-            RunResult::Failed if charged < max_attempts => again(result, charged),
-            _ => (result, false, charged),
+            RunResult::Returned => again(result, work.attempts),
+            RunResult::Failed if counted < max_attempts => again(result, counted),
+            _ => (result, false, counted),
         }
     }
 
@@ -260,7 +260,7 @@ mod rules {
             }
             let result = match launched && cx.plant != Plant::RecoveryIsFree {
                 true => RunResult::Failed,
-                false => RunResult::HandedBack,
+                false => RunResult::Returned,
             };
             let (result, retry, attempts) = judge(&work, result, cx.max_attempts, cx.plant);
             running[number] = None;
@@ -293,11 +293,11 @@ mod rules {
     /// Whether a row of `running` that no worker of ours stands behind was launched, for all we know. Of what this
     /// main has started itself, and whose receipt it never had, it knows better.
     ///
-    /// A loop that is alone can go by its first reign; where there are several, one may have reigned in between.
-    pub fn is_launched(row: Generation, reigns: u16, plant: Plant) -> bool {
+    /// A loop that is alone can go by its first generation; where there are several, one may have owned the pool in between.
+    pub fn is_launched(row: Generation, generations: u16, plant: Plant) -> bool {
         match plant {
-            Plant::LaterReignsAreOwn => u32::from(row) < reigns.trailing_zeros(),
-            _ => reigns & 1 << row == 0,
+            Plant::LaterGenerationsAreOwn => u32::from(row) < generations.trailing_zeros(),
+            _ => generations & 1 << row == 0,
         }
     }
 
@@ -330,7 +330,7 @@ enum Plant {
     ReportAgain,
     /// Launches do not wait for the receipt.
     LaunchBeforeCommit,
-    /// Attempts that are lost are not charged.
+    /// Attempts that are lost do not count.
     RecoveryIsFree,
     /// A cancel that races a retry is forgotten.
     CancelLoses,
@@ -338,8 +338,8 @@ enum Plant {
     ClaimForgetsRunning,
     /// A recovery is committed although its run has reported meanwhile.
     RecoveryOverReport,
-    /// A row that another main has started since this one first reigned counts as never launched.
-    LaterReignsAreOwn,
+    /// A row that another main has started since this one first owned the pool counts as never launched.
+    LaterGenerationsAreOwn,
     /// `on_complete` runs when a turn decides, not in its commit.
     EffectsBeforeCommit,
 }
@@ -394,7 +394,7 @@ struct Work {
     heard: bool,
 }
 
-/// What one process holds of one work.
+/// What one process holds of one job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Desk {
     /// `InternalState::running` of its main.
@@ -412,14 +412,14 @@ struct Desk {
     live: u8,
 }
 
-/// The part of a main that is not about a single work.
+/// The part of a main that is not about a single job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Main {
     phase: Phase,
     generation: Generation,
     turn: i8,
     /// Its generations, as bits.
-    reigns: u16,
+    generations: u16,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -494,33 +494,33 @@ enum Invariant {
 }
 
 const INVARIANTS: [(Invariant, &str); 11] = [
-    (Invariant::OneOutcome, "1 a work reaches one outcome only"),
+    (Invariant::OneOutcome, "1 a job reaches one outcome only"),
     (Invariant::Parallelism, "2 running <= max_parallelism at every start"),
-    (Invariant::MaxAttempts, "3 charged attempts <= max_attempts"),
+    (Invariant::MaxAttempts, "3 attempts that count <= max_attempts"),
     (Invariant::BeginsAtMostMaxAttempts, "3 code begins at most max_attempts times"),
     (Invariant::GenerationGoesBack, "5 the generation never goes back"),
     (Invariant::LaunchFollowsCommit, "7 a launch follows its commit"),
     (Invariant::OneReportPerRun, "8 at most one report of a run is accepted"),
     (Invariant::OlderGeneration, "9 a write by an older generation or turn is refused"),
     (Invariant::OlderRun, "9 a report of an older run is refused"),
-    (Invariant::StartAfterCancel, "a work that is known to be canceled is not started"),
+    (Invariant::StartAfterCancel, "a job that is known to be canceled is not started"),
     (Invariant::ReportOverruled, "8 a report that was accepted decides"),
 ];
 
-const IN_SOME_TABLE: &str = "1 a work is in the tables, or has its outcome";
+const IN_SOME_TABLE: &str = "1 a job is in the tables, or has its outcome";
 const EFFECTS_ONCE: &str = "on_complete has its effects once, with the outcome";
-const IN_DIFFERENT_WAYS: &str = "works end in different ways";
+const IN_DIFFERENT_WAYS: &str = "jobs end in different ways";
 const CANCEL_RACES: &str = "a cancel races a retry";
-const CANCELED_RUNS: &str = "a canceled work still runs";
+const CANCELED_RUNS: &str = "a canceled job still runs";
 const NOBODY_LAUNCHED: &str = "a slot is taken for an attempt that nobody has launched";
-const PROGRESS: &str = "10 nothing rests while a work has no outcome";
+const PROGRESS: &str = "10 nothing rests while a job has no outcome";
 
 impl State {
     fn violate(&mut self, invariant: Invariant) {
         self.violated |= 1 << invariant as u16;
     }
 
-    /// The main that reigns and does not know that it should claim anew.
+    /// The main that owns the pool and does not know that it should claim anew.
     fn reigning(&self) -> Option<MainId> {
         (0..MAINS).find(|main| {
             let main = &self.mains[*main];
@@ -566,9 +566,13 @@ impl Bounds {
             state.violate(Invariant::GenerationGoesBack);
         }
         state.sync();
-        let reigns = state.mains[main].reigns | 1 << state.generation;
-        state.mains[main] =
-            Main { phase: Phase::Asking, generation: state.generation, turn: state.turn, reigns };
+        let generations = state.mains[main].generations | 1 << state.generation;
+        state.mains[main] = Main {
+            phase: Phase::Asking,
+            generation: state.generation,
+            turn: state.turn,
+            generations,
+        };
         for work in &mut state.works {
             let Desk { live, .. } = work.desks[main];
             let mut desk = Desk { live, ..Desk::default() };
@@ -578,7 +582,7 @@ impl Bounds {
                 desk.running = Some(fact.runs);
                 let has_worker = live & 1 << fact.runs != 0;
                 if !has_worker && fact.pending_completion.is_none() {
-                    let launched = rules::is_launched(generation, reigns, self.plant);
+                    let launched = rules::is_launched(generation, generations, self.plant);
                     desk.lost = Some(Lost { work: fact, launched });
                 }
             }
@@ -586,7 +590,7 @@ impl Bounds {
         }
     }
 
-    /// How a batch could be filled with works that wait, as sets of them.
+    /// How a batch could be filled with jobs that wait, as sets of them.
     fn choices(&self, state: &State, main: MainId) -> Vec<u8> {
         let running = state.works.iter().filter(|work| work.desks[main].running.is_some()).count();
         let facts = || state.works.iter().map(|work| work.fact);
@@ -691,13 +695,13 @@ impl Bounds {
     fn commit(&self, state: &mut State, main: MainId) -> bool {
         let Main { generation, turn, .. } = state.mains[main];
         let is_next = turn == state.turn + 1 || self.plant == Plant::NoTurn;
-        let reigns = generation == state.generation || self.plant == Plant::NoGeneration;
+        let owns = generation == state.generation || self.plant == Plant::NoGeneration;
         let changes = |work: &Work| work.desks[main].decision.change;
         let hold = state.works.iter().all(|work| {
             changes(work)
                 .is_none_or(|change| rules::still_holds(work.fact.as_ref(), &change, self.plant))
         });
-        if !is_next || !reigns || !hold {
+        if !is_next || !owns || !hold {
             return false;
         }
         if generation != state.generation || turn != state.turn + 1 {
@@ -816,7 +820,7 @@ impl Bounds {
                     desk.decision = rules::Decision::default();
                 }
                 let Some(fact) = work.fact else {
-                    // Reports of a work that is gone are of none.
+                    // Reports of a job that is gone are of none.
                     desk.live = 0;
                     continue;
                 };
@@ -841,7 +845,7 @@ impl Bounds {
     }
 }
 
-/// The one state that stands for all that differ from it by the order of works and processes, and by how far
+/// The one state that stands for all that differ from it by the order of jobs and processes, and by how far
 /// generations and turns have come.
 fn canonical(mut state: State, plant: Plant) -> State {
     // Only whether a turn is the next one is ever asked, and one that is behind stays so.
@@ -859,11 +863,11 @@ fn canonical(mut state: State, plant: Plant) -> State {
         Change::StartWork { generation, .. } => Some(generation),
         _ => None,
     });
-    let reign = state.mains.iter().map(|main| main.generation).chain([0, state.generation]);
+    let generation = state.mains.iter().map(|main| main.generation).chain([0, state.generation]);
     let mut used: u16 =
-        reign.chain(rows).chain(starting).fold(0, |used, number| used | 1 << number);
-    if plant == Plant::LaterReignsAreOwn {
-        let first = |main: &Main| main.reigns & main.reigns.wrapping_neg();
+        generation.chain(rows).chain(starting).fold(0, |used, number| used | 1 << number);
+    if plant == Plant::LaterGenerationsAreOwn {
+        let first = |main: &Main| main.generations & main.generations.wrapping_neg();
         used |= state.mains.iter().map(first).fold(0, |used, bit| used | bit);
     }
     let rank = |generation: &mut Generation| {
@@ -871,12 +875,12 @@ fn canonical(mut state: State, plant: Plant) -> State {
     };
     for main in &mut state.mains {
         rank(&mut main.generation);
-        let mut reigns = 0;
-        for mut number in (0..16).filter(|number| used & main.reigns & 1 << number != 0) {
+        let mut generations = 0;
+        for mut number in (0..16).filter(|number| used & main.generations & 1 << number != 0) {
             rank(&mut number);
-            reigns |= 1 << number;
+            generations |= 1 << number;
         }
-        main.reigns = reigns;
+        main.generations = generations;
     }
     rank(&mut state.generation);
     for work in &mut state.works {
@@ -1184,7 +1188,7 @@ fn story(path: Path<State, Action>) -> String {
 }
 
 #[test]
-fn three_works_two_mains_two_crashes_and_a_takeover() {
+fn three_jobs_two_mains_two_crashes_and_a_takeover() {
     // 3.2 million states with the cancel; 0.1 million without it and pruned.
     let faults = budget(2, 1, 0, THOROUGH.into());
     let not_seen: &[_] = match THOROUGH {
@@ -1195,30 +1199,30 @@ fn three_works_two_mains_two_crashes_and_a_takeover() {
 }
 
 #[test]
-fn three_works_share_one_slot_and_one_is_canceled() {
+fn three_jobs_share_one_slot_and_one_is_canceled() {
     let faults = budget(1, 1, 0, 1);
     exhaust(Bounds { works: 3, max_parallelism: 1, faults, ..BOUNDS }, &[NOBODY_LAUNCHED]);
 }
 
 #[test]
-fn two_works_and_a_lost_message() {
+fn two_jobs_and_a_lost_message() {
     let bounds = Bounds { faults: budget(1, 1, 1, 0), prune: false, ..BOUNDS };
     exhaust(bounds, &[CANCEL_RACES, CANCELED_RUNS]);
 }
 
 /// Also what [`Bounds::prune`] would leave out.
 #[test]
-fn one_work_and_every_fault_there_is() {
+fn one_job_and_every_fault_there_is() {
     let faults = Budget { crashes: if THOROUGH { 2 } else { 1 }, ..EVERY_FAULT };
     exhaust(Bounds { works: 1, faults, prune: false, ..BOUNDS }, &[IN_DIFFERENT_WAYS]);
 }
 
 #[test]
-fn a_work_that_is_not_retried_begins_once() {
+fn a_job_that_is_not_retried_begins_once() {
     exhaust(Bounds { max_attempts: 1, faults: EVERY_FAULT, ..BOUNDS }, &[CANCEL_RACES]);
 }
 
-/// Every path ends, then: with [`PROGRESS`] this says that once the faults stop, all works get their outcome.
+/// Every path ends, then: with [`PROGRESS`] this says that once the faults stop, all jobs get their outcome.
 #[test]
 fn no_path_comes_back_to_where_it_was() {
     let bounds = Bounds { faults: budget(1, 1, 0, 1), ..BOUNDS };
@@ -1293,7 +1297,7 @@ fn a_generation_alone_does_not_fence() {
         faults,
         &[
             "9 a write by an older generation or turn is refused",
-            "1 a work reaches one outcome only",
+            "1 a job reaches one outcome only",
             EFFECTS_ONCE,
         ],
     );
@@ -1307,13 +1311,13 @@ fn a_report_without_its_run_is_taken_for_that_of_another() {
 }
 
 #[test]
-fn a_run_that_is_heard_twice_is_charged_twice() {
+fn a_run_that_is_heard_twice_counts_twice() {
     let faults = Budget { abandons: 1, ..budget(0, 0, 0, 0) };
     finds(
         Plant::ReportAgain,
         1,
         faults,
-        &["8 at most one report of a run is accepted", "3 charged attempts <= max_attempts"],
+        &["8 at most one report of a run is accepted", "3 attempts that count <= max_attempts"],
     );
 }
 
@@ -1325,14 +1329,14 @@ fn a_launch_before_its_commit_is_seen() {
 }
 
 #[test]
-fn a_recovery_that_charges_nothing_begins_too_often() {
+fn a_recovery_that_counts_nothing_begins_too_often() {
     let broken = "3 code begins at most max_attempts times";
     finds(Plant::RecoveryIsFree, 1, budget(2, 0, 0, 0), &[broken]);
 }
 
 #[test]
 fn a_cancel_that_loses_against_a_retry_is_seen() {
-    let broken = "a work that is known to be canceled is not started";
+    let broken = "a job that is known to be canceled is not started";
     finds(Plant::CancelLoses, 1, budget(0, 0, 0, 1), &[broken]);
 }
 
@@ -1358,12 +1362,12 @@ fn a_recovery_does_not_overrule_a_report_that_came_meanwhile() {
     );
 }
 
-/// Of two mains only: what is in `running` from later than the first reign of a main that is alone is its own.
+/// Of two mains only: what is in `running` from later than the first generation of a main that is alone is its own.
 #[test]
 fn what_another_main_has_started_meanwhile_was_launched_for_all_one_knows() {
     let broken = "3 code begins at most max_attempts times";
-    finds(Plant::LaterReignsAreOwn, 1, budget(0, 2, 0, 0), &[broken]);
-    finds(Plant::LaterReignsAreOwn, 1, budget(1, 1, 0, 0), &[broken]);
+    finds(Plant::LaterGenerationsAreOwn, 1, budget(0, 2, 0, 0), &[broken]);
+    finds(Plant::LaterGenerationsAreOwn, 1, budget(1, 1, 0, 0), &[broken]);
 }
 
 #[test]
@@ -1434,7 +1438,7 @@ fn real_result(result: RunResult) -> real::RunResult {
             real::RunResult::Failed(real::Failure::retryable(real::FailureKind::Error, "failed"))
         }
         RunResult::Canceled => real::RunResult::Canceled,
-        RunResult::HandedBack => real::RunResult::HandedBack,
+        RunResult::Returned => real::RunResult::Returned,
     }
 }
 
@@ -1442,7 +1446,7 @@ fn result_of(result: &real::RunResult) -> RunResult {
     match result {
         real::RunResult::Success(_) => RunResult::Success,
         real::RunResult::Failed(_) => RunResult::Failed,
-        real::RunResult::HandedBack => RunResult::HandedBack,
+        real::RunResult::Returned => RunResult::Returned,
         _ => RunResult::Canceled,
     }
 }
@@ -1455,10 +1459,10 @@ fn outcome_of(outcome: &real::Outcome) -> Outcome {
     }
 }
 
-/// Every state a work can be in, with and without a worker.
+/// Every state a job can be in, with and without a worker.
 fn cases() -> Vec<(WorkFact, Option<Lost>)> {
     const RESULTS: [RunResult; 4] =
-        [RunResult::Success, RunResult::Failed, RunResult::Canceled, RunResult::HandedBack];
+        [RunResult::Success, RunResult::Failed, RunResult::Canceled, RunResult::Returned];
     let mut cases = Vec::new();
     for (canceled, pending_cancelation) in [(false, false), (false, true), (true, false)] {
         for attempts in 0..MAX_ATTEMPTS {
@@ -1556,7 +1560,7 @@ fn real_step(facts: &[(WorkFact, Option<Lost>)], max_parallelism: usize) -> Vec<
             }
             _ => continue,
         };
-        assert_eq!(decisions[number].change.replace(change), None, "one change for each work");
+        assert_eq!(decisions[number].change.replace(change), None, "one change for each job");
     }
     decisions
 }
@@ -1609,7 +1613,7 @@ fn the_model_takes_what_arrives_as_the_engine_does() {
             "cancel of {fact:?}"
         );
         for result in
-            [RunResult::Success, RunResult::Failed, RunResult::Canceled, RunResult::HandedBack]
+            [RunResult::Success, RunResult::Failed, RunResult::Canceled, RunResult::Returned]
         {
             for run in [fact.runs, fact.runs + 1, fact.runs.saturating_sub(1)] {
                 let report = real::AttemptReport {

@@ -1,6 +1,6 @@
 //! The dashboard over a million works: each page is there at once, and the pools do not notice who looks.
 //!
-//! In a debug build there are fewer works and more patience. What counts is
+//! In a debug build there are fewer jobs and more patience. What counts is
 //! `cargo test --release --features actix-web --test web at_scale -- --nocapture`.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,7 +23,7 @@ const WORKS: usize = if IS_FAST { 1_000_000 } else { 20_000 };
 /// How many attempts run all the while.
 const RUNNING: usize = if IS_FAST { 10_000 } else { 500 };
 
-/// How many works have failed, and how many have succeeded.
+/// How many jobs have failed, and how many have succeeded.
 const FAILED: usize = WORKS / 200;
 const DONE: usize = WORKS / 50;
 
@@ -37,7 +37,7 @@ const UNDISTURBED: f64 = if IS_FAST { 0.9 } else { 0.1 };
 /// What else the machine has to do may disturb them once or twice.
 const ROUNDS: usize = 4;
 
-/// Most works.
+/// Most jobs.
 const PLAIN: ActionKey<u64, u64> = ActionKey::new("plain");
 
 /// Some at the very end.
@@ -84,7 +84,7 @@ fn builder(gate: &Gate, chains: &Arc<Chains>) -> RuntimeBuilder {
         })
 }
 
-/// A pool with everything in it, and the works that are asked for by themselves.
+/// A pool with everything in it, and the jobs that are asked for by themselves.
 async fn fill(runtime: &Runtime, gate: &Gate) -> Vec<(&'static str, WorkId)> {
     const BATCH: usize = 1_000;
     let large = runtime.pool("large").unwrap();
@@ -285,7 +285,7 @@ async fn at_work(runtime: &Runtime, chains: &Chains, pages: &[String]) {
     let Clients { times, next, .. } = clients;
     let (longest, path) = times.iter().max().copied().unwrap_or_default();
     let median = median(times.iter().map(|(took, _)| *took).collect());
-    println!("of the works alone: {best:.2?}; {next:?} pages");
+    println!("of the jobs alone: {best:.2?}; {next:?} pages");
     println!("{median:>10.2?}, at most {longest:>10.2?} while the chains are at work: {path}");
     assert!(median < SOON, "a page takes {median:?}");
     assert!(best.0 >= UNDISTURBED && best.1 >= UNDISTURBED, "the chains are disturbed: {best:?}");

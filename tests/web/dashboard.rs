@@ -115,7 +115,7 @@ async fn delayed(pool: &Workpool) -> WorkId {
 /// A route, and the type and content of the body that it takes.
 type Route = (Method, &'static str, Option<(&'static str, &'static str)>);
 
-/// Every route: its method, its path with `{id}` for a work that waits, and what it takes.
+/// Every route: its method, its path with `{id}` for a job that waits, and what it takes.
 fn routes() -> Vec<Route> {
     let json = Some(("application/json", r#"{"max_parallelism": 3}"#));
     vec![
@@ -159,7 +159,7 @@ fn routes() -> Vec<Route> {
     ]
 }
 
-/// Pages that ask before it is done to many works.
+/// Pages that ask before it is done to many jobs.
 const MANY: [&str; 3] = ["s/cancel?", "s/run?", "s/retry?"];
 
 #[test]
@@ -372,7 +372,7 @@ fn rates_and_lags_are_those_of_the_last_minute_and_slots_remember_the_others() {
 }
 
 #[test]
-fn works_are_listed_by_state_page_by_page() {
+fn jobs_are_listed_by_state_page_by_page() {
     run_real(async {
         let (runtime, pool, dashboard) = open(PoolConfig::default()).await;
         let mut waiting = Vec::new();
@@ -407,7 +407,7 @@ fn works_are_listed_by_state_page_by_page() {
 }
 
 #[test]
-fn a_work_is_shown_with_its_reason_and_its_end() {
+fn a_job_is_shown_with_its_reason_and_its_end() {
     run_real(async {
         let (runtime, pool, dashboard) = open(PoolConfig::default()).await;
         let detail =
@@ -444,7 +444,7 @@ fn a_work_is_shown_with_its_reason_and_its_end() {
     });
 }
 
-/// Waits until the work is running and has said how far it is.
+/// Waits until the job is running and has said how far it is.
 async fn hanging(pool: &Workpool, note: &str) -> WorkId {
     use actix_workpool::WorkStatus;
     let work = pool.enqueue(HANG.call(note.into())).await.unwrap();
@@ -455,7 +455,7 @@ async fn hanging(pool: &Workpool, note: &str) -> WorkId {
 }
 
 #[test]
-fn works_are_canceled_aborted_and_run() {
+fn jobs_are_canceled_aborted_and_run() {
     run_real(async {
         let (runtime, pool, dashboard) = open(PoolConfig::default()).await;
         let id = delayed(&pool).await;
@@ -483,7 +483,7 @@ fn works_are_canceled_aborted_and_run() {
 }
 
 #[test]
-fn a_failed_work_shows_its_attempts_and_is_retried() {
+fn a_failed_job_shows_its_attempts_and_is_retried() {
     run_real(async {
         let (runtime, pool, dashboard) = open(PoolConfig::default()).await;
         let twice = RetryBehavior::default().max_attempts(2).initial_backoff(Duration::ZERO);
@@ -528,7 +528,7 @@ fn a_failed_work_shows_its_attempts_and_is_retried() {
 }
 
 #[test]
-fn many_failed_works_are_retried_once() {
+fn many_failed_jobs_are_retried_once() {
     run_real(async {
         let (runtime, pool, dashboard) = open(PoolConfig::default()).await;
         for _ in 0..5 {
@@ -907,7 +907,7 @@ fn forms_do_what_they_say_and_lead_back() {
 }
 
 #[test]
-fn many_works_are_canceled_or_run_by_pool_and_function() {
+fn many_jobs_are_canceled_or_run_by_pool_and_function() {
     run_real(async {
         let (runtime, pool, dashboard) = open(PoolConfig::default().paused(true)).await;
         let other = runtime.create_pool("other", PoolConfig::default()).await.unwrap();
@@ -1191,7 +1191,7 @@ fn handlers_take_the_runtime_and_its_pools_and_their_errors_are_answers() {
     });
 }
 
-/// A runtime whose storage has a thread of its own, with a work that waits.
+/// A runtime whose storage has a thread of its own, with a job that waits.
 async fn open_on_a_thread() -> (Faulty, Runtime, Workpool, Dashboard, WorkId) {
     let storage = Faulty::new().on_a_thread();
     let builder = builder().storage(storage.clone());
@@ -1244,7 +1244,7 @@ fn a_store_that_stands_still_is_no_reason_to_wait_for_it() {
         let stuck = pool.do_enqueue(ECHO.call(json!(2))).unwrap();
         still.entered(1).await;
         until_healthy(&dashboard, 503).await;
-        // What is known without the store is there at once, and that it stands still is why a work waits.
+        // What is known without the store is there at once, and that it stands still is why a job waits.
         for (path, status, has) in [
             ("/healthz", 503, "{\"status\":\"unavailable\"}"),
             ("/config", 200, "max_parallelism"),
@@ -1275,7 +1275,7 @@ fn a_store_that_stands_still_is_no_reason_to_wait_for_it() {
             "/works/retry?pool=p",
         ];
         let mut requests: Vec<_> = waits.into_iter().map(get).collect();
-        // What is done to a single work waits in vain as well, and is not lost.
+        // What is done to a single job waits in vain as well, and is not lost.
         requests.push(post(&format!("/api/works/{id}/cancel")));
         for (answer, took) in ask_all(&dashboard, requests).await {
             assert_eq!(answer.status, 503, "{}", answer.text);
@@ -1336,7 +1336,7 @@ fn questions_do_not_pile_up_on_a_store_that_stands_still() {
         let [rows, counts, facts] = std::array::from_fn(|number| after[number] - before[number]);
         // Of 200 pages the one that was under way, which reads twice; of 200 looks at the pools two, and one of this
         // test; and what the pool itself has asked of its work.
-        let asked = format!("asked {rows} times for rows, {counts} for counts, {facts} for works");
+        let asked = format!("asked {rows} times for rows, {counts} for counts, {facts} for jobs");
         assert!(rows <= 2 && counts <= 3 && facts <= 20, "{asked}");
 
         // Those who ask at the same time are all answered, one after the other.

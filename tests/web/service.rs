@@ -123,7 +123,7 @@ const HOSTILE: [&str; 12] = [
     "../..//%2e%2e/?a=b&c#d",
 ];
 
-/// A runtime whose pools, functions and arguments have those names, with a work in each state.
+/// A runtime whose pools, functions and arguments have those names, with a job in each state.
 async fn hostile() -> Runtime {
     let mut builder = Runtime::builder();
     for name in HOSTILE {

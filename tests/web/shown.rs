@@ -60,7 +60,7 @@ fn what_becomes_of_an_on_complete_is_shown() {
             assert_eq!((&shown["name"], &shown["state"]), (&json!("note"), &json!(state)));
             let page = text(format!("/w/works/{}", work.id())).await;
             assert!(page.contains("<code>note</code>") && page.contains(said), "{page}");
-            // It leads to the work that it has become.
+            // It leads to the job that it has become.
             assert_eq!(shown["follow_up"].is_string(), fails, "{shown}");
             if let Some(follow_up) = shown["follow_up"].as_str() {
                 assert!(page.contains(&format!("href=\"{follow_up}\"")), "{page}");

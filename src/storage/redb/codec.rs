@@ -157,7 +157,7 @@ fn completion(out: &mut Vec<u8>, result: &RunResult, retry: Retry) {
             out.push(3);
             duration(out, *wait);
         }
-        RunResult::HandedBack => out.push(4),
+        RunResult::Returned => out.push(4),
     }
 }
 
@@ -602,7 +602,7 @@ impl<'a> Input<'a> {
             1 => RunResult::Failed(self.failure()?),
             2 => RunResult::Canceled,
             3 => RunResult::Snoozed(self.duration()?),
-            4 => RunResult::HandedBack,
+            4 => RunResult::Returned,
             _ => return Err(Damaged("unknown kind of result")),
         };
         Ok((result, retry))
@@ -771,7 +771,7 @@ mod tests {
     }
 
     #[test]
-    fn a_work_comes_back_as_it_was() {
+    fn a_job_comes_back_as_it_was() {
         let full = SpecOptions {
             on_complete: Some(OnCompleteCall {
                 name: Name::from_static("done"),
@@ -804,7 +804,7 @@ mod tests {
     }
 
     #[test]
-    fn a_finished_work_comes_back_as_it_was() {
+    fn a_finished_job_comes_back_as_it_was() {
         let spec = Arc::new(spec(None));
         let details = FinishedDetails {
             history: history(),
@@ -850,7 +850,7 @@ mod tests {
             (RunResult::Failed(failure), Retry::At(Segment(77))),
             (RunResult::Canceled, Retry::No),
             (RunResult::Snoozed(Duration::from_secs(3)), Retry::At(Segment(0))),
-            (RunResult::HandedBack, Retry::At(Segment(u64::MAX))),
+            (RunResult::Returned, Retry::At(Segment(u64::MAX))),
         ] {
             let row = RunRow {
                 pool: PoolId(0),

@@ -124,7 +124,7 @@ impl Layer {
         self.finished.insert(finished.work_id, Some(finished.clone()));
     }
 
-    /// Forgets the first work of the order.
+    /// Forgets the first job of the order.
     fn forget_first(&mut self, work_id: WorkId) {
         let first = self.order.pop_front();
         debug_assert_eq!(first.map(|(_, first)| first), Some(work_id), "the oldest first");

@@ -231,7 +231,7 @@ impl Tables {
                 order.insert(from, row).map_err(failed)?;
                 from += (row.len() / ORDER_ENTRY) as u64;
             }
-            // A row goes when the next one begins at or before the oldest work that is left.
+            // A row goes when the next one begins at or before the oldest job that is left.
             while let Some((first, second)) = first_two(&order)?
                 && second.unwrap_or(from) <= sealed.forgotten
             {

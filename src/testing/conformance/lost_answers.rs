@@ -242,7 +242,7 @@ pub(super) fn go_through(storage: impl Storage) {
         })
     };
     line.change("an enqueue", enqueue, vec![EnqueueAnswer::Enqueued; 2]);
-    expect("an enqueue", "works that are counted", line.pool.pending(), 2);
+    expect("an enqueue", "jobs that are counted", line.pool.pending(), 2);
     let (reply, mut again) = oneshot::channel();
     let repeated = enqueue(&line.pool.clone(), reply);
     run(&mut line.store, repeated);
@@ -253,7 +253,7 @@ pub(super) fn go_through(storage: impl Storage) {
     line.change("a run now", run_now, RunNowAnswer::Moved);
     let key = line.fact(work_id).and_then(|fact| fact.pending_start);
     let is_due = key.is_some_and(|key| key.segment < later);
-    expect("a run now", "the work is due", is_due, true);
+    expect("a run now", "the job is due", is_due, true);
 
     let cancel = |_: &_, reply| Command::Cancel { work_ids: vec![other], reply };
     line.change("a cancel", cancel, vec![requested(pool)]);
@@ -264,7 +264,7 @@ pub(super) fn go_through(storage: impl Storage) {
     let running = Some(Running { run: 1, started, generation });
     line.turn("a turn that starts", &[start]);
     let runs = line.fact(work_id).map(|fact| (fact.runs, fact.running, fact.pending_start));
-    expect("a turn that starts", "the work", runs, Some((1, running, None)));
+    expect("a turn that starts", "the job", runs, Some((1, running, None)));
 
     for state in [REFUSES, LOSES_ANSWERS, HEALTHY] {
         line.state.store(state, Ordering::SeqCst);
@@ -277,7 +277,7 @@ pub(super) fn go_through(storage: impl Storage) {
     }
     let fact = line.fact(work_id);
     let attempts = fact.as_ref().map(|fact| (fact.attempts, fact.pending_completion.is_some()));
-    expect("a report", "the work", attempts, Some((1, true)));
+    expect("a report", "the job", attempts, Some((1, true)));
 
     let spec = works[0].clone();
     let finished = Arc::new(Finished {
@@ -292,8 +292,8 @@ pub(super) fn go_through(storage: impl Storage) {
         details: None,
     });
     line.turn("a turn that completes", &[Change::CompleteWork { finished, spec }]);
-    expect("a turn that completes", "the work", line.fact(work_id), None);
-    expect("a turn that completes", "works that are left", line.fact(other).is_some(), true);
+    expect("a turn that completes", "the job", line.fact(work_id), None);
+    expect("a turn that completes", "jobs that are left", line.fact(other).is_some(), true);
     conflicts(&mut line);
     turns_in_conflict(&mut line);
     line.store.close();

@@ -253,7 +253,7 @@ impl Script {
                 1 => (RunResult::Failed(self.failure()), again),
                 2 => (RunResult::Canceled, Retry::No),
                 3 => (RunResult::Snoozed(Duration::from_millis(self.rng.u64(..))), again),
-                _ => (RunResult::HandedBack, again),
+                _ => (RunResult::Returned, again),
             };
             changes.push(Change::InsertPendingCompletion {
                 work_id: row.work.spec.work_id,

@@ -53,7 +53,7 @@ pub struct Callers {
     pub pools: Rc<Vec<Workpool>>,
     /// The callers themselves, each at one thing after the other.
     pub clients: Tasks,
-    /// Those who wait for a work.
+    /// Those who wait for a job.
     pub tasks: Tasks,
     pub ear: Addr<Ear>,
 }
@@ -81,7 +81,7 @@ impl Handler<Completed<Job, Output>> for Ear {
             let work = &mut world.works[number as usize];
             work.notified += 1;
             if work.notified > work.notifies {
-                world.violate(format_args!("work {number} notifies more often than it was asked"));
+                world.violate(format_args!("job {number} notifies more often than it was asked"));
             }
         });
     }
@@ -92,7 +92,7 @@ fn is_unsure(error: &EnqueueError) -> bool {
     matches!(error, EnqueueError::Closed | EnqueueError::Storage(StorageError::Poisoned(_)))
 }
 
-/// How a work is enqueued.
+/// How a job is enqueued.
 pub struct Described {
     number: u32,
     pub pool: usize,
@@ -167,7 +167,7 @@ impl Described {
 }
 
 impl World {
-    /// Draws a work. It is enqueued later, or by another work.
+    /// Draws a job. It is enqueued later, or by another job.
     fn new_work(&mut self, kind: Kind, pool: usize, parent: Option<u32>) -> u32 {
         let number = self.works.len() as u32;
         let plan = self.plan.clone();
@@ -230,7 +230,7 @@ impl World {
         if let Some(id) = id {
             self.bind(number, id);
         }
-        // A work that makes another, which makes no third.
+        // A job that makes another, which makes no third.
         let has_child = parent.is_none()
             && matches!(kind, Kind::Job | Kind::Transfer)
             && below(&mut self.rng, 6) == 0;
@@ -251,7 +251,7 @@ impl World {
         }
     }
 
-    /// A work is about to be sent to the store.
+    /// A job is about to be sent to the store.
     pub fn sending(&mut self, number: u32) {
         let (now, by_pool_clock, moment) = (self.now(), self.pool_now(), self.tick());
         let (life, crashes, order) = (self.life, self.crashes, self.disorder);
@@ -313,7 +313,7 @@ impl World {
         }
     }
 
-    /// Some work that was sent and has an id.
+    /// Some job that was sent and has an id.
     fn some_work(&mut self) -> Option<(u32, WorkId, usize)> {
         let count = self.works.len();
         if count == 0 {
@@ -492,21 +492,21 @@ async fn enqueue_again(callers: &Callers) {
     }
 }
 
-/// A work that a caller is about to cancel, and what callers knew of it before.
-fn some_work_to_cancel(world: &mut World) -> Option<(u32, WorkId, usize, (bool, bool))> {
+/// A job that a caller is about to cancel, and what callers knew of it before.
+fn some_job_to_cancel(world: &mut World) -> Option<(u32, WorkId, usize, (bool, bool))> {
     let (number, id, pool) = world.some_work()?;
     world.canceling(number);
     Some((number, id, pool, world.before_cancel(number)))
 }
 
 async fn cancel(callers: &Callers) {
-    let Some((number, id, pool, before)) = with(some_work_to_cancel) else { return };
+    let Some((number, id, pool, before)) = with(some_job_to_cancel) else { return };
     let answer = callers.pools[pool].cancel(id).await;
     with(|world| world.cancel_answered(number, before, &answer));
 }
 
 async fn abort(callers: &Callers) {
-    let Some((number, id, pool, before)) = with(some_work_to_cancel) else { return };
+    let Some((number, id, pool, before)) = with(some_job_to_cancel) else { return };
     let grace = with(|world| pick(&mut world.rng, &[0, 10, 1_000]));
     let answer = callers.pools[pool].abort(id, Duration::from_millis(grace)).await;
     with(|world| {
@@ -524,7 +524,7 @@ async fn cancel_all(callers: &Callers, pool: usize) {
     let before: Vec<_> = with(|world| {
         trace!(world, "cancel all of {pool}");
         for work in world.works.iter_mut().filter(|work| work.pool == pool) {
-            // One that another caller, or a work, enqueues meanwhile may be found too.
+            // One that another caller, or a job, enqueues meanwhile may be found too.
             work.cancel_sent = true;
         }
         let numbers = 0..world.works.len() as u32;
@@ -543,7 +543,7 @@ async fn cancel_all(callers: &Callers, pool: usize) {
                 world.will_not_start(number);
             }
         }
-        // Works that were planned meanwhile and are enqueued later are not meant.
+        // Jobs that were planned meanwhile and are enqueued later are not meant.
         for work in world.works.iter_mut() {
             if work.pool == pool && work.ack == Ack::Planned {
                 work.cancel_sent = false;
@@ -558,7 +558,7 @@ impl World {
         self.works[number as usize].cancel_sent = true;
     }
 
-    /// What is known when a cancel is sent: whether the work is there, and whether it has its outcome.
+    /// What is known when a cancel is sent: whether the job is there, and whether it has its outcome.
     fn before_cancel(&self, number: u32) -> (bool, bool) {
         let work = &self.works[number as usize];
         (work.ack == Ack::Acked, work.seen.is_some())
@@ -600,7 +600,7 @@ impl World {
     }
 }
 
-/// Ends the wait of a work, or of one that nobody knows.
+/// Ends the wait of a job, or of one that nobody knows.
 async fn run_now(callers: &Callers) {
     let drawn = with(|world| {
         if below(&mut world.rng, 20) == 0 {
@@ -614,11 +614,11 @@ async fn run_now(callers: &Callers) {
     with(|world| match asked {
         Some(asked) => world.hurry_answered(asked, &answer),
         None if world.dead || matches!(answer, Ok(RunNowAnswer::NotFound) | Err(_)) => {}
-        None => world.violate(format_args!("a work that nobody knows is {answer:?}")),
+        None => world.violate(format_args!("a job that nobody knows is {answer:?}")),
     });
 }
 
-/// A work as it was when it was asked to be run now.
+/// A job as it was when it was asked to be run now.
 struct Hurried {
     number: u32,
     acked: bool,
@@ -796,7 +796,7 @@ async fn ask_again(callers: &Callers, (number, id, pool): (u32, WorkId, usize)) 
     with(|world| {
         let same = starts(world) == before && !world.is_disturbed();
         if same && world.is_odd(number, &status) {
-            world.violate(format_args!("work {number} is shown as {status:?} and is not"));
+            world.violate(format_args!("job {number} is shown as {status:?} and is not"));
         }
     });
 }
@@ -837,7 +837,7 @@ impl World {
         match joined {
             Ok((of, start)) => {
                 if of != number {
-                    self.violate(format_args!("work {number} has the result of {of}"));
+                    self.violate(format_args!("job {number} has the result of {of}"));
                 }
                 self.saw(number, Code::Success(start), None);
             }
@@ -851,7 +851,7 @@ impl World {
                 }
             }
             Err(JoinError::Decode(error)) => {
-                self.violate(format_args!("work {number} has a result that is none: {error}"));
+                self.violate(format_args!("job {number} has a result that is none: {error}"));
             }
             Err(JoinError::Closed | JoinError::Storage(_)) => {}
         }

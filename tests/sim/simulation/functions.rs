@@ -1,4 +1,4 @@
-//! What runs in the pool: each function does what its work's plan says, and tells the world what it sees.
+//! What runs in the pool: each function does what its job's plan says, and tells the world what it sees.
 
 use actix_workpool::{
     Action, ActionContext, Completion, CompletionResult, Mutation, OnComplete, Query, Reader,
@@ -13,7 +13,7 @@ use crate::simulation::plan::POOLS;
 /// From which account to which, and how much.
 type Transferred = (u64, u64, i64);
 
-/// Which work, and which of its attempts has succeeded.
+/// Which job, and which of its attempts has succeeded.
 pub type Output = (u32, u32);
 
 #[derive(Serialize, Deserialize)]
@@ -30,7 +30,7 @@ pub struct Transfer(pub u32);
 #[derive(Serialize, Deserialize)]
 pub struct Check(pub u32);
 
-/// Counts the completions of each work.
+/// Counts the completions of each job.
 pub struct Done;
 
 pub fn register(builder: RuntimeBuilder, alt: bool) -> RuntimeBuilder {
@@ -154,7 +154,7 @@ pub async fn give_way() {
     .await;
 }
 
-/// A work from a work.
+/// A job from a job.
 async fn spawn_child(number: u32, cx: &ActionContext) {
     let Some(child) = with(|world| world.works[number as usize].child) else { return };
     let described = with(|world| {

@@ -14,7 +14,7 @@ use super::world::{
     with,
 };
 
-/// With nothing wrong, a due work starts no later than this after it could: a lost wake-up would be found by the
+/// With nothing wrong, a due job starts no later than this after it could: a lost wake-up would be found by the
 /// pool's own watchdog after 5 s.
 const PROMPT: Micros = millis(1_000);
 
@@ -67,7 +67,7 @@ impl World {
         let work = &self.works[number as usize];
         let Work { ack, due, retry, cancel_told, told_finished, ref seen, .. } = *work;
         let max_attempts = retry.map_or(1, |retry| retry.max_attempts);
-        let (least, most) = work.charged(self.crashes, false);
+        let (least, most) = work.counted(self.crashes, false);
         let mut wrong = None;
         let mut expect = |holds: bool, what: &'static str| {
             if !holds {
@@ -111,7 +111,7 @@ impl World {
         if let Some(what) = wrong {
             let range = (least, most);
             self.violate(format_args!(
-                "attempt {attempt} of {number} starts, and it {what}; charged {range:?}, due {due}"
+                "attempt {attempt} of {number} starts, and it {what}; counted {range:?}, due {due}"
             ));
             return;
         }
@@ -126,7 +126,7 @@ impl World {
         }
     }
 
-    /// Works that are due at once start in the order in which they were acknowledged, if nothing interferes.
+    /// Jobs that are due at once start in the order in which they were acknowledged, if nothing interferes.
     fn in_order(&mut self, number: u32) {
         let disorder = self.disorder;
         let work = &self.works[number as usize];
@@ -145,7 +145,7 @@ impl World {
         let undisturbed = work.order == disorder;
         self.pools[pool].queue.remove(place);
         if let Some(earlier) = before.filter(|_| undisturbed) {
-            self.violate(format_args!("work {number} starts before {earlier}, which came first"));
+            self.violate(format_args!("job {number} starts before {earlier}, which came first"));
         }
     }
 
@@ -186,13 +186,13 @@ impl World {
             known.attempts = known.attempts.or(attempts);
             if known.code != seen.code || !same_attempts {
                 let known = known.clone();
-                self.violate(format_args!("work {number} ends twice: {known:?} and {seen:?}"));
+                self.violate(format_args!("job {number} ends twice: {known:?} and {seen:?}"));
             }
             return;
         }
-        trace!(self, "work {number} ended: {:?}", seen.code);
+        trace!(self, "job {number} ended: {:?}", seen.code);
         if let Err(what) = self.is_possible(number, &seen.code, seen.attempts) {
-            self.violate(format_args!("work {number} ends as {seen:?}, and {what}"));
+            self.violate(format_args!("job {number} ends as {seen:?}, and {what}"));
         }
         self.works[number as usize].seen = Some(seen);
     }
@@ -261,7 +261,7 @@ impl World {
         let canceled = *code == Code::Canceled || lost;
         is(work.canceled_unstarted <= canceled, "its cancel was granted")?;
         if action {
-            let (least, most) = work.charged(self.crashes, true);
+            let (least, most) = work.counted(self.crashes, true);
             is((least..=most).contains(&attempts), "that is another number of attempts")?;
         }
         let _ = ended;
@@ -282,13 +282,11 @@ impl World {
             }
             WorkStatus::Unknown => {
                 if was_acked && !self.may_be_forgotten(number) {
-                    self.violate(format_args!("work {number} is not known any more"));
+                    self.violate(format_args!("job {number} is not known any more"));
                 }
             }
             WorkStatus::Pending { .. } | WorkStatus::Running { .. } if seen.is_some() => {
-                self.violate(format_args!(
-                    "work {number} goes back from its outcome to {status:?}"
-                ));
+                self.violate(format_args!("job {number} goes back from its outcome to {status:?}"));
             }
             WorkStatus::Pending { .. } | WorkStatus::Running { .. } => {}
         }
@@ -310,7 +308,7 @@ impl World {
         let code = match &row.outcome {
             Outcome::Success(output) => match serde_json::from_slice::<Output>(output.as_bytes()) {
                 Ok((of, start)) if of == number => Code::Success(start),
-                _ => return self.violate(format_args!("work {number} has another's result")),
+                _ => return self.violate(format_args!("job {number} has another's result")),
             },
             Outcome::Failed(failure) => Code::Failed(failure.kind),
             Outcome::Canceled => Code::Canceled,
@@ -318,7 +316,7 @@ impl World {
         self.saw(number, code, Some(row.attempts));
     }
 
-    /// Whether retention may have deleted what is known of a work.
+    /// Whether retention may have deleted what is known of a job.
     fn may_be_forgotten(&self, number: u32) -> bool {
         let Retention { max_age, max_count } = self.plan.retention;
         let work = &self.works[number as usize];
@@ -344,8 +342,8 @@ impl Work {
         self.starts.last().is_some_and(|start| start.ended.is_none())
     }
 
-    /// How many attempts are charged, at least and at most: `ended` when the work has its outcome.
-    pub fn charged(&self, crashes: u32, ended: bool) -> (u32, u32) {
+    /// How many attempts count, at least and at most: `ended` when the job has its outcome.
+    pub fn counted(&self, crashes: u32, ended: bool) -> (u32, u32) {
         let (mut least, mut most) = (0u32, 0u32);
         // Lives that ended badly may each have cost one attempt that was committed and never began.
         let mut seen_crashes = self.sent_crashes;
@@ -360,33 +358,33 @@ impl Work {
             let lost_since = next > end.crashes;
             let (surely, perhaps) = match end.how {
                 How::Returned(End::Snooze { .. }) => (0, u32::from(lost_since)),
-                // Said while the runtime shuts down, it hands the work back.
+                // Said while the runtime shuts down, it hands the job back.
                 How::Returned(End::Canceled) => (0, 1),
                 How::Returned(_) => (1, 1),
                 How::Heeded { shutdown: false } | How::Dropped { shutdown: false } => (1, 1),
                 How::Heeded { .. } | How::Dropped { .. } => (0, 1),
                 How::Crashed => (1, 1),
             };
-            let exact_hand_back = matches!(end.how, How::Dropped { shutdown: true })
+            let exact_return = matches!(end.how, How::Dropped { shutdown: true })
                 && !lost_since
                 && self.timeout.is_none()
                 && !self.cancel_sent;
             least += surely;
-            most += if exact_hand_back { 0 } else { perhaps };
+            most += if exact_return { 0 } else { perhaps };
             let stopped = matches!(end.how, How::Heeded { .. } | How::Dropped { .. });
             let timed_out = stopped
                 && self.timeout.is_some_and(|timeout| {
                     end.by_pool_clock + SLACK >= start.by_pool_clock.saturating_add(timeout)
                 });
             // The crash that a running attempt dies in, or that a report is lost in, costs that attempt and no other. One
-            // that ends at its timeout while the runtime shuts down may have been charged for that: then it may cost
+            // that ends at its timeout while the runtime shuts down may have counted for that: then it may cost
             // another one.
             let own =
                 u32::from(lost_since && (surely == 0 && !timed_out || end.how == How::Crashed));
             seen_crashes = (end.crashes + own).min(next);
         }
         most += crashes - seen_crashes;
-        // While a work ends by its cancel, what it did last may not have counted.
+        // While a job ends by its cancel, what it did last may not have counted.
         let canceled = ended && self.cancel_sent;
         (if canceled { least.saturating_sub(1) } else { least }, most)
     }
@@ -482,7 +480,7 @@ fn outcomes_are_unique(completed: &[Arc<Finished>]) {
                 Ack::With(_) => 0..=0,
             };
             if !expected.contains(&count) {
-                world.violate(format_args!("work {number} ({ack:?}) has {count} outcomes"));
+                world.violate(format_args!("job {number} ({ack:?}) has {count} outcomes"));
             }
             if world.works[number].canceled_unstarted
                 && world.works[number].kind.is_action()
@@ -490,9 +488,8 @@ fn outcomes_are_unique(completed: &[Arc<Finished>]) {
                     !matches!(seen.code, Code::Canceled | Code::Failed(FailureKind::Lost))
                 })
             {
-                world.violate(format_args!(
-                    "work {number} was canceled in time and ended otherwise"
-                ));
+                world
+                    .violate(format_args!("job {number} was canceled in time and ended otherwise"));
             }
         });
     }
@@ -508,7 +505,7 @@ fn outcomes_are_unique(completed: &[Arc<Finished>]) {
     }
 }
 
-/// The counters of a pool are what its works add up to.
+/// The counters of a pool are what its jobs add up to.
 fn counters_are_a_fold(completed: &[Arc<Finished>]) {
     for pool in 0..with(|world| world.pools.len()) {
         let id = PoolId(pool as u32);
@@ -522,7 +519,7 @@ fn counters_are_a_fold(completed: &[Arc<Finished>]) {
         let attempts: u64 = of_pool().map(|row| u64::from(row.attempts)).sum();
         let counted = (report.succeeded, report.failed, report.canceled, report.completed);
         let retried = |row: &Arc<Finished>| match row.outcome {
-            // The last attempt of a canceled work may be one that failed, or the one that was canceled.
+            // The last attempt of a canceled job may be one that failed, or the one that was canceled.
             Outcome::Canceled => (row.attempts.saturating_sub(1), row.attempts),
             _ => (row.attempts - 1, row.attempts - 1),
         };

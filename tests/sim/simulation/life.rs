@@ -386,7 +386,7 @@ fn ended(grace_ms: u64) -> bool {
     })
 }
 
-/// Faults stop: every work must end, every caller must be answered, within a bound.
+/// Faults stop: every job must end, every caller must be answered, within a bound.
 async fn drain(callers: &Callers) {
     let answered = with(|world| {
         trace!(world, "drain");
@@ -395,7 +395,7 @@ async fn drain(callers: &Callers) {
         world.disturb();
         Duration::from_millis(world.plan.pause_ms + 120_000)
     });
-    // What they are at they bring to its end: an answer never waits for a work.
+    // What they are at they bring to its end: an answer never waits for a job.
     if tokio::time::timeout(answered, callers.clients.end()).await.is_err() {
         with(|world| world.violate("a caller is not answered"));
         return;
@@ -460,7 +460,7 @@ async fn ask_everything(callers: &Callers) {
         Ok(statuses) => with(|world| {
             for ((number, _), status) in asked.iter().zip(&statuses) {
                 if !status.is_final() {
-                    world.violate(format_args!("work {number} is {status:?} in an idle pool"));
+                    world.violate(format_args!("job {number} is {status:?} in an idle pool"));
                 }
                 world.saw_status(*number, status, moment);
             }

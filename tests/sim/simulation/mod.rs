@@ -14,7 +14,7 @@
 //! | file | what |
 //! |---|---|
 //! | `plan.rs` | what a seed draws before it begins |
-//! | `world.rs` | time, chance, the trace, and every work as its callers and functions know it |
+//! | `world.rs` | time, chance, the trace, and every job as its callers and functions know it |
 //! | `history.rs` | the invariants |
 //! | `tables.rs` | the storage: its faults, and what a crash leaves of it |
 //! | `functions.rs` | what runs in the pool |
@@ -138,7 +138,7 @@ impl std::fmt::Display for Summary {
         let Summary { seeds, works, attempts, lives, crashes, faults, took, .. } = self;
         write!(
             f,
-            "{seeds} seeds, {lives} lives, {crashes} crashes, {faults} storage faults, {works} works, \
+            "{seeds} seeds, {lives} lives, {crashes} crashes, {faults} storage faults, {works} jobs, \
              {attempts} attempts; {:.0} pool-minutes in {:.1} s, {:.0} per second",
             self.pool_minutes,
             took.as_secs_f64(),

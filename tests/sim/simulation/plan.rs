@@ -41,7 +41,7 @@ pub struct Plan {
     pub accounts: u64,
     /// How likely a function misbehaves, of 100.
     pub misbehaves: u64,
-    /// How likely a work has an `on_complete`, of 100.
+    /// How likely a job has an `on_complete`, of 100.
     pub on_completes: u64,
     /// The weights of what callers do; see `clients`.
     pub weights: [u64; 15],
@@ -165,7 +165,7 @@ impl Plan {
         PoolConfig::default().max_parallelism(parallelism).max_pending(max_pending)
     }
 
-    /// The retry policy of a work.
+    /// The retry policy of a job.
     pub fn retry(&self, rng: &mut Rng) -> Option<RetryBehavior> {
         let behavior = RetryBehavior {
             max_attempts: pick(rng, &[1, 2, 3, 5]),
@@ -175,7 +175,7 @@ impl Plan {
         (below(rng, 4) > 0).then_some(behavior)
     }
 
-    /// What the attempts of a work do, one after the other; the last one of them again and again.
+    /// What the attempts of a job do, one after the other; the last one of them again and again.
     pub fn acts(&self, rng: &mut Rng, has_timeout: bool) -> Vec<Act> {
         let mut acts = Vec::new();
         loop {

@@ -206,7 +206,7 @@ impl InFile {
     }
 }
 
-/// The works that a commit completes.
+/// The jobs that a commit completes.
 fn completions(changes: &[Change]) -> impl Iterator<Item = Arc<Finished>> {
     changes.iter().filter_map(|change| match change {
         Change::CompleteWork { finished, .. } => Some(finished.clone()),
@@ -295,7 +295,7 @@ pub fn look<T>(read: impl FnOnce(&mut dyn Storage) -> Result<T, StorageError>) -
         .expect("tables can be read")
 }
 
-/// Every work that was completed in a commit that stayed, in order.
+/// Every job that was completed in a commit that stayed, in order.
 pub fn completed() -> Vec<Arc<Finished>> {
     let (completed, wrong) = TABLES.with_borrow_mut(|tables| match tables {
         Tables::Memory(tables) => {

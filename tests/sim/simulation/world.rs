@@ -1,4 +1,4 @@
-//! The world outside of the pool: time, chance, the trace, and every work as its callers and functions know it.
+//! The world outside of the pool: time, chance, the trace, and every job as its callers and functions know it.
 //!
 //! All of it is on one thread, and reached from wherever the pool calls: [`with`]. Nothing inside of `with` calls the
 //! pool.
@@ -143,7 +143,7 @@ pub struct Pool {
     pub asked: Option<(usize, bool)>,
     /// When all slots were last taken.
     pub was_full: Micros,
-    /// Works that are due at once and have not started, in the order in which they were acknowledged.
+    /// Jobs that are due at once and have not started, in the order in which they were acknowledged.
     pub queue: Vec<u32>,
     pub created: bool,
     /// Who has last taken a turn in a commit, and which.
@@ -196,7 +196,7 @@ impl Kind {
     }
 }
 
-/// Whether a work is in the store.
+/// Whether a job is in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ack {
     /// Nobody has enqueued it yet.
@@ -206,11 +206,11 @@ pub enum Ack {
     Acked,
     /// The caller was told that it is not there.
     Refused,
-    /// A transaction of that work enqueues it.
+    /// A transaction of that job enqueues it.
     With(u32),
 }
 
-/// A work, as callers and functions know it.
+/// A job, as callers and functions know it.
 pub struct Work {
     pub pool: usize,
     pub kind: Kind,
@@ -498,7 +498,7 @@ impl World {
         self.base = None;
         if !clean {
             self.crashes += 1;
-            // A start that nobody saw may have been lost: then the work waits for its retry.
+            // A start that nobody saw may have been lost: then the job waits for its retry.
             for work in &mut self.works {
                 work.moved_at = None;
             }
@@ -605,16 +605,16 @@ impl World {
         }
     }
 
-    // Works
+    // Jobs
 
     pub fn number_of(&self, id: WorkId) -> Option<u32> {
         self.by_id.get(&id).copied()
     }
 
-    /// Notes the id of a work.
+    /// Notes the id of a job.
     pub fn bind(&mut self, number: u32, id: WorkId) {
         match self.works[number as usize].id.replace(id) {
-            Some(known) if known != id => self.violate(format_args!("work {number} has two ids")),
+            Some(known) if known != id => self.violate(format_args!("job {number} has two ids")),
             Some(_) => {}
             None => drop(self.by_id.insert(id, number)),
         }
