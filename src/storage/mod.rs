@@ -12,8 +12,7 @@ use std::collections::BinaryHeap;
 use std::ops::Bound;
 
 #[cfg(all(feature = "redb", feature = "conformance"))]
-#[doc(hidden)]
-pub use self::redb::sim as simulated;
+pub(crate) use self::redb::{Checkpoints, Disk};
 #[cfg(feature = "redb")]
 pub use self::redb::{Durability, Redb};
 pub use contract::{Hook, Storage};

@@ -2,6 +2,9 @@
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(all(feature = "redb", feature = "conformance"))]
+#[doc(hidden)]
+pub mod disk;
 #[doc(hidden)]
 pub mod doctest;
 #[cfg(feature = "planted")]
@@ -13,6 +16,3 @@ mod threads;
 #[cfg(feature = "conformance")]
 #[doc(hidden)]
 pub use crate::actors::network;
-#[cfg(all(feature = "redb", feature = "conformance"))]
-#[doc(hidden)]
-pub use crate::storage::simulated as disk;

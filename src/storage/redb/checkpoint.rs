@@ -10,7 +10,7 @@ pub(super) type Written = Result<(), StorageError>;
 
 /// Where checkpoints are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Checkpoints {
+pub(crate) enum Checkpoints {
     /// On a thread of their own.
     OnThread,
     /// Where the commits are, each up to so many calls later: for tests whose steps must not depend on threads.
@@ -30,7 +30,7 @@ pub(super) enum Checkpoint {
 
 impl Checkpoints {
     /// Begins one. After how many calls a later one comes to its end is drawn.
-    pub fn begin(
+    pub(super) fn begin(
         self,
         write: impl FnOnce() -> Written + Send + Sync + 'static,
     ) -> io::Result<Checkpoint> {

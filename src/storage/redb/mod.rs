@@ -1,51 +1,53 @@
 //! Tables in one file: durable, crash-safe. See [`Redb`].
 //!
 //! ```text
-//!  commit ──► log ───────────────► acknowledged
-//!              │ and in memory: recent rows ──── read first
+//!  commit ──► WAL ───────────────► acknowledged
+//!              │ and in memory: memtable ─────── read first
 //!              │      checkpoint, now and then, on a thread of its own
 //!              ▼                                  │
 //!            tables (redb) ───────────────────── read where memory knows nothing
 //! ```
 //!
+//! The file is log-structured, with the words of that field: the *write-ahead log* (WAL) has one frame per commit, synced
+//! before anybody is told. The *memtable* has, in memory, what the log says and the tables do not have yet. A
+//! *checkpoint* (a flush) seals the memtable, writes it into the tables, and frees its half of the log. The *merge
+//! iterator* reads memtable, sealed memtable and tables as one.
+//!
 //! | file | what |
 //! |---|---|
 //! | `disk.rs` | the bytes: a file, and how it is shared |
-//! | `log.rs` | one frame per commit, synced |
-//! | `recent.rs` | what is in memory: what runs, and the rows that the tables do not have yet |
+//! | `wal.rs` | the write-ahead log: one frame per commit, synced |
+//! | `memtable.rs` | what is in memory: what runs, and the rows that the tables do not have yet |
 //! | `tables.rs` | the tables, written by checkpoints |
 //! | `checkpoint.rs` | a checkpoint that is under way |
-//! | `merged.rs` | reading all of it as one |
-//! | `codec.rs` | how rows and changes become bytes |
+//! | `merge_iter.rs` | reading all of it as one |
+//! | `codec/` | how rows and changes become bytes |
 //! | `upgrade.rs` | from one format of the file to the next |
-//! | `sim.rs` | a disk in memory, for tests |
 
 mod checkpoint;
 mod codec;
 mod disk;
-mod log;
-mod merged;
-mod recent;
-#[cfg(feature = "conformance")]
-#[doc(hidden)]
-pub mod sim;
+mod memtable;
+mod merge_iter;
 mod tables;
 #[cfg(all(test, feature = "conformance"))]
 mod tests;
 mod upgrade;
+mod wal;
 
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use self::checkpoint::{Checkpoint, Checkpoints, Written};
+pub(crate) use self::checkpoint::Checkpoints;
+use self::checkpoint::{Checkpoint, Written};
 use self::codec::{Head, Input, Logged};
 use self::disk::{CheckedDisk, FileDisk, Rest};
-use self::log::{Log, Room};
-use self::merged::Merged;
-use self::recent::{Known, Recent, Sealed, UserKey};
+use self::memtable::{Known, Memtable, Sealed, UserKey};
+use self::merge_iter::MergeIter;
 use self::tables::{Rows, Tables, Works};
+use self::wal::{Room, Wal};
 use super::{Fsync, KeyRange, Opened, PoolRow, Storage, StorageError, lowest};
 use crate::model::{
     Batch, CancelationRow, Change, CompletionRow, Counts, Cursors, Demand, Finished, Key, Name,
@@ -56,7 +58,7 @@ use crate::model::{
 pub use self::disk::Disk;
 
 /// A checkpoint is due when so many rows have gathered, however few bytes they have in the log.
-const MOST_RECENT: usize = 200_000;
+const MEMTABLE_ROWS: usize = 200_000;
 
 /// How many bytes of jobs that were read are remembered for the changes that follow.
 const MOST_KNOWN: usize = 4 << 20;
@@ -113,8 +115,8 @@ pub struct Redb {
 
 struct Store {
     disk: Arc<CheckedDisk>,
-    log: Log,
-    recent: Recent,
+    wal: Wal,
+    memtable: Memtable,
     /// Missing while they cannot be opened again after a failure.
     tables: Option<Arc<Tables>>,
     /// The number of the last commit that is in the tables.
@@ -130,7 +132,7 @@ struct Store {
     /// Why the tables could not be used, and when the checkpoint under way is tried again, by the store's clock.
     setback: Option<(StorageError, Segment)>,
     /// What memory will hold if a commit turns out to be in the tables that went there directly, and failed.
-    unsure: Option<Box<Recent>>,
+    in_doubt: Option<Box<Memtable>>,
     /// A layer that is in the tables. The next checkpoint's thread frees it: that takes a while.
     done: Option<Arc<Sealed>>,
 }
@@ -144,7 +146,7 @@ impl Redb {
     /// read or written, is damaged, or is not a workpool file, [`StorageError::TooNew`] when a newer version has written
     /// it. A damaged last commit cannot be told from one that was cut short, and is left out.
     pub fn open(path: impl AsRef<Path>) -> Result<Redb, StorageError> {
-        Redb::open_with_log(path, log::LENGTH)
+        Redb::open_with_log(path, wal::LENGTH)
     }
 
     /// As [`Redb::open`], but a file that is made gets a log of about `length` bytes, at least 8 KiB. What was committed
@@ -166,7 +168,11 @@ impl Redb {
     }
 
     /// Opens a store on any disk.
-    fn on(disk: impl Disk, length: u64, checkpoints: Checkpoints) -> Result<Redb, StorageError> {
+    pub(crate) fn on(
+        disk: impl Disk,
+        length: u64,
+        checkpoints: Checkpoints,
+    ) -> Result<Redb, StorageError> {
         let open = || Store::open(CheckedDisk::new(disk), length, checkpoints);
         let store = catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| Err(damaged()))?;
         Ok(Redb { store: Some(store), poisoned: None })
@@ -176,7 +182,7 @@ impl Redb {
     #[must_use]
     pub fn durability(mut self, durability: Durability) -> Redb {
         if let Some(store) = &mut self.store {
-            store.log.relax(durability == Durability::Process);
+            store.wal.relax(durability == Durability::Process);
         }
         self
     }
@@ -209,18 +215,18 @@ impl Store {
         length: u64,
         checkpoints: Checkpoints,
     ) -> Result<Store, StorageError> {
-        let mut log = Log::open(&disk, length)?;
-        let tables = Tables::open(Rest::of(&disk, log.tables_from()))?;
+        let mut wal = Wal::open(&disk, length)?;
+        let tables = Tables::open(Rest::of(&disk, wal.tables_from()))?;
         let applied = tables.applied()?;
-        upgrade::run(log.format(), &tables)?;
-        let mut recent = tables.load()?;
+        upgrade::run(wal.format(), &tables)?;
+        let mut memtable = tables.load()?;
         let works = tables.read()?.works()?;
-        log.replay(applied.last, applied.seed, |frame| {
+        wal.replay(applied.last, applied.seed, |frame| {
             let (clock, changes) = frame.split_at_checked(CLOCK).ok_or_else(closed)?;
             let mut time = [0; CLOCK];
             time.copy_from_slice(clock);
             let clock = if planted!(ClockForgotten) { 0 } else { u64::from_le_bytes(time) };
-            recent.clock = recent.clock.max(Segment(clock));
+            memtable.clock = memtable.clock.max(Segment(clock));
             let mut changes = Input(changes);
             while let Some(change) = changes.change()? {
                 let mut known = Known::default();
@@ -230,12 +236,12 @@ impl Store {
                     Logged::Retried(_) => None,
                 };
                 if let Some(work_id) = needed
-                    && recent.work(work_id).is_none()
+                    && memtable.work(work_id).is_none()
                     && let Some((head, spec)) = works.get(work_id)?
                 {
                     known.put(head, spec);
                 }
-                recent.replay(&change, &known);
+                memtable.replay(&change, &known);
             }
             Ok(())
         })?;
@@ -243,18 +249,18 @@ impl Store {
         // What was replayed may only be in the system's cache, of a file that another process failed to sync: now it is
         // written, and the log begins anew.
         let seed = fastrand::u64(1..);
-        let sealed = recent.seal(log.last());
+        let sealed = memtable.seal(wal.last());
         tables.checkpoint(&sealed, Some(seed))?;
-        recent.sealed = None;
-        log.restart(seed);
+        memtable.sealed = None;
+        wal.restart(seed);
         // Also of one that was a store before: that, too, may only be in the system's cache.
-        log.made()?;
+        wal.made()?;
         let tables_have_starts = tables.read()?.has_starts()?;
         Ok(Store {
             disk,
-            applied: log.last(),
-            log,
-            recent,
+            applied: wal.last(),
+            wal,
+            memtable,
             tables: Some(Arc::new(tables)),
             tables_have_starts,
             known: Known::default(),
@@ -262,7 +268,7 @@ impl Store {
             checkpoint: None,
             checkpoints,
             setback: None,
-            unsure: None,
+            in_doubt: None,
             done: None,
         })
     }
@@ -304,7 +310,7 @@ impl Store {
         works: &mut Option<Works>,
         work_id: WorkId,
     ) -> Result<Option<(Head, Arc<Spec>)>, StorageError> {
-        if let Some(row) = self.recent.work(work_id) {
+        if let Some(row) = self.memtable.work(work_id) {
             return Ok(row.map(|row| (row.head.clone(), row.spec.clone())));
         }
         if let Some(work) = self.known.get(work_id) {
@@ -321,12 +327,12 @@ impl Store {
         let mut works = None;
         let mut facts = Vec::with_capacity(work_ids.len());
         for work_id in work_ids {
-            let running = self.recent.running_fact(*work_id);
+            let running = self.memtable.running_fact(*work_id);
             facts.push(match running {
                 Some(fact) => Some(fact),
                 None => self
                     .work(&mut works, *work_id)?
-                    .map(|(head, spec)| self.recent.fact(head, spec)),
+                    .map(|(head, spec)| self.memtable.fact(head, spec)),
             });
         }
         Ok(facts)
@@ -338,12 +344,12 @@ impl Store {
         pool: PoolId,
         from: Key,
         until: Key,
-    ) -> Result<Merged<'_, Key, WorkId>, StorageError> {
-        let mut rows = Merged::new();
+    ) -> Result<MergeIter<'_, Key, WorkId>, StorageError> {
+        let mut rows = MergeIter::new();
         if from >= until {
             return Ok(rows);
         }
-        for layer in self.recent.layers() {
+        for layer in self.memtable.layers() {
             let range = layer.starts.range((pool, from)..(pool, until));
             rows.over(range.map(|((_, key), work_id)| Ok((*key, *work_id))));
         }
@@ -359,9 +365,9 @@ impl Store {
         &self,
         pool: PoolId,
         cursor: Segment,
-    ) -> Result<Merged<'_, Key, WorkId>, StorageError> {
+    ) -> Result<MergeIter<'_, Key, WorkId>, StorageError> {
         let from = Key { segment: cursor, seq: 0 };
-        let entry = self.recent.pools.get(pool.0 as usize);
+        let entry = self.memtable.pools.get(pool.0 as usize);
         self.starts(pool, entry.map_or(from, |entry| entry.starts_from.max(from)), LANE)
     }
 
@@ -372,14 +378,14 @@ impl Store {
         now: Segment,
     ) -> Result<Batch, StorageError> {
         let mut batch = Batch { read_at: now, ..Batch::default() };
-        let recent = &self.recent;
+        let memtable = &self.memtable;
         let from = |segment| (pool, Key { segment, seq: 0 });
         let until = (pool, Key { segment: now, seq: u64::MAX });
 
-        let rows = recent.completions.range(from(demand.cursors.completion)..=until);
+        let rows = memtable.completions.range(from(demand.cursors.completion)..=until);
         for ((_, key), work_id) in rows.take(demand.batch_size) {
-            let Some(work) = recent.running_fact(*work_id) else { continue };
-            let row = recent.running.get(work_id).map(|work| &work.row);
+            let Some(work) = memtable.running_fact(*work_id) else { continue };
+            let row = memtable.running.get(work_id).map(|work| &work.row);
             let Some((_, result, retry)) = row.and_then(|row| row.completion.as_ref()) else {
                 continue;
             };
@@ -387,7 +393,7 @@ impl Store {
             batch.completions.push(CompletionRow { key, run, result, retry, work });
         }
 
-        let rows = recent.cancelations.range(from(demand.cursors.cancelation)..=until);
+        let rows = memtable.cancelations.range(from(demand.cursors.cancelation)..=until);
         let rows: Vec<_> = rows.take(demand.batch_size).collect();
         if !rows.is_empty() {
             let ids: Vec<_> = rows.iter().map(|(_, work_id)| **work_id).collect();
@@ -412,7 +418,7 @@ impl Store {
         self.know(starts.iter().map(|(_, work_id)| *work_id))?;
         batch.starts.reserve(starts.len());
         for (key, work_id) in starts {
-            let work = match self.recent.work(work_id) {
+            let work = match self.memtable.work(work_id) {
                 Some(row) => row.map(|row| (&row.head, &row.spec)),
                 None => self.known.get(work_id).map(|(head, spec)| (head, spec)),
             };
@@ -422,7 +428,7 @@ impl Store {
         }
         self.known.bound(MOST_KNOWN);
         // No row is behind its cursor, and none was found before this one.
-        if let Some(entry) = self.recent.pools.get_mut(pool.0 as usize) {
+        if let Some(entry) = self.memtable.pools.get_mut(pool.0 as usize) {
             entry.starts_from = first.unwrap_or(LANE);
         }
         Ok(batch)
@@ -430,7 +436,8 @@ impl Store {
 
     /// Gets to know those of these jobs that are only in the tables.
     fn know(&mut self, work_ids: impl Iterator<Item = WorkId>) -> Result<(), StorageError> {
-        let is_new = |id: &WorkId| self.recent.work(*id).is_none() && self.known.get(*id).is_none();
+        let is_new =
+            |id: &WorkId| self.memtable.work(*id).is_none() && self.known.get(*id).is_none();
         let mut missing: Vec<_> = work_ids.filter(is_new).collect();
         if missing.is_empty() {
             return Ok(());
@@ -447,8 +454,8 @@ impl Store {
         let mut works = None;
         for change in changes {
             let Some(work_id) = needs_work(change) else { continue };
-            if !self.recent.running.contains_key(&work_id)
-                && self.recent.work(work_id).is_none()
+            if !self.memtable.running.contains_key(&work_id)
+                && self.memtable.work(work_id).is_none()
                 && self.known.get(work_id).is_none()
                 && let Some((head, spec)) = self.work(&mut works, work_id)?
             {
@@ -472,9 +479,9 @@ impl Store {
         let report = |change: &Change| matches!(change, Change::InsertPendingCompletion { .. });
         if fsync == Fsync::WithNext && changes.iter().all(report) {
             for change in changes {
-                self.recent.take_completion(change);
+                self.memtable.take_completion(change);
             }
-            self.recent.clock = self.recent.clock.max(now);
+            self.memtable.clock = self.memtable.clock.max(now);
             if planted!(DeferredReportLost) {
                 self.frame.truncate(before);
             }
@@ -489,9 +496,9 @@ impl Store {
 
     /// Writes the frame under way, and takes the changes that it ends with.
     fn write(&mut self, changes: &[Change], now: Segment) -> Result<(), StorageError> {
-        let clock = self.recent.clock.max(now);
+        let clock = self.memtable.clock.max(now);
         self.frame[..CLOCK].copy_from_slice(&clock.0.to_le_bytes());
-        match self.log.room(self.frame.len()) {
+        match self.wal.room(self.frame.len()) {
             Room::Here => {}
             Room::InEmptyHalf => {
                 self.finish_checkpoint()?;
@@ -502,9 +509,9 @@ impl Store {
         }
         // Not earlier: a checkpoint that has ended took jobs out of memory, and forgets what was known.
         self.learn(changes)?;
-        self.log.append(&self.frame)?;
+        self.wal.append(&self.frame)?;
         self.written(changes, clock);
-        if self.log.wants_checkpoint() || self.recent.layer.len() > MOST_RECENT {
+        if self.wal.wants_checkpoint() || self.memtable.layer.len() > MEMTABLE_ROWS {
             // Without one, the log goes on until it is full.
             let _ = self.begin_checkpoint();
         }
@@ -513,12 +520,12 @@ impl Store {
 
     fn written(&mut self, changes: &[Change], clock: Segment) {
         for change in changes {
-            self.recent.apply(change, &self.known);
+            self.memtable.apply(change, &self.known);
             if let Some(work_id) = needs_work(change) {
                 self.known.remove(work_id);
             }
         }
-        self.recent.clock = clock;
+        self.memtable.clock = clock;
         self.known.bound(MOST_KNOWN);
         self.frame.truncate(CLOCK);
         if self.frame.capacity() > 1 << 20 {
@@ -534,21 +541,21 @@ impl Store {
     ) -> Result<(), StorageError> {
         self.checkpoint_all()?;
         self.learn(changes)?;
-        let before = (self.recent.clone(), self.frame.clone());
+        let before = (self.memtable.clone(), self.frame.clone());
         self.written(changes, clock);
-        let sealed = self.recent.seal(self.log.last() + 1);
+        let sealed = self.memtable.seal(self.wal.last() + 1);
         let Err(error) = self.tables()?.checkpoint(&sealed, None) else {
-            self.log.skip();
+            self.wal.skip();
             self.checkpoint_done();
             return Ok(());
         };
-        let after = std::mem::replace(&mut self.recent, before.0);
+        let after = std::mem::replace(&mut self.memtable, before.0);
         self.frame = before.1;
-        self.unsure = Some(Box::new(after));
+        self.in_doubt = Some(Box::new(after));
         self.set_back(error.clone());
         // Perhaps it was written all the same.
         self.mend()?;
-        if self.log.last() == sealed.last { Ok(()) } else { Err(error) }
+        if self.wal.last() == sealed.last { Ok(()) } else { Err(error) }
     }
 
     /// Brings everything into the tables.
@@ -560,21 +567,22 @@ impl Store {
 
     /// Begins a checkpoint of everything committed so far, unless one is under way.
     fn begin_checkpoint(&mut self) -> Result<(), StorageError> {
-        if self.recent.sealed.is_some() {
+        if self.memtable.sealed.is_some() {
             return Ok(());
         }
-        self.log.switch()?;
+        self.wal.switch()?;
         // What is newer than the tables is told apart from what is in them by the number of its last commit.
-        if self.log.last() == self.applied {
+        if self.wal.last() == self.applied {
             return Ok(());
         }
-        self.recent.seal(self.log.last());
+        self.memtable.seal(self.wal.last());
         self.run_checkpoint()
     }
 
     /// Writes the sealed layer into the tables, beside the commits.
     fn run_checkpoint(&mut self) -> Result<(), StorageError> {
-        let (Some(tables), Some(sealed)) = (self.tables.clone(), self.recent.sealed.clone()) else {
+        let (Some(tables), Some(sealed)) = (self.tables.clone(), self.memtable.sealed.clone())
+        else {
             return Ok(());
         };
         let done = self.done.take();
@@ -608,7 +616,7 @@ impl Store {
             self.end_checkpoint(checkpoint.end())?;
         }
         self.mend()?;
-        let Some(sealed) = self.recent.sealed.clone() else {
+        let Some(sealed) = self.memtable.sealed.clone() else {
             self.setback = None;
             return Ok(());
         };
@@ -626,7 +634,7 @@ impl Store {
             Some((_, again)) if now >= *again && self.checkpoint.is_none() => {}
             _ => return Ok(()),
         }
-        if self.recent.sealed.is_none() && self.tables.is_some() {
+        if self.memtable.sealed.is_none() && self.tables.is_some() {
             self.setback = None;
         }
         self.run_checkpoint()
@@ -643,7 +651,7 @@ impl Store {
 
     /// After an error redb wants to be opened again.
     fn set_back(&mut self, error: StorageError) {
-        let again = Segment(self.recent.clock.0 + CHECKPOINT_PAUSE_MS);
+        let again = Segment(self.memtable.clock.0 + CHECKPOINT_PAUSE_MS);
         self.setback = Some((error, again));
         self.tables = None;
     }
@@ -658,21 +666,21 @@ impl Store {
         if self.tables.is_some() {
             return Ok(());
         }
-        let tables = Tables::open(Rest::of(&self.disk, self.log.tables_from()))?;
+        let tables = Tables::open(Rest::of(&self.disk, self.wal.tables_from()))?;
         let applied = tables.applied()?;
         self.tables = Some(Arc::new(tables));
-        let is_in = |recent: &Recent| {
-            recent.sealed.as_ref().is_some_and(|sealed| sealed.last == applied.last)
+        let is_in = |memtable: &Memtable| {
+            memtable.sealed.as_ref().is_some_and(|sealed| sealed.last == applied.last)
         };
         // What failed may have been written all the same.
-        if let Some(after) = self.unsure.take()
+        if let Some(after) = self.in_doubt.take()
             && is_in(&after)
         {
-            self.recent = *after;
+            self.memtable = *after;
             self.frame.truncate(CLOCK);
-            self.log.skip();
+            self.wal.skip();
         }
-        if is_in(&self.recent) {
+        if is_in(&self.memtable) {
             self.checkpoint_done();
         }
         Ok(())
@@ -682,7 +690,7 @@ impl Store {
     /// tables finds them missing.
     fn try_mend(&mut self) -> Result<(), StorageError> {
         match self.mend() {
-            Err(StorageError::Unavailable(_)) if self.unsure.is_none() => Ok(()),
+            Err(StorageError::Unavailable(_)) if self.in_doubt.is_none() => Ok(()),
             mended => mended,
         }
     }
@@ -691,7 +699,7 @@ impl Store {
     fn checkpoint_done(&mut self) {
         // Asked for nothing they are only slower.
         self.tables_have_starts = self.rows().and_then(|rows| rows.has_starts()).unwrap_or(true);
-        self.done = self.recent.sealed.take();
+        self.done = self.memtable.sealed.take();
         if let Some(done) = &self.done {
             self.applied = done.last;
         }
@@ -700,9 +708,9 @@ impl Store {
     }
 
     fn finished(&self, work_ids: &[WorkId]) -> Result<Vec<Option<Arc<Finished>>>, StorageError> {
-        let recent =
-            |work_id| self.recent.layers().find_map(|layer| layer.finished.get(work_id)).cloned();
-        let mut rows: Vec<_> = work_ids.iter().map(recent).collect();
+        let memtable =
+            |work_id| self.memtable.layers().find_map(|layer| layer.finished.get(work_id)).cloned();
+        let mut rows: Vec<_> = work_ids.iter().map(memtable).collect();
         let missing: Vec<_> = work_ids
             .iter()
             .zip(&rows)
@@ -722,8 +730,8 @@ impl Store {
         keep: u64,
         limit: usize,
     ) -> Result<Vec<WorkId>, StorageError> {
-        let surplus = self.recent.finished.saturating_sub(keep);
-        let oldest = self.finish_order(self.recent.forgotten, limit)?;
+        let surplus = self.memtable.finished.saturating_sub(keep);
+        let oldest = self.finish_order(self.memtable.forgotten, limit)?;
         let expired = (0..)
             .zip(oldest)
             .take_while(|(number, (finished_at, _))| *number < surplus || *finished_at < before);
@@ -736,7 +744,7 @@ impl Store {
         mut from: u64,
         limit: usize,
     ) -> Result<Vec<(Segment, WorkId)>, StorageError> {
-        let layers: Vec<_> = self.recent.layers().collect();
+        let layers: Vec<_> = self.memtable.layers().collect();
         let in_memory_from = layers.last().map_or(0, |layer| layer.order_from);
         let mut oldest = match from < in_memory_from {
             true => self.rows()?.finished_order(from, in_memory_from, limit)?,
@@ -759,8 +767,8 @@ impl Store {
         before: Option<u64>,
         limit: usize,
     ) -> Result<Vec<(u64, Arc<Finished>)>, StorageError> {
-        let first = self.recent.forgotten;
-        let end = before.unwrap_or(u64::MAX).min(self.recent.layer.order_until());
+        let first = self.memtable.forgotten;
+        let end = before.unwrap_or(u64::MAX).min(self.memtable.layer.order_until());
         let from = end.saturating_sub(limit as u64).max(first);
         let count = usize::try_from(end.saturating_sub(from)).unwrap_or(limit);
         let order = self.finish_order(from, count)?;
@@ -773,7 +781,7 @@ impl Store {
 
     fn get(&self, table: Name, key: &TableKey) -> Result<Option<Payload>, StorageError> {
         let place = (table, key.clone());
-        match self.recent.layers().find_map(|layer| layer.user.get(&place)) {
+        match self.memtable.layers().find_map(|layer| layer.user.get(&place)) {
             Some(value) => Ok(value.clone()),
             None => self.rows()?.user_row(table, key),
         }
@@ -789,8 +797,8 @@ impl Store {
         let (Bound::Included(from) | Bound::Excluded(from)) = &range.0 else {
             return self.scan(table, &(Bound::Included(first), range.1.clone()), limit);
         };
-        let mut rows: Merged<'_, UserKey, Payload> = Merged::new();
-        for layer in self.recent.layers() {
+        let mut rows: MergeIter<'_, UserKey, Payload> = MergeIter::new();
+        for layer in self.memtable.layers() {
             let of_table = layer.user.range((table, from.clone())..);
             let of_table = of_table.take_while(move |((name, _), _)| *name == table);
             rows.over(of_table.map(|(key, value)| Ok((key.clone(), value.clone()))));
@@ -821,8 +829,8 @@ impl Store {
         after: Option<WorkId>,
         limit: usize,
     ) -> Result<Vec<WorkId>, StorageError> {
-        let mut rows = Merged::new();
-        for layer in self.recent.layers() {
+        let mut rows = MergeIter::new();
+        for layer in self.memtable.layers() {
             let of_layer =
                 layer.works.iter().filter(|(id, _)| after.is_none_or(|after| **id > after));
             let mut ids: Vec<_> = of_layer
@@ -866,18 +874,18 @@ impl Store {
     ) -> Result<Vec<(Key, WorkId)>, StorageError> {
         let behind = |after: Key| Key { seq: after.seq.saturating_add(1), ..after };
         let from = after.map_or(Key::default(), behind);
-        let entry = self.recent.pools.get(pool.0 as usize);
+        let entry = self.memtable.pools.get(pool.0 as usize);
         let from = entry.map_or(from, |entry| entry.starts_from.max(from));
         self.starts(pool, from, until)?.take(limit).collect()
     }
 
     fn running(&self, pool: PoolId) -> Vec<RunningRow> {
-        let of_pool = self.recent.running.iter().filter(|(_, work)| work.row.pool == pool);
+        let of_pool = self.memtable.running.iter().filter(|(_, work)| work.row.pool == pool);
         let mut rows: Vec<_> = of_pool
             .filter_map(|(work_id, work)| {
                 let codec::RunRow { run, started, generation, .. } = work.row;
                 let running = Running { run, started, generation };
-                Some(RunningRow { running, work: self.recent.running_fact(*work_id)? })
+                Some(RunningRow { running, work: self.memtable.running_fact(*work_id)? })
             })
             .collect();
         rows.sort_unstable_by_key(|row| (row.running.started, row.work.spec.work_id));
@@ -890,14 +898,14 @@ impl Store {
         after: Option<(Segment, WorkId)>,
         limit: usize,
     ) -> Vec<(Segment, WorkId)> {
-        let running = self.recent.running.iter();
+        let running = self.memtable.running.iter();
         let rows = running.filter(|(_, work)| pool.is_none_or(|pool| work.row.pool == pool));
         let places = rows.map(|(work_id, work)| (work.row.started, *work_id));
         lowest(places.filter(|place| Some(*place) > after), limit)
     }
 
     fn counts(&self, pool: PoolId, cursors: &Cursors) -> Result<Counts, StorageError> {
-        let Some(entry) = self.recent.pools.get(pool.0 as usize) else {
+        let Some(entry) = self.memtable.pools.get(pool.0 as usize) else {
             return Ok(Counts::default());
         };
         let oldest = self.waiting(pool, cursors.incoming)?.next().transpose()?;
@@ -906,8 +914,8 @@ impl Store {
         Ok(Counts {
             waiting: entry.waiting,
             running: entry.running,
-            completing: self.recent.completions.range(all.clone()).count() as u64,
-            canceling: self.recent.cancelations.range(all).count() as u64,
+            completing: self.memtable.completions.range(all.clone()).count() as u64,
+            canceling: self.memtable.cancelations.range(all).count() as u64,
             unregistered: entry.lane,
             oldest_due: oldest.map(|(key, _)| key.segment),
         })
@@ -915,7 +923,7 @@ impl Store {
 
     fn close(mut self) {
         // Reports that were not synced, and the clock. If the last steps fail, the next start finds the rest in the log.
-        let _ = self.write(&[], self.recent.clock);
+        let _ = self.write(&[], self.memtable.clock);
         let _ = self.checkpoint_all();
     }
 }
@@ -987,7 +995,7 @@ impl Storage for Redb {
 
     fn open(&mut self) -> Result<Opened, StorageError> {
         self.ask(|store| {
-            let pools = (0..).map(PoolId).zip(&store.recent.pools).map(|(pool, entry)| PoolRow {
+            let pools = (0..).map(PoolId).zip(&store.memtable.pools).map(|(pool, entry)| PoolRow {
                 pool,
                 name: entry.name,
                 config: entry.config.clone(),
@@ -996,8 +1004,8 @@ impl Storage for Redb {
             });
             Ok(Opened {
                 pools: pools.collect(),
-                last_seq: store.recent.last_seq,
-                clock: store.recent.clock,
+                last_seq: store.memtable.last_seq,
+                clock: store.memtable.clock,
             })
         })
     }
@@ -1031,7 +1039,7 @@ impl Storage for Redb {
 
     fn state(&mut self, pool: PoolId) -> Result<StateRow, StorageError> {
         self.ask(|store| {
-            let entry = store.recent.pools.get(pool.0 as usize);
+            let entry = store.memtable.pools.get(pool.0 as usize);
             Ok(entry.map(|entry| entry.state).unwrap_or_default())
         })
     }
@@ -1125,7 +1133,7 @@ impl Storage for Redb {
 
 impl std::fmt::Debug for Redb {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let recent = self.store.as_ref().map(|store| store.recent.layer.len());
-        f.debug_struct("Redb").field("recent", &recent).finish_non_exhaustive()
+        let memtable = self.store.as_ref().map(|store| store.memtable.layer.len());
+        f.debug_struct("Redb").field("memtable", &memtable).finish_non_exhaustive()
     }
 }

@@ -29,7 +29,7 @@ use twox_hash::XxHash3_64;
 
 use super::codec::{self, Damaged, Head};
 use super::disk::Rest;
-use super::recent::{PoolEntry, Recent, Sealed, UserKey};
+use super::memtable::{Memtable, PoolEntry, Sealed, UserKey};
 use crate::model::{Finished, Key, Name, Payload, PoolId, Segment, Spec, TableKey, WorkId};
 use crate::storage::StorageError;
 
@@ -125,20 +125,20 @@ impl Tables {
     }
 
     /// What is always in memory.
-    pub fn load(&self) -> Result<Recent, StorageError> {
+    pub fn load(&self) -> Result<Memtable, StorageError> {
         let rows = self.read()?;
-        let mut recent = Recent::default();
+        let mut memtable = Memtable::default();
         let meta = rows.open(META)?;
         let number = |name| number(&meta, name);
-        recent.last_seq = number("last_seq")?;
-        recent.clock = Segment(number("clock")?);
-        recent.finished = number("finished")?;
-        recent.forgotten = number("forgotten")?;
-        recent.layer.order_from = recent.forgotten + recent.finished;
+        memtable.last_seq = number("last_seq")?;
+        memtable.clock = Segment(number("clock")?);
+        memtable.finished = number("finished")?;
+        memtable.forgotten = number("forgotten")?;
+        memtable.layer.order_from = memtable.forgotten + memtable.finished;
         let state = rows.open(STATE)?;
         for row in rows.open(POOLS)?.iter().map_err(failed)? {
             let (pool, row) = row.map_err(failed)?;
-            if pool.value() as usize != recent.pools.len() {
+            if pool.value() as usize != memtable.pools.len() {
                 return Err(StorageError::Poisoned("a pool is missing".into()));
             }
             let check = u64::from(pool.value());
@@ -147,7 +147,7 @@ impl Tables {
                 Some(row) => codec::decode_state(whole(check, row.value())?)?,
                 None => Default::default(),
             };
-            recent.pools.push(PoolEntry::new(name, config, state, counts));
+            memtable.pools.push(PoolEntry::new(name, config, state, counts));
         }
         let work = rows.open(WORK)?;
         for row in rows.open(RUNNING)?.iter().map_err(failed)? {
@@ -156,15 +156,15 @@ impl Tables {
             let Some((_, spec)) = work_in(&work, id(work_id.value()))? else {
                 return Err(StorageError::Poisoned("a running job is missing".into()));
             };
-            recent.put_running(row, spec);
+            memtable.put_running(row, spec);
         }
         for row in rows.open(PENDING_CANCELATION)?.iter().map_err(failed)? {
             let (place, work_id) = row.map_err(failed)?;
             let (pool, key) = place_of(place.value());
-            recent.put_cancelation(pool, key, id(work_id.value()));
-            recent.tables_cancelations.insert((pool, key));
+            memtable.put_cancelation(pool, key, id(work_id.value()));
+            memtable.tables_cancelations.insert((pool, key));
         }
-        Ok(recent)
+        Ok(memtable)
     }
 
     /// Writes a layer, in one transaction. `seed` is that of the frames behind it, if it changes.

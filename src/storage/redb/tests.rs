@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::sim::{Failing, SimDisk};
 use super::*;
 use crate::model::PoolConfig;
 use crate::storage::Memory;
 use crate::testing::conformance::{POOLS, Script};
+use crate::testing::disk::{Failing, SimDisk};
 
 /// A small log, so that a short script goes through it several times, and a commit may be too large for it.
 const LOG: u64 = 16 << 10;

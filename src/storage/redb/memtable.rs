@@ -204,7 +204,7 @@ pub(super) struct RunningWork {
 
 /// Everything that is in memory.
 #[derive(Clone, Default)]
-pub(super) struct Recent {
+pub(super) struct Memtable {
     pub pools: Vec<PoolEntry>,
     pub running: HashMap<WorkId, RunningWork>,
     /// The completions that wait, in order.
@@ -225,7 +225,7 @@ pub(super) struct Recent {
     pub tables_cancelations: HashSet<(PoolId, Key)>,
 }
 
-impl Recent {
+impl Memtable {
     /// The layers, the newest first.
     pub fn layers(&self) -> impl Iterator<Item = &Layer> {
         std::iter::once(&self.layer).chain(self.sealed.as_ref().map(|sealed| &sealed.layer))

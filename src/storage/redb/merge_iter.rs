@@ -8,11 +8,11 @@ use crate::storage::StorageError;
 type Rows<'r, K, V> = Box<dyn Iterator<Item = Result<(K, Option<V>), StorageError>> + 'r>;
 
 /// Rows of several layers, the newest first, in the order of their keys.
-pub(super) struct Merged<'r, K, V>(Vec<Peekable<Rows<'r, K, V>>>);
+pub(super) struct MergeIter<'r, K, V>(Vec<Peekable<Rows<'r, K, V>>>);
 
-impl<'r, K: Ord, V> Merged<'r, K, V> {
+impl<'r, K: Ord, V> MergeIter<'r, K, V> {
     pub fn new() -> Self {
-        Merged(Vec::with_capacity(3))
+        MergeIter(Vec::with_capacity(3))
     }
 
     /// Puts another layer underneath.
@@ -41,7 +41,7 @@ impl<'r, K: Ord, V> Merged<'r, K, V> {
     }
 }
 
-impl<K: Ord, V> Iterator for Merged<'_, K, V> {
+impl<K: Ord, V> Iterator for MergeIter<'_, K, V> {
     type Item = Result<(K, V), StorageError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn upper_rows_hide_lower_ones_and_gone_rows_are_passed() {
-        let mut merged = Merged::new();
+        let mut merged = MergeIter::new();
         merged.over([(2, Some('a')), (4, None), (9, Some('b'))].map(Ok).into_iter());
         merged.over([(1, Some('c')), (2, None), (4, Some('d'))].map(Ok).into_iter());
         merged.over(

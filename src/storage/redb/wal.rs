@@ -69,7 +69,7 @@ pub(super) enum Room {
 
 /// What was committed since the tables were written.
 #[derive(Debug)]
-pub(super) struct Log {
+pub(super) struct Wal {
     disk: Arc<CheckedDisk>,
     /// The format that the file has had when it was opened.
     format: u32,
@@ -92,15 +92,15 @@ pub(super) struct Log {
     frame: Vec<u8>,
 }
 
-impl Log {
-    /// Opens the log of a store. An empty file gets one of about this length, and is a store once it is [`Log::made`];
+impl Wal {
+    /// Opens the log of a store. An empty file gets one of about this length, and is a store once it is [`Wal::made`];
     /// until then it is made anew.
-    pub fn open(disk: &Arc<CheckedDisk>, length: u64) -> Result<Log, StorageError> {
+    pub fn open(disk: &Arc<CheckedDisk>, length: u64) -> Result<Wal, StorageError> {
         let len = disk.len().map_err(unreadable)?;
         let mut header = [0; 24];
         let there = len.min(24) as usize;
         disk.read_at(0, &mut header[..there]).map_err(unreadable)?;
-        let mut log = Log {
+        let mut log = Wal {
             disk: disk.clone(),
             format: FORMAT,
             half_len: (length / 2).next_multiple_of(UNIT).clamp(UNIT, MOST_HALF),

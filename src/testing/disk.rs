@@ -3,10 +3,7 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Redb;
-use super::checkpoint::Checkpoints;
-use super::disk::Disk;
-use crate::storage::StorageError;
+use crate::storage::{Checkpoints, Disk, Redb, StorageError};
 
 /// A disk writes this much at once, or not at all.
 const SECTOR: usize = 512;
@@ -16,24 +13,24 @@ const SECTOR: usize = 512;
 pub struct SimDisk(Arc<Mutex<Platter>>);
 
 #[derive(Debug, Default)]
-pub(super) struct Platter {
+pub(crate) struct Platter {
     /// What is read.
-    pub(super) seen: Vec<u8>,
+    pub(crate) seen: Vec<u8>,
     /// What is certain to be there after a crash.
     synced: Vec<u8>,
     /// What was done since.
     pending: Vec<Step>,
     /// Writes, changes of length, and syncs so far.
-    pub(super) steps: u64,
+    pub(crate) steps: u64,
     /// The machine stops at this step, which does not happen, nor does anything that follows.
-    pub(super) stops_at: Option<u64>,
+    pub(crate) stops_at: Option<u64>,
     /// It has: a step was not done.
     stopped: bool,
     /// Steps from, and until, which there is no space left.
-    pub(super) full: Option<(u64, u64)>,
+    pub(crate) full: Option<(u64, u64)>,
     /// The sync at or after this step fails, once; what was to be synced may be there or not.
-    pub(super) sync_fails_at: Option<u64>,
-    pub(super) syncs: Vec<u64>,
+    pub(crate) sync_fails_at: Option<u64>,
+    pub(crate) syncs: Vec<u64>,
     /// The write, or change of length, at or after this step fails, once, with a part of it done.
     write_fails_at: Option<u64>,
     reads: u64,
@@ -42,7 +39,7 @@ pub(super) struct Platter {
     failures: u64,
     failed_syncs: u64,
     /// What a failed sync keeps is drawn from there.
-    pub(super) chance: u64,
+    pub(crate) chance: u64,
 }
 
 /// What a disk may fail at.
@@ -63,7 +60,7 @@ enum Step {
 }
 
 impl SimDisk {
-    pub(super) fn platter(&self) -> MutexGuard<'_, Platter> {
+    pub(crate) fn platter(&self) -> MutexGuard<'_, Platter> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

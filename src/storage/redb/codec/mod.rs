@@ -1,0 +1,165 @@
+//! How rows become bytes: little-endian, lengths and small numbers as LEB128.
+
+mod change;
+mod parts;
+mod rows;
+
+pub(super) use change::{Logged, change};
+pub use parts::Damaged;
+pub(super) use parts::Input;
+pub(super) use rows::{
+    Head, RowCounts, RunRow, decode_finished, decode_globals, decode_pool, decode_running,
+    decode_state, decode_work, finished, globals, running, state, work,
+};
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::{
+        ArgBytes, Change, FailedAttempt, Failure, FailureKind, Finished, FinishedDetails,
+        FunctionKind, Generation, History, Key, Name, OnCompleteCall, Outcome, Payload, PoolId,
+        Retry, RetryBehavior, RunResult, Segment, SpanLink, Spec, SpecOptions, WorkId,
+    };
+
+    fn spec(options: Option<SpecOptions>) -> Spec {
+        Spec {
+            work_id: WorkId::from_uuid(uuid::Uuid::from_u128(7)),
+            pool: PoolId(300),
+            kind: FunctionKind::Mutation,
+            function: Name::from_static("bank.credit"),
+            args: ArgBytes::new(br#"{"to":1}"#),
+            enqueued_at: Segment(u64::MAX),
+            options: options.map(Box::new),
+        }
+    }
+
+    fn written(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let mut out = Vec::new();
+        write(&mut out);
+        out
+    }
+
+    #[test]
+    fn a_job_comes_back_as_it_was() {
+        let full = SpecOptions {
+            on_complete: Some(OnCompleteCall {
+                name: Name::from_static("done"),
+                context: Payload::new(b"[1,2]"),
+            }),
+            retry: Some(RetryBehavior { max_attempts: u32::MAX, initial_backoff_ms: 0, base: 1.5 }),
+            timeout: Some(Duration::new(u64::MAX, 999_999_999)),
+            span: SpanLink::default(),
+        };
+        let key = Key { segment: Segment(9), seq: 8 };
+        for history in [History::default(), history()] {
+            let head = Head { attempts: 3, runs: u32::MAX, key, history };
+            for spec in [spec(None), spec(Some(full.clone()))] {
+                let row = written(|out| work(out, &head, &spec));
+                let (read_head, read) = decode_work(spec.work_id, &row).expect("decodes");
+                assert_eq!((&read_head, &*read), (&head, &spec));
+            }
+        }
+    }
+
+    fn history() -> History {
+        let attempt = |attempt, kind| FailedAttempt {
+            attempt,
+            started: Segment(u64::MAX),
+            ended: Segment(0),
+            kind,
+            message: "näh".repeat(attempt as usize),
+        };
+        History::from_iter([attempt(1, FailureKind::Lost), attempt(7, FailureKind::Encode)])
+    }
+
+    #[test]
+    fn a_finished_job_comes_back_as_it_was() {
+        let spec = Arc::new(spec(None));
+        let details = FinishedDetails {
+            history: history(),
+            on_complete: Some(Name::from_static("done")),
+            follow_up: Some(spec.work_id),
+            retried_as: Some(WorkId::from_uuid(uuid::Uuid::from_u128(8))),
+            spec: Some(spec.clone()),
+        };
+        let outcomes = [
+            Outcome::Success(Payload::new(b"[]")),
+            Outcome::Failed(Failure::permanent(FailureKind::Panic, "")),
+            Outcome::Canceled,
+        ];
+        let history_only = FinishedDetails { history: history(), ..FinishedDetails::default() };
+        let details = [None, Some(Box::new(details)), Some(Box::new(history_only))];
+        for (outcome, details) in outcomes.into_iter().zip(details) {
+            let row = Finished {
+                work_id: spec.work_id,
+                pool: PoolId(1),
+                function: spec.function,
+                outcome,
+                attempts: 2,
+                enqueued_at: Segment(3),
+                started: details.is_some().then_some(Segment(4)),
+                finished_at: Segment(5),
+                details,
+            };
+            let read = decode_finished(row.work_id, &written(|out| finished(out, &row)));
+            assert_eq!(read, Ok(row));
+        }
+    }
+
+    #[test]
+    fn every_result_comes_back_as_it_was() {
+        let failure = Failure {
+            retry_after: Some(Duration::from_millis(5)),
+            ..Failure::permanent(FailureKind::Decode, "näh")
+        };
+        let key = Key { segment: Segment(1), seq: 2 };
+        for (result, retry) in [
+            (RunResult::Success(Payload::new(b"\"x\"")), Retry::No),
+            (RunResult::Success(Payload::NULL), Retry::No),
+            (RunResult::Failed(failure), Retry::At(Segment(77))),
+            (RunResult::Canceled, Retry::No),
+            (RunResult::Snoozed(Duration::from_secs(3)), Retry::At(Segment(0))),
+            (RunResult::Returned, Retry::At(Segment(u64::MAX))),
+        ] {
+            let row = RunRow {
+                pool: PoolId(0),
+                run: 9,
+                started: Segment(4),
+                generation: Generation(5),
+                attempts: 6,
+                canceled: true,
+                completion: Some((key, result, retry)),
+                history: history(),
+            };
+            assert_eq!(decode_running(&written(|out| running(out, &row))), Ok(row));
+        }
+    }
+
+    #[test]
+    fn a_damaged_row_is_an_error_and_never_a_panic() {
+        let work_id = WorkId::from_uuid(uuid::Uuid::nil());
+        let mut rng = fastrand::Rng::with_seed(11);
+        let options = SpecOptions { timeout: Some(Duration::ZERO), ..SpecOptions::default() };
+        let spec = Arc::new(spec(Some(options)));
+        let whole = written(|out| change(out, &Change::InsertWork { spec, key: Key::default() }));
+        for _ in 0..20_000 {
+            let mut row = whole.clone();
+            row.truncate(rng.usize(..=row.len()));
+            for _ in 0..rng.usize(..4) {
+                if !row.is_empty() {
+                    let place = rng.usize(..row.len());
+                    row[place] = rng.u8(..);
+                }
+            }
+            let _ = decode_work(work_id, &row);
+            let _ = decode_running(&row);
+            let _ = decode_finished(work_id, &row);
+            let _ = decode_state(&row);
+            let _ = decode_globals(&row);
+            let _ = Input(&row).change();
+        }
+    }
+}

@@ -1,0 +1,426 @@
+//! A row of each table. Each encoder stands before its decoder.
+
+use std::sync::Arc;
+
+use super::parts::{
+    Damaged, Decoded, Input, bytes, duration, failure, failure_kind, flag, number, put_id, put_key,
+};
+use crate::model::{
+    ArgBytes, Cursors, Epoch, FailedAttempt, Finished, FinishedDetails, FunctionKind, Generation,
+    History, Key, Name, OnCompleteCall, Outcome, Payload, PoolConfig, PoolId, Report, Retry,
+    RetryBehavior, RunNumber, RunResult, Segment, SpanLink, Spec, SpecOptions, StateRow, WorkId,
+};
+
+/// The part of a `work` row that changes; it stands in front, so that it can be replaced in place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Head {
+    pub attempts: u32,
+    pub runs: RunNumber,
+    /// The job's place in `pending_start`, unless it is in `running`.
+    pub key: Key,
+    /// Stands at the end, since most jobs have none.
+    pub history: History,
+}
+
+impl Head {
+    const LEN: usize = 24;
+
+    fn to_bytes(&self) -> [u8; Head::LEN] {
+        let mut bytes = [0; Head::LEN];
+        bytes[..4].copy_from_slice(&self.attempts.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.runs.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.key.segment.0.to_le_bytes());
+        bytes[16..].copy_from_slice(&self.key.seq.to_le_bytes());
+        bytes
+    }
+}
+
+impl Input<'_> {
+    fn head(&mut self) -> Decoded<Head> {
+        Ok(Head {
+            attempts: u32::from_le_bytes(self.array()?),
+            runs: u32::from_le_bytes(self.array()?),
+            key: Key {
+                segment: Segment(u64::from_le_bytes(self.array()?)),
+                seq: u64::from_le_bytes(self.array()?),
+            },
+            history: History::default(),
+        })
+    }
+}
+
+/// A row of `work`.
+pub fn work(out: &mut Vec<u8>, head: &Head, spec: &Spec) {
+    out.extend_from_slice(&head.to_bytes());
+    let options = spec.options.as_deref();
+    let retry = options.and_then(|options| options.retry);
+    let timeout = options.and_then(|options| options.timeout);
+    let on_complete = options.and_then(|options| options.on_complete.as_ref());
+    let kind = match spec.kind {
+        FunctionKind::Action => 0,
+        FunctionKind::Mutation => 1,
+        FunctionKind::Query => 2,
+        FunctionKind::OnComplete => 3,
+    };
+    out.push(
+        kind | flag(retry.is_some(), 2)
+            | flag(timeout.is_some(), 3)
+            | flag(on_complete.is_some(), 4)
+            | flag(!head.history.attempts().is_empty(), 5),
+    );
+    number(out, spec.pool.0.into());
+    number(out, spec.enqueued_at.0);
+    bytes(out, spec.function.as_str().as_bytes());
+    bytes(out, spec.args.as_bytes());
+    if let Some(retry) = retry {
+        number(out, retry.max_attempts.into());
+        number(out, retry.initial_backoff_ms);
+        out.extend_from_slice(&retry.base.to_bits().to_le_bytes());
+    }
+    if let Some(timeout) = timeout {
+        duration(out, timeout);
+    }
+    if let Some(call) = on_complete {
+        bytes(out, call.name.as_str().as_bytes());
+        bytes(out, call.context.as_bytes());
+    }
+    if !head.history.attempts().is_empty() {
+        put_history(out, &head.history);
+    }
+}
+
+pub fn decode_work(work_id: WorkId, row: &[u8]) -> Decoded<(Head, Arc<Spec>)> {
+    Input(row).work(work_id)
+}
+
+impl Input<'_> {
+    pub fn work(&mut self, work_id: WorkId) -> Decoded<(Head, Arc<Spec>)> {
+        let mut head = self.head()?;
+        let flags = self.byte()?;
+        let kind = match flags & 3 {
+            0 => FunctionKind::Action,
+            1 => FunctionKind::Mutation,
+            2 => FunctionKind::Query,
+            _ => FunctionKind::OnComplete,
+        };
+        let pool = PoolId(self.small()?);
+        let enqueued_at = Segment(self.number()?);
+        let function = self.name()?;
+        let args = ArgBytes::new(self.bytes()?);
+        let retry = match flags & 4 {
+            0 => None,
+            _ => Some(RetryBehavior {
+                max_attempts: self.small()?,
+                initial_backoff_ms: self.number()?,
+                base: f64::from_bits(u64::from_le_bytes(self.array()?)),
+            }),
+        };
+        let timeout = match flags & 8 {
+            0 => None,
+            _ => Some(self.duration()?),
+        };
+        let on_complete = match flags & 16 {
+            0 => None,
+            _ => Some(OnCompleteCall { name: self.name()?, context: Payload::new(self.bytes()?) }),
+        };
+        if flags & 32 != 0 {
+            head.history = self.history()?;
+        }
+        let plain = retry.is_none() && timeout.is_none() && on_complete.is_none();
+        let options = SpecOptions { on_complete, retry, timeout, span: SpanLink::default() };
+        let options = (!plain).then(|| Box::new(options));
+        let spec = Spec { work_id, pool, kind, function, args, enqueued_at, options };
+        Ok((head, Arc::new(spec)))
+    }
+}
+
+/// Only the pool of a `work` row.
+pub fn decode_pool(row: &[u8]) -> Decoded<PoolId> {
+    let mut input = Input(row);
+    input.take(Head::LEN + 1)?;
+    Ok(PoolId(input.small()?))
+}
+
+pub fn put_history(out: &mut Vec<u8>, history: &History) {
+    number(out, history.attempts().len() as u64);
+    for failed in history.attempts() {
+        number(out, failed.attempt.into());
+        number(out, failed.started.0);
+        number(out, failed.ended.0);
+        out.push(failure_kind(failed.kind));
+        bytes(out, failed.message.as_bytes());
+    }
+}
+
+impl Input<'_> {
+    pub fn history(&mut self) -> Decoded<History> {
+        let attempts = self.number()?;
+        let attempt = |_| {
+            Ok(FailedAttempt {
+                attempt: self.small()?,
+                started: Segment(self.number()?),
+                ended: Segment(self.number()?),
+                kind: self.failure_kind()?,
+                message: self.text()?.to_owned(),
+            })
+        };
+        (0..attempts).map(attempt).collect()
+    }
+}
+
+/// A row of `running`, with the completion that waits for its turn, if there is one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunRow {
+    pub pool: PoolId,
+    pub run: RunNumber,
+    pub started: Segment,
+    pub generation: Generation,
+    pub attempts: u32,
+    pub canceled: bool,
+    pub completion: Option<(Key, RunResult, Retry)>,
+    pub history: History,
+}
+
+pub fn running(out: &mut Vec<u8>, row: &RunRow) {
+    out.push(u8::from(row.canceled) | u8::from(row.completion.is_some()) << 1);
+    number(out, row.pool.0.into());
+    number(out, row.run.into());
+    number(out, row.started.0);
+    number(out, row.generation.0);
+    number(out, row.attempts.into());
+    if let Some((key, result, retry)) = &row.completion {
+        put_key(out, *key);
+        completion(out, result, *retry);
+    }
+    put_history(out, &row.history);
+}
+
+pub fn decode_running(row: &[u8]) -> Decoded<RunRow> {
+    let mut input = Input(row);
+    let flags = input.byte()?;
+    let mut row = RunRow {
+        pool: PoolId(input.small()?),
+        run: input.small()?,
+        started: Segment(input.number()?),
+        generation: Generation(input.number()?),
+        attempts: input.small()?,
+        canceled: flags & 1 != 0,
+        completion: None,
+        history: History::default(),
+    };
+    if flags & 2 != 0 {
+        let key = input.key()?;
+        let (result, retry) = input.completion()?;
+        row.completion = Some((key, result, retry));
+    }
+    row.history = input.history()?;
+    Ok(row)
+}
+
+pub fn completion(out: &mut Vec<u8>, result: &RunResult, retry: Retry) {
+    match retry {
+        Retry::No => out.push(0),
+        Retry::At(segment) => {
+            out.push(1);
+            number(out, segment.0);
+        }
+    }
+    match result {
+        RunResult::Success(output) => {
+            out.push(0);
+            bytes(out, output.as_bytes());
+        }
+        RunResult::Failed(cause) => {
+            out.push(1);
+            failure(out, cause);
+        }
+        RunResult::Canceled => out.push(2),
+        RunResult::Snoozed(wait) => {
+            out.push(3);
+            duration(out, *wait);
+        }
+        RunResult::Returned => out.push(4),
+    }
+}
+
+impl Input<'_> {
+    pub fn completion(&mut self) -> Decoded<(RunResult, Retry)> {
+        let retry = match self.byte()? {
+            0 => Retry::No,
+            1 => Retry::At(Segment(self.number()?)),
+            _ => return Err(Damaged("unknown kind of retry")),
+        };
+        let result = match self.byte()? {
+            0 => RunResult::Success(Payload::new(self.bytes()?)),
+            1 => RunResult::Failed(self.failure()?),
+            2 => RunResult::Canceled,
+            3 => RunResult::Snoozed(self.duration()?),
+            4 => RunResult::Returned,
+            _ => return Err(Damaged("unknown kind of result")),
+        };
+        Ok((result, retry))
+    }
+}
+
+/// A row of `finished`.
+pub fn finished(out: &mut Vec<u8>, row: &Finished) {
+    number(out, row.pool.0.into());
+    bytes(out, row.function.as_str().as_bytes());
+    number(out, row.attempts.into());
+    number(out, row.enqueued_at.0);
+    number(out, row.finished_at.0);
+    match &row.outcome {
+        Outcome::Success(output) => {
+            out.push(0);
+            bytes(out, output.as_bytes());
+        }
+        Outcome::Failed(cause) => {
+            out.push(1);
+            failure(out, cause);
+        }
+        Outcome::Canceled => out.push(2),
+    }
+    number(out, row.started.map_or(0, |started| started.0.saturating_add(1)));
+    let Some(details) = &row.details else { return out.push(0) };
+    let FinishedDetails { history, on_complete, follow_up, retried_as, spec } = &**details;
+    out.push(
+        1 | flag(on_complete.is_some(), 1)
+            | flag(follow_up.is_some(), 2)
+            | flag(spec.is_some(), 3)
+            | flag(retried_as.is_some(), 4),
+    );
+    put_history(out, history);
+    if let Some(name) = on_complete {
+        bytes(out, name.as_str().as_bytes());
+    }
+    if let Some(work_id) = follow_up {
+        put_id(out, *work_id);
+    }
+    if let Some(spec) = spec {
+        work(out, &Head::default(), spec);
+    }
+    if let Some(work_id) = retried_as {
+        put_id(out, *work_id);
+    }
+}
+
+pub fn decode_finished(work_id: WorkId, row: &[u8]) -> Decoded<Finished> {
+    Input(row).finished(work_id)
+}
+
+impl Input<'_> {
+    pub fn finished(&mut self, work_id: WorkId) -> Decoded<Finished> {
+        Ok(Finished {
+            work_id,
+            pool: PoolId(self.small()?),
+            function: self.name()?,
+            attempts: self.small()?,
+            enqueued_at: Segment(self.number()?),
+            finished_at: Segment(self.number()?),
+            outcome: match self.byte()? {
+                0 => Outcome::Success(Payload::new(self.bytes()?)),
+                1 => Outcome::Failed(self.failure()?),
+                2 => Outcome::Canceled,
+                _ => return Err(Damaged("unknown kind of outcome")),
+            },
+            started: self.number()?.checked_sub(1).map(Segment),
+            details: self.details(work_id)?,
+        })
+    }
+
+    fn details(&mut self, work_id: WorkId) -> Decoded<Option<Box<FinishedDetails>>> {
+        let flags = self.byte()?;
+        if flags == 0 {
+            return Ok(None);
+        }
+        let history = self.history()?;
+        let on_complete = if flags & 2 != 0 { Some(self.name()?) } else { None };
+        let follow_up = if flags & 4 != 0 { Some(self.id()?) } else { None };
+        let spec = if flags & 8 != 0 { Some(self.work(work_id)?.1) } else { None };
+        let retried_as = if flags & 16 != 0 { Some(self.id()?) } else { None };
+        let details = FinishedDetails { history, on_complete, follow_up, retried_as, spec };
+        Ok(Some(Box::new(details)))
+    }
+}
+
+/// How many rows a pool has: jobs, waiting, in the unregistered lane.
+pub type RowCounts = [u64; 3];
+
+/// A row of `state`: a pool's `internal_state`, and how many rows it has.
+pub fn state(out: &mut Vec<u8>, row: &StateRow, counts: RowCounts) {
+    put_state(out, row);
+    for count in counts {
+        number(out, count);
+    }
+}
+
+pub fn decode_state(row: &[u8]) -> Decoded<(StateRow, RowCounts)> {
+    let mut input = Input(row);
+    let state = input.state()?;
+    Ok((state, [input.number()?, input.number()?, input.number()?]))
+}
+
+pub fn put_state(out: &mut Vec<u8>, row: &StateRow) {
+    let report = row.report;
+    let numbers = [
+        row.generation.0,
+        row.epoch.0,
+        row.turn,
+        row.cursors.incoming.0,
+        row.cursors.completion.0,
+        row.cursors.cancelation.0,
+        row.last_recovery.0,
+        report.completed,
+        report.succeeded,
+        report.failed,
+        report.retries,
+        report.canceled,
+        report.last_report_ts.0,
+    ];
+    for value in numbers {
+        number(out, value);
+    }
+}
+
+impl Input<'_> {
+    pub fn state(&mut self) -> Decoded<StateRow> {
+        let mut next = || self.number();
+        Ok(StateRow {
+            generation: Generation(next()?),
+            epoch: Epoch(next()?),
+            turn: next()?,
+            cursors: Cursors {
+                incoming: Segment(next()?),
+                completion: Segment(next()?),
+                cancelation: Segment(next()?),
+            },
+            last_recovery: Segment(next()?),
+            report: Report {
+                completed: next()?,
+                succeeded: next()?,
+                failed: next()?,
+                retries: next()?,
+                canceled: next()?,
+                last_report_ts: Segment(next()?),
+            },
+        })
+    }
+}
+
+/// A row of `pools`.
+pub fn globals(out: &mut Vec<u8>, name: Name, config: &PoolConfig) {
+    let config = serde_json::to_vec(config).unwrap_or_default();
+    bytes(out, name.as_str().as_bytes());
+    bytes(out, &config);
+}
+
+pub fn decode_globals(row: &[u8]) -> Decoded<(Name, PoolConfig)> {
+    Input(row).globals()
+}
+
+impl Input<'_> {
+    pub fn globals(&mut self) -> Decoded<(Name, PoolConfig)> {
+        let (name, config) = (self.name()?, self.bytes()?);
+        Ok((name, serde_json::from_slice(config).map_err(|_| Damaged("not a configuration"))?))
+    }
+}
