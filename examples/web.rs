@@ -3,10 +3,11 @@
 //! ```text
 //! $ cargo run --release --features actix-web,metrics --example web -- --demo-load
 //! dashboard: http://127.0.0.1:8080/workpool/ as admin:… (all) or viewer:… (read only)
-//! $ curl --data-binary @README.md http://127.0.0.1:8080/texts              # 202 and the id; ?after_secs=60 to count later
-//! $ curl http://127.0.0.1:8080/texts/ID                                    # where it is, and the result
-//! $ curl -N http://127.0.0.1:8080/texts/ID/events                          # the same as it changes
-//! $ curl -X DELETE http://127.0.0.1:8080/texts/ID                          # cancels it
+//! $ text=$(curl -si --data-binary @README.md http://127.0.0.1:8080/texts | tr -d '\r' | sed -n 's/^location: //p')
+//! $ curl http://127.0.0.1:8080$text                      # where it is, and the result
+//! $ curl -N http://127.0.0.1:8080$text/events            # the same as it changes
+//! $ curl -X DELETE http://127.0.0.1:8080$text            # cancels it
+//! $ curl -d 'count me later' http://127.0.0.1:8080/texts?after_secs=60
 //! ```
 //!
 //! With `--store FILE` texts that were taken are counted even if the service is killed. Ctrl-C ends it: first no request
@@ -22,7 +23,8 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer, Result, web};
 use actix_workpool::storage::Redb;
 use actix_workpool::web::{Permissions, Pool, PoolName, Refusal, workpool_dashboard};
 use actix_workpool::{
-    Action, ActionContext, PoolConfig, RetryBehavior, Runtime, WorkError, WorkId, Workpool,
+    Action, ActionContext, Completion, OnComplete, PoolConfig, RetryBehavior, Runtime, Transaction,
+    WorkError, WorkId, Workpool,
 };
 use base64::prelude::{BASE64_STANDARD, Engine};
 use clap::Parser;
@@ -57,7 +59,7 @@ struct Args {
 /// How long the service rests after each part of a text.
 struct Pace(Duration);
 
-const LONGEST_WORD: usize = 64;
+const LONGEST_WORD: usize = 500;
 
 /// Counts words, part by part, and says how far it is.
 #[derive(Serialize, Deserialize)]
@@ -102,7 +104,7 @@ impl Action for CountWords {
     }
 }
 
-/// Runs every night, and enqueues itself for the next one.
+/// Runs every night. However a night ends, canceled or failed as well, [`NextNight`] enqueues the next one.
 #[derive(Serialize, Deserialize)]
 struct Nightly {
     day: u64,
@@ -113,8 +115,32 @@ impl Action for Nightly {
     type Output = u64;
 
     async fn run(self, cx: ActionContext) -> std::result::Result<u64, WorkError> {
-        Nightly::enqueue(&cx.pool("nightly")?, self.day + 1).await?;
         Ok(cx.pool("texts")?.diagnostics().await?.report.succeeded)
+    }
+}
+
+/// Enqueues the next night in the commit that completes this one: there is always one, and never two.
+struct NextNight;
+
+impl OnComplete for NextNight {
+    const NAME: &'static str = "nightly.next";
+    /// The day that has ended.
+    type Context = u64;
+    type Output = u64;
+
+    fn apply(
+        tx: &mut Transaction<'_>,
+        night: Completion<u64, u64>,
+    ) -> std::result::Result<(), WorkError> {
+        let next = Nightly { day: night.context + 1 };
+        let (id, at, day) = (next.id(), next.at(), next.day);
+        tx.pool("nightly")?
+            .enqueue(next)
+            .id(id)
+            .run_at(at)
+            .on_complete::<NextNight>(day)
+            .submit()?;
+        Ok(())
     }
 }
 
@@ -122,14 +148,12 @@ impl Nightly {
     const DAY: u64 = 24 * 60 * 60;
 
     /// Each night has its id: however often it is enqueued, it runs once.
-    async fn enqueue(
-        pool: &Workpool,
-        day: u64,
-    ) -> std::result::Result<(), actix_workpool::EnqueueError> {
-        let id = WorkId::from_uuid(Uuid::from_u128(day.into()));
-        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(day * Nightly::DAY);
-        pool.enqueue(Nightly { day }).id(id).run_at(at).await?;
-        Ok(())
+    fn id(&self) -> WorkId {
+        WorkId::from_uuid(Uuid::from_u128(self.day.into()))
+    }
+
+    fn at(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(self.day * Nightly::DAY)
     }
 }
 
@@ -190,6 +214,12 @@ async fn cancel(pool: Pool<Texts>, id: web::Path<Uuid>) -> Result<HttpResponse> 
     Ok(HttpResponse::Ok().json(pool.cancel(text_id(&pool, *id).await?).await?))
 }
 
+/// Says where to go.
+async fn home() -> &'static str {
+    "POST a text to /texts; GET, DELETE or watch it at the location that the answer names (/events).\n\
+     The dashboard is at /workpool/, metrics are at /metrics.\n"
+}
+
 async fn metrics(handle: web::Data<PrometheusHandle>) -> String {
     handle.run_upkeep();
     handle.render()
@@ -223,27 +253,11 @@ async fn demo_load(pool: Workpool) {
     for n in 0_usize.. {
         let text = "the quick brown fox jumps over the lazy dog ".repeat(n * 37 % 25 * 6);
         let later = Duration::from_secs(if n.is_multiple_of(10) { 20 } else { 0 });
-        if let Err(error) = pool.enqueue(CountWords { text }).run_after(later).await {
-            eprintln!("demo load: {error}");
+        if pool.enqueue(CountWords { text }).run_after(later).await.is_err() {
+            // The service ends.
             return;
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
-    }
-}
-
-/// Ctrl-C, or what a supervisor sends.
-async fn told_to_end() -> std::io::Result<()> {
-    #[cfg(unix)]
-    let terminated = async {
-        use tokio::signal::unix::{SignalKind, signal};
-        signal(SignalKind::terminate())?.recv().await;
-        Ok(())
-    };
-    #[cfg(not(unix))]
-    let terminated = std::future::pending();
-    tokio::select! {
-        told = tokio::signal::ctrl_c() => told,
-        told = terminated => told,
     }
 }
 
@@ -262,6 +276,7 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let mut builder = Runtime::builder()
         .action::<CountWords>()
         .action::<Nightly>()
+        .on_complete::<NextNight>()
         .data(Pace(Duration::from_millis(rest_ms)))
         .pool(
             "texts",
@@ -273,7 +288,10 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     }
     let runtime = builder.start().await?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
-    Nightly::enqueue(&runtime.pool("nightly")?, now / Nightly::DAY + 1).await?;
+    let tonight = Nightly { day: now / Nightly::DAY + 1 };
+    let (id, at, day) = (tonight.id(), tonight.at(), tonight.day);
+    let nightly = runtime.pool("nightly")?;
+    nightly.enqueue(tonight).id(id).run_at(at).on_complete::<NextNight>(day).await?;
 
     let random = || Uuid::new_v4().simple().to_string();
     let admin = args.admin_password.clone().unwrap_or_else(random);
@@ -285,6 +303,7 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
             .app_data(data.clone())
             .app_data(metrics_handle.clone())
             .app_data(web::PayloadConfig::new(512 << 10))
+            .route("/", web::get().to(home))
             .route("/texts", web::post().to(upload))
             .route("/texts/{id}", web::get().to(status))
             .route("/texts/{id}", web::delete().to(cancel))
@@ -302,24 +321,17 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
             if args.viewer_password.is_some() { "…" } else { &viewer },
         );
     }
-    let load = args.demo_load.then(|| runtime.pool("texts")).transpose()?;
-    let load = load.map(|pool| actix_web::rt::spawn(demo_load(pool)));
-
-    // A server that handles signals itself stops the actix system with all that is in it, the pool as well.
-    let serving = server.disable_signals().run();
-    let handle = serving.handle();
-    let serving = actix_web::rt::spawn(serving);
-    told_to_end().await?;
-    // First requests are answered. Then the pool ends: nobody enqueues any more.
-    handle.stop(true).await;
-    serving.await??;
-    if let Some(load) = load {
-        load.abort();
+    if args.demo_load {
+        actix_web::rt::spawn(demo_load(runtime.pool("texts")?));
     }
-    let left = runtime.shutdown(Duration::from_secs(10)).await;
-    println!(
-        "finished {}, returned to the queue {}, waiting {}",
-        left.finished, left.returned, left.pending
-    );
+
+    // First requests are answered, then the pools end.
+    let left = runtime.serve(server.run(), Duration::from_secs(10)).await?;
+    let fate = match args.store {
+        Some(_) => "wait in the file for the next start",
+        None => "are gone: they were in memory only (see --store)",
+    };
+    println!("{} finished, {} returned to the queue", left.finished, left.returned);
+    println!("{} jobs have no outcome and {fate}", left.pending);
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::prelude::*;
 
@@ -49,39 +50,36 @@ pub(crate) struct Actors {
     client: Client,
     store: Addr<StoreActor>,
     conductor: Addr<Conductor>,
-    // Last: it ends the threads on which the messages sent by `drop` are handled.
-    _threads: Threads,
+    // Last: its thread handles the messages that `drop` sends.
+    home: Option<Home>,
 }
 
-/// The threads that are the ring's own. Dropped, they end, behind everything that was sent before.
-#[derive(Default)]
-struct Threads {
-    control: Option<ArbiterHandle>,
-    /// Set when the ring has a system of its own.
-    system: Option<System>,
+/// The ring's own actix system, on a thread of its own: store and loops live there, and it owns the worker arbiters. So
+/// the ring outlives whatever system the program has. Dropped, it ends, behind everything that was sent before.
+struct Home(System);
+
+impl Home {
+    fn arbiter(&self) -> &ArbiterHandle {
+        self.0.arbiter()
+    }
+
+    /// Returns `true` on a thread of this system.
+    fn is_here(&self) -> bool {
+        System::try_current().is_some_and(|here| here.id() == self.0.id())
+    }
 }
 
-impl Drop for Threads {
+impl Drop for Home {
     fn drop(&mut self) {
-        let (control, system) = (self.control.take(), self.system.take());
-        let Some(last) =
-            control.clone().or_else(|| system.as_ref().map(|own| own.arbiter().clone()))
-        else {
-            return;
-        };
-        last.spawn(async move {
+        let system = self.0.clone();
+        self.arbiter().spawn(async move {
             tokio::task::yield_now().await;
-            if let Some(control) = control {
-                control.stop();
-            }
-            if let Some(system) = system {
-                system.stop();
-            }
+            system.stop();
         });
     }
 }
 
-/// Builds the ring. With no worker arbiters, everything lives on the caller's own thread.
+/// Builds the ring. With no worker arbiters, everything lives on the caller's own thread if that is an actix arbiter.
 ///
 /// When this is abandoned midway, everything that was built is taken down again.
 pub(crate) async fn start(parts: Parts) -> Result<Actors, RingError> {
@@ -99,24 +97,17 @@ pub(crate) async fn start(parts: Parts) -> Result<Actors, RingError> {
             false => open()?,
         }
     };
-    let mut threads = Threads::default();
-    let origin = match Arbiter::try_current() {
+    let mut home = None;
+    let control = match Arbiter::try_current() {
         // A thread remembers the arbiter of a system that has ended.
-        Some(here) if System::is_registered() && here.alive() => here,
-        _ => {
-            let system = threads.system.insert(start_system().await?);
-            system.arbiter().clone()
-        }
-    };
-    let control = match worker_arbiters {
-        0 => origin,
-        _ => threads.control.insert(on(&origin, control_arbiter).await??.handle()).clone(),
+        Some(here) if worker_arbiters == 0 && System::is_registered() && here.alive() => here,
+        _ => home.insert(start_system(worker_arbiters == 0).await?).arbiter().clone(),
     };
     let client = program.client().clone();
     let workshop = Workshop { program: program.clone(), blocking, network };
     let ring = move || build(program, workshop, store, may_block, worker_arbiters);
     let (store, conductor) = on(&control, ring).await??;
-    Ok(Actors { client, store, conductor, _threads: threads })
+    Ok(Actors { client, store, conductor, home })
 }
 
 /// Builds the ring on a thread of shuttle's, which has no arbiter.
@@ -127,14 +118,7 @@ fn start_here(parts: Parts) -> Result<Actors, RingError> {
     let client = program.client().clone();
     let workshop = Workshop { program: program.clone(), blocking, network };
     let (store, conductor) = build(program, workshop, store, false, 0)?;
-    Ok(Actors { client, store, conductor, _threads: Threads::default() })
-}
-
-/// The arbiter of store and loops. They do no I/O, and without an I/O driver the thread is cheaper to wake.
-fn control_arbiter() -> std::io::Result<Arbiter> {
-    Arbiter::try_with_tokio_rt(|| {
-        tokio::runtime::Builder::new_current_thread().enable_time().build()
-    })
+    Ok(Actors { client, store, conductor, home: None })
 }
 
 /// Runs code that may block on a thread of its own.
@@ -158,16 +142,26 @@ async fn on<T: Send + 'static>(
     receiver.await.map_err(|_| RingError::Closed)
 }
 
-/// A system on a thread of its own, for programs that have none.
-async fn start_system() -> Result<System, RingError> {
+/// Starts a system on a thread of its own. Store and loops do no I/O, and without an I/O driver the thread is cheaper to
+/// wake; actions that run there need one.
+async fn start_system(runs_actions: bool) -> Result<Home, RingError> {
     let (reply, receiver) = oneshot::channel();
-    std::thread::Builder::new().name("workpool-system".into()).spawn(move || {
-        let runner = System::new();
-        let _ = reply.send(System::current());
+    std::thread::Builder::new().name("workpool".into()).spawn(move || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_time();
+        if runs_actions {
+            builder.enable_io();
+        }
+        let runtime = match builder.build() {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(reply.send(Err(error))),
+        };
+        let runner = System::with_tokio_rt(|| runtime);
+        let _ = reply.send(Ok(Home(System::current())));
         // Ends when the runtime stops the system; there is nobody to hand an exit code to.
         let _ = runner.run();
     })?;
-    receiver.await.map_err(|_| RingError::Closed)
+    Ok(receiver.await.map_err(|_| RingError::Closed)??)
 }
 
 /// Starts the store and whoever starts the loops, and opens the way to the store.
@@ -213,6 +207,30 @@ impl Actors {
             started.await.map_err(|_| PoolError::Closed)?;
         }
         Ok(())
+    }
+
+    /// Runs a future on the ring's own thread and waits for it; without one, on the caller's.
+    pub async fn at_home<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let Some(home) = &self.home else { return Some(future.await) };
+        let (reply, receiver) = oneshot::channel();
+        home.arbiter().spawn(async move { drop(reply.send(future.await)) });
+        receiver.await.ok()
+    }
+
+    /// Runs a future on the ring's own thread and blocks the caller's until it has ended, or for `limit`. Answers `None`
+    /// where that is not possible: the ring has no thread of its own, or the caller is on one of them.
+    pub fn block_at_home<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+        limit: Duration,
+    ) -> Option<T> {
+        let home = self.home.as_ref().filter(|home| !home.is_here())?;
+        let (reply, receiver) = std::sync::mpsc::channel();
+        home.arbiter().spawn(async move { drop(reply.send(future.await)) });
+        receiver.recv_timeout(limit).ok()
     }
 
     /// Writes everything that is under way, and ends the ring.

@@ -206,6 +206,17 @@ pub(crate) fn stale_batch(pool: &PoolShared, turn: Turn) {
     debug!(target: TARGET, pool = %pool.name, turn = turn.number, "batch stale");
 }
 
+/// A runtime was dropped without a shutdown.
+pub(crate) fn dropped(finished: u64, returned: u64, pending: u64) {
+    if returned + pending == 0 {
+        return debug!(target: TARGET, finished, "runtime dropped without a shutdown");
+    }
+    warn!(
+        target: TARGET, finished, returned, pending,
+        "runtime dropped without a shutdown; call `shutdown` so that running jobs may finish"
+    );
+}
+
 pub(crate) fn storage_failed(error: &StorageError, kept: usize) {
     error!(target: TARGET, %error, kept, "storage failed");
 }

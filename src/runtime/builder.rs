@@ -137,8 +137,8 @@ impl RuntimeBuilder {
         self
     }
 
-    /// On how many threads actions run, besides the one of store and loops. By default one per core; with 0,
-    /// everything runs on the caller's own thread, which must be an actix arbiter then (or gets one made).
+    /// On how many threads actions run, besides the one of store and loops. By default one per core. With 0, actions,
+    /// store and loops share one thread: the caller's own if that is an actix arbiter, and the runtime ends with it.
     pub fn worker_arbiters(mut self, threads: usize) -> Self {
         self.worker_arbiters = Some(threads);
         self
@@ -179,8 +179,8 @@ impl RuntimeBuilder {
 
     /// Opens the storage, starts the ring and every pool.
     ///
-    /// Inside an actix `System` its arbiters join that; elsewhere, as in a plain tokio program, the runtime brings a
-    /// thread with a system of its own.
+    /// The runtime brings threads of its own, whatever the program runs on: they do not end with its actix `System` or
+    /// tokio runtime.
     ///
     /// # Errors
     /// When something that was registered or configured is wrong, or the storage cannot be opened. Nothing is left

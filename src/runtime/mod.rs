@@ -3,11 +3,10 @@
 mod blocking;
 mod builder;
 mod error;
+mod shutdown;
 
 use std::sync::Arc;
 use std::time::Duration;
-
-use serde::Serialize;
 
 use crate::actors::Actors;
 use crate::client::{Client, EnqueueError, PoolError, QueryError, Workpool};
@@ -17,23 +16,18 @@ use crate::functions::Query;
 use crate::model::{
     Name, PoolConfig, WorkFilter, WorkId, WorkPage, WorkStatus, decode, validate_name,
 };
-use crate::protocol::{Drained, LoopMessage, Question};
-use crate::shared::sync::oneshot;
+use crate::protocol::Question;
 use blocking::BlockingThreads;
 
 pub use builder::RuntimeBuilder;
 pub use error::StartError;
-
-/// How long functions are given to end, once they are told at the end of a shutdown's grace, before they are dropped.
-const NOTICE: Duration = Duration::from_millis(500);
-
-/// How long handing back may take after that.
-const HAND_BACK_LIMIT: Duration = Duration::from_secs(10);
+pub use shutdown::ShutdownReport;
 
 /// Running pools over one store.
 ///
-/// Cheap to clone. When the last clone is dropped without [`shutdown`](Runtime::shutdown), everything ends at once:
-/// running attempts are dropped, and a durable store recovers them as lost when it is opened again.
+/// Cheap to clone. Its threads are its own: they outlive the actix `System` or tokio runtime that it was started in, so
+/// that [`shutdown`](Runtime::shutdown) does its work whatever has stopped before. Dropping the last clone without a
+/// shutdown ends everything: running attempts are told and then dropped, and their jobs go back to the queue.
 #[derive(Clone)]
 pub struct Runtime {
     inner: Arc<Inner>,
@@ -41,30 +35,12 @@ pub struct Runtime {
 
 struct Inner {
     client: Client,
-    actors: Actors,
+    actors: Arc<Actors>,
     _blocking: BlockingThreads,
     /// Taken by the first shutdown; a second one waits for it.
     shutdown: tokio::sync::Mutex<Option<ShutdownReport>>,
     /// Serializes the creation of pools.
     creating: tokio::sync::Mutex<()>,
-}
-
-/// What a shutdown has left. Made by [`Runtime::shutdown`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct ShutdownReport {
-    /// Attempts that ended in the time they were given.
-    pub finished: u64,
-    /// Attempts that were returned to the queue; they are not counted as an attempt, and run again when the store is opened again.
-    pub returned: u64,
-    /// Jobs without an outcome, those returned to the queue included. In memory they are gone; a durable store has them.
-    pub pending: u64,
-}
-
-impl ShutdownReport {
-    fn count(&mut self, drained: Drained) {
-        self.finished += drained.finished;
-        self.returned += drained.returned;
-    }
 }
 
 impl std::fmt::Debug for Runtime {
@@ -79,7 +55,7 @@ impl Runtime {
     fn new(client: Client, actors: Actors, blocking: BlockingThreads) -> Runtime {
         let inner = Inner {
             client,
-            actors,
+            actors: Arc::new(actors),
             _blocking: blocking,
             shutdown: tokio::sync::Mutex::new(None),
             creating: tokio::sync::Mutex::new(()),
@@ -206,65 +182,5 @@ impl Runtime {
             _ => QueryError::Closed,
         })?;
         decode(output.map_err(QueryError::Failed)?.as_bytes()).map_err(QueryError::Failed)
-    }
-
-    /// Ends the runtime: nothing is enqueued or started any more; what runs may go on for `grace`; then functions are
-    /// told ([`ActionContext::canceled`](crate::ActionContext::canceled)), and a little later what is left is dropped and returned to the queue,
-    /// without using an attempt. Returns when everything is written and the storage is free again.
-    ///
-    /// Calling it twice answers the same. Not cancel-safe: once begun, it should be awaited to the end.
-    pub async fn shutdown(&self, grace: Duration) -> ShutdownReport {
-        let mut done = self.inner.shutdown.lock().await;
-        if let Some(report) = *done {
-            return report;
-        }
-        let client = &self.inner.client;
-        // A pool that is being created is either drained with the others or not created.
-        let creating = self.inner.creating.lock().await;
-        client.shared.close();
-        drop(creating);
-        let pools = client.shared.pools();
-        let mut draining = Vec::with_capacity(pools.len());
-        for pool in &pools {
-            let (reply, drained) = oneshot::channel();
-            if client.tell_loop(pool.id, LoopMessage::Drain(reply)).is_ok() {
-                draining.push((pool.id, drained));
-            }
-        }
-        // A grace that never ends has no deadline.
-        let deadline = tokio::time::Instant::now().checked_add(grace);
-        let mut report = ShutdownReport::default();
-        let mut late = Vec::new();
-        for (pool, mut drained) in draining {
-            let in_time = match deadline {
-                Some(deadline) => tokio::time::timeout_at(deadline, &mut drained).await.ok(),
-                None => Some((&mut drained).await),
-            };
-            match in_time {
-                Some(in_time) => report.count(in_time.unwrap_or_default()),
-                None => {
-                    // A loop that is gone runs nothing.
-                    let _ = client.tell_loop(pool, LoopMessage::ReturnRunning { notice: NOTICE });
-                    late.push(drained);
-                }
-            }
-        }
-        // A loop whose storage is broken cannot hand anything back.
-        let limit = tokio::time::Instant::now() + NOTICE + HAND_BACK_LIMIT;
-        for drained in late {
-            if let Ok(Ok(drained)) = tokio::time::timeout_at(limit, drained).await {
-                report.count(drained);
-            }
-        }
-        self.inner.actors.close().await;
-        report.pending = pools.iter().map(|pool| pool.pending()).sum();
-        *done = Some(report);
-        report
-    }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.client.shared.close();
     }
 }

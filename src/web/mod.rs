@@ -59,9 +59,8 @@
 //! What functions have said is neither logged nor in the answer of a handler that passes an error on. A middleware that
 //! logs errors as they are does tell it, as actix-web's `Logger` does at the level debug.
 //!
-//! To end a service, stop the server first and then [shut the runtime down](crate::Runtime::shutdown). The server has to
-//! leave signals to the program for that (`HttpServer::disable_signals`): one that handles them stops the whole actix
-//! system, and the attempts that run in it are lost. `examples/web.rs` shows how.
+//! To end a service, let [`Runtime::serve`](crate::Runtime::serve) run the server: it stops the server first and then
+//! shuts the runtime down.
 //!
 //! 64-bit numbers are strings, times are milliseconds since the Unix epoch, and an error is
 //! `{"error":{"code":"…","message":"…"}}`.
@@ -77,6 +76,7 @@ mod openapi;
 mod pages;
 mod query;
 mod routes;
+mod serve;
 
 pub use crate::ops::Sensitive;
 pub use authorizer::{

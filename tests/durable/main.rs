@@ -12,5 +12,7 @@ mod dedup;
 mod files;
 #[cfg(all(unix, feature = "redb"))]
 mod ledger_example;
+#[cfg(all(unix, feature = "redb"))]
+mod mains;
 #[cfg(feature = "redb")]
 mod upgrade;

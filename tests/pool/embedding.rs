@@ -9,8 +9,8 @@ use crate::common::*;
 use actix_web::{App, HttpResponse, HttpServer, web};
 use actix_workpool::storage::Memory;
 use actix_workpool::{
-    ActionKey, EnqueueError, JoinError, Mutation, PoolConfig, PoolError, Runtime, RuntimeBuilder,
-    Transaction, WorkError, Workpool,
+    ActionKey, EnqueueError, JoinError, Mutation, PoolConfig, PoolError, RunNowAnswer, Runtime,
+    RuntimeBuilder, Transaction, WorkError, WorkHandle, Workpool,
 };
 use serde::{Deserialize, Serialize};
 
@@ -121,6 +121,24 @@ fn on_a_plain_thread<T: Send + 'static>(
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(soon(future))
+}
+
+/// Waits for a future without any runtime, as a thread of a program that has none.
+fn unaided<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Arc::new(Unpark(std::thread::current())).into();
+    let mut future = std::pin::pin!(future);
+    loop {
+        match future.as_mut().poll(&mut std::task::Context::from_waker(&waker)) {
+            std::task::Poll::Ready(value) => return value,
+            std::task::Poll::Pending => std::thread::park(),
+        }
+    }
 }
 
 #[test]
@@ -301,31 +319,46 @@ fn threads_end_after_a_shutdown_when_the_runtime_is_dropped() {
     });
 }
 
-#[test]
-fn when_the_actix_system_stops_handles_elsewhere_say_closed() {
+/// Starts a runtime in a system on a thread of its own, and stops that system.
+fn stopped(arbiters: usize) -> (Runtime, Workpool, WorkHandle<u64>) {
     let (give, given) = mpsc::channel();
     let program = on_a_plain_thread(move || {
         let system = actix::System::new();
-        let runtime = system.block_on(async {
-            let (runtime, pool) = start(echo(1), PoolConfig::default()).await;
+        system.block_on(async {
+            let (runtime, pool) = start(echo(arbiters), PoolConfig::default()).await;
             let work = pool.enqueue(ECHO.call(1)).run_after(secs(600)).await.unwrap();
-            give.send((pool, work, actix::System::current())).unwrap();
-            runtime
+            give.send((runtime, pool, work)).unwrap();
         });
+        actix::System::current().stop();
         system.run().unwrap();
-        drop(runtime);
     });
-    let (pool, work, system) = given.recv().unwrap();
+    program.join().unwrap();
+    given.recv().unwrap()
+}
+
+#[test]
+fn a_runtime_outlives_the_actix_system_that_it_was_started_in() {
+    let (runtime, pool, work) = stopped(1);
     block_on(async {
-        let mut watch = work.watch();
-        assert!(watch.next().await.is_some());
-        let (joined, last, ()) = tokio::join!(work.join(), watch.next(), async { system.stop() });
-        assert_eq!((joined, last), (Err(JoinError::Closed), None));
+        assert_eq!(pool.enqueue(ECHO.call(2)).await.unwrap().join().await, Ok(2));
+        assert_eq!(work.run_now().await.unwrap(), RunNowAnswer::Moved);
+        assert_eq!(work.join().await, Ok(1));
+    });
+    // Also outside of any runtime of tokio.
+    let report = unaided(runtime.shutdown(secs(1)));
+    assert_eq!(report.pending, 0);
+}
+
+#[test]
+fn when_the_system_stops_that_everything_runs_on_handles_say_closed() {
+    let (runtime, pool, work) = stopped(0);
+    block_on(async {
+        assert_eq!(work.join().await, Err(JoinError::Closed));
         assert!(matches!(pool.enqueue(ECHO.call(1)).await, Err(EnqueueError::Closed)));
         assert!(matches!(pool.diagnostics().await, Err(PoolError::Closed)));
         assert!(matches!(pool.cancel_all().await, Err(PoolError::Closed)));
     });
-    program.join().unwrap();
+    drop(runtime);
 }
 
 /// Polls a start once and drops it, as a `select!` may.

@@ -1,0 +1,132 @@
+//! How a runtime ends.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{Inner, Runtime};
+use crate::actors::Actors;
+use crate::client::Client;
+use crate::observe::telemetry;
+use crate::protocol::{Drained, LoopMessage};
+use crate::shared::sync::oneshot;
+
+/// How long functions are given to end, once they are told at the end of a shutdown's grace, before they are dropped.
+const NOTICE: Duration = Duration::from_millis(500);
+
+/// The same when a runtime is dropped.
+const DROP_NOTICE: Duration = Duration::from_millis(100);
+
+/// How long dropping a runtime blocks its thread at most.
+const DROP_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long it may take after that to return jobs to the queue.
+const RETURN_LIMIT: Duration = Duration::from_secs(10);
+
+/// What a shutdown has left. Made by [`Runtime::shutdown`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ShutdownReport {
+    /// Attempts that ended in the time they were given.
+    pub finished: u64,
+    /// Attempts whose jobs were returned to the queue without using an attempt; they run again when the store is opened
+    /// again.
+    pub returned: u64,
+    /// Jobs without an outcome, those returned to the queue included. In memory they are gone; a durable store has them.
+    pub pending: u64,
+}
+
+impl ShutdownReport {
+    fn count(&mut self, drained: Drained) {
+        self.finished += drained.finished;
+        self.returned += drained.returned;
+    }
+}
+
+impl Runtime {
+    /// Ends the runtime: nothing is enqueued or started any more; what runs may go on for `grace`; then functions are
+    /// told ([`ActionContext::canceled`](crate::ActionContext::canceled)), and half a second later what is left is
+    /// dropped, and its jobs are returned to the queue without using an attempt. Returns when everything is written and
+    /// the storage is free again.
+    ///
+    /// Works outside of tokio and actix as well, and after the system or runtime of the program has stopped. A second
+    /// call returns the same report.
+    ///
+    /// # Cancel safety
+    /// Once begun, a shutdown goes on, whether it is awaited or not. With
+    /// [`worker_arbiters(0)`](crate::RuntimeBuilder::worker_arbiters) it must be awaited to the end.
+    pub async fn shutdown(&self, grace: Duration) -> ShutdownReport {
+        let mut done = self.inner.shutdown.lock().await;
+        if let Some(report) = *done {
+            return report;
+        }
+        // A pool that is being created is either drained with the others or not created.
+        let creating = self.inner.creating.lock().await;
+        self.inner.client.shared.close();
+        drop(creating);
+        let (client, actors) = (self.inner.client.clone(), self.inner.actors.clone());
+        let end = async move { end(&client, &actors, grace, NOTICE).await };
+        let report = self.inner.actors.at_home(end).await.unwrap_or_default();
+        *done = Some(report);
+        report
+    }
+}
+
+/// Ends a ring that takes nothing any more.
+async fn end(
+    client: &Client,
+    actors: &Actors,
+    grace: Duration,
+    notice: Duration,
+) -> ShutdownReport {
+    let pools = client.shared.pools();
+    let mut draining = Vec::with_capacity(pools.len());
+    for pool in &pools {
+        let (reply, drained) = oneshot::channel();
+        if client.tell_loop(pool.id, LoopMessage::Drain(reply)).is_ok() {
+            draining.push((pool.id, drained));
+        }
+    }
+    // A grace that never ends has no deadline.
+    let deadline = tokio::time::Instant::now().checked_add(grace);
+    let mut report = ShutdownReport::default();
+    let mut late = Vec::new();
+    for (pool, mut drained) in draining {
+        let in_time = match deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline, &mut drained).await.ok(),
+            None => Some((&mut drained).await),
+        };
+        match in_time {
+            Some(in_time) => report.count(in_time.unwrap_or_default()),
+            None => {
+                // A loop that is gone runs nothing.
+                let _ = client.tell_loop(pool, LoopMessage::ReturnRunning { notice });
+                late.push(drained);
+            }
+        }
+    }
+    // A loop whose storage is broken cannot return anything.
+    let limit = tokio::time::Instant::now() + notice + RETURN_LIMIT;
+    for drained in late {
+        if let Ok(Ok(drained)) = tokio::time::timeout_at(limit, drained).await {
+            report.count(drained);
+        }
+    }
+    actors.close().await;
+    report.pending = pools.iter().map(|pool| pool.pending()).sum();
+    report
+}
+
+impl Drop for Inner {
+    /// Ends what was not shut down, and waits for that where it can.
+    fn drop(&mut self) {
+        self.client.shared.close();
+        if self.shutdown.get_mut().is_some() {
+            return;
+        }
+        let (client, actors) = (self.client.clone(), self.actors.clone());
+        let end = async move { end(&client, &actors, Duration::ZERO, DROP_NOTICE).await };
+        if let Some(report) = self.actors.block_at_home(end, DROP_LIMIT) {
+            telemetry::dropped(report.finished, report.returned, report.pending);
+        }
+    }
+}
