@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::engine::arrivals::AttemptReport;
 use crate::functions::Control;
-use crate::model::{Failure, FailureKind, RunResult};
+use crate::model::{Failure, FailureKind, Name, RunResult};
 use crate::protocol::Command;
 
 /// The duty to report one attempt. Dropped without a report it reports the attempt as lost, so that a panic, an
@@ -22,8 +22,8 @@ impl Attempt {
         &self.control
     }
 
-    pub fn set_host(&self, host: usize) {
-        self.control.set_host(host);
+    pub fn function(&self) -> Name {
+        self.control.spec.function
     }
 
     pub fn report(&mut self, result: RunResult) -> AttemptReport {

@@ -503,7 +503,6 @@ impl MainActor {
             return;
         }
         telemetry::abandoned(&self.pool, &control);
-        let host = control.host();
         let result = match deadline.stage {
             Stage::AbortCanceled => RunResult::Canceled,
             Stage::AbortReturn => RunResult::Returned,
@@ -514,7 +513,6 @@ impl MainActor {
             run: deadline.run,
             result,
         }]));
-        self.spawner.replace_stuck(host);
     }
 
     /// Begins a new generation, from what the tables say.

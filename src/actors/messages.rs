@@ -2,7 +2,6 @@
 
 use actix::prelude::*;
 
-use super::attempt::Attempt;
 use crate::functions::Completed;
 use crate::model::PoolId;
 use crate::protocol::{BatchReady, LoopMessage, Request};
@@ -48,12 +47,7 @@ pub(super) struct AddMain {
     pub main: Recipient<BatchReady>,
 }
 
-/// Main → worker host: start these.
+/// Main → worker host: start so many workers, for the attempts that wait in its pulse.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct StartWorkers(pub Vec<Attempt>);
-
-/// Conductor → worker host: another one has taken your place.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(super) struct Retire;
+pub(super) struct StartWorkers(pub usize);

@@ -18,6 +18,7 @@ mod main_loop;
 mod messages;
 pub mod network;
 mod notify;
+mod pulse;
 mod spin;
 mod start;
 mod store;

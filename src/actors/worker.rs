@@ -1,6 +1,5 @@
 //! The WorkerActor: one attempt, from its start to its report.
 
-use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -11,8 +10,9 @@ use std::task::{self, Poll};
 use actix::prelude::*;
 
 use super::attempt::{Attempt, timed_out};
-use super::messages::{Retire, StartWorkers};
+use super::messages::StartWorkers;
 use super::network::Network;
+use super::pulse::Pulse;
 use super::spin::Spin;
 use crate::engine::arrivals::AttemptReport;
 use crate::functions::{
@@ -32,24 +32,28 @@ pub(super) struct Workshop {
     pub network: Network,
 }
 
+impl Workshop {
+    /// Sends reports to the store.
+    pub fn send(&self, reports: Vec<AttemptReport>) {
+        if !reports.is_empty() {
+            // A runtime that is gone hears nothing any more.
+            let _ = self.program.client().send(Command::AttemptsFinished(reports));
+        }
+    }
+}
+
 /// Reports of one arbiter that wait to be sent together.
 struct Outbox {
     workshop: Workshop,
-    reports: RefCell<Vec<AttemptReport>>,
     spin: Spin,
-    /// How many workers there are.
-    workers: Cell<usize>,
-    /// Set when another host has taken the place of this one: its thread ends with its last worker.
-    retired: Cell<bool>,
+    pulse: Arc<Pulse>,
 }
 
 impl Outbox {
     /// Sends the report with those of the workers that are ready to run now: the task that sends them stands
     /// behind these.
     fn put(self: &Rc<Self>, report: AttemptReport) {
-        let mut reports = self.reports.borrow_mut();
-        reports.push(report);
-        if reports.len() == 1 {
+        if self.pulse.report(report) {
             let outbox = self.clone();
             actix::spawn(async move {
                 outbox.send();
@@ -59,20 +63,7 @@ impl Outbox {
     }
 
     fn send(&self) {
-        let reports = self.reports.take();
-        if !reports.is_empty() {
-            // A runtime that is gone hears nothing any more.
-            let _ = self.workshop.program.client().send(Command::AttemptsFinished(reports));
-        }
-    }
-}
-
-impl Outbox {
-    fn end_if_retired(&self) {
-        if self.retired.get() && self.workers.get() == 0 {
-            self.send();
-            Arbiter::current().stop();
-        }
+        self.workshop.send(self.pulse.take_reports());
     }
 }
 
@@ -90,17 +81,9 @@ pub(super) struct WorkerHost {
 }
 
 impl WorkerHost {
-    pub fn new(workshop: Workshop, spin: Spin) -> WorkerHost {
-        WorkerHost {
-            outbox: Rc::new(Outbox {
-                workshop,
-                reports: RefCell::default(),
-                spin: spin.clone(),
-                workers: Cell::new(0),
-                retired: Cell::new(false),
-            }),
-            spin,
-        }
+    pub fn new(workshop: Workshop, spin: Spin, pulse: Arc<Pulse>) -> WorkerHost {
+        let outbox = Rc::new(Outbox { workshop, spin: spin.clone(), pulse });
+        WorkerHost { outbox, spin }
     }
 }
 
@@ -111,21 +94,11 @@ impl Actor for WorkerHost {
 impl Handler<StartWorkers> for WorkerHost {
     type Result = ();
 
-    fn handle(&mut self, StartWorkers(attempts): StartWorkers, _: &mut Self::Context) {
+    fn handle(&mut self, StartWorkers(count): StartWorkers, _: &mut Self::Context) {
         self.spin.touch();
-        for attempt in attempts {
-            self.outbox.workers.set(self.outbox.workers.get() + 1);
-            WorkerActor { attempt, outbox: self.outbox.clone() }.start();
+        for _ in 0..count {
+            WorkerActor { attempt: None, outbox: self.outbox.clone() }.start();
         }
-    }
-}
-
-impl Handler<Retire> for WorkerHost {
-    type Result = ();
-
-    fn handle(&mut self, _: Retire, _: &mut Self::Context) {
-        self.outbox.retired.set(true);
-        self.outbox.end_if_retired();
     }
 }
 
@@ -134,7 +107,8 @@ impl Handler<Retire> for WorkerHost {
 /// Promises: exactly one report, whatever the function does; the function's future is dropped here, on the thread
 /// where it was made. It never waits for the store.
 struct WorkerActor {
-    attempt: Attempt,
+    /// Taken when it begins. There is none if another thread has got it meanwhile.
+    attempt: Option<Attempt>,
     outbox: Rc<Outbox>,
 }
 
@@ -142,8 +116,9 @@ impl Actor for WorkerActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let control = self.attempt.control();
-        match begin(control, &self.outbox.workshop) {
+        let Some(attempt) = self.outbox.pulse.take() else { return ctx.stop() };
+        let control = self.attempt.insert(attempt).control();
+        match begin(control, &self.outbox) {
             Begun::Running(future) => {
                 let span = telemetry::attempt_span(control);
                 ctx.spawn(RunAttempt { future: Some(future), aborted: None, span });
@@ -155,20 +130,22 @@ impl Actor for WorkerActor {
 
 impl Drop for WorkerActor {
     fn drop(&mut self) {
-        self.outbox.workers.set(self.outbox.workers.get() - 1);
-        self.outbox.end_if_retired();
+        if self.attempt.is_some() {
+            self.outbox.pulse.ended();
+        }
     }
 }
 
 impl WorkerActor {
     fn finish(&mut self, result: RunResult, ctx: &mut Context<Self>) {
-        let control = self.attempt.control();
+        let Some(attempt) = &mut self.attempt else { return };
+        let control = attempt.control();
         let result = match (result, control.stage()) {
             // It stopped because the runtime does: the job goes on elsewhere.
             (RunResult::Canceled, Stage::ShuttingDown | Stage::AbortReturn) => RunResult::Returned,
             (result, _) => limit_result(result, control.max_result_bytes),
         };
-        let report = self.attempt.report(result);
+        let report = attempt.report(result);
         self.outbox.put(report);
         ctx.stop();
     }
@@ -180,8 +157,8 @@ enum Begun {
     Finished(RunResult),
 }
 
-fn begin(control: &Arc<Control>, workshop: &Workshop) -> Begun {
-    let spec = &control.spec;
+fn begin(control: &Arc<Control>, outbox: &Outbox) -> Begun {
+    let (workshop, spec) = (&outbox.workshop, &control.spec);
     let Some(code) = workshop.program.code(spec.function) else {
         // The loop starts only what is registered.
         let message = format!("function {} is not registered", spec.function);
@@ -195,7 +172,8 @@ fn begin(control: &Arc<Control>, workshop: &Workshop) -> Begun {
     match code {
         Code::Action(run) => {
             // An action may do things before its first await, and panic there.
-            match catch_unwind(AssertUnwindSafe(|| run(spec.args.as_bytes(), cx()))) {
+            let run = || run(spec.args.as_bytes(), cx());
+            match catch_unwind(AssertUnwindSafe(|| outbox.pulse.user_code(spec.function, run))) {
                 Ok(Ok(future)) => Begun::Running(future),
                 Ok(Err(failure)) => Begun::Finished(RunResult::Failed(failure)),
                 Err(panic) => Begun::Finished(panicked(&*panic)),
@@ -246,12 +224,15 @@ impl RunAttempt {
     fn poll_result(
         &mut self,
         control: &Arc<Control>,
+        pulse: &Pulse,
         cx: &mut task::Context<'_>,
     ) -> Poll<RunResult> {
+        let function = control.spec.function;
         let Some(future) = &mut self.future else { return Poll::Pending };
         let _entered = self.span.enter();
         if !control.stage().is_abort() {
-            match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            let poll = || pulse.user_code(function, || future.as_mut().poll(cx));
+            match catch_unwind(AssertUnwindSafe(poll)) {
                 Ok(Poll::Ready(result)) => return Poll::Ready(result),
                 Ok(Poll::Pending) => {}
                 Err(panic) => return Poll::Ready(panicked(&*panic)),
@@ -264,7 +245,8 @@ impl RunAttempt {
         let stage = task::ready!(aborted.as_mut().poll(cx));
         // A destructor that panics must not take the report with it.
         let future = self.future.take();
-        let dropped = catch_unwind(AssertUnwindSafe(|| drop(future)));
+        let dropping = || pulse.user_code(function, || drop(future));
+        let dropped = catch_unwind(AssertUnwindSafe(dropping));
         Poll::Ready(match (stage, dropped) {
             (Stage::AbortTimeout, _) => RunResult::Failed(timed_out(control)),
             (Stage::AbortReturn, _) => RunResult::Returned,
@@ -283,8 +265,9 @@ impl ActorFuture<WorkerActor> for RunAttempt {
         task: &mut task::Context<'_>,
     ) -> Poll<()> {
         let this = self.get_mut();
-        let control = worker.attempt.control();
-        let Poll::Ready(result) = this.poll_result(control, task) else {
+        let Some(attempt) = &worker.attempt else { return Poll::Ready(()) };
+        let control = attempt.control();
+        let Poll::Ready(result) = this.poll_result(control, &worker.outbox.pulse, task) else {
             if worker.outbox.workshop.network.loses_worker(control.spec.work_id) {
                 ctx.terminate();
             }

@@ -6,7 +6,7 @@ use super::Lent;
 use crate::engine::Launch;
 use crate::model::{RunNumber, Spec};
 use crate::shared::sync::Notify;
-use crate::shared::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use crate::shared::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 /// How urgently an attempt is asked to end. Only ever raised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,8 +54,6 @@ pub(crate) struct Control {
     pub max_result_bytes: usize,
     pub lent: Arc<Lent>,
     stage: AtomicU8,
-    /// Which worker host has it; written once, when it is handed over.
-    host: AtomicUsize,
     /// Set when the duty to report is done or has gone to the store.
     reported: AtomicBool,
     changed: Notify,
@@ -65,7 +63,7 @@ impl Control {
     pub fn new(launch: Launch, max_result_bytes: usize, lent: Arc<Lent>) -> Control {
         let Launch { spec, attempt, run, due: _ } = launch;
         let stage = AtomicU8::new(Stage::Go as u8);
-        let (host, reported) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let reported = AtomicBool::new(false);
         Control {
             spec,
             attempt,
@@ -73,7 +71,6 @@ impl Control {
             max_result_bytes,
             lent,
             stage,
-            host,
             reported,
             changed: Notify::new(),
         }
@@ -96,14 +93,6 @@ impl Control {
     /// Says whether it was not set before.
     pub fn set_reported(&self) -> bool {
         !self.reported.swap(true, Ordering::SeqCst)
-    }
-
-    pub fn host(&self) -> usize {
-        self.host.load(Ordering::Relaxed)
-    }
-
-    pub fn set_host(&self, host: usize) {
-        self.host.store(host, Ordering::Relaxed);
     }
 
     pub fn raise(&self, stage: Stage) {

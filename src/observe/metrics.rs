@@ -14,6 +14,7 @@
 //! | `workpool_recovered_total` | counter | `pool` | attempts that were found without a worker, as after a crash |
 //! | `workpool_fenced_total` | counter | `pool` | turns that were refused since their generation over the pool had ended |
 //! | `workpool_stale_reports_total` | counter | | reports of runs that do not count any more |
+//! | `workpool_blocked_threads_total` | counter | `fn` | pieces of an action's code that kept their thread for 200 ms or more |
 //! | `workpool_running` | gauge | `pool` | attempts that occupy a slot |
 //! | `workpool_pending` | gauge | `pool` | jobs without an outcome, those that run included |
 //! | `workpool_max_parallelism` | gauge | `pool` | how many attempts may run; 0 while the pool is paused |
@@ -59,6 +60,7 @@ mod names {
     pub const RECOVERED: &str = "workpool_recovered_total";
     pub const FENCED: &str = "workpool_fenced_total";
     pub const STALE_REPORTS: &str = "workpool_stale_reports_total";
+    pub const BLOCKED_THREADS: &str = "workpool_blocked_threads_total";
     pub const STORE_ERRORS: &str = "workpool_store_errors_total";
     pub const RUNNING: &str = "workpool_running";
     pub const PENDING: &str = "workpool_pending";
@@ -78,6 +80,7 @@ mod names {
         (RECOVERED, "Attempts that were found without a worker."),
         (FENCED, "Turns refused because a newer generation owns the pool."),
         (STALE_REPORTS, "Reports of runs that do not count any more."),
+        (BLOCKED_THREADS, "Pieces of an action's code that kept their thread for 200 ms or more."),
         (STORE_ERRORS, "Calls of the storage that failed."),
     ];
 
@@ -238,6 +241,11 @@ mod inner {
         gauge!(OLDEST_PENDING_AGE, "pool" => name).set(age);
     }
 
+    /// An action's code does not give its thread back.
+    pub(crate) fn blocked_thread(function: Name) {
+        counter!(BLOCKED_THREADS, "fn" => function.as_str()).increment(1);
+    }
+
     /// Measures a storage.
     pub(crate) fn metered(storage: Box<dyn Storage>) -> Box<dyn Storage> {
         Box::new(Metered(storage))
@@ -276,7 +284,7 @@ mod inner {
     use std::time::Duration;
 
     use crate::engine::Launch;
-    use crate::model::{RunResult, Segment, Spec};
+    use crate::model::{Name, RunResult, Segment, Spec};
     use crate::protocol::Event;
     use crate::shared::{PoolShared, Shared};
     use crate::storage::Storage;
@@ -296,6 +304,8 @@ mod inner {
     pub(crate) fn launched(_: &PoolShared, _: &[Launch], _: Segment) {}
     #[inline(always)]
     pub(crate) fn turn(_: &PoolShared, _: usize, _: usize, _: Option<Segment>, _: Segment) {}
+    #[inline(always)]
+    pub(crate) fn blocked_thread(_: Name) {}
     #[inline(always)]
     pub(crate) fn metered(storage: Box<dyn Storage>) -> Box<dyn Storage> {
         storage

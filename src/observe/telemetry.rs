@@ -40,7 +40,7 @@ use crate::engine::Launch;
 use crate::engine::rest::KickSource;
 use crate::functions::Control;
 use crate::model::LogLevel;
-use crate::model::{Outcome, PoolId, Report, Segment, Turn};
+use crate::model::{Name, Outcome, PoolId, Report, Segment, Turn};
 use crate::observe::metrics;
 use crate::protocol::{AdvanceError, Event};
 use crate::shared::{PoolShared, Shared};
@@ -225,12 +225,20 @@ pub(crate) fn storage_thread_gone() {
     error!(target: TARGET, "storage thread gone");
 }
 
-pub(crate) fn host_replaced(host: usize, was_connected: bool) {
-    warn!(target: TARGET, host, was_connected, "worker host replaced");
+pub(crate) fn host_replaced(host: usize) {
+    warn!(target: TARGET, host, "worker thread ended, another takes its place");
+}
+
+/// An action does not give its thread back.
+pub(crate) fn thread_blocked(function: Name, blocked: Duration) {
+    warn!(
+        target: TARGET, %function, blocked_ms = blocked.as_millis() as u64,
+        "action blocks its thread; use a BlockingAction for code that blocks or computes for long"
+    );
 }
 
 pub(crate) fn host_not_replaced(host: usize, error: &std::io::Error) {
-    error!(target: TARGET, host, %error, "worker host not replaced");
+    error!(target: TARGET, host, %error, "worker thread not replaced");
 }
 
 /// A dashboard was made that asks nobody who he is.

@@ -153,6 +153,27 @@ fn tokio_main(shuts_down: bool) {
     });
 }
 
+/// An action that blocks its thread, three times.
+async fn blocks() {
+    #[cfg(feature = "metrics")]
+    let metrics = metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder().unwrap();
+    let builder = Runtime::builder().worker_arbiters(1).pool("p", PoolConfig::default());
+    let builder = builder.action_fn(STAYS, |_, cx| async move {
+        std::thread::sleep(Duration::from_millis(600));
+        Ok(cx.attempt())
+    });
+    let runtime = builder.start().await.unwrap();
+    let pool = runtime.pool("p").unwrap();
+    for _ in 0..3 {
+        pool.enqueue(STAYS.call(true)).await.unwrap().join().await.unwrap();
+    }
+    runtime.shutdown(GRACE).await;
+    #[cfg(feature = "metrics")]
+    for line in metrics.render().lines().filter(|line| line.contains("blocked_threads_total{")) {
+        println!("{line}");
+    }
+}
+
 /// Runs the program that the environment names. Without one this is an empty test.
 #[test]
 fn program() {
@@ -169,6 +190,7 @@ fn program() {
         "system_stops" => system_stops(),
         "tokio" => tokio_main(true),
         "dropped" => tokio_main(false),
+        "blocks" => actix::System::new().block_on(blocks()),
         "panics" => actix::System::new().block_on(async {
             let _runtime = busy().await;
             interrupted().await;
@@ -308,4 +330,27 @@ fn what_runs_when_the_process_exits_is_lost() {
     let Left { ended, said, logged, .. } = ended("exits", "INT");
     let lost = Err(FailureKind::Lost);
     assert_eq!(ended, [lost, lost], "{said}\n{logged}");
+}
+
+#[test]
+fn an_action_that_blocks_its_thread_is_told_of_once_and_counted() {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "mains::program", "--nocapture"])
+        .env(ROLE, "blocks")
+        .env_remove("RUST_LOG")
+        .output()
+        .unwrap();
+    let (said, logged) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}\n{logged}");
+    let warned = |line: &&str| line.contains("WARN") && line.contains("blocks its thread");
+    let warnings: Vec<_> = logged.lines().filter(warned).collect();
+    assert_eq!(warnings.len(), 1, "once in a minute: {logged}");
+    assert!(warnings[0].contains("function=stays"), "{warnings:?}");
+    let blocked = warnings[0].split("blocked_ms=").nth(1).unwrap().trim();
+    assert!((200..600).contains(&blocked.parse().unwrap()), "{warnings:?}");
+    if cfg!(feature = "metrics") {
+        let counted = "workpool_blocked_threads_total{fn=\"stays\"} 3";
+        assert!(said.contains(counted), "{said}");
+    }
 }

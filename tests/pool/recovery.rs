@@ -11,7 +11,7 @@ use actix_workpool::model::Change;
 use actix_workpool::storage::{Memory, StorageError};
 use actix_workpool::{
     Action, ActionContext, ActionKey, BlockingAction, CancelAnswer, Completed, FailureKind,
-    JoinError, Query, Reader, RetryBehavior, Runtime, StartError, WorkError, WorkStatus,
+    JoinError, Query, Reader, RetryBehavior, Runtime, StartError, WorkError, WorkStatus, Workpool,
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -65,8 +65,8 @@ fn threads() -> usize {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn threads_that_were_replaced_because_they_were_blocked_end() {
-    const NAME: &str = "recovery::threads_that_were_replaced_because_they_were_blocked_end";
+fn threads_that_stood_in_for_blocked_ones_end() {
+    const NAME: &str = "recovery::threads_that_stood_in_for_blocked_ones_end";
     const ROUNDS: usize = 4;
     if std::env::var_os(ALONE).is_none() {
         let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
@@ -903,5 +903,54 @@ fn every_job_of_a_wild_mixture_has_one_outcome_and_no_slot_is_lost() {
             assert_eq!(pool.pending(), 0);
             runtime.shutdown(secs(1)).await;
         });
+    });
+}
+
+/// Two threads, and eight jobs that block them for 1.5 s each.
+async fn blocked_threads() -> (Runtime, Workpool) {
+    let builder = Runtime::builder().worker_arbiters(2).echo().pool("quick", config());
+    let builder = builder.action_fn(TASK, |n, _| async move {
+        std::thread::sleep(ms(1_500));
+        Ok(n)
+    });
+    let (runtime, pool) = start(builder, config().max_parallelism(8)).await;
+    // The threads are awake, and what is made once is made.
+    let first = runtime.pool("quick").unwrap().enqueue(ECHO.call(0)).await.unwrap();
+    assert_eq!(first.join().await, Ok(0));
+    pool.enqueue_batch((0..8).map(|n| TASK.call(n))).await.unwrap();
+    (runtime, pool)
+}
+
+#[test]
+fn a_quick_job_does_not_wait_for_actions_that_block_their_threads() {
+    run_real(async {
+        let (runtime, pool) = blocked_threads().await;
+        let quick = runtime.pool("quick").unwrap();
+        let mut took = Vec::new();
+        let begun = Instant::now();
+        while begun.elapsed() < ms(1_000) {
+            let enqueued = Instant::now();
+            assert_eq!(quick.enqueue(ECHO.call(1)).await.unwrap().join().await, Ok(1));
+            took.push(enqueued.elapsed());
+            tokio::time::sleep(ms(10)).await;
+        }
+        took.sort();
+        let (median, longest) = (took[took.len() / 2], took[took.len() - 1]);
+        // What a thread needs that is woken beside the tests of this program, and then some.
+        assert!(median < ms(50) && longest < ms(250), "{median:?}, at most {longest:?}");
+        assert_eq!(pool.pending(), 8, "they still block");
+        runtime.shutdown(secs(5)).await;
+    });
+}
+
+#[test]
+fn attempts_that_wait_for_a_blocked_thread_begin_on_others() {
+    run_real(async {
+        let (runtime, pool) = blocked_threads().await;
+        let begun = Instant::now();
+        soon(pool.idle()).await.unwrap();
+        // One after the other on two threads they would take 6 s.
+        assert!(begun.elapsed() < ms(3_500), "{:?}", begun.elapsed());
+        runtime.shutdown(secs(1)).await;
     });
 }
