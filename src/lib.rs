@@ -32,7 +32,7 @@
 //!
 //! Begin with [`Runtime::builder`], [`Action`] and [`Workpool::enqueue`].
 //!
-//! How it is built is told in `ARCHITECTURE.md`.
+//! `ARCHITECTURE.md` tells how it is built.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -40,7 +40,7 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// Whether that bug of [`testing::planted`] is switched on.
+/// `true` if that bug of [`testing::planted`] is switched on.
 #[cfg(feature = "planted")]
 macro_rules! planted {
     ($bug:ident) => {

@@ -1,4 +1,4 @@
-//! Where workers live: the worker threads, and who gets the next attempt.
+//! Hosts: the worker threads, and which of them gets the next attempt.
 //!
 //! Attempts go to threads that turn. A thread whose user code does not give it back is passed over, the attempts that
 //! have not begun there go to others, and if none is left another thread takes its place for as long as it lasts.
@@ -19,7 +19,7 @@ use super::worker::{WorkerHost, Workshop};
 use crate::model::Name;
 use crate::observe::{metrics, telemetry};
 
-/// Where attempts are started. All loops share the hosts; they live on one thread.
+/// Hands attempts to the hosts. All loops share them; they live on one thread.
 #[derive(Clone)]
 pub(super) struct Spawner {
     pub hosts: Rc<RefCell<Hosts>>,
@@ -68,13 +68,13 @@ impl Spawner {
 
 pub(super) struct Hosts {
     workshop: Workshop,
-    /// Those in front are preferred.
+    /// The hosts; those in front are preferred.
     hosts: Vec<Host>,
     /// The number of threads that were configured; 0 for the caller's own.
     threads: usize,
     /// Whose turn it is.
     next: usize,
-    /// When the next look is due.
+    /// The time of the next look.
     look_at: Option<Instant>,
     /// Functions that have blocked a thread, and when that was last seen and logged.
     blockers: HashMap<Name, Blocker>,
@@ -89,9 +89,9 @@ struct Host {
     seen: Option<(u64, Instant)>,
     /// Set while it is in the same piece of user code in two looks.
     is_blocked: bool,
-    /// Whether the piece of user code that it is in was told of.
+    /// `true` if the piece of user code that it is in was logged.
     is_told: bool,
-    /// When it last had something to do.
+    /// The last time at which it had something to do.
     busy_at: Instant,
 }
 

@@ -1,4 +1,4 @@
-//! Where a pool's loop is in its life.
+//! The states of a pool's loop.
 //!
 //! ```text
 //!            Kick: Look                 Answer                    Send
@@ -17,7 +17,7 @@ use crate::protocol::Reply;
 
 use crate::engine::Launch;
 
-/// Where a loop is in its life.
+/// The state of a loop.
 #[derive(Debug)]
 pub(super) enum Life {
     /// Nothing is under way. The status says what the loop waits for.
@@ -30,7 +30,7 @@ pub(super) enum Life {
     Claiming { kicked: bool },
 }
 
-/// What happens to a loop.
+/// An event in the life of a loop.
 #[derive(Debug)]
 pub(super) enum Transition {
     /// There may be something to decide.
@@ -47,13 +47,13 @@ pub(super) enum Transition {
     Claimed(RunStatus),
 }
 
-/// What follows from a transition.
+/// The consequence of a transition.
 #[derive(Debug)]
 pub(super) enum Effect {
     Nothing,
     /// The loop is to ask the store for a batch.
     Look,
-    /// What was in flight comes out.
+    /// The turn that was in flight.
     Landed(Box<Flight>),
 }
 
@@ -94,7 +94,7 @@ impl Life {
         }
     }
 
-    /// Whether a kick came that was not taken up yet.
+    /// Returns `true` if a kick came that was not taken up yet.
     pub fn is_kicked(&self) -> bool {
         match self {
             Life::Resting(_) => false,
@@ -125,18 +125,18 @@ impl Life {
     }
 }
 
-/// What follows the commit of a turn.
+/// Everything that follows the commit of a turn.
 #[derive(Debug, Default)]
 pub(super) struct Flight {
-    /// When it was sent.
+    /// The time at which it was sent.
     pub since: Segment,
-    /// Whether the watchdog sent it.
+    /// `true` if the watchdog sent it.
     pub probe: bool,
     pub launches: Vec<Launch>,
     pub signals: Vec<WorkId>,
-    /// How many rows of `running` without a worker it takes back.
+    /// The number of rows of `running` without a worker that it takes back.
     pub recovered: usize,
-    /// Who waits for a change of the configuration that is committed with it.
+    /// The callers that wait for the change of the configuration that is committed with it.
     pub configures: Vec<Reply<()>>,
     /// The configuration that is committed with it, if it changes.
     pub config: Option<PoolConfig>,

@@ -28,13 +28,13 @@ use crate::shared::sync::oneshot;
 use crate::shared::{PoolShared, Shared};
 use crate::storage::StorageError;
 
-/// How often a loop looks whether it is making progress.
+/// The interval at which a loop checks that it makes progress.
 const WATCHDOG_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A turn that the store has not answered in this time is given up, and the pool claimed anew.
 const TURN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long an aborted attempt has to report before its slot is taken back without it.
+/// The time that an aborted attempt has to report before its slot is taken back without it.
 const ABANDON_AFTER: Duration = Duration::from_secs(2);
 
 /// The wait before a loop claims its pool anew after a failed turn.
@@ -53,7 +53,7 @@ pub(super) struct MainActor {
     life: Life,
     state: InternalState,
     config: Configuration,
-    /// What was done lately. Written after commits and launches, copied for those who ask.
+    /// Rates of the last minutes. Written after commits and launches, copied for those who ask.
     rates: Rates,
     /// The first generation of this loop: what a later one started, it has launched or knows that it has not.
     first_generation: Option<Generation>,
@@ -61,7 +61,7 @@ pub(super) struct MainActor {
     live: HashMap<WorkId, Live>,
     /// Rows of `running` without a worker, for the next turn.
     lost: Vec<Lost>,
-    /// When which attempts are to be told to end, and how.
+    /// The times at which attempts are told to end, and how.
     deadlines: BTreeMap<(Segment, WorkId), Deadline>,
     tick: Option<(Segment, SpawnHandle)>,
     /// Aborts of attempts that wait for the commit of their start.
@@ -73,7 +73,7 @@ pub(super) struct MainActor {
 /// The configuration of a pool, with the changes that are under way.
 #[derive(Default)]
 struct Configuration {
-    /// What turns are decided by; ahead of `committed` while a change is on its way.
+    /// The configuration that turns are decided by; ahead of `committed` while a change is on its way.
     wanted: PoolConfig,
     committed: PoolConfig,
     /// Changes that the next turn commits; turns are decided by them already.
@@ -109,7 +109,7 @@ impl Configuration {
 
 struct Live {
     control: Arc<Control>,
-    /// When it was launched.
+    /// The time of the launch.
     since: Duration,
     /// Its row in `deadlines`.
     deadline: Option<Segment>,
@@ -117,9 +117,9 @@ struct Live {
 
 /// A shutdown of the pool.
 struct Draining {
-    /// Who waits for the last attempt.
+    /// The caller that waits for the last attempt.
     reply: Option<oneshot::Sender<Drained>>,
-    /// What became of the attempts that ended since then.
+    /// The outcomes of the attempts that ended since then.
     drained: Drained,
 }
 
@@ -134,9 +134,9 @@ impl Draining {
 #[derive(Clone, Copy, Debug)]
 struct Deadline {
     run: RunNumber,
-    /// What is due.
+    /// The stage to raise.
     stage: Stage,
-    /// Whether the abort was sent before: then the slot is taken back.
+    /// `true` if the abort was sent before: then the slot is taken back.
     abandon: bool,
 }
 
@@ -582,7 +582,7 @@ impl MainActor {
 }
 
 impl MainActor {
-    /// What the watchdog's look finds should have been found without it, if it is old.
+    /// Logs a lost wake-up: the watchdog's look should find nothing old.
     fn judge_probe(&self, batch: &Batch) {
         // A start may have waited for a slot that a completion of this batch has freed.
         let starts = batch.starts.first().filter(|_| batch.completions.is_empty());
@@ -740,7 +740,7 @@ impl MainActor {
         self.set_tick(ctx);
     }
 
-    /// What runs, in an order that a simulation can repeat.
+    /// The running attempts, in an order that a simulation can repeat.
     fn in_order(&self) -> Vec<(WorkId, &Live)> {
         let mut running: Vec<_> =
             self.live.iter().map(|(work_id, live)| (*work_id, live)).collect();

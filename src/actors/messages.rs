@@ -1,4 +1,4 @@
-//! What the actors of the ring say to each other, beside the messages of the protocol.
+//! Messages between the actors of the ring, beside those of the protocol.
 
 use actix::prelude::*;
 

@@ -1,4 +1,4 @@
-//! How messages travel between loops, workers and the store.
+//! The network: how messages travel between loops, workers and the store.
 //!
 //! In one process they arrive, once and at once, and nothing here costs anything. A simulation sends them by a
 //! [`Courier`] who is late and delivers twice, as a network between machines is: what the fences are for. The same one
@@ -17,7 +17,7 @@ mod courier {
 
     use crate::model::WorkId;
 
-    /// What is to be delivered.
+    /// A kind of message.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Letter {
         /// Main → store: what a turn has decided.
@@ -28,7 +28,7 @@ mod courier {
         Report,
     }
 
-    /// When a letter arrives.
+    /// The delay of a message.
     #[derive(Clone, Copy, Debug, Default)]
     pub struct Delivery {
         /// After so long.
@@ -90,7 +90,7 @@ impl Network {
         main.do_send(batch);
     }
 
-    /// Whether the worker of an attempt is to go away.
+    /// Returns `true` if the worker of an attempt is to go away.
     pub fn loses_worker(&self, _work_id: WorkId) -> bool {
         #[cfg(feature = "conformance")]
         if let Some(courier) = &self.courier {

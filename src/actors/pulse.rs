@@ -1,4 +1,5 @@
-//! What a worker thread and the control thread share: the attempts that wait to begin there, the reports that wait to be
+//! The pulse of a worker thread, which the control thread reads: the attempts that wait to begin there, the reports
+//! that wait to be
 //! sent, and whether user code lets the thread turn.
 
 use std::collections::VecDeque;
@@ -22,7 +23,7 @@ pub(super) struct Pulse {
 #[derive(Default)]
 struct Inner {
     waiting: VecDeque<Attempt>,
-    /// Those of functions that have blocked a thread lately. They begin behind all others.
+    /// Attempts of functions that have blocked a thread lately. They begin behind all others.
     waiting_blockers: VecDeque<Attempt>,
     /// Reports that wait to be sent together.
     reports: Vec<AttemptReport>,

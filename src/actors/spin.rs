@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
-/// How long a thread stays awake after it last had something to do. A little more than it takes to wake it.
+/// The time that a thread stays awake after it last had something to do. A little more than it takes to wake it.
 const SPIN: Duration = Duration::from_micros(50);
 
 /// Keeps the current thread awake for a moment.

@@ -1,4 +1,4 @@
-//! How the ring comes to life and how it ends: threads, arbiters, actors.
+//! The life of the ring: threads, arbiters, actors.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -24,7 +24,7 @@ use crate::shared::sync::oneshot;
 use crate::storage::{Storage, StorageError};
 use crate::store::Store;
 
-/// Why the ring did not come to life.
+/// The reason why the ring did not start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RingError {
     #[error(transparent)]
@@ -36,7 +36,7 @@ pub(crate) enum RingError {
     Closed,
 }
 
-/// What the ring is made of.
+/// The parts of the ring.
 pub(crate) struct Parts {
     pub program: Arc<Program>,
     pub storage: Box<dyn Storage>,
@@ -81,7 +81,7 @@ impl Drop for Home {
 
 /// Builds the ring. With no worker arbiters, everything lives on the caller's own thread if that is an actix arbiter.
 ///
-/// When this is abandoned midway, everything that was built is taken down again.
+/// Dropped midway, it takes down again everything that was built.
 pub(crate) async fn start(parts: Parts) -> Result<Actors, RingError> {
     #[cfg(shuttle)]
     if parts.worker_arbiters == 0 {

@@ -21,13 +21,13 @@ use crate::store::{Settled, Store};
 /// The wait after a failed commit, doubled each time up to the second.
 const RETRY_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
 
-/// How long what is left over is tried again while the store is to be closed.
+/// The time for which leftovers are tried again while the store is to be closed.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// So many requests are enough for a group: it does not wait for what comes behind them.
 const ENOUGH: usize = 64;
 
-/// How often finished jobs are looked at for their age, also when nothing completes.
+/// The interval at which finished jobs are checked for their age, also when nothing completes.
 const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Holds the job and pending tables.
@@ -41,37 +41,37 @@ pub(super) struct StoreActor {
     network: Network,
     driver: Driver,
     inbox: Vec<Request>,
-    /// What a group has left over: it stands before the inbox.
+    /// Leftovers of a group: they go before the inbox.
     kept: Vec<Request>,
-    /// Whether a flush is on its way or under way.
+    /// `true` if a flush is on its way or under way.
     flushing: bool,
     /// The storage's thread has a group.
     under_way: bool,
-    /// Whether somebody who asks for an explanation may have to be told that the storage stalls.
+    /// `true` if a caller who asks for an explanation may have to be told that the storage stalls.
     looks_for_stall: bool,
     mains: HashMap<PoolId, Recipient<BatchReady>>,
-    /// Who is told of a completion, once. Written by enqueue and join, deleted by the completion.
+    /// The callers that are told of a completion, once. Written by enqueue and join, deleted by the completion.
     /// Ordered, so that they hear of an end in an order that a seed repeats.
     listeners: BTreeMap<WorkId, Vec<Listener>>,
     order: FinishedOrder,
     /// Failed commits in a row.
     failures: u32,
-    /// What the storage could not do, and has not done since.
+    /// The last failure of the storage, until it has done the same successfully.
     ailing: Option<Ailing>,
-    /// Whether a group is left that is to be tried again or gone on with.
+    /// `true` if a group is left that is to be tried again or gone on with.
     unfinished: bool,
     closing: Option<oneshot::Sender<()>>,
     spin: Spin,
 }
 
-/// What the storage last failed to do. A write shows that it can do both, a read only that it can be read.
+/// The last failure of the storage. A write shows that it can do both, a read only that it can be read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ailing {
     Reads,
     Writes,
 }
 
-/// Where groups are decided.
+/// The thread on which groups are decided.
 enum Driver {
     /// Here, at once.
     Inline(Box<Store>),

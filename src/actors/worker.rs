@@ -23,7 +23,7 @@ use crate::model::{Failure, FailureKind, RunResult};
 use crate::observe::telemetry;
 use crate::protocol::Command;
 
-/// What the hosts of a runtime have in common.
+/// The parts that all hosts of a runtime share.
 #[derive(Clone)]
 pub(super) struct Workshop {
     pub program: Arc<Program>,
@@ -151,7 +151,7 @@ impl WorkerActor {
     }
 }
 
-/// How an attempt begins.
+/// The beginning of an attempt.
 enum Begun {
     Running(AttemptFuture),
     Finished(RunResult),

@@ -1,4 +1,4 @@
-//! What can be asked about any job and done to it by its id, whichever handle is used.
+//! Operations on any job by its id, whichever handle is used.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -135,7 +135,7 @@ impl Client {
         Ok(statuses.into_iter().map(|status| status.unwrap_or(WorkStatus::Unknown)).collect())
     }
 
-    /// What the tables say of these jobs.
+    /// Asks the tables for the statuses of these jobs.
     pub async fn statuses(&self, work_ids: Vec<WorkId>) -> Result<Vec<WorkStatus>, PoolError> {
         self.ask(|reply| Question::Statuses { work_ids, reply }).await
     }
@@ -263,7 +263,7 @@ impl Client {
         }
     }
 
-    /// What this process knows beside the tables.
+    /// Gathers the facts for an explanation that this process knows beside the tables.
     fn surroundings(&self, found: &Found, trouble: Option<Why>) -> Surroundings {
         let shared = &self.shared;
         let (pool, registered, board) = match found {

@@ -1,4 +1,4 @@
-//! What a pool is doing.
+//! Diagnostics of a pool.
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use serde::Serialize;
 
 use crate::model::{Name, Progress, Report, RunStatus, Segment, WorkId};
 
-/// What a pool is doing. Made by [`Workpool::diagnostics`](crate::Workpool::diagnostics).
+/// The state of a pool, in numbers. Made by [`Workpool::diagnostics`](crate::Workpool::diagnostics).
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Diagnostics {
-    /// Which pool.
+    /// The pool's name.
     pub pool: Name,
     /// Jobs that wait for their time or for a slot.
     pub waiting: u64,
@@ -23,29 +23,29 @@ pub struct Diagnostics {
     pub unregistered: u64,
     /// The names of those functions.
     pub unregistered_names: Vec<Name>,
-    /// When the oldest waiting job was or will be due.
+    /// The time at which the oldest waiting job was or will be due.
     pub oldest_due: Option<Segment>,
-    /// How many more attempts could run at once.
+    /// The number of further attempts that could run at once.
     pub spare_capacity: u64,
-    /// Whether the loop runs, and what it waits for.
+    /// The state of the loop: running, or what it waits for.
     pub run_status: RunStatus,
     /// The number of the last turn.
     pub turn: u64,
-    /// What the pool has done since it was created.
+    /// Totals since the pool was created.
     pub report: Report,
 }
 
 /// An attempt that is running. Made by [`Workpool::running`](crate::Workpool::running).
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RunningWork {
-    /// Which job.
+    /// The job's id.
     pub work_id: WorkId,
     /// Its function.
     pub function: Name,
-    /// Which attempt it is; the first is 1.
+    /// The number of the attempt; the first is 1.
     pub attempt: u32,
-    /// When it started.
+    /// The time of its start.
     pub started: Segment,
-    /// What it last said.
+    /// The last progress that it has reported.
     pub progress: Option<Arc<Progress>>,
 }

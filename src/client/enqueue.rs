@@ -1,4 +1,4 @@
-//! How a job is described before it is enqueued.
+//! A job before it is enqueued.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub struct Enqueue<T, F, K> {
 /// Targets that take one job at a time, so that its id can be chosen.
 pub trait OneWork {}
 
-/// What can be said about how a job is run.
+/// Options of a job.
 #[derive(Default)]
 pub(crate) struct Options {
     pub(super) ids: Ids,
@@ -63,7 +63,7 @@ pub(super) enum Due {
 pub(crate) struct Prepared {
     /// Each with the time before which it is not started.
     pub works: Vec<(Arc<Spec>, Segment)>,
-    /// Whether the ids were just made, so that no other job can have them.
+    /// `true` if the ids were just made, so that no other job can have them.
     pub fresh: bool,
     /// The failed job that the only one of these is a retry of.
     pub retry_of: Option<WorkId>,

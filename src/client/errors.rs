@@ -1,4 +1,4 @@
-//! What can go wrong, named for the situation.
+//! The errors of the client, one type for each situation.
 
 use std::time::Duration;
 
@@ -6,31 +6,31 @@ use crate::model::{ConfigError, Failure, Name, WorkId};
 use crate::shared::Overloaded;
 use crate::storage::StorageError;
 
-/// Why a job was not enqueued. It is not in the store.
+/// The reason why a job was not enqueued. It is not in the store.
 #[derive(Debug, thiserror::Error)]
 pub enum EnqueueError {
     /// The arguments and the context of `on_complete` are too large. Store them elsewhere and pass a reference.
     #[error("arguments and context have {size} bytes, at most {max} are taken")]
     TooLarge {
-        /// How large they are.
+        /// The size in bytes.
         size: usize,
-        /// How large they may be.
+        /// The maximum, in bytes.
         max: usize,
     },
     /// The pool has as many jobs without an outcome as it may have. Try again later, or raise `max_pending`.
     #[error("pool has {pending} jobs pending, at most {max} are taken; try again later")]
     Overloaded {
-        /// How many are pending.
+        /// The number of pending jobs.
         pending: u64,
-        /// How many may be.
+        /// The maximum.
         max: u64,
     },
     /// The time is further ahead than [`MAX_DELAY`](crate::MAX_DELAY).
     #[error("delay of {} s is too long, at most {} s are taken", given.as_secs(), max.as_secs())]
     TooFarAhead {
-        /// What was asked for.
+        /// The value that was given.
         given: Duration,
-        /// What can be had.
+        /// The maximum.
         max: Duration,
     },
     /// The arguments or the context do not encode as JSON.
@@ -56,7 +56,7 @@ impl From<Overloaded> for EnqueueError {
     }
 }
 
-/// Why a request to a pool or a runtime was not carried out.
+/// The reason why a request to a pool or a runtime was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
     /// No pool has this name. Configure it in the builder, or create it.
@@ -76,7 +76,7 @@ pub enum PoolError {
     Storage(#[from] StorageError),
 }
 
-/// Why a query has no result.
+/// The reason why a query has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
     /// The query was not registered when the runtime was built.
@@ -96,15 +96,15 @@ pub enum QueryError {
     Storage(#[from] StorageError),
 }
 
-/// Why a join has no result.
+/// The reason why a join has no result.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum JoinError {
     /// The job failed.
     #[error("job failed in attempt {attempts}: {failure}")]
     Failed {
-        /// How many attempts counted.
+        /// The number of attempts that counted.
         attempts: u32,
-        /// What happened in the last one.
+        /// The failure of the last one.
         failure: Failure,
     },
     /// The job was canceled.

@@ -1,4 +1,4 @@
-//! What can be enqueued.
+//! Functions: everything that can be enqueued.
 
 use std::marker::PhantomData;
 
@@ -9,9 +9,9 @@ use crate::model::{FunctionKind, Name};
 /// Everything that can be enqueued. Implemented for all [`Action`](crate::Action)s, [`BlockingAction`](crate::BlockingAction)s, [`Mutation`](crate::Mutation)s, [`Query`](crate::Query)s
 /// and for the [`Call`] of an [`ActionKey`]; `K` tells them apart and is always inferred.
 pub trait Function<K> {
-    /// What it results in.
+    /// The type of its result.
     type Output: DeserializeOwned + 'static;
-    /// What kind it is.
+    /// Its kind.
     const KIND: FunctionKind;
     /// Its registered name.
     fn name(&self) -> Name;
@@ -71,7 +71,7 @@ impl<A, O> ActionKey<A, O> {
         ActionKey { name: Name::from_static(name), types: PhantomData }
     }
 
-    /// What to enqueue to have the closure run with `args`.
+    /// Returns the call that runs the closure with `args`, to be enqueued.
     pub fn call(self, args: A) -> Call<A, O> {
         Call { name: self.name, args, output: PhantomData }
     }

@@ -55,7 +55,7 @@ impl Workpool {
         self.pool.settings()
     }
 
-    /// How many jobs have no outcome yet, those on their way to the store included.
+    /// Returns the number of jobs without an outcome, those on their way to the store included.
     #[must_use]
     pub fn pending(&self) -> u64 {
         self.pool.pending()
@@ -122,7 +122,7 @@ impl Workpool {
         WorkHandle::new(self.client.clone(), work_id)
     }
 
-    /// Where a job is in its life. A job that runs or has finished lately is answered without asking the store.
+    /// Returns the status of a job. A job that runs or has finished lately is answered without asking the store.
     ///
     /// # Errors
     /// When the runtime is gone or the storage failed.
@@ -138,7 +138,7 @@ impl Workpool {
         self.client.status_batch(work_ids).await
     }
 
-    /// Why a job of any pool is where it is, and when it is expected to start.
+    /// Explains why a job of any pool is where it is, and when it is expected to start.
     ///
     /// Costs the store one search and some 1,000 steps, whatever the length of the queue, and the pool's loop
     /// nothing. A store that fails or does not answer is an explanation too, after two seconds at most.
@@ -237,7 +237,7 @@ impl Workpool {
     /// Ends the wait of a job of any pool, for its time or for its retry: it is due now. Only its wait ends: it takes
     /// its place behind what is due already, and there is a slot to wait for as ever.
     ///
-    /// When this returns, the job has moved for good, or is as it was.
+    /// Once this returns, the job has moved for good, or is as it was.
     ///
     /// ```
     /// # actix_workpool::doctest::run(async {
@@ -322,7 +322,7 @@ impl Workpool {
         self.update(PoolConfig::default().paused(false)).await
     }
 
-    /// What the pool is doing, in numbers.
+    /// Returns the state of the pool, in numbers.
     ///
     /// # Errors
     /// When the runtime is gone or the storage failed.

@@ -50,7 +50,7 @@ pub(crate) fn prepare<F: Function<K>, K>(
     Ok(prepared)
 }
 
-/// What the jobs of one enqueue have in common, checked once.
+/// The parts that the jobs of one enqueue share, checked once.
 struct Common {
     pool: PoolId,
     kind: FunctionKind,

@@ -46,7 +46,7 @@ impl<O> WorkHandle<O> {
         self.work_id
     }
 
-    /// Where the job is in its life. See [`Workpool::status`](crate::Workpool::status).
+    /// Returns the status of the job. See [`Workpool::status`](crate::Workpool::status).
     ///
     /// # Errors
     /// When the runtime is gone or the storage failed.
@@ -54,7 +54,7 @@ impl<O> WorkHandle<O> {
         self.client.status(self.work_id).await
     }
 
-    /// Why the job is where it is. See [`Workpool::explain`](crate::Workpool::explain).
+    /// Explains why the job is where it is. See [`Workpool::explain`](crate::Workpool::explain).
     ///
     /// # Errors
     /// When the runtime is gone.
@@ -62,7 +62,7 @@ impl<O> WorkHandle<O> {
         self.client.explain(self.work_id).await
     }
 
-    /// What becomes of the job, as a stream: the status now, then each change, and the end after a final one.
+    /// Returns a stream of statuses: the one of now, then each change, and the end after a final one.
     ///
     /// One who reads slowly sees the latest status, not each. The stream also ends when the runtime does.
     #[must_use]

@@ -1,4 +1,4 @@
-//! What one message means: an enqueue, a cancel, a finished attempt.
+//! The decision on one message: an enqueue, a cancel, a finished attempt.
 //!
 //! Each function takes the facts of the one job it is about and answers with at most one [`Change`].
 
@@ -16,7 +16,7 @@ pub struct Arrival<A> {
     pub answer: A,
 }
 
-/// What became of an enqueue.
+/// The answer to an enqueue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EnqueueAnswer {
     /// The job is in the tables.
@@ -25,7 +25,7 @@ pub enum EnqueueAnswer {
     Duplicate,
 }
 
-/// What became of a cancel.
+/// The answer to a cancel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CancelAnswer {
@@ -39,7 +39,7 @@ pub enum CancelAnswer {
     NotFound,
 }
 
-/// What became of the wish that a job is run now.
+/// The answer to `run_now`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunNowAnswer {
@@ -59,7 +59,7 @@ pub enum RunNowAnswer {
     NotFound,
 }
 
-/// What became of the wish that a failed job is tried once more.
+/// The answer to `retry`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(tag = "answer", content = "work_id", rename_all = "snake_case")]
 pub enum RetryAnswer {
@@ -77,7 +77,7 @@ pub enum RetryAnswer {
     NotFound,
 }
 
-/// What became of a worker's report.
+/// The answer to a worker's report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FinishAnswer {
     /// The report counts.
@@ -89,15 +89,15 @@ pub enum FinishAnswer {
 /// A worker's report.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AttemptReport {
-    /// Which job.
+    /// The job's id.
     pub work_id: WorkId,
-    /// Which run of it.
+    /// The number of the run.
     pub run: RunNumber,
-    /// What came of it.
+    /// The result of the attempt.
     pub result: RunResult,
 }
 
-/// What a decision on a finished attempt needs besides the facts.
+/// Everything that a decision on a finished attempt needs besides the facts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ArrivalCx {
     /// The store's clock.
@@ -205,7 +205,7 @@ pub fn attempt_finished(
     Arrival { change: Some(change), answer: FinishAnswer::Accepted }
 }
 
-/// What a finished attempt means for its job.
+/// The decision on a finished attempt.
 pub(super) struct Verdict {
     pub result: RunResult,
     pub retry: Retry,

@@ -1,4 +1,4 @@
-//! How long a retry waits.
+//! The backoff: the time that a retry waits.
 
 use std::time::Duration;
 

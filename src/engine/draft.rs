@@ -12,13 +12,13 @@ use crate::model::{
 /// An attempt to start once the turn is committed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Launch {
-    /// What to run.
+    /// The job.
     pub spec: Arc<Spec>,
     /// The attempt's number as the user counts: 1 is the first.
     pub attempt: u32,
-    /// Which run it is.
+    /// The number of the run.
     pub run: RunNumber,
-    /// When it was due.
+    /// The time at which it was due.
     pub due: Segment,
 }
 

@@ -1,4 +1,4 @@
-//! Why a job waits, and until when.
+//! Explanations: why a job waits, and until when.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,32 +13,33 @@ use crate::model::{
 /// The jobs ahead of one are counted up to here: more would keep the store from its work.
 pub(crate) const MOST_COUNTED: usize = 1_000;
 
-/// Why a job is where it is, and when it is expected to start. Made by [`Workpool::explain`](crate::Workpool::explain).
+/// The reason why a job is where it is, and when it is expected to start. Made by
+/// [`Workpool::explain`](crate::Workpool::explain).
 ///
 /// It is a snapshot: the next moment may have another one. `Display` tells it in a sentence.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Explanation {
-    /// Which job.
+    /// The job's id.
     pub work_id: WorkId,
     /// Its pool; `None` if the job is not known or the store does not answer.
     pub pool: Option<Name>,
     /// Its function; as `pool`.
     pub function: Option<Name>,
-    /// When this was so.
+    /// The time of the explanation.
     pub at: Segment,
-    /// How many attempts counted so far.
+    /// The number of attempts that counted so far.
     pub attempts: u32,
-    /// How many attempts there may be. 0 where that is not known, as of a job that has finished.
+    /// The number of attempts that there may be. 0 where that is not known, as of a job that has finished.
     pub max_attempts: u32,
     /// Before when it is not started, if it waits.
     pub due: Option<Segment>,
-    /// How many jobs of its pool come before it, if it waits.
+    /// The number of jobs of its pool that come before it, if it waits.
     pub ahead: Option<Ahead>,
-    /// Why it is where it is. Of several reasons the one that has to go first.
+    /// The reason why it is where it is. Of several reasons the one that has to go first.
     pub why: Why,
-    /// When it is expected to start; `None` if it has started, never will, or nobody can say.
+    /// The time at which it is expected to start; `None` if it has started, never will, or nobody can say.
     pub expected: Option<Expected>,
-    /// How its attempts have failed so far.
+    /// Its failed attempts so far.
     pub history: History,
     /// The `on_complete` that runs, or has run, in the commit that completes it.
     pub on_complete: Option<Name>,
@@ -47,12 +48,12 @@ pub struct Explanation {
     pub args: Option<ArgBytes>,
 }
 
-/// How many jobs come before another.
+/// The number of jobs that come before another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Ahead {
-    /// How many were counted.
+    /// The number that was counted.
     pub works: u64,
-    /// Whether there may be more: the count ends at 1,000.
+    /// `true` if there may be more: the count ends at 1,000.
     pub or_more: bool,
 }
 
@@ -62,16 +63,16 @@ impl Ahead {
     }
 }
 
-/// When a job is expected to start.
+/// The time at which a job is expected to start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Expected {
     /// The time.
     pub start: Segment,
-    /// How much it is worth.
+    /// The quality of the estimate.
     pub basis: Basis,
 }
 
-/// What an expected start goes by.
+/// The basis of an expected start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Basis {
@@ -83,7 +84,7 @@ pub enum Basis {
     AtTheEarliest,
 }
 
-/// Why a job is where it is.
+/// A reason why a job is where it is.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Why {
@@ -92,11 +93,11 @@ pub enum Why {
         /// Since when it has been at what it does now.
         since: Segment,
     },
-    /// What the store was to write it could not. Nothing of any pool begins until it can.
+    /// The store cannot write. Nothing of any pool begins until it can.
     StoreFailing {
         /// Since when.
         since: Segment,
-        /// What it says.
+        /// The error.
         error: String,
     },
     /// The runtime shuts down and starts nothing more.
@@ -107,23 +108,23 @@ pub enum Why {
     NotRegistered,
     /// The pool starts nothing: it is paused, or its `max_parallelism` is 0.
     Paused {
-        /// Whether it is paused.
+        /// `true` if it is paused.
         paused: bool,
     },
     /// Its time has not come.
     NotDue,
     /// An attempt failed, and the next one waits.
     RetryBackoff {
-        /// Which retry it will be; the first is 1.
+        /// The number of the retry; the first is 1.
         retry: u32,
-        /// How many there may be.
+        /// The maximum number of retries.
         max_retries: u32,
     },
     /// It is due, and every slot is taken.
     NoFreeSlot {
-        /// How many attempts are running.
+        /// The number of running attempts.
         running: u64,
-        /// How many may.
+        /// The limit.
         limit: u64,
     },
     /// It is due, slots are free, and others come first.
@@ -132,18 +133,18 @@ pub enum Why {
     AboutToStart,
     /// An attempt is running.
     Running {
-        /// Which attempt; the first is 1.
+        /// The number of the attempt; the first is 1.
         attempt: u32,
         /// Since when; `None` while it is on its way to its worker.
         since: Option<Segment>,
-        /// When its time will be up, if that is limited.
+        /// The time at which its timeout ends it, if it has one.
         timeout_at: Option<Segment>,
-        /// What it last said.
+        /// The last progress that it has reported.
         progress: Option<Arc<Progress>>,
     },
     /// Its attempt has ended, and the pool has not handled that yet.
     Completing {
-        /// Whether there will be another attempt.
+        /// `true` if there will be another attempt.
         will_retry: bool,
     },
     /// It was canceled.
@@ -162,7 +163,7 @@ fn finished_fields<S: serde::Serializer>(row: &Finished, serializer: S) -> Resul
 }
 
 impl Explanation {
-    /// Whether the job waits to be started, for whatever reason.
+    /// Returns `true` if the job waits to be started, for whatever reason.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         !matches!(
@@ -193,14 +194,14 @@ impl Explanation {
         }
     }
 
-    /// How its last failed attempt has failed.
+    /// Returns the last failed attempt.
     #[must_use]
     pub fn last_failure(&self) -> Option<&FailedAttempt> {
         self.history.attempts().last()
     }
 }
 
-/// What the store knows of a job that is to be explained.
+/// The store's part of an explanation.
 pub(crate) enum Found {
     Work {
         work: WorkFact,
@@ -212,13 +213,13 @@ pub(crate) enum Found {
     Nothing,
 }
 
-/// What this process knows beside the tables.
+/// The facts for an explanation that this process knows beside the tables.
 pub(crate) struct Surroundings {
     pub at: Segment,
-    /// What stands in the way of everything, if the storage fails.
+    /// The failure of the storage, which keeps everything from starting.
     pub trouble: Option<Why>,
     pub shutting_down: bool,
-    /// Whether the job's function is registered.
+    /// `true` if the job's function is registered.
     pub registered: bool,
     /// The job's pool, if this process has started it.
     pub pool: Option<PoolNow>,
@@ -231,7 +232,7 @@ pub(crate) struct PoolNow {
     pub name: Name,
     pub settings: Arc<Settings>,
     pub running: u64,
-    /// How long an attempt has occupied its slot lately, on average.
+    /// The time for which attempts have occupied their slots lately, on average.
     pub pace: Option<Duration>,
 }
 

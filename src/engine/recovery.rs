@@ -5,7 +5,7 @@ use super::completions::settle;
 use super::draft::Draft;
 use crate::model::{Failure, FailureKind, FunctionKind, RunNumber, RunResult, RunningRow};
 
-/// How often a mutation or query is launched before it is taken for what ends the process.
+/// The number of launches after which a mutation or query is treated as poison: as what ends the process.
 pub(super) const MOST_LOST: RunNumber = 16;
 
 /// A row of `running` whose attempt will never report.
@@ -13,7 +13,7 @@ pub(super) const MOST_LOST: RunNumber = 16;
 pub struct Lost {
     /// The row and its job.
     pub row: RunningRow,
-    /// Whether the attempt may have begun. One that certainly did not is not counted as an attempt.
+    /// `true` if the attempt may have begun. One that certainly did not is not counted as an attempt.
     pub launched: bool,
     /// A number drawn uniformly from `[0, 1)`, for the backoff.
     pub chance: f64,

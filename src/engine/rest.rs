@@ -1,4 +1,4 @@
-//! When the loop rests, and what wakes it.
+//! Rest: when a loop has nothing to do, and what wakes it.
 //!
 //! ```text
 //!              a turn had nothing to decide
@@ -9,7 +9,7 @@
 
 use crate::model::{InternalState, RunStatus, Segment};
 
-/// Why the loop is to look again.
+/// The reason why the loop is to look again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KickSource {
@@ -28,14 +28,14 @@ pub enum KickSource {
 }
 
 impl KickSource {
-    /// Whether a loop that rests with all slots taken needs to hear of it: new jobs cannot start anyway.
+    /// Returns `true` if a loop that rests with all slots taken needs to hear of it: new jobs cannot start anyway.
     #[must_use]
     pub fn wakes(self, saturated: bool) -> bool {
         !(saturated && matches!(self, KickSource::Enqueue | KickSource::Timer))
     }
 }
 
-/// How the loop rests after a turn that had nothing to decide.
+/// Returns the status in which the loop rests after a turn that had nothing to decide.
 #[must_use]
 pub fn rest(state: &InternalState, next_due: Option<Segment>, max_parallelism: usize) -> RunStatus {
     let generation = state.generation;

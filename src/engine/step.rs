@@ -8,33 +8,33 @@ use crate::model::{
     Batch, Change, Cursors, Demand, InternalState, Report, Segment, Spec, StateRow, WorkId,
 };
 
-/// How often a report is due.
+/// The interval of reports.
 pub const REPORT_INTERVAL_MS: u64 = 60_000;
 
 /// At most this many rows of each pending table are handled in one turn, so that a flood in one pool does not
 /// keep the others waiting for longer than a millisecond or two.
 pub const MAX_BATCH: usize = 1_000;
 
-/// What a turn needs besides the state and the batch.
+/// Everything that a turn needs besides the state and the batch.
 pub struct TurnCx<'a> {
-    /// How many attempts may run at once; 0 while the pool is paused or shuts down.
+    /// The number of attempts that may run at once; 0 while the pool is paused or shuts down.
     pub max_parallelism: usize,
-    /// Whether the function of a job can be run here.
+    /// Returns `true` if this process has the function of a job.
     pub can_run: &'a dyn Fn(&Spec) -> bool,
     /// Attempts in `running` that have no worker.
     pub lost: Vec<Lost>,
 }
 
-/// What a turn decided.
+/// The decisions of a turn.
 #[derive(Debug, PartialEq)]
 pub struct Step {
     /// The state after the turn. Valid once the changes are committed.
     pub state: InternalState,
-    /// What to commit: all of it or nothing. Empty when there was nothing to decide.
+    /// The changes to commit: all of them or none. Empty when there was nothing to decide.
     pub changes: Vec<Change>,
-    /// What to start, after the commit.
+    /// The attempts to launch after the commit.
     pub launches: Vec<Launch>,
-    /// Which running attempts to tell that they are canceled, after the commit.
+    /// The running attempts to tell, after the commit, that they are canceled.
     pub signals: Vec<WorkId>,
     /// The counters, when a report is due.
     pub report: Option<Report>,
@@ -86,7 +86,7 @@ pub fn step(
     }
 }
 
-/// What the loop wants to see after a turn.
+/// Returns the demand: the part of the tables that the loop wants to see after a turn.
 #[must_use]
 pub fn demand(state: &InternalState, max_parallelism: usize) -> Demand {
     let max_parallelism = max_parallelism + usize::from(planted!(CapacityOffByOne));
@@ -94,7 +94,7 @@ pub fn demand(state: &InternalState, max_parallelism: usize) -> Demand {
     Demand { cursors: state.cursors, free_slots, batch_size: MAX_BATCH }
 }
 
-/// Where the cursors stand when every row of the batch has been handled. They take only values that came
+/// Returns the cursors for when every row of the batch has been handled. They take only values that came
 /// from the store, and never go back.
 fn drained(before: &Cursors, batch: &Batch) -> Cursors {
     let next_due = batch.next_due.filter(|_| !planted!(CursorSkipsUnstarted));

@@ -36,9 +36,9 @@ pub trait Action: Serialize + DeserializeOwned + 'static {
     const NAME: &'static str;
     /// The retry policy of this function.
     const RETRY: RetryPolicy = RetryPolicy::Inherit;
-    /// How long an attempt may take; `None` as the pool has it.
+    /// The time that an attempt may take; `None` as the pool has it.
     const TIMEOUT: Option<Duration> = None;
-    /// What it results in, kept as JSON.
+    /// The type of the result, kept as JSON.
     type Output: Serialize + DeserializeOwned + 'static;
 
     /// Makes one attempt.

@@ -8,7 +8,7 @@ use crate::model::{RunNumber, Spec};
 use crate::shared::sync::Notify;
 use crate::shared::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-/// How urgently an attempt is asked to end. Only ever raised.
+/// The urgency with which an attempt is asked to end. Only ever raised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Stage {
@@ -50,7 +50,7 @@ pub(crate) struct Control {
     pub spec: Arc<Spec>,
     pub attempt: u32,
     pub run: RunNumber,
-    /// How large the result may be.
+    /// The maximum size of the result, in bytes.
     pub max_result_bytes: usize,
     pub lent: Arc<Lent>,
     stage: AtomicU8,
@@ -80,7 +80,7 @@ impl Control {
         Stage::from_u8(self.stage.load(Ordering::SeqCst))
     }
 
-    /// Whether it may begin: nobody has told it to end, and no cancel of its job was answered.
+    /// Returns `true` if it may begin: nobody has told it to end, and no cancel of its job was answered.
     pub fn may_begin(&self) -> bool {
         // In this order: the loop tells the attempt first, and then the board no longer holds the start.
         !self.lent.client.shared.board.is_canceling(self.spec.work_id) && self.stage() == Stage::Go

@@ -1,4 +1,4 @@
-//! What a running attempt knows and can do.
+//! The context of a running attempt.
 
 use std::any::type_name;
 use std::sync::Arc;
@@ -16,20 +16,21 @@ pub struct ActionContext {
 }
 
 impl ActionContext {
-    /// Which job this is.
+    /// Returns the job's id.
     #[must_use]
     pub fn work_id(&self) -> WorkId {
         self.control.spec.work_id
     }
 
-    /// Which attempt this is; the first is 1. An attempt that was snoozed or returned to the queue is made again under its
+    /// Returns the number of the attempt; the first is 1. An attempt that was snoozed or returned to the queue is made
+    /// again under its
     /// number.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.control.attempt
     }
 
-    /// How many attempts there may be.
+    /// Returns the number of attempts that there may be.
     #[must_use]
     pub fn max_attempts(&self) -> u32 {
         self.control.spec.max_attempts()
@@ -41,7 +42,7 @@ impl ActionContext {
         self.control.spec.function
     }
 
-    /// Whether the attempt should stop: its job was canceled, or the runtime shuts down.
+    /// Returns `true` if the attempt should stop: its job was canceled, or the runtime shuts down.
     ///
     /// Stop by returning [`WorkError::canceled`](crate::WorkError::canceled). A result that is returned all the same
     /// counts.
@@ -70,7 +71,7 @@ impl ActionContext {
         control.lent.client.shared.board.set_progress(control.spec.work_id, control.run, progress);
     }
 
-    /// What the program gave to [`RuntimeBuilder::data`](crate::RuntimeBuilder::data).
+    /// Returns the value that the program gave to [`RuntimeBuilder::data`](crate::RuntimeBuilder::data).
     ///
     /// # Panics
     /// When no value of this type was given; the attempt fails and says so. [`try_data`](Self::try_data) does not.
@@ -82,7 +83,7 @@ impl ActionContext {
         }
     }
 
-    /// What the program gave to [`RuntimeBuilder::data`](crate::RuntimeBuilder::data), if it did.
+    /// Returns the value that the program gave to [`RuntimeBuilder::data`](crate::RuntimeBuilder::data), if it did.
     #[must_use]
     pub fn try_data<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
         self.control.lent.data()

@@ -1,10 +1,10 @@
-//! How a function says that it did not succeed.
+//! The errors of functions.
 
 use std::time::Duration;
 
 use crate::model::{Failure, FailureKind};
 
-/// What a function says when it does not succeed.
+/// The error of a function.
 ///
 /// Any error becomes a retryable one with `?`, so that a function says only what is special:
 ///

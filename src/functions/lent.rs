@@ -1,4 +1,4 @@
-//! What a runtime lends to the functions that run in it.
+//! The parts of a runtime that functions may use.
 
 use std::any::{Any, TypeId};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::client::Client;
 /// Values of the program, one of each type.
 pub(crate) type Data = HashMap<TypeId, Arc<dyn Any + Send + Sync>>;
 
-/// What a runtime lends to the functions that run in it. One per runtime.
+/// The parts of a runtime that functions may use. One per runtime.
 pub(crate) struct Lent {
     /// The way into the runtime, to enqueue more jobs.
     pub client: Client,

@@ -1,4 +1,4 @@
-//! What happens when a job completes.
+//! `on_complete`: code that runs when a job completes.
 
 use std::marker::PhantomData;
 
@@ -8,14 +8,14 @@ use super::{Transaction, WorkError};
 use crate::client::{Enqueue, Function};
 use crate::model::{Failure, Name, OnCompleteCall, WorkId, encode};
 
-/// What happens when a job completes: runs inside the completing commit, exactly once per job.
+/// Code that runs when a job completes: inside the completing commit, exactly once per job.
 ///
 /// If it fails or panics, its own effects are rolled back, the job completes all the same, and the call becomes a
 /// job of its own, named after it and retried, in the same commit.
 pub trait OnComplete: 'static {
     /// The name under which it is stored with a job. One namespace with the functions.
     const NAME: &'static str;
-    /// What the enqueue gives along.
+    /// A value that the enqueue gives along.
     type Context: Serialize + DeserializeOwned + 'static;
     /// The output of the function that completes.
     type Output: DeserializeOwned + 'static;
@@ -33,17 +33,17 @@ pub trait OnComplete: 'static {
 /// A completed job, as its [`OnComplete`] sees it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Completion<C, O> {
-    /// Which job.
+    /// The job's id.
     pub work_id: WorkId,
-    /// What the enqueue gave along.
+    /// The value that the enqueue gave along.
     pub context: C,
-    /// How it ended.
+    /// The outcome.
     pub result: CompletionResult<O>,
-    /// How many attempts counted.
+    /// The number of attempts that counted.
     pub attempts: u32,
 }
 
-/// How a job ended, with its result decoded.
+/// The outcome of a job, with its result decoded.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CompletionResult<O> {
     /// The function succeeded.
@@ -69,11 +69,11 @@ impl<O> CompletionResult<O> {
 /// `F` is the function's type, so that one actor can tell apart what it hears of. It is sent once, by this process
 /// only: a job that completes after a restart notifies nobody. What must not be missed belongs in an [`OnComplete`].
 pub struct Completed<F, O> {
-    /// Which job.
+    /// The job's id.
     pub work_id: WorkId,
-    /// How it ended; a result that does not decode counts as failed.
+    /// The outcome; a result that does not decode counts as failed.
     pub result: CompletionResult<O>,
-    /// How many attempts counted.
+    /// The number of attempts that counted.
     pub attempts: u32,
     pub(crate) function: PhantomData<fn() -> F>,
 }

@@ -28,7 +28,7 @@ type ApplyMutation = fn(&[u8], &mut Transaction<'_>) -> RunResult;
 type ReadQuery = fn(&[u8], &mut Reader<'_>) -> RunResult;
 type ApplyOnComplete = fn(&mut Transaction<'_>, &CompletionCall) -> RunResult;
 
-/// How a function is run.
+/// The code of a function, by its kind.
 pub(crate) enum Code {
     Action(RunAction),
     Blocking(RunBlocking),
@@ -195,7 +195,7 @@ pub(crate) fn decode_outcome<O: DeserializeOwned>(
     })
 }
 
-/// What the function returned, as the store keeps it.
+/// Encodes a function's result for the store.
 fn finished<O: Serialize>(returned: Result<O, WorkError>) -> RunResult {
     match returned {
         Ok(output) => match encode(&output) {

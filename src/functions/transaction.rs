@@ -13,23 +13,23 @@ use crate::model::{
 use crate::shared::{PoolShared, Shared};
 use crate::storage::{KeyRange, Storage, StorageError};
 
-/// What went wrong in a transaction. With `?` it fails the function that runs in it.
+/// An error in a transaction. With `?` it fails the function that runs in it.
 #[derive(Debug, thiserror::Error)]
 pub enum TransactionError {
     /// The row does not decode into the type asked for.
     #[error("failed to decode a row of table {table}: {failure}")]
     Decode {
-        /// Which table.
+        /// The table.
         table: Name,
-        /// What is wrong with it.
+        /// The failure.
         failure: Failure,
     },
     /// The value does not encode as JSON.
     #[error("failed to encode a row of table {table}: {error}")]
     Encode {
-        /// Which table.
+        /// The table.
         table: Name,
-        /// What is wrong with it.
+        /// The error.
         error: serde_json::Error,
     },
     /// No pool has this name.
@@ -226,7 +226,7 @@ impl<'a> Transaction<'a> {
         Transaction { reader, shared, group_left, enqueued: Vec::new() }
     }
 
-    /// What was written and enqueued, to be kept.
+    /// Returns everything that was written and enqueued, to be kept.
     pub(crate) fn into_effects(self) -> (Writes, Vec<(Arc<Spec>, Segment)>) {
         (self.reader.local, self.enqueued)
     }

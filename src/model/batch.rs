@@ -1,4 +1,4 @@
-//! What the store shows the main loop: the input of one turn.
+//! A batch: the part of the tables that the store shows the main loop, the input of one turn.
 
 use std::sync::Arc;
 
@@ -7,12 +7,12 @@ use super::{
     Spec, WorkFact, WorkId,
 };
 
-/// What the main loop wants to see next.
+/// The part of the tables that the main loop wants to see next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Demand {
-    /// Where to begin reading.
+    /// The cursors to read from.
     pub cursors: Cursors,
-    /// How many slots are free now; below zero when the limit was lowered under what is running.
+    /// The number of free slots; below zero when the limit was lowered under what is running.
     /// Each completion that is read frees one more.
     pub free_slots: i64,
     /// At most this many rows of each pending table.
@@ -20,7 +20,7 @@ pub struct Demand {
 }
 
 impl Demand {
-    /// How many starts may be read when so many completions were, each of which frees a slot.
+    /// Returns the number of starts that may be read when so many completions were, each of which frees a slot.
     pub(crate) fn slots(&self, completions: usize) -> usize {
         let slots = self.free_slots.saturating_add(completions as i64).max(0);
         usize::try_from(slots).unwrap_or(usize::MAX).min(self.batch_size)
@@ -38,12 +38,13 @@ pub struct Batch {
     pub cancelations: Vec<CancelationRow>,
     /// In order, from `pending_start`; only rows that are due.
     pub starts: Vec<StartRow>,
-    /// When the first row of `pending_start` behind these is due, if there is one outside the unregistered lane.
+    /// The time at which the first row of `pending_start` behind these is due, if there is one outside the
+    /// unregistered lane.
     pub next_due: Option<Segment>,
 }
 
 impl Batch {
-    /// Whether there is nothing to decide.
+    /// Returns `true` if there is nothing to decide.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.completions.is_empty() && self.cancelations.is_empty() && self.starts.is_empty()
@@ -55,11 +56,11 @@ impl Batch {
 pub struct CompletionRow {
     /// Its place.
     pub key: Key,
-    /// Which run finished.
+    /// The run that finished.
     pub run: RunNumber,
-    /// What the worker reported.
+    /// The worker's report.
     pub result: RunResult,
-    /// What was decided on arrival.
+    /// The decision on its arrival.
     pub retry: Retry,
     /// The job as it is now.
     pub work: WorkFact,
@@ -72,7 +73,7 @@ pub struct CancelationRow {
     pub key: Key,
     /// In which pool.
     pub pool: PoolId,
-    /// Which job.
+    /// The job's id.
     pub work_id: WorkId,
     /// The job as it is now; `None` when it has completed meanwhile.
     pub work: Option<WorkFact>,
@@ -83,11 +84,11 @@ pub struct CancelationRow {
 pub struct StartRow {
     /// Its place.
     pub key: Key,
-    /// What to run.
+    /// The job.
     pub spec: Arc<Spec>,
-    /// How many attempts counted before.
+    /// The number of attempts that counted before.
     pub attempts: u32,
-    /// How many launches there were before.
+    /// The number of launches before.
     pub runs: RunNumber,
 }
 
@@ -100,7 +101,7 @@ pub struct RunningRow {
     pub work: WorkFact,
 }
 
-/// What a main loop is given when it takes over a pool.
+/// Everything that a main loop is given when it takes over a pool.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Claimed {
     /// The state it goes on from, with its own new generation.

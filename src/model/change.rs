@@ -26,24 +26,24 @@ pub enum Change {
     },
     /// Inserts into `pending_completion`, sets `work.attempts` (S2 → S3 or S5).
     InsertPendingCompletion {
-        /// Which job.
+        /// The job's id.
         work_id: WorkId,
         /// Its pool.
         pool: PoolId,
         /// The place of the new row.
         key: Key,
-        /// Which run finished.
+        /// The run that finished.
         run: RunNumber,
-        /// What it reported.
+        /// Its result.
         result: RunResult,
-        /// Whether it will be tried again.
+        /// The decision to try it again, or not.
         retry: Retry,
         /// The new `work.attempts`.
         attempts: u32,
     },
     /// Inserts into `pending_cancelation` (→ S7 or S8).
     InsertPendingCancelation {
-        /// Which job.
+        /// The job's id.
         work_id: WorkId,
         /// Its pool.
         pool: PoolId,
@@ -52,7 +52,7 @@ pub enum Change {
     },
     /// Moves the job from `pending_start` to `running`, sets `work.runs` (S1, S10 → S2).
     StartWork {
-        /// Which job.
+        /// The job's id.
         work_id: WorkId,
         /// Its pool.
         pool: PoolId,
@@ -60,25 +60,25 @@ pub enum Change {
         key: Key,
         /// The new `work.runs`.
         run: RunNumber,
-        /// When it was decided.
+        /// The time of the decision.
         started: Segment,
-        /// Who decided it.
+        /// The generation that decided it.
         generation: Generation,
     },
     /// Moves the job within `pending_start`: into or out of the unregistered lane, or to where it is due now.
     MovePendingStart {
-        /// Which job.
+        /// The job's id.
         work_id: WorkId,
         /// Its pool.
         pool: PoolId,
-        /// Where it was.
+        /// Its old place.
         from: Key,
-        /// Where it goes.
+        /// Its new place.
         to: Key,
     },
     /// Deletes from `running` and `pending_completion`, inserts into `pending_start` (S5 → S10).
     RetryWork {
-        /// Which job.
+        /// The job's id.
         work_id: WorkId,
         /// Its pool.
         pool: PoolId,
@@ -93,14 +93,14 @@ pub enum Change {
     },
     /// Deletes the job from every table and inserts into `finished` (S3, S7, S9 → gone).
     CompleteWork {
-        /// What is kept of it.
+        /// The row that is kept of it.
         finished: Arc<Finished>,
-        /// What was enqueued: the store runs its `on_complete` in the same commit.
+        /// The job as it was enqueued: the store runs its `on_complete` in the same commit.
         spec: Arc<Spec>,
     },
     /// Sets `work.canceled`, deletes from `pending_cancelation` (S8 → S12, and S5 → S9).
     MarkCanceled {
-        /// Which job.
+        /// The job's id.
         work_id: WorkId,
         /// Its pool.
         pool: PoolId,
@@ -137,23 +137,23 @@ pub enum Change {
     },
     /// Deletes from `finished`.
     DeleteFinished {
-        /// Which row.
+        /// The row's key.
         work_id: WorkId,
     },
     /// Writes a row of a user table.
     PutRow {
-        /// Which table.
+        /// The table.
         table: Name,
-        /// Which row.
+        /// The row's key.
         key: TableKey,
         /// Its value, encoded.
         value: Payload,
     },
     /// Deletes a row of a user table; one that is not there is no error.
     DeleteRow {
-        /// Which table.
+        /// The table.
         table: Name,
-        /// Which row.
+        /// The row's key.
         key: TableKey,
     },
 }
@@ -210,7 +210,7 @@ impl From<StateRow> for InternalState {
     }
 }
 
-/// How many rows a pool has in each table.
+/// The number of rows that a pool has in each table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     /// Jobs that are due or will be: the rows of `pending_start` outside the unregistered lane.
@@ -223,7 +223,7 @@ pub struct Counts {
     pub canceling: u64,
     /// Jobs whose function nobody registered here.
     pub unregistered: u64,
-    /// When the oldest waiting job was or will be due.
+    /// The time at which the oldest waiting job was or will be due.
     pub oldest_due: Option<Segment>,
 }
 

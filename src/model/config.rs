@@ -1,4 +1,4 @@
-//! What can be set, what it means when it is not, and where the limits are.
+//! Configuration: what can be set, the defaults, and the limits.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub const MAX_PAYLOAD_BYTES: usize = 1 << 30;
 /// No job is scheduled further ahead: what is meant for later belongs in a calendar, not in a queue.
 pub const MAX_DELAY: Duration = Duration::from_secs(4 * 366 * 24 * 60 * 60);
 
-/// Which events of a pool are logged. Each level includes those after it.
+/// The least important events of a pool that are logged. Each level includes those after it.
 ///
 /// These filter what the pool emits; which of that is shown is up to the program's `tracing` subscriber.
 #[derive(
@@ -32,9 +32,9 @@ pub enum LogLevel {
     /// A report of the counters each minute, while something happens.
     #[default]
     Report,
-    /// What an operator should look at.
+    /// Events that an operator should look at.
     Warn,
-    /// What failed in the pool itself.
+    /// Failures of the pool itself.
     Error,
 }
 
@@ -86,7 +86,7 @@ impl<T> OnOff<T> {
 }
 
 impl PoolConfig {
-    /// How many attempts run at once, at most [`MAX_PARALLELISM`]. 0 starts none.
+    /// Sets the number of attempts that run at once, at most [`MAX_PARALLELISM`]. 0 starts none.
     #[must_use]
     pub fn max_parallelism(mut self, attempts: usize) -> Self {
         self.max_parallelism = Some(attempts);
@@ -100,7 +100,7 @@ impl PoolConfig {
         self
     }
 
-    /// Which events are logged.
+    /// Sets which events are logged.
     #[must_use]
     pub fn log_level(mut self, level: LogLevel) -> Self {
         self.log_level = Some(level);
@@ -121,7 +121,8 @@ impl PoolConfig {
         self
     }
 
-    /// How long an attempt may take when its function and enqueue do not say. Then it is told to stop, dropped,
+    /// Sets the time that an attempt may take when its function and enqueue do not say. Then it is told to stop,
+    /// dropped,
     /// and counts as failed.
     #[must_use]
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
@@ -136,14 +137,14 @@ impl PoolConfig {
         self
     }
 
-    /// How many jobs may be without an outcome; an enqueue beyond that is refused as overloaded.
+    /// Sets the number of jobs that may be without an outcome; an enqueue beyond that is refused as overloaded.
     #[must_use]
     pub fn max_pending(mut self, works: u64) -> Self {
         self.max_pending = Some(works);
         self
     }
 
-    /// How large the encoded arguments with the context of `on_complete` may be, and a result. In bytes.
+    /// Sets the maximum size of the encoded arguments with the context of `on_complete`, and of a result. In bytes.
     #[must_use]
     pub fn max_payload_bytes(mut self, bytes: usize) -> Self {
         self.max_payload_bytes = Some(bytes);
@@ -209,24 +210,24 @@ impl PoolConfig {
 /// The values in force in a pool. See [`PoolConfig`].
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Settings {
-    /// How many attempts run at once.
+    /// The number of attempts that run at once.
     pub max_parallelism: usize,
-    /// Whether none is started.
+    /// `true` if none is started.
     pub paused: bool,
-    /// Which events are logged.
+    /// The least important events that are logged.
     pub log_level: LogLevel,
     /// The retry policy of jobs that have no other.
     pub default_retry: Option<RetryBehavior>,
-    /// How long an attempt may take when nothing else says.
+    /// The time that an attempt may take when nothing else says.
     pub attempt_timeout: Option<Duration>,
-    /// How many jobs may be without an outcome.
+    /// The number of jobs that may be without an outcome.
     pub max_pending: u64,
-    /// How large arguments with context, or a result, may be.
+    /// The maximum size of arguments with context, and of a result, in bytes.
     pub max_payload_bytes: usize,
 }
 
 impl Settings {
-    /// How many attempts may run at once right now.
+    /// Returns the number of attempts that may run at once right now.
     #[must_use]
     pub fn slots(&self) -> usize {
         if self.paused { 0 } else { self.max_parallelism }

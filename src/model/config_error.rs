@@ -6,9 +6,9 @@ pub enum ConfigError {
     /// More attempts at once than a pool can have.
     #[error("max_parallelism is {given}, at most {max} attempts can run at once in a pool")]
     MaxParallelism {
-        /// What was asked for.
+        /// The value that was given.
         given: usize,
-        /// What can be had.
+        /// The maximum.
         max: usize,
     },
     /// A retry policy that makes no attempt.
@@ -17,7 +17,7 @@ pub enum ConfigError {
     /// A backoff that shrinks, or is not a number.
     #[error("base is {given}, it must be a finite number of at least 1")]
     Base {
-        /// What was asked for.
+        /// The value that was given.
         given: f64,
     },
     /// A timeout of zero.
@@ -26,9 +26,9 @@ pub enum ConfigError {
     /// Larger arguments than can be kept.
     #[error("max_payload_bytes is {given}, at most {max} can be kept")]
     MaxPayloadBytes {
-        /// What was asked for.
+        /// The value that was given.
         given: usize,
-        /// What can be had.
+        /// The maximum.
         max: usize,
     },
     /// A pool that takes no job.
@@ -43,9 +43,9 @@ pub enum ConfigError {
     /// A page of a listing that is empty or too long.
     #[error("a page of {given} jobs was asked for, it may have 1 to {max}")]
     PageSize {
-        /// What was asked for.
+        /// The value that was given.
         given: usize,
-        /// What can be had.
+        /// The maximum.
         max: usize,
     },
     /// A cursor that is none, or of a listing of another state.

@@ -1,4 +1,4 @@
-//! What is kept of a job that has ended.
+//! The row that is kept of a job that has ended.
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{FailedAttempt, History, Name, Outcome, PoolId, Segment, Spec, WorkId};
 
-/// What most rows of `finished` do without.
+/// The details that most rows of `finished` do without.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FinishedDetails {
-    /// How its attempts have failed.
+    /// Its failed attempts.
     pub history: History,
     /// Its `on_complete`.
     pub on_complete: Option<Name>,
@@ -18,7 +18,7 @@ pub struct FinishedDetails {
     /// The job that it was enqueued once more as, after it had failed.
     #[serde(default)]
     pub retried_as: Option<WorkId>,
-    /// What was enqueued: kept of a job that failed, so that it can be enqueued again.
+    /// The job as it was enqueued: kept of a job that failed, so that it can be enqueued again.
     #[serde(skip)]
     pub spec: Option<Arc<Spec>>,
 }
@@ -34,28 +34,28 @@ impl FinishedDetails {
 /// A row of `finished`. Written by the completing commit, deleted by retention.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Finished {
-    /// Which job.
+    /// The job's id.
     pub work_id: WorkId,
     /// In which pool it was.
     pub pool: PoolId,
     /// Its function.
     pub function: Name,
-    /// How it ended.
+    /// The outcome.
     pub outcome: Outcome,
-    /// How many attempts counted.
+    /// The number of attempts that counted.
     pub attempts: u32,
-    /// When it was enqueued.
+    /// The time of the enqueue.
     pub enqueued_at: Segment,
-    /// When its last attempt started, if there was one.
+    /// The time at which its last attempt started, if there was one.
     pub started: Option<Segment>,
-    /// When it completed.
+    /// The time at which it completed.
     pub finished_at: Segment,
-    /// What most jobs do without.
+    /// The details that most jobs do without.
     pub details: Option<Box<FinishedDetails>>,
 }
 
 impl Finished {
-    /// Whether it has failed, and what was enqueued is kept.
+    /// Returns `true` if it has failed, and what was enqueued is kept.
     #[must_use]
     pub fn can_be_retried(&self) -> bool {
         self.details.as_ref().is_some_and(|details| details.spec.is_some())
@@ -67,7 +67,7 @@ impl Finished {
         self.details.as_ref()?.retried_as
     }
 
-    /// How its attempts have failed: the last of them, the oldest first.
+    /// Returns its failed attempts: the last of them, the oldest first.
     #[must_use]
     pub fn failed_attempts(&self) -> &[FailedAttempt] {
         self.details.as_ref().map_or(&[], |details| details.history.attempts())

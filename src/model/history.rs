@@ -1,4 +1,4 @@
-//! How the attempts of a job have failed.
+//! The failed attempts of a job.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use super::{FailureKind, Segment};
 /// An attempt that has failed, as it is remembered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailedAttempt {
-    /// Which attempt; the first is 1.
+    /// The number of the attempt; the first is 1.
     pub attempt: u32,
-    /// When it started.
+    /// The time of its start.
     pub started: Segment,
-    /// When it ended.
+    /// The time of its end.
     pub ended: Segment,
-    /// What kind of failure it was.
+    /// The kind of failure.
     pub kind: FailureKind,
     /// The beginning of what the function said, or the pool saw: at most [`History::LONGEST_MESSAGE`] bytes.
     pub message: String,
@@ -28,17 +28,17 @@ impl fmt::Display for FailedAttempt {
     }
 }
 
-/// How the attempts of a job have failed: the last [`History::MOST`] of them, the oldest first.
+/// The failed attempts of a job: the last [`History::MOST`] of them, the oldest first.
 ///
 /// Most jobs have none, which takes no memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History(Option<Arc<Vec<FailedAttempt>>>);
 
 impl History {
-    /// How many failed attempts are remembered.
+    /// The number of failed attempts that are remembered.
     pub const MOST: usize = 16;
 
-    /// How much of a message is remembered, in bytes.
+    /// The part of a message that is remembered, in bytes.
     pub const LONGEST_MESSAGE: usize = 500;
 
     /// The failed attempts, the oldest first.

@@ -104,7 +104,7 @@ pub struct Epoch(pub u64);
 /// The number of a turn together with who takes it: the fence of every commit of a main loop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Turn {
-    /// Who takes it.
+    /// The generation that takes it.
     pub generation: Generation,
     /// In which start of a runtime: two that were made from one copy of a store are not taken for each other.
     pub epoch: Epoch,

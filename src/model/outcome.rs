@@ -1,4 +1,4 @@
-//! What comes of an attempt and of a job.
+//! The outcomes of attempts and jobs.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Payload;
 
-/// Why an attempt failed.
+/// The kind of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureKind {
@@ -28,13 +28,13 @@ pub enum FailureKind {
 /// A failed attempt: what happened, in words, and whether trying again may help.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// What kind of failure it was.
+    /// The kind of failure.
     pub kind: FailureKind,
-    /// What the function said, or what the pool saw.
+    /// The message of the function, or of the pool.
     pub message: String,
-    /// Whether another attempt may be made.
+    /// `true` if another attempt may be made.
     pub retryable: bool,
-    /// What the function asked to wait before the next attempt, in place of the backoff.
+    /// The wait before the next attempt that the function asked for, in place of the backoff.
     pub retry_after: Option<Duration>,
 }
 
@@ -53,7 +53,7 @@ impl Failure {
 }
 
 impl FailureKind {
-    /// What stands before the message where people read it.
+    /// The text before the message where people read it.
     pub(super) fn prefix(self) -> &'static str {
         match self {
             FailureKind::Error => "",
@@ -72,7 +72,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What a worker reports of its attempt.
+/// The result of an attempt, as its worker reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunResult {
     /// The function returned.
@@ -87,7 +87,7 @@ pub enum RunResult {
     Returned,
 }
 
-/// How a job ended.
+/// The outcome of a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {

@@ -9,7 +9,7 @@ use super::ConfigError;
 use super::WorkStatus;
 use super::{FunctionKind, Key, Name, Outcome, Segment, WorkId};
 
-/// How a job ended, without what came of it.
+/// The outcome of a job without its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OutcomeKind {
@@ -32,7 +32,7 @@ impl OutcomeKind {
     }
 }
 
-/// Which jobs of a runtime or a pool are to be listed. For [`Runtime::works`](crate::Runtime::works) and
+/// A filter for listings of a runtime or a pool. For [`Runtime::works`](crate::Runtime::works) and
 /// [`Workpool::works`](crate::Workpool::works).
 ///
 /// ```
@@ -130,7 +130,8 @@ impl WorkFilter {
     }
 }
 
-/// Where a page of a listing ended. `Display` and `FromStr` make it a word for a URL and back; what is in it may
+/// The place where a page of a listing ended. `Display` and `FromStr` make it a word for a URL and back; what is in it
+/// may
 /// change with the version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor(pub(crate) Place);
@@ -200,19 +201,19 @@ pub struct WorkPage {
 /// A job in a listing.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ListedWork {
-    /// Which job.
+    /// The job's id.
     pub work_id: WorkId,
     /// Its pool.
     pub pool: Name,
     /// Its function.
     pub function: Name,
-    /// What kind of function that is; `None` once it has finished.
+    /// The kind of its function; `None` once it has finished.
     pub kind: Option<FunctionKind>,
-    /// When it was enqueued.
+    /// The time of the enqueue.
     pub enqueued_at: Segment,
-    /// Whether it is to be canceled, or the attempt that runs was told so.
+    /// `true` if it is to be canceled, or the attempt that runs was told so.
     pub canceling: bool,
-    /// Where it is in its life.
+    /// Its status.
     pub status: WorkStatus,
 }
 

@@ -29,13 +29,13 @@ impl Payload {
         self.0.as_deref().unwrap_or(b"null")
     }
 
-    /// How many bytes the JSON has.
+    /// Returns the number of bytes of the JSON.
     #[must_use]
     pub fn len(&self) -> usize {
         self.as_bytes().len()
     }
 
-    /// Whether this is JSON `null`.
+    /// Returns `true` if this is JSON `null`.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
@@ -78,7 +78,7 @@ pub struct ArgBytes {
 }
 
 impl ArgBytes {
-    /// How large a block that several jobs share may be.
+    /// The maximum size of a block that several jobs share.
     pub const BLOCK: usize = 8 * 1024;
 
     /// Arguments with a block of their own.

@@ -1,4 +1,4 @@
-//! Whether, how often and when a failed attempt is tried again.
+//! Retries: whether, how often and when a failed attempt is tried again.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, Segment};
 
-/// Whether a function's failed attempts are tried again, where the enqueue does not say.
+/// The retry policy of a function, where the enqueue does not say.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum RetryPolicy {
     /// As the pool has it.
@@ -18,7 +18,7 @@ pub enum RetryPolicy {
     With(RetryBehavior),
 }
 
-/// When and how often a failed attempt is tried again.
+/// The number of attempts and the waits between them.
 ///
 /// Retry *n* waits `initial_backoff · base^(n-1) · U[0.5, 1.5)`, at most [`RetryBehavior::MAX_BACKOFF`].
 /// The defaults are 5 attempts, 250 ms and base 2.
@@ -32,11 +32,11 @@ pub enum RetryPolicy {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RetryBehavior {
-    /// How many attempts are made in all, the first included. At least 1.
+    /// The number of attempts in all, the first included. At least 1.
     pub max_attempts: u32,
     /// The wait before the first retry, before jitter. Whole milliseconds.
     pub initial_backoff_ms: u64,
-    /// What each further wait is multiplied by. Finite, at least 1.
+    /// The factor of each further wait. Finite, at least 1.
     pub base: f64,
 }
 
@@ -87,7 +87,7 @@ impl Default for RetryBehavior {
     }
 }
 
-/// Whether and when a finished attempt is followed by another.
+/// The decision to follow a finished attempt by another, or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Retry {
     /// The job completes.

@@ -28,7 +28,7 @@ impl Segment {
         Segment(self.0.saturating_add(millis).min(u64::MAX - 1))
     }
 
-    /// How long it is from `earlier` to `self`; zero when `earlier` is later.
+    /// Returns the time from `earlier` to `self`; zero when `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Segment) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
@@ -41,14 +41,14 @@ impl fmt::Display for Segment {
     }
 }
 
-/// Where a pending row stands in its pool's table: first by time, then by the order of commits.
+/// The place of a pending row in its pool's table: first by time, then by the order of commits.
 ///
 /// The store assigns `seq`; it never repeats, so a key names one row for ever.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub struct Key {
-    /// When the row is due.
+    /// The time at which the row is due.
     pub segment: Segment,
     /// The row's place among those of its segment.
     pub seq: u64,

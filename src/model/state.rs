@@ -1,4 +1,4 @@
-//! What a MainActor owns: `internal_state` and `run_status`.
+//! The state that a MainActor owns: `internal_state` and `run_status`.
 
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ pub struct Cursors {
     pub cancelation: Segment,
 }
 
-/// What a pool has done since it was first created.
+/// Totals of a pool since it was first created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Attempts that finished running, retries and failures included.
@@ -29,33 +29,33 @@ pub struct Report {
     pub retries: u64,
     /// Jobs that ended canceled.
     pub canceled: u64,
-    /// When the last report was logged.
+    /// The time at which the last report was logged.
     pub last_report_ts: Segment,
 }
 
 /// A row of `running`. Written when a job starts, deleted when its attempt's completion is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Running {
-    /// Which run of the job it is.
+    /// The number of the run.
     pub run: RunNumber,
-    /// When it was decided to start.
+    /// The time at which the start was decided.
     pub started: Segment,
-    /// Who started it.
+    /// The generation that started it.
     pub generation: Generation,
 }
 
 /// The state that the engine steps. Only the pool's MainActor has it; the store keeps it across restarts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct InternalState {
-    /// Which generation this is.
+    /// The number of the generation.
     pub generation: Generation,
-    /// Which start of a runtime the generation belongs to.
+    /// The start of a runtime that the generation belongs to.
     pub epoch: Epoch,
     /// The number of the last turn that was committed.
     pub turn: u64,
-    /// How far each table is drained.
+    /// The cursors: how far each table is drained.
     pub cursors: Cursors,
-    /// When running attempts were last checked against live workers.
+    /// The time at which running attempts were last checked against live workers.
     pub last_recovery: Segment,
     /// Counters.
     pub report: Report,
@@ -71,7 +71,7 @@ impl InternalState {
     }
 }
 
-/// Whether the loop is running, and if not, what it waits for. Main's own, in memory.
+/// The state of the loop: running, or what it waits for. Main's own, in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum RunStatus {
@@ -79,16 +79,16 @@ pub enum RunStatus {
     Running,
     /// Nothing can be done before `segment`, or before a slot is free.
     Scheduled {
-        /// When something will be due; the far future when only a free slot is awaited.
+        /// The time at which something will be due; the far future when only a free slot is awaited.
         segment: Segment,
-        /// Whether all slots are taken: then an enqueue is no reason to look again.
+        /// `true` if all slots are taken: then an enqueue is no reason to look again.
         saturated: bool,
-        /// Who waits.
+        /// The generation that waits.
         generation: Generation,
     },
     /// There is nothing to do and nothing scheduled.
     Idle {
-        /// Who waits.
+        /// The generation that waits.
         generation: Generation,
     },
 }

@@ -1,4 +1,4 @@
-//! Where a job is in its life.
+//! The status of a job.
 
 use std::sync::Arc;
 
@@ -6,35 +6,35 @@ use serde::Serialize;
 
 use super::{Finished, Segment};
 
-/// How far an attempt is, as it says itself.
+/// The progress of an attempt, as it reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Progress {
-    /// How much is done, in units of the function's choice.
+    /// The part that is done, in units of the function's choice.
     pub done: u64,
-    /// How much there is, if that is known.
+    /// The whole, if that is known.
     pub total: Option<u64>,
-    /// What it is at.
+    /// A note on the current step.
     pub note: Option<String>,
 }
 
-/// Where a job is in its life.
+/// The status of a job.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum WorkStatus {
     /// It waits for its time or for a slot.
     Pending {
-        /// How many attempts counted before.
+        /// The number of attempts that counted before.
         previous_attempts: u32,
         /// Before when it is not started; `None` while that is not settled, or if its function is not registered here.
         due: Option<Segment>,
     },
     /// An attempt is running.
     Running {
-        /// How many attempts counted before this one.
+        /// The number of attempts that counted before this one.
         previous_attempts: u32,
-        /// When it started.
+        /// The time of its start.
         started: Segment,
-        /// What it last said.
+        /// The last progress that it has reported.
         progress: Option<Arc<Progress>>,
     },
     /// It has an outcome.
@@ -48,7 +48,7 @@ fn finished_fields<S: serde::Serializer>(row: &Finished, serializer: S) -> Resul
 }
 
 impl WorkStatus {
-    /// Whether nothing will change any more.
+    /// Returns `true` if nothing will change any more.
     #[must_use]
     pub fn is_final(&self) -> bool {
         matches!(self, WorkStatus::Finished(_) | WorkStatus::Unknown)

@@ -10,7 +10,7 @@ use super::{
     WorkId,
 };
 
-/// What kind of function a job runs.
+/// The kind of function that a job runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FunctionKind {
@@ -42,18 +42,18 @@ impl FunctionKind {
 pub struct OnCompleteCall {
     /// The registered name.
     pub name: Name,
-    /// What the caller gave along, encoded.
+    /// The value that the caller gave along, encoded.
     pub context: Payload,
 }
 
 /// The rarely used parts of a [`Spec`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SpecOptions {
-    /// What runs in the completing commit.
+    /// The `on_complete`, which runs in the completing commit.
     pub on_complete: Option<OnCompleteCall>,
     /// The retry policy, already resolved: enqueue before function before pool.
     pub retry: Option<RetryBehavior>,
-    /// How long an attempt may take, already resolved.
+    /// The time that an attempt may take, already resolved.
     pub timeout: Option<Duration>,
     /// The span in which the job was enqueued. Not stored.
     #[serde(skip)]
@@ -74,19 +74,19 @@ impl PartialEq for SpanLink {
 /// The part of a `work` row that never changes after enqueue. Written by the handle, shared by everybody.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spec {
-    /// Which job.
+    /// The job's id.
     pub work_id: WorkId,
     /// In which pool.
     pub pool: PoolId,
-    /// What kind of function.
+    /// The kind of function.
     pub kind: FunctionKind,
     /// The function's registered name.
     pub function: Name,
     /// Its arguments, encoded.
     pub args: ArgBytes,
-    /// When it was enqueued.
+    /// The time of the enqueue.
     pub enqueued_at: Segment,
-    /// What most jobs do without.
+    /// The options that most jobs do without.
     pub options: Option<Box<SpecOptions>>,
 }
 
@@ -97,24 +97,24 @@ impl Spec {
         self.options.as_ref()?.retry.as_ref()
     }
 
-    /// What runs in the completing commit, if anything does.
+    /// Returns the `on_complete`, which runs in the completing commit, if there is one.
     #[must_use]
     pub fn on_complete(&self) -> Option<&OnCompleteCall> {
         self.options.as_ref()?.on_complete.as_ref()
     }
 
-    /// How long an attempt may take, if that is limited.
+    /// Returns the time that an attempt may take, if that is limited.
     #[must_use]
     pub fn timeout(&self) -> Option<Duration> {
         self.options.as_ref()?.timeout
     }
 
-    /// How many bytes its arguments and the context of its `on_complete` have.
+    /// Returns the number of bytes of its arguments and of the context of its `on_complete`.
     pub(crate) fn bytes(&self) -> usize {
         self.args.as_bytes().len() + self.on_complete().map_or(0, |call| call.context.len())
     }
 
-    /// How many attempts may be counted in all.
+    /// Returns the number of attempts that may count in all.
     #[must_use]
     pub fn max_attempts(&self) -> u32 {
         self.retry().map_or(1, |retry| retry.max_attempts)
@@ -124,7 +124,7 @@ impl Spec {
 /// Everything the tables say of one job, read together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WorkFact {
-    /// What was enqueued.
+    /// The job as it was enqueued.
     pub spec: Arc<Spec>,
     /// `work.attempts`: how many finished attempts counted.
     pub attempts: u32,
@@ -161,19 +161,19 @@ impl WorkFact {
         }
     }
 
-    /// Whether it was canceled, and whether or not its pool has handled that yet.
+    /// Returns `true` if it was canceled, whether or not its pool has handled that yet.
     #[must_use]
     pub fn is_canceled(&self) -> bool {
         self.canceled || self.pending_cancelation.is_some()
     }
 
-    /// Whether it runs, for the time of that number, and nothing was reported of it.
+    /// Returns `true` if that run of it is running, and nothing was reported of it.
     #[must_use]
     pub fn awaits_report_of(&self, run: RunNumber) -> bool {
         self.running.is_some() && self.runs == run && self.pending_completion.is_none()
     }
 
-    /// When it is due, if it waits for that; not while it waits for its function to be registered.
+    /// Returns the time at which it is due, if it waits for that; not while it waits for its function to be registered.
     #[must_use]
     pub fn due(&self) -> Option<Segment> {
         let due = self.pending_start.map(|key| key.segment);

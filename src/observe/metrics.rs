@@ -1,4 +1,4 @@
-//! What is measured, each thing named once (feature `metrics`).
+//! Metrics, each named once (feature `metrics`).
 //!
 //! Everything goes through the [`metrics`](https://docs.rs/metrics) facade, to whichever recorder the program has
 //! installed. Labels are few: `pool`, `fn` (a function's name), `outcome`, `operation`; never an id, an argument or a
@@ -169,7 +169,7 @@ mod inner {
         counter!(FENCED, "pool" => pool.name.as_str()).increment(1);
     }
 
-    /// How long each launch has waited.
+    /// Records how long each launch has waited.
     pub(crate) fn launched(pool: &PoolShared, launches: &[Launch], now: Segment) {
         let mut last: Option<(Name, Histogram)> = None;
         for launch in launches {
@@ -225,7 +225,7 @@ mod inner {
         }
     }
 
-    /// How a pool is after a turn. `next_due` is when the first job that the turn has left is or was due.
+    /// Records the state of a pool after a turn. `next_due` is when the first job that the turn has left is or was due.
     pub(crate) fn turn(
         pool: &PoolShared,
         slots: usize,

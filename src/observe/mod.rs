@@ -1,4 +1,4 @@
-//! What is told to the outside: events for the log, and metrics. Names and emission only.
+//! Events for the log, and metrics. Names and emission only.
 
 #[cfg(feature = "metrics")]
 pub mod metrics;

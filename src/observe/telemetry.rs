@@ -71,7 +71,7 @@ pub(crate) fn started(pool: &PoolShared, level: LogLevel, launch: &Launch, now: 
     }
 }
 
-/// What a group has done.
+/// Logs an event of a group.
 pub(crate) fn store_event(shared: &Arc<Shared>, event: &Event) {
     metrics::store_event(shared, event);
     let allowed = |pool: PoolId, level: LogLevel| {

@@ -27,7 +27,7 @@ const TO_DO: Duration = Duration::from_secs(3);
 /// So many are on their way to the store at a time. It commits them together.
 const AT_ONCE: usize = 50;
 
-/// What is to be done.
+/// An action on many jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BulkAction {
     Cancel,
@@ -52,10 +52,10 @@ impl BulkAction {
 pub(crate) struct Bulk {
     pub pool: String,
     pub function: String,
-    /// How many at most.
+    /// The maximum number of jobs.
     #[param(schema_with = super::bulk::most_asked)]
     pub limit: String,
-    /// Where to begin: the `next` of an answer before.
+    /// The place to begin at: the `next` of an answer before.
     pub cursor: String,
 }
 
@@ -72,24 +72,24 @@ impl Bulk {
 /// The jobs that something is to be done to.
 pub(crate) struct Found {
     pub works: Vec<WorkId>,
-    /// Whether there are more, or may be: not all were looked at.
+    /// `true` if there are more, or may be: not all were looked at.
     pub more: bool,
-    /// Where to go on then, if not at the front.
+    /// The place to go on at, if not at the front.
     pub next: Option<Cursor>,
 }
 
-/// What was done.
+/// The result of an action on many jobs.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Done {
     /// To how many jobs.
     pub done: usize,
-    /// Whether there are more, or may be: not all were looked at.
+    /// `true` if there are more, or may be: not all were looked at.
     pub more: bool,
     /// The `cursor` for those, if they are not looked for from the front.
     pub next: Option<Cursor>,
 }
 
-/// What `limit` may be: a size, or nothing.
+/// The schema of `limit`: a size, or nothing.
 fn most_asked() -> utoipa::openapi::schema::Schema {
     super::schema::size_or_nothing(MOST, MOST)
 }

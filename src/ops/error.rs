@@ -1,9 +1,9 @@
-//! Why an operation was not carried out.
+//! The errors of operations.
 
 use crate::client::{EnqueueError, PoolError};
 use crate::model::WorkId;
 
-/// Why an operation was not carried out.
+/// The reason why an operation was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpsError {
     #[error(transparent)]

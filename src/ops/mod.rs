@@ -1,4 +1,4 @@
-//! What people do to pools: look at them, act on a job by its id, act on many jobs, change a pool.
+//! Everything that people do to pools: look at them, act on a job by its id, act on many jobs, change a pool.
 //!
 //! A dashboard and other tools are made of these. Nothing here knows HTTP or a terminal.
 

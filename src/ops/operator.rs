@@ -1,4 +1,4 @@
-//! What one can ask of a runtime and do to it, at a pace that the pools do not notice.
+//! The operator: questions and actions on a runtime, at a pace that the pools do not notice.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,13 +20,13 @@ use crate::protocol::Listing;
 /// The pools are looked at so often at most, however many are looking.
 const OVERVIEW_AGE: Duration = Duration::from_millis(250);
 
-/// How long the store is left alone after it has looked up one pool.
+/// The pause of the store after it has looked up one pool.
 const PAUSE_AFTER_POOL: Duration = Duration::from_micros(20);
 
 /// An explanation counts up to a thousand jobs that come first.
 const PAUSE_AFTER_EXPLANATION: Duration = Duration::from_millis(4);
 
-/// What was seen of the pools, when, and after how many changes.
+/// A look at the pools, with its time and the number of changes before it.
 struct Look {
     at: Instant,
     changes: u64,
@@ -40,14 +40,14 @@ pub(crate) struct Operator {
     pub redaction: Redaction,
     /// The last look at the pools. Held by the caller who looks, so that no other one does.
     last: Arc<Mutex<Option<Look>>>,
-    /// How often something was changed here.
+    /// The number of changes that were made here.
     changes: Arc<AtomicU64>,
     reads: Turns,
     /// The same for explanations: the store need not answer for them, so they do not wait behind the others.
     explanations: Turns,
 }
 
-/// What is to be changed of a pool.
+/// A change of a pool.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[schema(as = Change)]
 #[serde(default, deny_unknown_fields)]
@@ -82,7 +82,7 @@ impl Operator {
         self.client.shared.is_closed()
     }
 
-    /// Whether the store answers and does what it is to do.
+    /// Returns `true` if the store answers and does what it is to do.
     pub fn is_well(&self) -> bool {
         let health = &self.client.shared.health;
         !self.is_closed()
@@ -99,7 +99,7 @@ impl Operator {
         pools.map(|pool| Workpool::new(self.client.clone(), pool)).collect()
     }
 
-    /// What is set, for each pool and for all.
+    /// Returns the configuration, of each pool and of all.
     pub fn config(&self) -> ConfigView {
         ConfigView::of(&self.client.shared, &self.pools())
     }
@@ -149,7 +149,7 @@ impl Operator {
         .await
     }
 
-    /// Where a job is, and why, as it is shown.
+    /// Returns a job with its explanation, as it is shown.
     pub async fn job(&self, work_id: WorkId) -> Result<WorkDetail, OpsError> {
         let client = self.client.clone();
         let explained =

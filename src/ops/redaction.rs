@@ -1,4 +1,4 @@
-//! What is shown in place of texts that may be secret.
+//! The text that is shown in place of texts that may be secret.
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -33,7 +33,7 @@ macro_rules! twins {
 }
 
 twins! {
-    /// What became of a cancel.
+    /// The answer to a cancel.
     CancelAnswer of engine::arrivals::CancelAnswer {
         Requested,
         AlreadyRequested,
@@ -41,7 +41,7 @@ twins! {
         NotFound,
     }
 
-    /// What became of the request to run a job now.
+    /// The answer to the request to run a job now.
     RunNowAnswer of engine::arrivals::RunNowAnswer {
         Moved,
         AlreadyDue,
@@ -52,14 +52,14 @@ twins! {
         NotFound,
     }
 
-    /// What an expected start goes by.
+    /// The basis of an expected start.
     Basis of engine::explain::Basis {
         Due,
         Estimate,
         AtTheEarliest,
     }
 
-    /// Why an attempt failed.
+    /// The kind of a failure.
     FailureKind of model::FailureKind {
         Error,
         Panic,
@@ -70,7 +70,7 @@ twins! {
     }
 }
 
-/// What became of the request to try a failed job once more.
+/// The answer to the request to try a failed job once more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(tag = "answer", content = "work_id", rename_all = "snake_case")]
 pub(crate) enum RetryAnswer {

@@ -1,4 +1,4 @@
-//! What is shown of pools and jobs. Everything that may be secret is redacted here.
+//! Views of pools and jobs. Everything that may be secret is redacted here.
 
 use std::sync::Arc;
 
@@ -56,7 +56,7 @@ pub(crate) struct PoolView {
     pub canceling: Big,
     pub unregistered: Big,
     pub unregistered_functions: Vec<Name>,
-    /// When the first of those that wait was or will be due.
+    /// The time at which the first of those that wait was or will be due.
     pub oldest_due: Option<Big>,
     /// `running`, `scheduled` or `idle`.
     #[schema(schema_with = super::schema::run_status)]
@@ -75,18 +75,18 @@ pub(crate) struct ReportView {
     pub canceled: Big,
 }
 
-/// What a pool has done lately.
+/// The recent activity of a pool.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub(crate) struct LatelyView {
     /// Jobs with an outcome, in the last minute and what there is of the slot under way.
     pub completed_per_s: f64,
-    /// Those of them that failed for good.
+    /// The rate of those that failed for good.
     pub failed_per_s: f64,
     /// For how long what has started in that time was due by then.
     pub start_lag: Option<LagView>,
-    /// How long each of the slots is.
+    /// The length of each slot, in seconds.
     pub slot_s: u64,
-    /// When the last slot, which is under way, has begun.
+    /// The time at which the last slot, which is under way, has begun.
     pub last_slot_from: Big,
     /// Slots of time, oldest first.
     pub slots: Vec<SlotView>,
@@ -184,7 +184,7 @@ impl PoolView {
     }
 }
 
-/// What is set, for each pool and for all.
+/// The configuration, of each pool and of all.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ConfigView {
     pub pools: Vec<PoolConfigView>,
@@ -219,7 +219,7 @@ pub(crate) struct RuntimeView {
     /// The name of the storage's type.
     pub store: &'static str,
     pub retention: RetentionView,
-    /// How many jobs a turn of a loop starts or completes at most.
+    /// The maximum number of jobs that a turn of a loop starts or completes.
     pub max_batch: usize,
     pub functions: Vec<FunctionView>,
 }
@@ -236,9 +236,9 @@ pub(crate) struct FunctionView {
     pub name: Name,
     /// `action`, `blocking_action`, `mutation`, `query` or `on_complete`.
     pub kind: &'static str,
-    /// How often a job is tried, if that is not up to the pool.
+    /// The number of attempts, if that is not up to the pool.
     pub max_attempts: Option<u32>,
-    /// How long an attempt may take, if that is not up to the pool.
+    /// The time that an attempt may take, if that is not up to the pool.
     pub timeout_ms: Option<Big>,
 }
 
@@ -343,7 +343,7 @@ pub(crate) struct WorkView {
     #[schema(schema_with = super::schema::state)]
     pub state: &'static str,
     pub canceling: bool,
-    /// How many counted.
+    /// The number of attempts that counted.
     pub attempts: u32,
     pub enqueued_at: Option<Big>,
     pub due: Option<Big>,
@@ -417,7 +417,7 @@ impl WorkView {
         view
     }
 
-    /// What an explanation, redacted already, says of its job.
+    /// Makes the view of the job that an explanation, redacted already, is about.
     fn of_explained(explained: &Explanation) -> WorkView {
         let mut view = WorkView::pending(explained.work_id, explained.pool, explained.function);
         view.attempts = explained.attempts;
@@ -488,7 +488,7 @@ pub(crate) struct WorkDetail {
     pub args: Option<JsonView>,
     pub output: Option<JsonView>,
     pub on_complete: Option<OnCompleteView>,
-    /// Whether it has failed, and can be enqueued once more.
+    /// `true` if it has failed, and can be enqueued once more.
     pub retryable: bool,
 }
 
@@ -501,12 +501,12 @@ pub(crate) struct AttemptView {
     pub ended: Option<Big>,
     /// `running`, `success`, `failed` or `canceled`.
     pub outcome: &'static str,
-    /// How it has failed.
+    /// The kind of its failure.
     pub kind: Option<FailureKind>,
     pub message: Option<String>,
 }
 
-/// What runs in the commit that completes a job.
+/// The `on_complete` of a job, which runs in the commit that completes it.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct OnCompleteView {
     pub name: Name,
@@ -521,11 +521,11 @@ pub(crate) struct OnCompleteView {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct JsonView {
     pub json: String,
-    /// How much there is of it in the store.
+    /// Its size in the store, in bytes.
     pub bytes: Big,
 }
 
-/// Why a job is where it is.
+/// The reason why a job is where it is.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ExplainView {
     pub at: Big,
@@ -533,7 +533,7 @@ pub(crate) struct ExplainView {
     pub sentence: String,
     /// The name of the reason, as of [`Why`].
     pub why: &'static str,
-    /// What there is to say of the reason.
+    /// Details of the reason.
     #[schema(value_type = Object)]
     pub details: Value,
     pub max_attempts: u32,
@@ -577,7 +577,7 @@ impl WorkDetail {
     }
 }
 
-/// What is remembered of a job's attempts.
+/// Makes the timeline of the attempts that are remembered.
 fn timeline(explained: &Explanation) -> Vec<AttemptView> {
     let failed = explained.history.attempts();
     let mut attempts: Vec<_> = failed

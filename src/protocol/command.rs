@@ -32,7 +32,7 @@ pub(crate) enum Command {
     Forget,
 }
 
-/// What becomes of a command that was not carried out.
+/// The remains of a command that was not carried out.
 pub(crate) enum Refused {
     /// Its caller is told the error.
     Answer(Box<dyn FnOnce() + Send>),
@@ -93,7 +93,7 @@ fn told<T: Send + 'static>(reply: Reply<T>, error: &StorageError) -> Refused {
 pub(crate) struct Enqueue {
     /// Each job with the time before which it is not started.
     pub works: Vec<(Arc<Spec>, Segment)>,
-    /// Whether no other job can have these ids.
+    /// `true` if no other job can have these ids.
     pub fresh: bool,
     /// The failed job that the only one of these is a retry of.
     pub retry_of: Option<WorkId>,
@@ -102,7 +102,7 @@ pub(crate) struct Enqueue {
     pub reply: Option<Reply<Vec<EnqueueAnswer>>>,
 }
 
-/// What became of the cancel of one job.
+/// The answer to the cancel of one job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Canceled {
     pub answer: CancelAnswer,
@@ -117,7 +117,7 @@ pub(crate) struct CancelAll {
     pub until: Segment,
     /// Jobs that were found and not gone through yet, the next one last.
     pub found: Vec<WorkId>,
-    /// Where the next search begins; `None` when everything was found.
+    /// The place where the next search begins; `None` when everything was found.
     pub search: Option<Option<WorkId>>,
     pub requested: u64,
     pub reply: Reply<u64>,

@@ -1,4 +1,4 @@
-//! What has happened, for the board, the listeners and the log.
+//! Events, for the board, the listeners and the log.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What the parts of a runtime say to each other.
+//! Messages between the parts of a runtime.
 //!
 //! ```text
 //!   client ── Command, Question ──► store ──── BatchReady ───► loop

@@ -20,7 +20,7 @@ pub(crate) trait LoopPort: Send + Sync {
     fn send(&self, message: LoopMessage);
 }
 
-/// Where messages go. One per runtime.
+/// The ways of messages. One set per runtime.
 #[derive(Default)]
 pub(crate) struct Ports {
     /// Set once, when the store is there.

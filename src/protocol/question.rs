@@ -54,7 +54,7 @@ pub(crate) enum Question {
 }
 
 impl Question {
-    /// Whether nobody waits for the answer any more: then it need not be looked up.
+    /// Returns `true` if nobody waits for the answer any more: then it need not be looked up.
     pub fn is_abandoned(&self) -> bool {
         match self {
             Question::Statuses { reply, .. } => reply.is_closed(),
@@ -80,7 +80,7 @@ impl Question {
     }
 }
 
-/// Who waits for the outcome of a job.
+/// A caller that waits for the outcome of a job.
 pub(crate) enum Listener {
     /// A join: told the outcome, or that the job is not known.
     Join(Reply<Option<Arc<Finished>>>),
@@ -107,7 +107,7 @@ impl Listener {
         }
     }
 
-    /// Whether nobody waits any more.
+    /// Returns `true` if nobody waits any more.
     pub fn is_gone(&self) -> bool {
         matches!(self, Listener::Join(reply) if reply.is_closed())
     }

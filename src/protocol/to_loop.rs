@@ -1,4 +1,4 @@
-//! What a pool's loop is told and asked.
+//! Messages to a pool's loop.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub(crate) enum LoopMessage {
     Stop,
 }
 
-/// What became of the attempts that ended while a loop was draining.
+/// The outcomes of the attempts that ended while a loop was draining.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Drained {
     pub finished: u64,
@@ -39,7 +39,7 @@ impl Drained {
     }
 }
 
-/// What a loop says of itself.
+/// The state of a loop, as it tells it.
 #[derive(Debug)]
 pub(crate) struct Inspection {
     pub status: RunStatus,

@@ -1,4 +1,4 @@
-//! What a loop and the store say to each other.
+//! Messages between a loop and the store.
 
 use crate::engine::rest::KickSource;
 use crate::model::{Batch, Change, Claimed, Demand, Name, PoolConfig, PoolId, Turn};
@@ -13,7 +13,7 @@ pub(crate) struct Advance {
     pub turn: Turn,
     pub changes: Vec<Change>,
     pub demand: Demand,
-    /// Whether all slots are taken, as far as the loop knows.
+    /// `true` if all slots are taken, as far as the loop knows.
     pub saturated: bool,
 }
 
@@ -27,7 +27,7 @@ pub(crate) struct BatchReady {
     pub batch: Result<Batch, AdvanceError>,
 }
 
-/// Why there is no batch. The loop claims its pool anew and goes on from the tables.
+/// The reason why there is no batch. The loop claims its pool anew and goes on from the tables.
 ///
 /// Unless it says otherwise, the commit did not happen.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -124,7 +124,7 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Where jobs are kept; [`Memory`] if this is not called.
+    /// Sets the storage that keeps the jobs; [`Memory`] if this is not called.
     pub fn storage<S: Storage>(mut self, storage: S) -> Self {
         self.storage = Box::new(storage);
         self.store_kind = name_of::<S>();
@@ -156,7 +156,7 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Where the time comes from; the system if this is not called.
+    /// Sets the clock; that of the system if this is not called.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
         self
@@ -169,7 +169,7 @@ impl RuntimeBuilder {
         self
     }
 
-    /// How messages travel between loops, workers and the store. For simulations.
+    /// Sets how messages travel between loops, workers and the store. For simulations.
     #[cfg(feature = "conformance")]
     #[doc(hidden)]
     pub fn courier(mut self, courier: impl actors::network::Courier) -> Self {

@@ -1,10 +1,10 @@
-//! Why a runtime does not start.
+//! The errors of a start.
 
 use crate::actors::RingError;
 use crate::model::{ConfigError, Name};
 use crate::storage::StorageError;
 
-/// Why a runtime did not start. Nothing is left running.
+/// The reason why a runtime did not start. Nothing is left running.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// Two functions have one name.
@@ -16,17 +16,17 @@ pub enum StartError {
     /// A value is out of its range.
     #[error("pool {pool}: {error}")]
     Config {
-        /// Which pool it was meant for.
+        /// The pool that it was meant for.
         pool: Name,
-        /// What is wrong.
+        /// The error.
         error: ConfigError,
     },
     /// A function's own defaults are out of range.
     #[error("function {function}: {error}")]
     Function {
-        /// Which function.
+        /// The function.
         function: Name,
-        /// What is wrong.
+        /// The error.
         error: ConfigError,
     },
     /// The storage could not be opened.

@@ -90,7 +90,7 @@ impl Runtime {
         &self.inner.client
     }
 
-    /// Where a job of any pool is in its life. See [`Workpool::status`].
+    /// Returns the status of a job of any pool. See [`Workpool::status`].
     ///
     /// # Errors
     /// When the runtime is gone or the storage failed.
@@ -98,7 +98,7 @@ impl Runtime {
         self.inner.client.status(work_id).await
     }
 
-    /// Why a job of any pool is where it is. See [`Workpool::explain`].
+    /// Explains why a job of any pool is where it is. See [`Workpool::explain`].
     ///
     /// # Errors
     /// When the runtime is gone.

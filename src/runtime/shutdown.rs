@@ -1,4 +1,4 @@
-//! How a runtime ends.
+//! The end of a runtime.
 
 use std::time::Duration;
 
@@ -11,19 +11,20 @@ use crate::observe::telemetry;
 use crate::protocol::{Drained, LoopMessage};
 use crate::shared::sync::oneshot;
 
-/// How long functions are given to end, once they are told at the end of a shutdown's grace, before they are dropped.
+/// The time that functions are given to end, once they are told at the end of a shutdown's grace, before they are
+/// dropped.
 const NOTICE: Duration = Duration::from_millis(500);
 
 /// The same when a runtime is dropped.
 const DROP_NOTICE: Duration = Duration::from_millis(100);
 
-/// How long dropping a runtime blocks its thread at most.
+/// The time for which dropping a runtime blocks its thread at most.
 const DROP_LIMIT: Duration = Duration::from_secs(2);
 
-/// How long it may take after that to return jobs to the queue.
+/// The time that it may take after that to return jobs to the queue.
 const RETURN_LIMIT: Duration = Duration::from_secs(10);
 
-/// What a shutdown has left. Made by [`Runtime::shutdown`].
+/// The result of a shutdown. Made by [`Runtime::shutdown`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ShutdownReport {
     /// Attempts that ended in the time they were given.

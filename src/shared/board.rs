@@ -1,4 +1,4 @@
-//! Who runs and who has finished lately, for everybody to read without asking the store.
+//! The board: running jobs and those that have finished lately, for everybody to read without asking the store.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,7 +7,8 @@ use super::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use super::sync::{Map, MapEntry, watch};
 use crate::model::{Finished, Progress, RunNumber, Segment, WorkId, WorkStatus};
 
-/// How many finished jobs the board holds; older ones are in `finished`. Few enough to stay in a core's cache.
+/// The number of finished jobs that the board holds; older ones are in `finished`. Few enough to stay in a core's
+/// cache.
 const FINISHED_ON_BOARD: usize = 4_096;
 
 /// Written by the store after each commit and by workers' progress; read by handles.
@@ -191,7 +192,7 @@ impl Board {
         self.canceling.insert(work_id, ());
     }
 
-    /// Whether an attempt of this job must not begin.
+    /// Returns `true` if an attempt of this job must not begin.
     pub fn is_canceling(&self, work_id: WorkId) -> bool {
         !self.canceling.is_empty()
             && self.canceling.rows.contains_key(&work_id)
@@ -266,13 +267,13 @@ impl Board {
         });
     }
 
-    /// How many watches are counted, and how many there are.
+    /// Returns the number of watches that are counted, and the number that there are.
     #[cfg(all(test, shuttle))]
     pub fn watching(&self) -> (usize, usize) {
         (self.watchers.count.load(Ordering::SeqCst), self.watchers.rows.len())
     }
 
-    /// How many cancels are counted, and how many there are.
+    /// Returns the number of cancels that are counted, and the number that there are.
     #[cfg(all(test, shuttle))]
     pub fn canceling(&self) -> (usize, usize) {
         (self.canceling.count.load(Ordering::SeqCst), self.canceling.rows.len())

@@ -1,4 +1,4 @@
-//! Which functions this process has, without their code.
+//! The catalog: the functions of this process, without their code.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::model::{FunctionKind, Name, RetryPolicy, Spec};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Registered {
     pub kind: FunctionKind,
-    /// Whether it is an action that keeps its thread busy.
+    /// `true` if it is an action that keeps its thread busy.
     #[cfg_attr(not(feature = "ops"), allow(dead_code))]
     pub blocking: bool,
     pub retry: RetryPolicy,
@@ -35,7 +35,7 @@ impl Catalog {
         self.0.insert(name, registered)
     }
 
-    /// Whether this process has the code that a job needs.
+    /// Returns `true` if this process has the code that a job needs.
     pub fn can_run(&self, spec: &Spec) -> bool {
         self.get(spec.function).is_some_and(|registered| registered.kind == spec.kind)
     }

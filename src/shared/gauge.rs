@@ -1,4 +1,4 @@
-//! How busy a pool is.
+//! The gauge: how busy a pool is.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use super::sync::atomic::{AtomicU64, Ordering};
 /// The mean time in a slot goes by about so many attempts.
 const PACE_MEMORY: f64 = 16.0;
 
-/// How busy a pool is, for everybody to read. Written by its loop after each turn.
+/// The load of a pool, for everybody to read. Written by its loop after each turn.
 #[derive(Default)]
 pub(crate) struct Gauge {
     running: AtomicU64,

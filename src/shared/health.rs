@@ -1,4 +1,4 @@
-//! How the store is.
+//! The health of the store.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use crate::storage::StorageError;
 /// A group of the store that takes longer than this has stalled.
 pub(crate) const STALLED_AFTER: Duration = Duration::from_secs(1);
 
-/// How the store is, for everybody to read. Written by the StoreActor.
+/// The health of the store, for everybody to read. Written by the StoreActor.
 #[derive(Default)]
 pub(crate) struct StoreHealth {
-    /// When the group under way was sent to the storage's thread; zero if there is none.
+    /// The time at which the group under way was sent to the storage's thread; zero if there is none.
     busy_since: AtomicU64,
     /// Since when the storage fails, and the last error. Seldom written, read by `explain` only.
     failing: Mutex<Option<(Segment, StorageError)>>,

@@ -1,4 +1,5 @@
-//! What all threads of a runtime read: time and chance, the board, pools, the store's health, the catalog of functions.
+//! Everything that all threads of a runtime read: time and chance, the board, pools, the store's health, the catalog
+//! of functions.
 //!
 //! Nothing here sends a message or runs what users write.
 

@@ -1,4 +1,4 @@
-//! What the handles of a pool need to know.
+//! The part of a pool that its handles need.
 
 use std::sync::{Arc, PoisonError};
 

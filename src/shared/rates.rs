@@ -1,4 +1,4 @@
-//! What a pool has done lately, in slots of time.
+//! Rates: the recent activity of a pool, in slots of time.
 //!
 //! Its loop has the rates and no other thread: it counts after each commit and each launch, without a lock, and a caller
 //! who wants to know asks the loop. A pool that rests keeps its slots and no histogram.
@@ -11,7 +11,7 @@ use hdrhistogram::Histogram;
 use crate::engine::Launch;
 use crate::model::{Report, Segment};
 
-/// How much time a slot is: a rate of it is more than chance, and its point on a page less than a pixel or two.
+/// The length of a slot: a rate of it is more than chance, and its point on a page less than a pixel or two.
 pub(crate) const SLOT: Duration = Duration::from_secs(10);
 
 /// Ten minutes of slots, the one under way included.
@@ -49,7 +49,7 @@ pub(crate) struct Slot {
     pub lag: Option<Lag>,
 }
 
-/// How long attempts that started were due by then, in milliseconds.
+/// The start lag: for how long attempts that started had been due, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Lag {
     pub p50: u32,
@@ -59,13 +59,13 @@ pub(crate) struct Lag {
 /// The rates at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Recent {
-    /// How long the window is: a minute of whole slots and what there is of the one under way, in whole seconds.
+    /// Returns the length of the window: a minute of whole slots and what there is of the one under way, in whole seconds.
     pub window: Duration,
     pub completed: u64,
     pub failed: u64,
     /// Of what has started in the window.
     pub lag: Option<Lag>,
-    /// When the slot under way has begun.
+    /// The time at which the slot under way has begun.
     pub newest: Segment,
     /// Oldest first.
     pub slots: Vec<Slot>,

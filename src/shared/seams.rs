@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::model::{Segment, WorkId};
 
-/// Where the pool reads the time.
+/// The clock of a runtime.
 ///
 /// The pool asks for the time since the Unix epoch and never lets it run backwards.
 pub trait Clock: Send + Sync + 'static {
@@ -79,7 +79,7 @@ impl Seams {
         Segment(u64::try_from(self.now().as_millis()).unwrap_or(u64::MAX - 1))
     }
 
-    /// How long it is until the wall shows `time`; zero when it has passed.
+    /// Returns the time until the wall clock shows `time`; zero when it has passed.
     pub fn until_wall(&self, time: SystemTime) -> Duration {
         time.duration_since(self.clock.wall()).unwrap_or_default()
     }

@@ -21,7 +21,7 @@ macro_rules! storage {
     ) => {
         $(#[$about])*
         pub trait Storage: Send + 'static {
-            /// Whether calls may wait for a disk or a network: then they are made on a thread of their own.
+            /// Returns `true` if calls may wait for a disk or a network: then they are made on a thread of their own.
             fn may_block(&self) -> bool;
 
             /// Gives the storage back. Called once, after the last commit.
@@ -117,7 +117,7 @@ macro_rules! storage {
 }
 
 storage! {
-    /// Where jobs are kept.
+    /// A storage of jobs, implemented by each backend.
     ///
     /// All calls come from one thread at a time. Reads see the last commit. Implementations hold rows and decide nothing:
     /// each [`Change`] says exactly which rows it touches.
@@ -202,7 +202,7 @@ storage! {
         limit: usize,
     ) -> Result<Vec<(Key, WorkId)>, StorageError>;
 
-    /// How many rows a pool has in each table.
+    /// Returns the number of rows that a pool has in each table.
     fn counts(&mut self, pool: PoolId, cursors: &Cursors) -> Result<Counts, StorageError>;
 
     /// Up to `limit` rows of `finished` that are older than `before`, or more than `keep` back; the oldest first.

@@ -272,7 +272,7 @@ impl Storage for Memory {
     }
 }
 
-/// Whether no key can lie in the range; `BTreeMap::range` panics on some of those.
+/// Returns `true` if no key can lie in the range; `BTreeMap::range` panics on some of those.
 pub(crate) fn range_is_empty(range: &KeyRange) -> bool {
     use Bound::{Excluded, Included};
     match (&range.0, &range.1) {
@@ -293,7 +293,7 @@ struct Tables {
     pools: Vec<Pool>,
     finished: HashMap<WorkId, Arc<Finished>>,
     finished_order: VecDeque<Arc<Finished>>,
-    /// How many jobs were forgotten: the number of the first one in the order of finishing.
+    /// The number of jobs that were forgotten: the number of the first one in the order of finishing.
     forgotten: u64,
     user: HashMap<Name, BTreeMap<TableKey, Payload>>,
 }
@@ -305,7 +305,7 @@ struct Pool {
     state: StateRow,
     works: u64,
     pending_start: BTreeMap<Key, Slot>,
-    /// How many of its rows are in the unregistered lane.
+    /// The number of its rows in the unregistered lane.
     lane: u64,
     running: HashMap<WorkId, Running>,
     pending_completion: BTreeMap<Key, Completion>,

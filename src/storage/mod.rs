@@ -75,10 +75,10 @@ pub struct PoolRow {
     pub pending: u64,
 }
 
-/// When a commit must be safe.
+/// The time at which a commit must be safe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fsync {
-    /// When the call returns: somebody is told.
+    /// Before the call returns: somebody is told.
     Now,
     /// With the next commit that is synced: so far nobody is told. A crash may lose it, but not a part of it, and
     /// nothing that comes later without it.
@@ -109,7 +109,8 @@ fn lowest<T: Ord>(rows: impl Iterator<Item = T>, limit: usize) -> Vec<T> {
 /// Tables are not made smaller below so many rows.
 const SMALL: usize = 16_384;
 
-/// Whether a table for so many rows is to be made smaller: it had many more than it has now. What it costs to make it
+/// Returns `true` if a table for so many rows is to be made smaller: it had many more than it has now. What it costs
+/// to make it
 /// smaller is paid by the rows that went.
 pub(crate) fn is_oversized(capacity: usize, rows: usize) -> bool {
     capacity > SMALL && capacity / 4 > rows

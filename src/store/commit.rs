@@ -311,7 +311,7 @@ impl TakenEnqueue {
 }
 
 impl CancelAll {
-    /// Whether nothing is left to go through.
+    /// Returns `true` if nothing is left to go through.
     pub(super) fn is_last(&self) -> bool {
         self.found.is_empty() && self.search.is_none()
     }

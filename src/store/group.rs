@@ -34,7 +34,7 @@ pub(super) struct Group {
     pub configs: Vec<(PoolId, PoolConfig)>,
     /// See [`Settled::left`].
     pub left: BTreeMap<PoolId, i64>,
-    /// Whether retention is to be looked at.
+    /// `true` if retention is to be looked at.
     pub forget: bool,
 }
 
@@ -48,7 +48,7 @@ pub(super) enum Taken {
         page: CancelAll,
         /// The jobs that this page is about, in order.
         ids: Vec<WorkId>,
-        /// How many of them it cancels.
+        /// The number of them that it cancels.
         requested: u64,
     },
     Reports(Vec<AttemptReport>),
@@ -97,7 +97,7 @@ pub(super) struct TakenEnqueue {
 }
 
 impl Group {
-    /// Whether a job of this id is or was there.
+    /// Returns `true` if a job of this id is or was there.
     pub fn knows(&self, work_id: WorkId) -> bool {
         self.known_finished.contains(&work_id) || self.fact(work_id).is_some()
     }
@@ -107,13 +107,14 @@ impl Group {
         self.facts.get(&work_id).and_then(Option::as_ref)
     }
 
-    /// Whether nobody is told anything of the group: a report that is lost with the process is a lost attempt, and the
+    /// Returns `true` if nobody is told anything of the group: a report that is lost with the process is a lost
+    /// attempt, and the
     /// turn that acts on it is synced. A page of a `cancel_all` is told of by the last one, which may write nothing.
     pub fn only_takes_reports(&self) -> bool {
         self.taken.iter().all(|taken| matches!(taken, Taken::Reports(_)))
     }
 
-    /// Whether a caller is told something when the group is committed.
+    /// Returns `true` if a caller is told something when the group is committed.
     pub fn answers_callers(&self) -> bool {
         self.taken.iter().any(|taken| match taken {
             Taken::Asked(_) | Taken::Enqueue(_) => true,

@@ -12,13 +12,13 @@ use crate::model::{
 use crate::protocol::Listing;
 use crate::storage::StorageError;
 
-/// How many jobs a page looks at, if a filter takes few of them: more would keep the store from its job.
+/// The number of jobs that a page looks at, if a filter takes few of them: more would keep the store from its job.
 const MOST_LOOKED_AT: usize = 2_000;
 
 /// And after so many bytes of arguments and results, which the storage reads with them, it ends.
 const MOST_BYTES: usize = 8 << 20;
 
-/// How many jobs are read at first, while nobody knows how large they are.
+/// The number of jobs that are read at first, while nobody knows how large they are.
 const FIRST_STEP: usize = 16;
 
 /// At most so many jobs are read at once: more than are wanted, where most are filtered out.
@@ -46,7 +46,7 @@ const LATELY: Duration = Duration::from_millis(10);
 struct Cost {
     works: usize,
     bytes: usize,
-    /// How many of those that run were gone through for their order.
+    /// The number of running jobs that were gone through for their order.
     ordered: usize,
 }
 
@@ -60,7 +60,7 @@ impl Cost {
         self.works >= MOST_LOOKED_AT || self.bytes >= MOST_BYTES
     }
 
-    /// How many jobs to read next, if they are as large as those before.
+    /// Returns the number of jobs that to read next, if they are as large as those before.
     fn next_step(&self, wanted: usize) -> usize {
         let fitting = match self.works {
             0 => FIRST_STEP,
@@ -277,7 +277,7 @@ impl Store {
         ids.filter(|id| self.shared.pool_by_id(*id).is_none_or(|pool| pool.pending() > 0)).collect()
     }
 
-    /// How many attempts run.
+    /// Returns the number of attempts that run.
     fn running(&self) -> usize {
         self.shared.pools().iter().map(|pool| pool.gauge.running() as usize).sum()
     }

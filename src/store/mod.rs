@@ -63,11 +63,11 @@ pub(crate) struct Store {
     changes: Vec<Change>,
     /// A group whose commit failed and could not be looked for since.
     in_doubt: Option<InDoubt>,
-    /// When the pools last wanted something else than an answer.
+    /// The time at which the pools last wanted something else than an answer.
     last_business: Segment,
-    /// Whether the last commit waits to be synced with the next.
+    /// `true` if the last commit waits to be synced with the next.
     unsynced: bool,
-    /// Whether the group under way has written or read something, whatever for.
+    /// `true` if the group under way has written or read something, whatever for.
     wrote: bool,
     has_read: bool,
     closed: bool,

@@ -12,13 +12,13 @@ use crate::storage::{Fsync, PoolRow, StorageError};
 /// A claim that another writer was faster than is made anew so many times.
 const CLAIM_TRIES: usize = 16;
 
-/// What the store keeps of a pool, so that not every message asks the storage.
+/// The part of a pool that the store keeps, so that not every message asks the storage.
 pub(super) struct Pool {
     pub name: Name,
     pub config: PoolConfig,
-    /// Who may write for the pool, and the last turn that did.
+    /// The generation that may write for the pool, and the last turn that did.
     pub fence: Turn,
-    /// Whether `fence` and `cursors` may not be those of the tables: a turn was not committed after all.
+    /// `true` if `fence` and `cursors` may not be those of the tables: a turn was not committed after all.
     pub is_stale: bool,
     pub cursors: Cursors,
     /// Up to when starts have been read. The turn that was shown them may move the cursor there.

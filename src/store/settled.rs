@@ -1,4 +1,4 @@
-//! What is to be sent once a group is decided.
+//! The results of a group, to be sent.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use crate::model::{PoolId, WorkId, WorkStatus};
 use crate::protocol::{BatchReady, Command, Event, Listener, Request};
 use crate::storage::StorageError;
 
-/// What is to be sent once a group is decided.
+/// Everything that is to be sent once a group is decided.
 #[derive(Default)]
 pub(crate) struct Settled {
     pub events: Vec<Event>,
@@ -25,24 +25,24 @@ pub(crate) struct Settled {
     pub observed: Vec<(WorkId, WorkStatus)>,
     /// To be taken up in a later group: pages that follow, and what a failed commit could not take.
     pub again: Vec<Request>,
-    /// What the group counts.
+    /// The counts of the group.
     pub tally: Tally,
-    /// Whether something was committed.
+    /// `true` if something was committed.
     pub wrote: bool,
-    /// Whether something was read.
+    /// `true` if something was read.
     pub read: bool,
-    /// Whether it was a commit that failed, rather than a read.
+    /// `true` if it was a commit that failed, rather than a read.
     pub write_failed: bool,
-    /// Why nothing was committed, or what could not be read.
+    /// The reason why nothing was committed, or what could not be read.
     pub failed: Option<StorageError>,
-    /// Whether the store needs another call, also if there is no message: a group is in doubt.
+    /// `true` if the store needs another call, also if there is no message: a group is in doubt.
     pub unfinished: bool,
 }
 
 /// Tells a caller what became of a command. Answers with the command if it is to be decided anew.
 pub(crate) type Receipt = Box<dyn FnOnce(Ending) -> Option<Command> + Send>;
 
-/// What became of a group.
+/// The ending of a group.
 pub(crate) enum Ending {
     Committed,
     Failed(StorageError),
@@ -52,7 +52,7 @@ pub(crate) enum Ending {
 
 /// An answer that waits to be given.
 pub(crate) enum Answer {
-    /// What became of a command, by what became of its group.
+    /// A command, and what became of its group.
     Receipt(Receipt, Ending),
     Say(Box<dyn FnOnce() + Send>),
 }

@@ -1,4 +1,4 @@
-//! What a group does, counted for the metrics. Without the feature `metrics` nothing is counted.
+//! The tally: everything that a group does, counted for the metrics. Without the feature `metrics` nothing is counted.
 
 #[cfg(feature = "metrics")]
 pub(crate) use counted::*;
@@ -22,11 +22,11 @@ mod counted {
         }
     }
 
-    /// What a group does, counted while it is decided and told when it is committed.
+    /// Everything that a group does, counted while it is decided and told when it is committed.
     #[derive(Default)]
     pub(crate) struct Tally(Vec<Line>);
 
-    /// What happened to jobs of one function.
+    /// The counts of one function.
     pub(crate) struct Line {
         pub pool: PoolId,
         pub function: Name,

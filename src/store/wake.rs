@@ -1,4 +1,4 @@
-//! When a loop that rests is told to look again.
+//! Wake-ups: when a loop that rests is told to look again.
 //!
 //! A loop whose batch is empty rests; the store notes what the loop would like to see, in the same group that found
 //! nothing ([`Parked`]). The group that has news for it reads the batch and sends it along: a wake-up is never lost.
@@ -10,7 +10,7 @@ use crate::protocol::AdvanceError;
 
 #[derive(Clone, Copy)]
 pub(super) struct Parked {
-    /// What the loop would like to see.
+    /// The demand of the loop.
     pub demand: Demand,
     pub saturated: bool,
     next_due: Option<Segment>,
@@ -23,12 +23,12 @@ struct News {
     start: Option<Segment>,
 }
 
-/// Whether a loop rests, and what is new for it.
+/// The state of a loop that may rest, and its news.
 #[derive(Default)]
 pub(super) struct Wakeup {
     /// Set while the loop rests.
     parked: Option<Parked>,
-    /// Which sources have news since the loop last read, and the earliest new start.
+    /// The sources that have news since the loop last read, and the earliest new start.
     news: News,
 }
 
@@ -52,7 +52,7 @@ impl Wakeup {
         quiet
     }
 
-    /// Why a resting loop should look again, if it should. It is told once and then runs.
+    /// Returns the reason why a resting loop should look again, if it should. It is told once and then runs.
     pub fn wake(&mut self) -> Option<(KickSource, Parked)> {
         let news = std::mem::take(&mut self.news);
         let parked = self.parked?;
@@ -73,7 +73,7 @@ impl Wakeup {
         Some((source, parked))
     }
 
-    /// What was noted did not happen.
+    /// Forgets the news: it did not happen.
     pub fn forget_news(&mut self) {
         self.news = News::default();
     }

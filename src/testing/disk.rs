@@ -90,7 +90,7 @@ impl SimDisk {
         platter.stops_at = Some(0);
     }
 
-    /// Whether the machine has stopped.
+    /// Returns `true` if the machine has stopped.
     #[must_use]
     pub fn has_stopped(&self) -> bool {
         self.platter().stopped
@@ -119,13 +119,13 @@ impl SimDisk {
         (platter.read_fails_at, platter.write_fails_at, platter.sync_fails_at) = (None, None, None);
     }
 
-    /// How often it has failed.
+    /// The number of times that it has failed.
     #[must_use]
     pub fn failures(&self) -> u64 {
         self.platter().failures
     }
 
-    /// How often a sync has.
+    /// The number of syncs that have failed.
     #[must_use]
     pub fn failed_syncs(&self) -> u64 {
         self.platter().failed_syncs

@@ -429,13 +429,13 @@ type Caller = Box<dyn FnOnce(Runtime) + Send>;
 /// What happens in a whole runtime.
 #[derive(Default)]
 struct Told {
-    /// How many attempts began.
+    /// The number of attempts that began.
     begun: AtomicUsize,
-    /// How many jobs were acknowledged.
+    /// The number of jobs that were acknowledged.
     acknowledged: AtomicUsize,
-    /// How many of them succeeded, as their callers were told.
+    /// The number of those that succeeded, as their callers were told.
     succeeded: AtomicUsize,
-    /// How many of them a shutdown left behind.
+    /// The number of those that a shutdown left behind.
     pending: AtomicUsize,
 }
 

@@ -14,7 +14,7 @@ use crate::ops::{
     RetryAnswer, RunNowAnswer, WorkDetail,
 };
 
-/// How long an attempt that is aborted is given to end by itself.
+/// The time that an attempt that is aborted is given to end by itself.
 const GRACE_MS: u64 = 5_000;
 
 /// Longer than that is no abort.
@@ -184,7 +184,7 @@ struct Answered<T> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct Grace {
-    /// How long the attempt is given to end by itself.
+    /// The time that the attempt is given to end by itself.
     #[param(maximum = 3_600_000, default = 5_000)]
     grace_ms: Option<u64>,
 }

@@ -1,4 +1,4 @@
-//! Who may do what.
+//! Permissions: who may do what.
 
 use std::fmt;
 use std::future::Future;
@@ -7,7 +7,7 @@ use std::pin::Pin;
 use actix_web::http::header::HeaderValue;
 use actix_web::{HttpRequest, HttpResponse};
 
-/// What somebody may be allowed to do in a dashboard, beyond looking.
+/// A permission in a dashboard, beyond looking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Permission {
@@ -37,7 +37,7 @@ impl Permission {
     }
 }
 
-/// What somebody may do. Whoever has any may look; one who may not even do that is refused.
+/// The permissions of somebody. Whoever has any may look; one who may not even do that is refused.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Permissions(u8);
 
@@ -60,7 +60,7 @@ impl Permissions {
         Permissions(self.0 | permission.bit())
     }
 
-    /// Whether they contain this one.
+    /// Returns `true` if they contain this one.
     #[must_use]
     pub const fn allow(self, permission: Permission) -> bool {
         self.0 & permission.bit() != 0
@@ -73,7 +73,7 @@ impl fmt::Debug for Permissions {
     }
 }
 
-/// Why somebody does not get in.
+/// The reason why somebody does not get in.
 #[derive(Debug)]
 pub enum Refusal {
     /// Nobody knows who it is: 401. With a challenge a browser asks, as for `Basic realm="workpool"`.
@@ -115,7 +115,7 @@ impl From<HttpResponse> for Refusal {
 /// }
 /// ```
 pub trait Authorizer: Send + Sync + 'static {
-    /// What whoever sent this request may do.
+    /// Returns the permissions of whoever sent this request.
     ///
     /// # Errors
     /// When it may not even look.

@@ -48,7 +48,7 @@ pub fn workpool_dashboard(runtime: Runtime, authorizer: impl Authorizer) -> Dash
 }
 
 impl Dashboard {
-    /// What is shown in place of arguments, results, error messages and progress notes.
+    /// Sets the text that is shown in place of arguments, results, error messages and progress notes.
     ///
     /// ```
     /// # use actix_workpool::{Runtime, web::{Sensitive, insecure_allow_all, workpool_dashboard}};

@@ -1,4 +1,4 @@
-//! What changes, as server-sent events.
+//! Changes as server-sent events.
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What handlers take: the runtime and its pools.
+//! Extractors for handlers: the runtime and its pools.
 
 use std::future::{Ready, ready};
 use std::marker::PhantomData;

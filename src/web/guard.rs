@@ -71,7 +71,7 @@ fn base_of(path: &str, whole: &str) -> Option<String> {
     })
 }
 
-/// Why a request goes no further.
+/// The reason why a request goes no further.
 enum Refused {
     Error(ApiError),
     /// The authorizer's own words.
@@ -128,7 +128,7 @@ fn host<'a>(headers: &'a HeaderMap, authority: Option<&'a Authority>) -> Option<
     }
 }
 
-/// Whether a host is one of those names, on whatever port.
+/// Returns `true` if a host is one of those names, on whatever port.
 fn is_known(host: Option<&str>, known: &[String]) -> bool {
     let authority = host.and_then(|host| host.parse::<Authority>().ok());
     // A name before an at sign is not a part of any host.
@@ -138,7 +138,7 @@ fn is_known(host: Option<&str>, known: &[String]) -> bool {
     })
 }
 
-/// Whether a request that changes something was made by a page of the same origin, or by no page at all.
+/// Returns `true` if a request that changes something was made by a page of the same origin, or by no page at all.
 ///
 /// Browsers say where a request comes from in `Sec-Fetch-Site`; where they do not, as without TLS, they say in `Origin`
 /// whose page has made it. One with neither comes from another program, which nobody can trick into sending it.

@@ -18,7 +18,7 @@ use super::query::{
 };
 use crate::ops::{Bulk, BulkAction, Done, PoolChange, RetryAnswer, TO_SAY};
 
-/// How long an attempt that is aborted is given to end by itself.
+/// The time that an attempt that is aborted is given to end by itself.
 const GRACE: Duration = Duration::from_secs(5);
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -64,7 +64,7 @@ pub(super) async fn confirm_retry(board: Board, request: HttpRequest) -> HttpRes
     page("../", "Many jobs", confirm(&board, &request, BulkAction::Retry).await)
 }
 
-/// How many jobs it would be done to, and the form that does it. Counting asks for as much as doing.
+/// Returns the number of jobs that it would be done to, and the form that does it. Counting asks for as much as doing.
 async fn confirm(
     board: &Dashboard,
     request: &HttpRequest,
@@ -123,7 +123,7 @@ async fn act_on_many(
     }
 }
 
-/// Where the form ends that looks for a job by its id.
+/// The place where the form ends that looks for a job by its id.
 pub(super) async fn find(request: HttpRequest) -> HttpResponse {
     #[derive(Deserialize)]
     struct Find {

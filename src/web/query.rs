@@ -15,10 +15,10 @@ use crate::model::{ConfigError, Cursor, OutcomeKind, WorkFilter, WorkId};
 use crate::ops::BulkAction;
 use crate::ops::schema::{size_or_nothing, words};
 
-/// How many jobs a page has, if nothing else is asked for.
+/// The number of jobs that a page has, if nothing else is asked for.
 pub(super) const PAGE: usize = 50;
 
-/// How many it may have: fewer than a program may ask for, since each may bring a result along.
+/// The maximum number of jobs on a page: fewer than a program may ask for, since each may bring a result along.
 pub(super) const LARGEST_PAGE: usize = 200;
 
 pub(super) type Board = web::Data<Dashboard>;

@@ -26,10 +26,10 @@ use crate::model::{
 const POOL: PoolId = PoolId(3);
 const GENERATION: Generation = Generation(7);
 const TURN: u64 = 41;
-/// Where all cursors stand before a turn.
+/// The cursors before a turn.
 const DRAINED: Segment = Segment(900);
 const NOW: Segment = Segment(1_000);
-/// When what runs was started.
+/// The start of everything that runs.
 const STARTED: Segment = Segment(940);
 const RUNNING: Running = Running { run: 1, started: STARTED, generation: GENERATION };
 const SLOTS: usize = 10;
@@ -188,7 +188,7 @@ fn turn_with(state: InternalState, batch: Batch, max_parallelism: usize, lost: V
     step
 }
 
-/// What a turn decided besides its new state, which stands last and is the one it returned.
+/// The decisions of a turn besides its new state, which stands last and is the one it returned.
 fn decided(step: &Step) -> &[Change] {
     let Some((last, changes)) = step.changes.split_last() else { return &[] };
     let put = Change::PutState { pool: POOL, state: StateRow::from(&step.state) };
@@ -207,7 +207,7 @@ fn started_as(work: &WorkFact, run: u32) -> Change {
     }
 }
 
-/// What is remembered of a job whose attempt, the one that ends in the turn, has failed like this.
+/// The history of a job whose attempt, the one that ends in the turn, has failed like this.
 fn remembered(work: &WorkFact, attempt: u32, failure: Failure) -> History {
     let ended = work.pending_completion.map_or(NOW, |(key, _)| key.segment);
     let Failure { kind, message, .. } = failure;
@@ -299,7 +299,7 @@ fn report(work: &WorkFact, result: RunResult) -> AttemptReport {
     AttemptReport { work_id: work.spec.work_id, run: work.runs, result }
 }
 
-/// What the report of the run that counts writes.
+/// The change that the report of the run that counts makes.
 fn arrived(work: &WorkFact, result: RunResult) -> Change {
     let arrival = attempt_finished(Some(work), report(work, result), AT);
     assert_eq!(arrival.answer, FinishAnswer::Accepted);

@@ -36,7 +36,7 @@ fn a_lost_attempt_that_never_began_goes_back_without_counting() {
     }
 }
 
-/// What it does and its completion are one commit, so nothing of it is there.
+/// Its effects and its completion are one commit, so nothing of it is there.
 #[test]
 fn a_lost_mutation_goes_back_without_counting_unless_it_may_be_what_ends_the_process() {
     let mutation = |runs| {

@@ -5,15 +5,16 @@ use std::thread::JoinHandle;
 
 use crate::storage::StorageError;
 
-/// Whether the sealed layer is in the tables.
+/// `true` if the sealed layer is in the tables.
 pub(super) type Written = Result<(), StorageError>;
 
-/// Where checkpoints are made.
+/// The thread on which checkpoints are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Checkpoints {
     /// On a thread of their own.
     OnThread,
-    /// Where the commits are, each up to so many calls later: for tests whose steps must not depend on threads.
+    /// On the thread of the commits, each up to so many calls later: for tests whose steps must not depend on
+    /// threads.
     #[cfg(feature = "conformance")]
     Within(u32),
 }
@@ -49,7 +50,8 @@ impl Checkpoints {
 }
 
 impl Checkpoint {
-    /// Whether it has come to its end. Asked with each call; one whose tables have failed does not take long any more.
+    /// `true` if it has come to its end. Asked with each call; one whose tables have failed does not take long any
+    /// more.
     #[cfg_attr(
         not(feature = "conformance"),
         expect(unused_variables, reason = "a thread notices by itself")

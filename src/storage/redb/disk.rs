@@ -15,7 +15,7 @@ use crate::storage::StorageError;
 /// What was written is certain to be there after a crash only once `sync` has returned; until then any part of it may
 /// be. All calls may come from two threads at a time, which then write to different places.
 pub trait Disk: std::fmt::Debug + Send + Sync + 'static {
-    /// How many bytes there are.
+    /// Returns the number of bytes that there are.
     fn len(&self) -> io::Result<u64>;
 
     /// Cuts the end off, or adds zeros.
@@ -30,7 +30,7 @@ pub trait Disk: std::fmt::Debug + Send + Sync + 'static {
     /// Waits until everything written so far is on the disk.
     fn sync(&self) -> io::Result<()>;
 
-    /// Whether it can sync a part alone.
+    /// Returns `true` if it can sync a part alone.
     fn syncs_parts(&self) -> bool {
         false
     }
@@ -203,7 +203,7 @@ impl CheckedDisk {
         Arc::new(CheckedDisk { disk, failed, syncing: Mutex::new(()) })
     }
 
-    /// Whether a sync has failed.
+    /// Returns `true` if a sync has failed.
     pub fn is_lost(&self) -> bool {
         self.failed.load(Ordering::SeqCst)
     }

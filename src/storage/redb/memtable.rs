@@ -79,12 +79,12 @@ pub(super) struct Layer {
 pub(super) struct WorkRow {
     pub head: Head,
     pub spec: Arc<Spec>,
-    /// Whether older rows of this job lie underneath, so that deleting it has to be noted.
+    /// `true` if older rows of this job lie underneath, so that deleting it has to be noted.
     covers: bool,
 }
 
 impl Layer {
-    /// How many rows it has.
+    /// Returns the number of rows that it has.
     pub fn len(&self) -> usize {
         self.works.len() + self.starts.len() + self.finished.len() + self.user.len()
     }
@@ -170,7 +170,7 @@ pub(super) struct PoolEntry {
     pub running: u64,
     /// No row of `pending_start` lies before this: what was started there need not be gone through again.
     pub starts_from: Key,
-    /// Whether the tables have it as it is.
+    /// `true` if the tables have it as it is.
     saved: bool,
 }
 
@@ -198,7 +198,7 @@ impl Default for PoolEntry {
 pub(super) struct RunningWork {
     pub row: RunRow,
     pub spec: Arc<Spec>,
-    /// Whether the tables have it as it is.
+    /// `true` if the tables have it as it is.
     pub saved: bool,
 }
 
@@ -213,9 +213,9 @@ pub(super) struct Memtable {
     pub cancelation_keys: HashMap<WorkId, Key>,
     pub last_seq: u64,
     pub clock: Segment,
-    /// How many rows `finished` has.
+    /// The number of rows that `finished` has.
     pub finished: u64,
-    /// How many jobs were forgotten: the number of the oldest one in the order of finishing.
+    /// The number of jobs that were forgotten: the number of the oldest one in the order of finishing.
     pub forgotten: u64,
     pub layer: Layer,
     /// The layer under it, while it is written into the tables.

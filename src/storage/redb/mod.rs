@@ -60,16 +60,16 @@ pub use self::disk::Disk;
 /// A checkpoint is due when so many rows have gathered, however few bytes they have in the log.
 const MEMTABLE_ROWS: usize = 200_000;
 
-/// How many bytes of jobs that were read are remembered for the changes that follow.
+/// The number of bytes of jobs that were read and are remembered for the changes that follow.
 const MOST_KNOWN: usize = 4 << 20;
 
 /// In a frame, the store's clock stands before the changes.
 const CLOCK: usize = 8;
 
-/// How long a checkpoint that failed waits before it is tried again.
+/// The time that a checkpoint that failed waits before it is tried again.
 const CHECKPOINT_PAUSE_MS: u64 = 1_000;
 
-/// What a commit survives.
+/// The events that a commit survives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
     /// Power failure: each commit is synced to the disk before anybody is told.
@@ -109,7 +109,7 @@ pub enum Durability {
 pub struct Redb {
     /// Taken when the storage is closed, which frees the file.
     store: Option<Store>,
-    /// Why nothing is asked of it any more.
+    /// The reason why nothing is asked of it any more.
     poisoned: Option<StorageError>,
 }
 
@@ -121,7 +121,7 @@ struct Store {
     tables: Option<Arc<Tables>>,
     /// The number of the last commit that is in the tables.
     applied: u64,
-    /// Whether the tables have rows in `pending_start`, so that they need not be asked for nothing.
+    /// `true` if the tables have rows in `pending_start`, so that they need not be asked for nothing.
     tables_have_starts: bool,
     /// Jobs as they were read from the tables.
     known: Known,
@@ -129,7 +129,8 @@ struct Store {
     frame: Vec<u8>,
     checkpoint: Option<Checkpoint>,
     checkpoints: Checkpoints,
-    /// Why the tables could not be used, and when the checkpoint under way is tried again, by the store's clock.
+    /// The reason why the tables could not be used, and when the checkpoint under way is tried again, by the store's
+    /// clock.
     setback: Option<(StorageError, Segment)>,
     /// What memory will hold if a commit turns out to be in the tables that went there directly, and failed.
     in_doubt: Option<Box<Memtable>>,
@@ -936,7 +937,7 @@ impl Drop for Store {
     }
 }
 
-/// Where the unregistered lane begins.
+/// The place where the unregistered lane begins.
 const LANE: Key = Key { segment: Segment::UNREGISTERED, seq: 0 };
 
 /// The job that a change is about, if it has to be found.

@@ -50,7 +50,7 @@ type Id = u128;
 /// The key of a pending row: pool, segment, seq.
 type Place = (u32, u64, u64);
 
-/// How many jobs one row of `finished_order` has at most: with 24 bytes each, what fits in a page of 4 KiB.
+/// The number of jobs that one row of `finished_order` has at most: with 24 bytes each, what fits in a page of 4 KiB.
 const ORDER_CHUNK: usize = 160;
 
 /// Bytes of an entry of `finished_order`.
@@ -84,7 +84,7 @@ impl Tables {
         Ok(Tables { db, has_failed })
     }
 
-    /// Whether the disk has failed them, so that they have to be opened again.
+    /// Returns `true` if the disk has failed them, so that they have to be opened again.
     pub fn have_failed(&self) -> bool {
         self.has_failed.load(Ordering::Relaxed)
     }
@@ -294,7 +294,7 @@ fn put_places(
     edit(&mut table, rows, |_, id, put| put(id.map(raw).as_ref()))
 }
 
-/// How many rows a cursor passes on its way to the next edit before that is searched for.
+/// The number of rows that a cursor passes on its way to the next edit before that is searched for.
 const NEAR: usize = 8;
 
 /// So many edits are made one by one after a cursor that was good for one only.

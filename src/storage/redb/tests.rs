@@ -84,9 +84,9 @@ struct Life {
     commits: Vec<(Vec<Change>, Segment)>,
     /// So many of them are certain to be there after a crash.
     safe: usize,
-    /// How many were before the last one that was synced.
+    /// The number of commits before the last one that was synced.
     safe_before: usize,
-    /// How many commits in 256 are larger than a half of the log.
+    /// The number of commits in 256 that are larger than a half of the log.
     large: u8,
 }
 
@@ -173,7 +173,7 @@ impl Life {
     }
 }
 
-/// How often a random test is repeated.
+/// The number of times that a random test is repeated.
 fn rounds(default: u64) -> u64 {
     let rounds = std::env::var("WORKPOOL_CRASH_ROUNDS").ok();
     rounds.map_or(default, |rounds| rounds.parse().expect("a number"))

@@ -28,10 +28,11 @@ const MAGIC: [u8; 8] = *b"workpool";
 /// The start of a file that is being made into a store. There is nothing in it that anybody was told of.
 const MAKING: [u8; 8] = *b"workmake";
 
-/// Where the first half begins.
+/// The place where the first half begins.
 const HEADER: u64 = 4096;
 
-/// How long the log of a new file is. A checkpoint is worth more the more it brings together: jobs that come and go
+/// The length of the log of a new file. A checkpoint is worth more the more it brings together: jobs that come and
+/// go
 /// within one half never reach the tables. A larger log takes longer to replay, and more memory.
 pub(super) const LENGTH: u64 = 16 << 20;
 
@@ -56,7 +57,7 @@ const SYNCED: u32 = u32::from_le_bytes(*b"sync");
 /// The kind of a frame that says nothing of those before it.
 const RELAXED: u32 = u32::from_le_bytes(*b"lazy");
 
-/// Where a payload can go.
+/// The place where a payload can go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Room {
     /// Into the half that is written to.
@@ -82,11 +83,11 @@ pub(super) struct Wal {
     /// Begins each checksum. Another one is drawn each time the store is opened, so that nothing else in the file is
     /// taken for a frame: neither what an earlier process left, nor arguments that are made to look like one.
     seed: u64,
-    /// Whether a write at `used` has failed, so that there may be part of a frame, or all of it.
+    /// `true` if a write at `used` has failed, so that there may be part of a frame, or all of it.
     dirty: bool,
-    /// Whether every frame is synced.
+    /// `true` if every frame is synced.
     synced: bool,
-    /// Whether frames were written that are not.
+    /// `true` if frames were written that are not.
     unsynced: bool,
     /// The frame under way; its memory serves one after the other.
     frame: Vec<u8>,
@@ -168,7 +169,7 @@ impl Wal {
         self.disk.sync()
     }
 
-    /// Where the tables begin.
+    /// The place where the tables begin.
     pub fn tables_from(&self) -> u64 {
         HEADER + 2 * self.half_len
     }
@@ -242,12 +243,12 @@ impl Wal {
         (self.half, self.used, self.seed, self.dirty) = (0, 0, seed, false);
     }
 
-    /// Whether frames are only written, not synced: they survive the process, but not the machine.
+    /// Sets whether frames are only written, not synced: they survive the process, but not the machine.
     pub fn relax(&mut self, relaxed: bool) {
         self.synced = !relaxed;
     }
 
-    /// Where a payload of this length can go.
+    /// The place where a payload of this length can go.
     pub fn room(&self, len: usize) -> Room {
         let len = frame_len(len) as u64;
         match (self.used + len <= self.half_len, len <= self.half_len) {
@@ -257,7 +258,7 @@ impl Wal {
         }
     }
 
-    /// Whether a checkpoint is due. There is then as much room left for what comes meanwhile.
+    /// Returns `true` if a checkpoint is due. There is then as much room left for what comes meanwhile.
     pub fn wants_checkpoint(&self) -> bool {
         self.used > self.half_len / 2
     }
@@ -313,7 +314,7 @@ impl Wal {
         Ok(())
     }
 
-    /// Where the next frame goes.
+    /// The place where the next frame goes.
     fn end(&self) -> u64 {
         HEADER + self.half * self.half_len + self.used
     }
@@ -341,7 +342,7 @@ impl Wal {
 
 struct Frame<'h> {
     number: u64,
-    /// Whether everything before it was synced when it was written.
+    /// `true` if everything before it was synced when it was written.
     synced: bool,
     payload: &'h [u8],
 }

@@ -25,7 +25,7 @@ const CASES: [&str; 9] = [
     "state table",
 ];
 
-/// Where the cases have their rows: they are due at 1 to 9 milliseconds from here.
+/// The place where the cases have their rows: they are due at 1 to 9 milliseconds from here.
 const BASE: u64 = 500;
 
 const STARTED_BY: Generation = Generation(3);

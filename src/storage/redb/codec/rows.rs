@@ -343,7 +343,7 @@ impl Input<'_> {
     }
 }
 
-/// How many rows a pool has: jobs, waiting, in the unregistered lane.
+/// The number of rows that a pool has: jobs, waiting, in the unregistered lane.
 pub type RowCounts = [u64; 3];
 
 /// A row of `state`: a pool's `internal_state`, and how many rows it has.
