@@ -210,10 +210,13 @@ fn a_completion_says_how_the_attempt_ended() {
                 .collect::<Vec<_>>()
         };
         assert_eq!(of(retried.id()), ["retrying 1", "retrying 2", "success 3"]);
-        assert_eq!(of(failed.id()), ["retrying 1", "failed 2"]);
+        assert_eq!(of(failed.id()), ["retrying 1"]);
         assert_eq!(of(canceled.id()), ["canceled 0"]);
-        let failure = completions.iter().find(|seen| seen.field("status") == "failed").unwrap();
-        assert_eq!(failure.field("failure"), "Error");
+        let [failure] = &capture.events("job failed")[..] else { panic!("one has failed") };
+        assert_eq!((failure.level, failure.field("kind")), (Level::WARN, "Error"));
+        assert_eq!(failure.field("work_id"), failed.id().to_string());
+        assert_eq!((failure.field("function"), failure.field("attempts")), ("task", "2"));
+        assert!(!failure.fields.contains_key("error"), "unless the pool says so: {failure:?}");
         for completed in &completions {
             assert!(["task", "echo"].contains(&completed.field("function")), "{completed:?}");
         }
@@ -273,24 +276,24 @@ fn each_minute_there_is_a_report() {
 fn the_log_level_of_a_pool_filters_its_events() {
     run_paused(async {
         for (level, expected) in [
-            (LogLevel::Trace, &["kicked", "enqueued", "started", "completed", "report"][..]),
-            (LogLevel::Debug, &["kicked", "enqueued", "started", "completed", "report"][..]),
-            (LogLevel::Info, &["enqueued", "started", "completed", "report"][..]),
-            (LogLevel::Report, &["report"][..]),
-            (LogLevel::Warn, &[][..]),
-            (LogLevel::Error, &[][..]),
+            (LogLevel::Trace, "DEBUG INFO INFO WARN INFO"),
+            (LogLevel::Debug, "DEBUG INFO INFO WARN INFO"),
+            (LogLevel::Info, "TRACE INFO INFO WARN INFO"),
+            (LogLevel::Report, "TRACE DEBUG DEBUG WARN INFO"),
+            (LogLevel::Warn, "TRACE - - WARN -"),
+            (LogLevel::Error, "TRACE - - - -"),
         ] {
             let (capture, _guard) = Capture::begin();
             let (runtime, pool) = pool(level).await;
             settle().await;
             pool.enqueue(TASK.call(0)).await.unwrap().join().await.unwrap();
+            pool.enqueue(TASK.call(1)).await.unwrap().join().await.unwrap_err();
             let busy = pool.enqueue(TASK.call(100)).await.unwrap();
             tokio::time::sleep(secs(65)).await;
-            let names = capture.names();
-            for name in ["kicked", "enqueued", "started", "completed", "report"] {
-                let logged = names.iter().any(|seen| seen == name);
-                assert_eq!(logged, expected.contains(&name), "{name} at {level:?}");
-            }
+            let at = |name| capture.events(name).first().map_or("-", |seen| seen.level.as_str());
+            let logged = ["kicked", "enqueued", "completed", "job failed", "report"].map(at);
+            assert_eq!(logged.join(" "), expected, "{level:?}");
+            assert_eq!(at("started"), at("enqueued"), "{level:?}");
             busy.cancel().await.unwrap();
             runtime.shutdown(secs(0)).await;
         }
@@ -301,7 +304,7 @@ fn the_log_level_of_a_pool_filters_its_events() {
 fn the_log_level_can_be_changed_while_the_pool_runs() {
     run_paused(async {
         let (capture, _guard) = Capture::begin();
-        let (runtime, pool) = pool(LogLevel::Report).await;
+        let (runtime, pool) = pool(LogLevel::Warn).await;
         let quiet = pool.enqueue(ECHO.call(1)).await.unwrap();
         quiet.join().await.unwrap();
         assert!(capture.events("completed").is_empty());
@@ -529,5 +532,45 @@ fn a_recovery_is_logged_as_a_warning() {
         let [recovered] = &capture.events("recovered")[..] else { panic!("not one `recovered`") };
         assert_eq!((recovered.level, recovered.field("attempts")), (Level::WARN, "2"));
         runtime.shutdown(secs(1)).await;
+    });
+}
+
+#[test]
+fn the_message_of_a_failed_job_is_logged_where_the_pool_says_so() {
+    run_paused(async {
+        let (capture, _guard) = Capture::begin();
+        let config = PoolConfig::default().log_error_messages(true);
+        let (runtime, pool) = start(functions(builder()), config).await;
+        pool.enqueue(TASK.call(1)).await.unwrap().join().await.unwrap_err();
+        let [failure] = &capture.events("job failed")[..] else { panic!("one has failed") };
+        assert!(!failure.field("error").is_empty());
+        runtime.shutdown(secs(1)).await;
+    });
+}
+
+#[test]
+fn a_start_and_a_shutdown_are_logged() {
+    run_paused(async {
+        let (capture, _guard) = Capture::begin();
+        let builder = functions(builder()).pool("q", PoolConfig::default().paused(true));
+        let (runtime, pool) = start(builder, PoolConfig::default().max_parallelism(3)).await;
+        pool.enqueue(ECHO.call(1)).run_after(secs(9)).await.unwrap();
+        let [started] = &capture.events("runtime started")[..] else { panic!("it has started") };
+        assert_eq!((started.level, started.field("store")), (Level::INFO, "Tables"));
+        assert_eq!(started.field("pools"), "p (3), q (10, paused)");
+        assert_eq!(started.field("functions"), "echo, task");
+        assert_eq!(started.field("version"), env!("CARGO_PKG_VERSION"));
+        runtime.shutdown(secs(1)).await;
+        let [ended] = &capture.events("runtime shut down")[..] else { panic!("it has ended") };
+        let counts = ["finished", "returned", "waiting"].map(|field| ended.field(field));
+        assert_eq!((ended.level, counts), (Level::INFO, ["0", "0", "1"]));
+
+        // What is in memory only is gone.
+        let builder = functions(Runtime::builder().worker_arbiters(0));
+        let (runtime, pool) = start(builder, PoolConfig::default()).await;
+        pool.enqueue(ECHO.call(1)).run_after(secs(9)).await.unwrap();
+        runtime.shutdown(secs(1)).await;
+        let ended = capture.events("runtime shut down").pop().unwrap();
+        assert_eq!((ended.field("gone"), ended.fields.get("waiting")), ("1", None));
     });
 }

@@ -334,7 +334,6 @@ impl MainActor {
         }
         let (now, since) = (self.now(), self.shared().seams.now());
         let max_result_bytes = self.config.wanted.settings().max_payload_bytes;
-        let log_level = self.pool.settings().log_level;
         metrics::launched(&self.pool, &launches, now);
         self.rates.launched(&launches, now);
         let mut attempts = Vec::with_capacity(launches.len());
@@ -343,7 +342,7 @@ impl MainActor {
             let work_id = launch.spec.work_id;
             let (run, attempt) = (launch.run, launch.attempt);
             self.shared().board.set_running(work_id, run, attempt - 1, now);
-            telemetry::started(&self.pool, log_level, &launch, now);
+            telemetry::started(&self.pool, &launch, now);
             let (timeout, kind) = (launch.spec.timeout(), launch.spec.kind);
             let control =
                 Arc::new(Control::new(launch, max_result_bytes, self.program.lent.clone()));

@@ -17,7 +17,8 @@ pub const MAX_DELAY: Duration = Duration::from_secs(4 * 366 * 24 * 60 * 60);
 
 /// The least important events of a pool that are logged. Each level includes those after it.
 ///
-/// These filter what the pool emits; which of that is shown is up to the program's `tracing` subscriber.
+/// These filter what the pool emits; which of that is shown is up to the program's `tracing` subscriber. With the
+/// default, `RUST_LOG=actix_workpool=debug` shows every job.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -25,14 +26,14 @@ pub const MAX_DELAY: Duration = Duration::from_secs(4 * 366 * 24 * 60 * 60);
 pub enum LogLevel {
     /// As `Debug`, for now.
     Trace,
-    /// Every time a loop is woken, and why.
+    /// Every time a loop is woken, and why, at the tracing level debug; trace below this.
     Debug,
-    /// Every job: enqueued, started, completed.
+    /// Every job, enqueued, started and completed, at the tracing level info.
     Info,
-    /// A report of the counters each minute, while something happens.
+    /// A report of the counters each minute, while something happens. Every job at the tracing level debug.
     #[default]
     Report,
-    /// Events that an operator should look at.
+    /// Events that an operator should look at, such as a job that has failed for good.
     Warn,
     /// Failures of the pool itself.
     Error,
@@ -45,6 +46,7 @@ pub enum LogLevel {
 /// | `max_parallelism` | 10 |
 /// | `paused` | no |
 /// | `log_level` | [`LogLevel::Report`] |
+/// | `log_error_messages` | no |
 /// | `default_retry` | no retry |
 /// | `attempt_timeout` | none |
 /// | `max_pending` | 10,000,000 jobs |
@@ -62,6 +64,7 @@ pub struct PoolConfig {
     max_parallelism: Option<usize>,
     paused: Option<bool>,
     log_level: Option<LogLevel>,
+    log_error_messages: Option<bool>,
     default_retry: Option<OnOff<RetryBehavior>>,
     attempt_timeout: Option<OnOff<Duration>>,
     max_pending: Option<u64>,
@@ -107,6 +110,14 @@ impl PoolConfig {
         self
     }
 
+    /// Logs the error message of a job that has failed for good. Without this only the kind of the failure is logged:
+    /// messages may hold what users have sent. Arguments and results are never logged.
+    #[must_use]
+    pub fn log_error_messages(mut self, log: bool) -> Self {
+        self.log_error_messages = Some(log);
+        self
+    }
+
     /// The retry policy of jobs whose function and enqueue name none.
     #[must_use]
     pub fn default_retry(mut self, retry: RetryBehavior) -> Self {
@@ -122,8 +133,7 @@ impl PoolConfig {
     }
 
     /// Sets the time that an attempt may take when its function and enqueue do not say. Then it is told to stop,
-    /// dropped,
-    /// and counts as failed.
+    /// dropped, and counts as failed.
     #[must_use]
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
         self.attempt_timeout = Some(OnOff::On(timeout));
@@ -185,6 +195,7 @@ impl PoolConfig {
             max_parallelism: self.max_parallelism.or(stored.max_parallelism),
             paused: self.paused.or(stored.paused),
             log_level: self.log_level.or(stored.log_level),
+            log_error_messages: self.log_error_messages.or(stored.log_error_messages),
             default_retry: self.default_retry.or(stored.default_retry),
             attempt_timeout: self.attempt_timeout.or(stored.attempt_timeout),
             max_pending: self.max_pending.or(stored.max_pending),
@@ -199,6 +210,7 @@ impl PoolConfig {
             max_parallelism: self.max_parallelism.unwrap_or(10),
             paused: self.paused.unwrap_or(false),
             log_level: self.log_level.unwrap_or_default(),
+            log_error_messages: self.log_error_messages.unwrap_or(false),
             default_retry: self.default_retry.and_then(OnOff::on),
             attempt_timeout: self.attempt_timeout.and_then(OnOff::on),
             max_pending: self.max_pending.unwrap_or(10_000_000),
@@ -216,6 +228,8 @@ pub struct Settings {
     pub paused: bool,
     /// The least important events that are logged.
     pub log_level: LogLevel,
+    /// `true` if the error messages of failed jobs are logged.
+    pub log_error_messages: bool,
     /// The retry policy of jobs that have no other.
     pub default_retry: Option<RetryBehavior>,
     /// The time that an attempt may take when nothing else says.

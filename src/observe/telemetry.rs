@@ -1,13 +1,16 @@
 //! Every event, named once.
 //!
-//! Target of all is `actix_workpool`. Arguments, results and error messages are never logged: read them with
-//! `status` and `join`.
+//! Target of all is `actix_workpool`. Arguments and results are never logged, error messages only where the pool says so
+//! (`PoolConfig::log_error_messages`): read them with `status` and `join`.
 //!
 //! | event | tracing level | from `log_level` | fields |
 //! |---|---|---|---|
-//! | `enqueued` | info | `Info` | `pool` `work_id` `function` `delay_ms` |
-//! | `started` | info | `Info` | `pool` `work_id` `function` `attempt` `start_lag_ms` |
-//! | `completed` | info | `Info` | `pool` `work_id` `function` `status` (`success` `failed` `canceled` `retrying`) `attempts` `failure` |
+//! | `runtime started` | info | always | `version` `store` `pools` (with their `max_parallelism`) `functions` |
+//! | `runtime shut down` | info | always | `finished` `returned` `waiting`, or `gone` if jobs were in memory only |
+//! | `enqueued` | info; debug | `Info`; `Report` | `pool` `work_id` `function` `delay_ms` |
+//! | `started` | info; debug | `Info`; `Report` | `pool` `work_id` `function` `attempt` `start_lag_ms` |
+//! | `completed` | info; debug | `Info`; `Report` | `pool` `work_id` `function` `status` (`success` `canceled` `retrying`) `attempts` |
+//! | `job failed` | warn | `Warn` | `pool` `work_id` `function` `attempts` `kind`, and `error` where the pool says so |
 //! | `report` | info | `Report` | `pool` `completed` `succeeded` `failed` `retries` `canceled` `running` `backlog` `failure_rate` `permanent_failure_rate` |
 //! | `attempt overdue` | warn | `Warn` | `pool` `work_id` `function` `attempt` |
 //! | `on_complete failed` | warn | `Warn` | `pool` `work_id` `function` `follow_up` |
@@ -20,11 +23,13 @@
 //! | `claim failed` | error | always | `pool` `error` |
 //! | `storage failed` | error | always | `error` `kept` |
 //! | `storage thread gone` | error | always | |
-//! | `worker host replaced` | warn | always | `host` `was_connected` |
-//! | `worker host not replaced` | error | always | `host` `error` |
+//! | `runtime dropped without a shutdown` | warn | always | `finished` `returned` `pending` |
+//! | `action blocks its thread` | warn | always, once a minute for each function | `function` `blocked_ms` |
+//! | `worker thread ended` | warn | always | `host` |
+//! | `worker thread not replaced` | error | always | `host` `error` |
 //! | `dashboard open to everybody` | warn | always | |
 //! | `app data missing` | error | always | `data` |
-//! | `kicked` | debug | `Debug` | `pool` `source` |
+//! | `kicked` | debug; trace | `Debug`; always | `pool` `source` |
 //! | `report stale` | debug | always | `work_id` `run` |
 //! | `batch stale` | debug | always | `pool` `turn` |
 //!
@@ -34,15 +39,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{Span, debug, error, info, info_span, warn};
+use tracing::{Level, Span, debug, error, info, info_span, trace, warn};
 
 use crate::engine::Launch;
 use crate::engine::rest::KickSource;
 use crate::functions::Control;
-use crate::model::LogLevel;
-use crate::model::{Name, Outcome, PoolId, Report, Segment, Turn};
+use crate::model::{Failure, Finished, LogLevel, Name, Outcome, PoolId, Report, Segment, Turn};
 use crate::observe::metrics;
-use crate::protocol::{AdvanceError, Event};
+use crate::protocol::{AdvanceError, Event, job_level};
 use crate::shared::{PoolShared, Shared};
 use crate::storage::StorageError;
 
@@ -61,14 +65,24 @@ pub(crate) fn attempt_span(control: &Control) -> Span {
     span
 }
 
-pub(crate) fn started(pool: &PoolShared, level: LogLevel, launch: &Launch, now: Segment) {
-    if level <= LogLevel::Info {
-        let start_lag_ms = now.since(launch.due).as_millis() as u64;
-        info!(
-            target: TARGET, pool = %pool.name, work_id = %launch.spec.work_id,
-            function = %launch.spec.function, attempt = launch.attempt, start_lag_ms, "started"
-        );
-    }
+/// Logs an event about a single job, at the level that its pool wants.
+macro_rules! of_job {
+    ($pool:expr, $($event:tt)*) => {
+        match job_level($pool.settings().log_level) {
+            Some(Level::INFO) => info!(target: TARGET, pool = %$pool.name, $($event)*),
+            Some(_) => debug!(target: TARGET, pool = %$pool.name, $($event)*),
+            None => {}
+        }
+    };
+}
+
+pub(crate) fn started(pool: &PoolShared, launch: &Launch, now: Segment) {
+    let start_lag_ms = now.since(launch.due).as_millis() as u64;
+    of_job!(
+        pool,
+        work_id = %launch.spec.work_id, function = %launch.spec.function,
+        attempt = launch.attempt, start_lag_ms, "started"
+    );
 }
 
 /// Logs an event of a group.
@@ -79,39 +93,34 @@ pub(crate) fn store_event(shared: &Arc<Shared>, event: &Event) {
     };
     match event {
         Event::Enqueued { spec, due } => {
-            if let Some(pool) = allowed(spec.pool, LogLevel::Info) {
-                let delay_ms = due.since(spec.enqueued_at).as_millis() as u64;
-                info!(
-                    target: TARGET, pool = %pool.name, work_id = %spec.work_id,
-                    function = %spec.function, delay_ms, "enqueued"
-                );
-            }
+            let Some(pool) = shared.pool_by_id(spec.pool) else { return };
+            let delay_ms = due.since(spec.enqueued_at).as_millis() as u64;
+            of_job!(
+                pool,
+                work_id = %spec.work_id, function = %spec.function, delay_ms, "enqueued"
+            );
         }
         Event::Completed { finished } => {
+            if let Outcome::Failed(failure) = &finished.outcome {
+                return job_failed(shared, finished, failure);
+            }
             if !tracing::enabled!(target: TARGET, tracing::Level::INFO) {
                 return;
             }
-            if let Some(pool) = allowed(finished.pool, LogLevel::Info) {
-                let failure = match &finished.outcome {
-                    Outcome::Failed(failure) => Some(failure.kind),
-                    _ => None,
-                };
-                info!(
-                    target: TARGET, pool = %pool.name, work_id = %finished.work_id,
-                    function = %finished.function, status = finished.outcome.as_str(),
-                    attempts = finished.attempts, failure = failure.map(tracing::field::debug),
-                    "completed"
-                );
-            }
+            let Some(pool) = shared.pool_by_id(finished.pool) else { return };
+            of_job!(
+                pool,
+                work_id = %finished.work_id, function = %finished.function,
+                status = finished.outcome.as_str(), attempts = finished.attempts, "completed"
+            );
         }
         Event::Retrying { work_id, pool, function, attempts, .. } => {
-            if let Some(pool) = allowed(*pool, LogLevel::Info) {
-                info!(
-                    target: TARGET, pool = %pool.name, %work_id,
-                    function = function.map(tracing::field::display), status = "retrying", attempts,
-                    "completed"
-                );
-            }
+            let Some(pool) = shared.pool_by_id(*pool) else { return };
+            of_job!(
+                pool,
+                %work_id, function = function.map(tracing::field::display), status = "retrying",
+                attempts, "completed"
+            );
         }
         Event::Stale { work_id, run } => {
             debug!(target: TARGET, %work_id, run, "report stale");
@@ -137,6 +146,43 @@ pub(crate) fn store_event(shared: &Arc<Shared>, event: &Event) {
     }
 }
 
+/// A job has failed for good.
+fn job_failed(shared: &Shared, finished: &Finished, failure: &Failure) {
+    let Some(pool) = shared.pool_by_id(finished.pool) else { return };
+    let settings = pool.settings();
+    if settings.log_level <= LogLevel::Warn {
+        let error = settings.log_error_messages.then_some(&failure.message);
+        warn!(
+            target: TARGET, pool = %pool.name, work_id = %finished.work_id,
+            function = %finished.function, attempts = finished.attempts, kind = ?failure.kind,
+            error, "job failed"
+        );
+    }
+}
+
+/// A runtime has started.
+pub(crate) fn runtime_started(shared: &Shared) {
+    if !tracing::enabled!(target: TARGET, tracing::Level::INFO) {
+        return;
+    }
+    let pool = |pool: &Arc<PoolShared>| {
+        let settings = pool.settings();
+        let paused = if settings.paused { ", paused" } else { "" };
+        format!("{} ({}{paused})", pool.name, settings.max_parallelism)
+    };
+    let pools: Vec<_> = shared.pools().iter().map(pool).collect();
+    info!(
+        target: TARGET, version = env!("CARGO_PKG_VERSION"), store = shared.store_kind,
+        pools = pools.join(", "), functions = shared.catalog.names().join(", "), "runtime started"
+    );
+}
+
+/// A runtime was shut down. Jobs that are in memory only are gone.
+pub(crate) fn runtime_shut_down(finished: u64, returned: u64, pending: u64, in_memory: bool) {
+    let (waiting, gone) = if in_memory { (None, Some(pending)) } else { (Some(pending), None) };
+    info!(target: TARGET, finished, returned, waiting, gone, "runtime shut down");
+}
+
 pub(crate) fn report(pool: &PoolShared, report: &Report, running: usize) {
     if pool.settings().log_level > LogLevel::Report {
         return;
@@ -160,10 +206,12 @@ pub(crate) fn report(pool: &PoolShared, report: &Report, running: usize) {
 }
 
 pub(crate) fn kicked(pool: &PoolShared, source: KickSource) {
-    if tracing::enabled!(target: TARGET, tracing::Level::DEBUG)
-        && pool.settings().log_level <= LogLevel::Debug
-    {
-        debug!(target: TARGET, pool = %pool.name, ?source, "kicked");
+    if !tracing::enabled!(target: TARGET, tracing::Level::DEBUG) {
+        return;
+    }
+    match pool.settings().log_level <= LogLevel::Debug {
+        true => debug!(target: TARGET, pool = %pool.name, ?source, "kicked"),
+        false => trace!(target: TARGET, pool = %pool.name, ?source, "kicked"),
     }
 }
 
@@ -213,7 +261,7 @@ pub(crate) fn dropped(finished: u64, returned: u64, pending: u64) {
     }
     warn!(
         target: TARGET, finished, returned, pending,
-        "runtime dropped without a shutdown; call `shutdown` so that running jobs may finish"
+        "runtime dropped without a shutdown"
     );
 }
 
@@ -226,14 +274,14 @@ pub(crate) fn storage_thread_gone() {
 }
 
 pub(crate) fn host_replaced(host: usize) {
-    warn!(target: TARGET, host, "worker thread ended, another takes its place");
+    warn!(target: TARGET, host, "worker thread ended");
 }
 
 /// An action does not give its thread back.
 pub(crate) fn thread_blocked(function: Name, blocked: Duration) {
     warn!(
         target: TARGET, %function, blocked_ms = blocked.as_millis() as u64,
-        "action blocks its thread; use a BlockingAction for code that blocks or computes for long"
+        "action blocks its thread"
     );
 }
 

@@ -203,6 +203,8 @@ pub(crate) struct PoolConfigView {
     pub max_payload_bytes: Big,
     /// `trace`, `debug`, `info`, `report`, `warn` or `error`.
     pub log_level: &'static str,
+    /// `true` if the error messages of failed jobs are logged.
+    pub log_error_messages: bool,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
@@ -270,6 +272,7 @@ impl PoolConfigView {
             max_parallelism,
             paused,
             log_level,
+            log_error_messages,
             default_retry,
             attempt_timeout,
             max_pending,
@@ -287,6 +290,7 @@ impl PoolConfigView {
             attempt_timeout_ms: attempt_timeout.map(Big::from),
             max_pending: Big(max_pending),
             max_payload_bytes: Big(max_payload_bytes as u64),
+            log_error_messages,
             log_level: match log_level {
                 LogLevel::Trace => "trace",
                 LogLevel::Debug => "debug",

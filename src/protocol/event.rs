@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{Finished, Name, PoolId, RunNumber, Segment, Spec, WorkId};
+use crate::model::{Finished, LogLevel, Name, PoolId, RunNumber, Segment, Spec, WorkId};
 
 /// Something that a group has done, told when the group is committed.
 pub(crate) enum Event {
@@ -49,4 +49,18 @@ pub(crate) enum Event {
         due: Segment,
         attempts: u32,
     },
+}
+
+/// The level at which a pool's events about single jobs are logged; `None` if they are not.
+pub(crate) fn job_level(pool: LogLevel) -> Option<tracing::Level> {
+    let level = match pool {
+        LogLevel::Trace | LogLevel::Debug | LogLevel::Info => tracing::Level::INFO,
+        LogLevel::Report => tracing::Level::DEBUG,
+        LogLevel::Warn | LogLevel::Error => return None,
+    };
+    let is_seen = match level {
+        tracing::Level::INFO => tracing::enabled!(target: "actix_workpool", tracing::Level::INFO),
+        _ => tracing::enabled!(target: "actix_workpool", tracing::Level::DEBUG),
+    };
+    is_seen.then_some(level)
 }

@@ -23,7 +23,7 @@ use crate::shared::sync::oneshot;
 use crate::storage::StorageError;
 
 pub(crate) use command::{CancelAll, Canceled, Command, Enqueue, Refused, RunInStore};
-pub(crate) use event::Event;
+pub(crate) use event::{Event, job_level};
 pub(crate) use ports::{LoopPort, Ports, StorePort};
 pub(crate) use question::{Listener, Listing, OnFinish, Question};
 pub(crate) use to_loop::{Drained, Inspection, LoopMessage, RunningAttempt};

@@ -18,7 +18,7 @@ use crate::functions::{
     Registry, WorkError,
 };
 use crate::model::{Name, PoolConfig, Retention, validate_name};
-use crate::observe::metrics;
+use crate::observe::{metrics, telemetry};
 use crate::shared::{Clock, Seams, Shared, SystemClock};
 use crate::storage::{Memory, Storage};
 
@@ -224,6 +224,7 @@ impl RuntimeBuilder {
             PoolError::Storage(error) => StartError::Storage(error),
             _ => StartError::Closed,
         })?;
+        telemetry::runtime_started(&client.shared);
         Ok(Runtime::new(client, actors, blocking))
     }
 }

@@ -67,6 +67,9 @@ impl Runtime {
         let (client, actors) = (self.inner.client.clone(), self.inner.actors.clone());
         let end = async move { end(&client, &actors, grace, NOTICE).await };
         let report = self.inner.actors.at_home(end).await.unwrap_or_default();
+        let ShutdownReport { finished, returned, pending } = report;
+        let in_memory = self.inner.client.shared.is_in_memory();
+        telemetry::runtime_shut_down(finished, returned, pending, in_memory);
         *done = Some(report);
         report
     }

@@ -30,6 +30,13 @@ impl Catalog {
         self.0.iter().map(|(name, registered)| (*name, registered))
     }
 
+    /// The names of all functions, in order.
+    pub fn names(&self) -> Vec<&'static str> {
+        let mut names: Vec<_> = self.0.keys().map(|name| name.as_str()).collect();
+        names.sort_unstable();
+        names
+    }
+
     /// Says what was registered under that name before.
     pub fn insert(&mut self, name: Name, registered: Registered) -> Option<Registered> {
         self.0.insert(name, registered)

@@ -35,7 +35,6 @@ pub(crate) struct Shared {
     pub epoch: Epoch,
     pub retention: Retention,
     /// The name of the storage's type.
-    #[cfg_attr(not(feature = "ops"), allow(dead_code))]
     pub store_kind: &'static str,
     pub board: Board,
     pub health: StoreHealth,
@@ -69,6 +68,11 @@ impl Shared {
             closed: AtomicBool::new(false),
             pools: RwLock::default(),
         }
+    }
+
+    /// Returns `true` if jobs are gone with the process.
+    pub fn is_in_memory(&self) -> bool {
+        self.store_kind == "Memory"
     }
 
     pub fn is_closed(&self) -> bool {

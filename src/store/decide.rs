@@ -8,11 +8,10 @@ use crate::engine::arrivals::{
     self, ArrivalCx, AttemptReport, CancelAnswer, FinishAnswer, RunNowAnswer,
 };
 use crate::model::{
-    Change, FunctionKind, Key, LogLevel, Name, PendingTable, PoolId, Segment, Turn, WorkFact,
-    WorkId,
+    Change, FunctionKind, Key, Name, PendingTable, PoolId, Segment, Turn, WorkFact, WorkId,
 };
 use crate::protocol::{
-    Advance, AdvanceError, BatchReady, CancelAll, Canceled, Command, Enqueue, Event,
+    Advance, AdvanceError, BatchReady, CancelAll, Canceled, Command, Enqueue, Event, job_level,
 };
 use crate::storage::StorageError;
 
@@ -103,7 +102,7 @@ impl Store {
     /// Enqueues are events only where somebody wants to see every job.
     pub(super) fn note_enqueued(&self, group: &mut Group, change: &Change, due: Segment) {
         if let Change::InsertWork { spec, .. } = change
-            && self.pools[spec.pool.0 as usize].log_level <= LogLevel::Info
+            && job_level(self.pools[spec.pool.0 as usize].log_level).is_some()
         {
             group.settled.events.push(Event::Enqueued { spec: spec.clone(), due });
         }
@@ -312,7 +311,7 @@ impl Store {
 
     /// The function of a job, where every job is logged.
     fn function_of(&mut self, pool: PoolId, work_id: WorkId) -> Result<Option<Name>, StorageError> {
-        if self.pools[pool.0 as usize].log_level > LogLevel::Info {
+        if job_level(self.pools[pool.0 as usize].log_level).is_none() {
             return Ok(None);
         }
         let fact = self.storage.facts(&[work_id])?.pop().flatten();

@@ -187,7 +187,7 @@ fn pool_config(pool: &PoolConfigView, may: Permissions) -> Markup {
             }
             dt { "Most pending" } dd { (grouped(pool.max_pending.0)) }
             dt { "Largest payload" } dd { (bytes(pool.max_payload_bytes.0)) }
-            dt { "Log level" } dd { (pool.log_level) }
+            dt { "Log level" } dd { (pool.log_level) @if pool.log_error_messages { ", with error messages" } }
         }
         @if may.allow(Permission::Configure) {
             (change_pool(pool.name, pool.max_parallelism, pool.paused, "config"))
