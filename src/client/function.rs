@@ -111,6 +111,6 @@ impl<A: Serialize, O: DeserializeOwned + 'static> Function<kind::OfCall> for Cal
         self.name
     }
     fn encode(&self, json: &mut Vec<u8>) -> Result<(), serde_json::Error> {
-        serde_json::to_writer(json, &self.args)
+        crate::model::write(json, &self.args)
     }
 }

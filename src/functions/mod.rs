@@ -16,7 +16,7 @@ macro_rules! function {
                 crate::model::Name::from_static(F::NAME)
             }
             fn encode(&self, json: &mut Vec<u8>) -> Result<(), serde_json::Error> {
-                serde_json::to_writer(json, self)
+                crate::model::write_typed(json, self)
             }
         }
     };

@@ -15,7 +15,7 @@ use super::{
 use crate::client::{ActionKey, Client};
 use crate::model::{
     ConfigError, Failure, FailureKind, FunctionKind, Name, Outcome, Payload, RetryPolicy,
-    RunResult, WorkId, cut, decode, encode, validate_name,
+    RunResult, WorkId, cut, decode, encode, encode_typed, validate_name,
 };
 use crate::shared::{Catalog, Registered, Shared};
 
@@ -119,7 +119,7 @@ impl Registry {
     pub fn action<A: Action>(&mut self) {
         let run = |args: &[u8], cx: ActionContext| -> Result<AttemptFuture, Failure> {
             let action: A = decode(args)?;
-            Ok(Box::pin(async move { finished(action.run(cx).await) }))
+            Ok(Box::pin(async move { finished(action.run(cx).await, encode_typed) }))
         };
         let name = Name::from_static(A::NAME);
         self.insert(name, Code::Action(Box::new(run)), A::RETRY, A::TIMEOUT);
@@ -134,14 +134,14 @@ impl Registry {
     {
         let run = move |args: &[u8], cx: ActionContext| -> Result<AttemptFuture, Failure> {
             let attempt = closure(decode(args)?, cx);
-            Ok(Box::pin(async move { finished(attempt.await) }))
+            Ok(Box::pin(async move { finished(attempt.await, encode) }))
         };
         self.insert(key.name, Code::Action(Box::new(run)), RetryPolicy::Inherit, None);
     }
 
     pub fn blocking_action<B: BlockingAction>(&mut self) {
         let run: RunBlocking = |args, cx| match decode::<B>(args) {
-            Ok(action) => finished(action.run(cx)),
+            Ok(action) => finished(action.run(cx), encode_typed),
             Err(failure) => RunResult::Failed(failure),
         };
         self.insert(Name::from_static(B::NAME), Code::Blocking(run), B::RETRY, B::TIMEOUT);
@@ -149,7 +149,7 @@ impl Registry {
 
     pub fn mutation<M: Mutation>(&mut self) {
         let apply: ApplyMutation = |args, tx| match decode::<M>(args) {
-            Ok(mutation) => finished(mutation.apply(tx)),
+            Ok(mutation) => finished(mutation.apply(tx), encode_typed),
             Err(failure) => RunResult::Failed(failure),
         };
         self.insert(Name::from_static(M::NAME), Code::Mutation(apply), M::RETRY, None);
@@ -157,7 +157,7 @@ impl Registry {
 
     pub fn query<Q: Query>(&mut self) {
         let read: ReadQuery = |args, reader| match decode::<Q>(args) {
-            Ok(query) => finished(query.read(reader)),
+            Ok(query) => finished(query.read(reader), encode_typed),
             Err(failure) => RunResult::Failed(failure),
         };
         self.insert(Name::from_static(Q::NAME), Code::Query(read), RetryPolicy::Inherit, None);
@@ -165,7 +165,7 @@ impl Registry {
 
     pub fn on_complete<C: OnComplete>(&mut self) {
         let apply: ApplyOnComplete = |tx, call| match completion::<C>(call) {
-            Ok(done) => finished(C::apply(tx, done)),
+            Ok(done) => finished(C::apply(tx, done), encode),
             Err(failure) => RunResult::Failed(failure),
         };
         let name = Name::from_static(C::NAME);
@@ -196,7 +196,10 @@ pub(crate) fn decode_outcome<O: DeserializeOwned>(
 }
 
 /// Encodes a function's result for the store.
-fn finished<O: Serialize>(returned: Result<O, WorkError>) -> RunResult {
+fn finished<O>(
+    returned: Result<O, WorkError>,
+    encode: fn(&O) -> Result<Payload, serde_json::Error>,
+) -> RunResult {
     match returned {
         Ok(output) => match encode(&output) {
             Ok(payload) => RunResult::Success(payload),

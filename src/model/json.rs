@@ -1,13 +1,20 @@
 //! Values as JSON and back.
 
 use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::ser::Error;
+use serde_json::Value;
 
+use super::strict::write;
 use super::{Failure, FailureKind, Payload};
 
 /// Encodes a value through a buffer that is kept, so that the only allocation is that of the payload itself.
+///
+/// # Errors
+/// Those of [`write`].
 pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Payload, serde_json::Error> {
     thread_local!(static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
     BUFFER.with(|buffer| match buffer.try_borrow_mut() {
@@ -15,11 +22,97 @@ pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Payload, serde_
             buffer.clear();
             // One large result does not keep its memory for ever.
             buffer.shrink_to(64 * 1024);
-            serde_json::to_writer(&mut *buffer, value)?;
+            write(&mut buffer, value)?;
             Ok(Payload::new(&buffer))
         }
         // A `Serialize` that itself encodes a payload.
-        Err(_) => Ok(Payload::new(&serde_json::to_vec(value)?)),
+        Err(_) => {
+            let mut buffer = Vec::new();
+            write(&mut buffer, value)?;
+            Ok(Payload::new(&buffer))
+        }
+    })
+}
+
+/// As [`encode`]. In debug builds it also checks that the value comes back as it was.
+pub(crate) fn encode_typed<T: Serialize + DeserializeOwned>(
+    value: &T,
+) -> Result<Payload, serde_json::Error> {
+    let payload = encode(value)?;
+    if cfg!(debug_assertions) {
+        comes_back::<T>(payload.as_bytes())?;
+    }
+    Ok(payload)
+}
+
+/// As [`write`]. In debug builds it also checks that the value comes back as it was.
+pub(crate) fn write_typed<T: Serialize + DeserializeOwned>(
+    json: &mut Vec<u8>,
+    value: &T,
+) -> Result<(), serde_json::Error> {
+    let from = json.len();
+    write(json, value)?;
+    if cfg!(debug_assertions) {
+        comes_back::<T>(&json[from..])?;
+    }
+    Ok(())
+}
+
+/// Decodes a value and encodes it again. What is different then would change on its way to the function or the caller.
+fn comes_back<T: Serialize + DeserializeOwned>(json: &[u8]) -> Result<(), serde_json::Error> {
+    // A panic in the type's own code is for the place where it is decoded in earnest.
+    let decoded = catch_unwind(AssertUnwindSafe(|| decode::<T>(json)));
+    let again = match decoded {
+        Ok(Ok(value)) => serde_json::from_slice(&serde_json::to_vec(&value)?)?,
+        Ok(Err(failure)) => {
+            let problem = failure.message;
+            return Err(Error::custom(format_args!("it does not decode again: {problem}")));
+        }
+        Err(_) => return Ok(()),
+    };
+    match difference(&serde_json::from_slice(json)?, &again) {
+        None => Ok(()),
+        Some(place) => {
+            Err(Error::custom(format_args!("it comes back from its JSON as something else{place}")))
+        }
+    }
+}
+
+/// The first place where two values differ, in words.
+fn difference(one: &Value, other: &Value) -> Option<String> {
+    fn find(one: &Value, other: &Value, path: &mut String) -> bool {
+        let len = path.len();
+        match (one, other) {
+            (Value::Object(one), Value::Object(other)) => {
+                let keys = one.keys().chain(other.keys().filter(|key| !one.contains_key(*key)));
+                for key in keys {
+                    let dot = if path.is_empty() { "" } else { "." };
+                    path.push_str(&format!("{dot}{key}"));
+                    let null = &Value::Null;
+                    if find(one.get(key).unwrap_or(null), other.get(key).unwrap_or(null), path) {
+                        return true;
+                    }
+                    path.truncate(len);
+                }
+                one.len() != other.len()
+            }
+            (Value::Array(one), Value::Array(other)) => {
+                for (number, (one, other)) in one.iter().zip(other).enumerate() {
+                    path.push_str(&format!("[{number}]"));
+                    if find(one, other, path) {
+                        return true;
+                    }
+                    path.truncate(len);
+                }
+                one.len() != other.len()
+            }
+            (one, other) => one != other,
+        }
+    }
+    let mut path = String::new();
+    find(one, other, &mut path).then(|| match path.is_empty() {
+        true => String::new(),
+        false => format!(" at `{path}`"),
     })
 }
 
@@ -81,6 +174,36 @@ mod tests {
     fn a_missing_field_is_named() {
         let message = problem(r#"{"retries":{"count":1}}"#);
         assert!(message.contains("missing field `to`"), "{message}");
+    }
+
+    /// Reads one thing and writes another.
+    #[derive(serde::Serialize, Deserialize)]
+    struct Renamed {
+        inner: Vec<Field>,
+    }
+
+    #[derive(serde::Serialize, Deserialize)]
+    struct Field {
+        #[serde(rename(serialize = "out", deserialize = "in"), default)]
+        value: u64,
+    }
+
+    #[test]
+    fn a_type_that_comes_back_as_something_else_is_refused_in_debug_builds() {
+        let changes = |value| {
+            let refused = encode_typed(&Renamed { inner: vec![Field { value }] });
+            refused.err().map(|error| error.to_string())
+        };
+        assert_eq!(changes(0), None, "it happens to be the default");
+        let expected = "it comes back from its JSON as something else at `inner[0].out`";
+        assert_eq!(changes(1).as_deref(), cfg!(debug_assertions).then_some(expected));
+        assert!(
+            encode_typed(&std::collections::HashMap::from(
+                [("b", 1), ("a", 2)].map(|(k, v)| (k.to_owned(), v))
+            ))
+            .is_ok()
+        );
+        assert!(encode_typed(&(0.1_f32, 1e300_f64, "\u{0}".to_owned())).is_ok());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::engine::arrivals::{CancelAnswer, RetryAnswer, RunNowAnswer};
 use crate::engine::explain::Explanation;
 use crate::functions::Query;
 use crate::model::{
-    Name, PoolConfig, WorkFilter, WorkId, WorkPage, WorkStatus, decode, validate_name,
+    Name, PoolConfig, WorkFilter, WorkId, WorkPage, WorkStatus, decode, validate_name, write_typed,
 };
 use crate::protocol::Question;
 use blocking::BlockingThreads;
@@ -175,7 +175,8 @@ impl Runtime {
         let function = Name::from_static(Q::NAME);
         let client = &self.inner.client;
         client.shared.catalog.get(function).ok_or(QueryError::UnknownFunction(function))?;
-        let args = serde_json::to_vec(&query)?;
+        let mut args = Vec::new();
+        write_typed(&mut args, &query)?;
         let asked = client.ask(|reply| Question::Query { function, args, reply }).await;
         let output = asked.map_err(|error| match error {
             PoolError::Storage(error) => QueryError::Storage(error),

@@ -1,0 +1,453 @@
+//! JSON that can be read back.
+//!
+//! serde_json writes NaN and infinite numbers as `null`, `Some(None)` and `Some(())` as `null`, and any depth of nesting,
+//! of which it reads 127 levels. Here each of these is an error that names the field.
+
+use serde::Serialize;
+use serde::ser::{self, Error, Serializer};
+
+/// The number of levels that serde_json reads.
+const MOST_LEVELS: u8 = 127;
+
+/// Appends a value as JSON.
+///
+/// # Errors
+/// When the value has no JSON that it can be read back from, or its own `Serialize` fails. Names the field.
+pub(crate) fn write<T: Serialize + ?Sized>(
+    json: &mut Vec<u8>,
+    value: &T,
+) -> Result<(), serde_json::Error> {
+    let from = json.len();
+    let written = checked(value).serialize(&mut serde_json::Serializer::new(&mut *json));
+    written.map_err(|error| {
+        json.truncate(from);
+        // Only now, for it is slow: where in the value it went wrong.
+        let (mut rest, mut track) = (Vec::new(), serde_path_to_error::Track::new());
+        let mut encoder = serde_json::Serializer::new(&mut rest);
+        let encoder = serde_path_to_error::Serializer::new(&mut encoder, &mut track);
+        let again = checked(value).serialize(encoder);
+        match (again, track.path().to_string()) {
+            (Err(error), path) if path != "." => {
+                serde_json::Error::custom(format_args!("field `{path}`: {error}"))
+            }
+            _ => error,
+        }
+    })
+}
+
+fn checked<T: Serialize + ?Sized>(value: &T) -> Checked<'_, T> {
+    Checked { value, state: State { levels: MOST_LEVELS, is_some: false } }
+}
+
+/// A value that is checked while it is serialized.
+struct Checked<'v, T: ?Sized> {
+    value: &'v T,
+    state: State,
+}
+
+/// A serializer that checks what goes through it.
+struct Strict<S> {
+    inner: S,
+    state: State,
+}
+
+#[derive(Clone, Copy)]
+struct State {
+    /// The number of levels that may follow.
+    levels: u8,
+    /// Set right within `Some`.
+    is_some: bool,
+}
+
+impl State {
+    fn value<'v, T: ?Sized>(self, value: &'v T) -> Checked<'v, T> {
+        Checked { value, state: self }
+    }
+
+    /// The state so many levels further down.
+    fn below<E: Error>(self, levels: u8) -> Result<State, E> {
+        match self.levels.checked_sub(levels) {
+            Some(levels) => Ok(State { levels, is_some: false }),
+            None => Err(E::custom(format_args!("nested deeper than {MOST_LEVELS} levels"))),
+        }
+    }
+
+    fn number<E: Error>(is_finite: bool) -> Result<(), E> {
+        match is_finite {
+            true => Ok(()),
+            false => Err(E::custom("NaN and infinite numbers have no JSON")),
+        }
+    }
+
+    fn null<E: Error>(self) -> Result<(), E> {
+        match self.is_some {
+            true => Err(E::custom("`Some` of nothing is `null` in JSON, which is read as `None`")),
+            false => Ok(()),
+        }
+    }
+}
+
+impl<T: Serialize + ?Sized> Serialize for Checked<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.value.serialize(Strict { inner: serializer, state: self.state })
+    }
+}
+
+macro_rules! pass {
+    ($($name:ident($type:ty);)*) => {$(
+        fn $name(self, value: $type) -> Result<S::Ok, S::Error> {
+            self.inner.$name(value)
+        }
+    )*};
+}
+
+impl<S: Serializer> Serializer for Strict<S> {
+    type Ok = S::Ok;
+    type Error = S::Error;
+    type SerializeSeq = Strict<S::SerializeSeq>;
+    type SerializeTuple = Strict<S::SerializeTuple>;
+    type SerializeTupleStruct = Strict<S::SerializeTupleStruct>;
+    type SerializeTupleVariant = Strict<S::SerializeTupleVariant>;
+    type SerializeMap = Strict<S::SerializeMap>;
+    type SerializeStruct = Strict<S::SerializeStruct>;
+    type SerializeStructVariant = Strict<S::SerializeStructVariant>;
+
+    pass! {
+        serialize_bool(bool);
+        serialize_i8(i8);
+        serialize_i16(i16);
+        serialize_i32(i32);
+        serialize_i64(i64);
+        serialize_i128(i128);
+        serialize_u8(u8);
+        serialize_u16(u16);
+        serialize_u32(u32);
+        serialize_u64(u64);
+        serialize_u128(u128);
+        serialize_char(char);
+        serialize_str(&str);
+        serialize_bytes(&[u8]);
+    }
+
+    fn serialize_f32(self, value: f32) -> Result<S::Ok, S::Error> {
+        State::number(value.is_finite())?;
+        self.inner.serialize_f32(value)
+    }
+
+    fn serialize_f64(self, value: f64) -> Result<S::Ok, S::Error> {
+        State::number(value.is_finite())?;
+        self.inner.serialize_f64(value)
+    }
+
+    fn serialize_none(self) -> Result<S::Ok, S::Error> {
+        self.state.null()?;
+        self.inner.serialize_none()
+    }
+
+    fn serialize_unit(self) -> Result<S::Ok, S::Error> {
+        self.state.null()?;
+        self.inner.serialize_unit()
+    }
+
+    fn serialize_unit_struct(self, name: &'static str) -> Result<S::Ok, S::Error> {
+        self.state.null()?;
+        self.inner.serialize_unit_struct(name)
+    }
+
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
+        let state = State { is_some: true, ..self.state };
+        self.inner.serialize_some(&state.value(value))
+    }
+
+    fn serialize_unit_variant(
+        self,
+        name: &'static str,
+        index: u32,
+        variant: &'static str,
+    ) -> Result<S::Ok, S::Error> {
+        self.inner.serialize_unit_variant(name, index, variant)
+    }
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        name: &'static str,
+        value: &T,
+    ) -> Result<S::Ok, S::Error> {
+        self.inner.serialize_newtype_struct(name, &self.state.value(value))
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        name: &'static str,
+        index: u32,
+        variant: &'static str,
+        value: &T,
+    ) -> Result<S::Ok, S::Error> {
+        let state = self.state.below(1)?;
+        self.inner.serialize_newtype_variant(name, index, variant, &state.value(value))
+    }
+
+    fn serialize_seq(self, len: Option<usize>) -> Result<Self::SerializeSeq, S::Error> {
+        let state = self.state.below(1)?;
+        Ok(Strict { inner: self.inner.serialize_seq(len)?, state })
+    }
+
+    fn serialize_tuple(self, len: usize) -> Result<Self::SerializeTuple, S::Error> {
+        let state = self.state.below(1)?;
+        Ok(Strict { inner: self.inner.serialize_tuple(len)?, state })
+    }
+
+    fn serialize_tuple_struct(
+        self,
+        name: &'static str,
+        len: usize,
+    ) -> Result<Self::SerializeTupleStruct, S::Error> {
+        let state = self.state.below(1)?;
+        Ok(Strict { inner: self.inner.serialize_tuple_struct(name, len)?, state })
+    }
+
+    fn serialize_tuple_variant(
+        self,
+        name: &'static str,
+        index: u32,
+        variant: &'static str,
+        len: usize,
+    ) -> Result<Self::SerializeTupleVariant, S::Error> {
+        let state = self.state.below(2)?;
+        Ok(Strict { inner: self.inner.serialize_tuple_variant(name, index, variant, len)?, state })
+    }
+
+    fn serialize_map(self, len: Option<usize>) -> Result<Self::SerializeMap, S::Error> {
+        let state = self.state.below(1)?;
+        Ok(Strict { inner: self.inner.serialize_map(len)?, state })
+    }
+
+    fn serialize_struct(
+        self,
+        name: &'static str,
+        len: usize,
+    ) -> Result<Self::SerializeStruct, S::Error> {
+        let state = self.state.below(1)?;
+        Ok(Strict { inner: self.inner.serialize_struct(name, len)?, state })
+    }
+
+    fn serialize_struct_variant(
+        self,
+        name: &'static str,
+        index: u32,
+        variant: &'static str,
+        len: usize,
+    ) -> Result<Self::SerializeStructVariant, S::Error> {
+        let state = self.state.below(2)?;
+        Ok(Strict { inner: self.inner.serialize_struct_variant(name, index, variant, len)?, state })
+    }
+
+    fn is_human_readable(&self) -> bool {
+        self.inner.is_human_readable()
+    }
+}
+
+macro_rules! elements {
+    ($($trait:ident $method:ident;)*) => {$(
+        impl<C: ser::$trait> ser::$trait for Strict<C> {
+            type Ok = C::Ok;
+            type Error = C::Error;
+
+            fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), C::Error> {
+                self.inner.$method(&self.state.value(value))
+            }
+
+            fn end(self) -> Result<C::Ok, C::Error> {
+                self.inner.end()
+            }
+        }
+    )*};
+}
+
+elements! {
+    SerializeSeq serialize_element;
+    SerializeTuple serialize_element;
+    SerializeTupleStruct serialize_field;
+    SerializeTupleVariant serialize_field;
+}
+
+macro_rules! fields {
+    ($($trait:ident;)*) => {$(
+        impl<C: ser::$trait> ser::$trait for Strict<C> {
+            type Ok = C::Ok;
+            type Error = C::Error;
+
+            fn serialize_field<T: Serialize + ?Sized>(
+                &mut self,
+                key: &'static str,
+                value: &T,
+            ) -> Result<(), C::Error> {
+                self.inner.serialize_field(key, &self.state.value(value))
+            }
+
+            fn skip_field(&mut self, key: &'static str) -> Result<(), C::Error> {
+                self.inner.skip_field(key)
+            }
+
+            fn end(self) -> Result<C::Ok, C::Error> {
+                self.inner.end()
+            }
+        }
+    )*};
+}
+
+fields! {
+    SerializeStruct;
+    SerializeStructVariant;
+}
+
+impl<C: ser::SerializeMap> ser::SerializeMap for Strict<C> {
+    type Ok = C::Ok;
+    type Error = C::Error;
+
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), C::Error> {
+        self.inner.serialize_key(key)
+    }
+
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), C::Error> {
+        self.inner.serialize_value(&self.state.value(value))
+    }
+
+    fn end(self) -> Result<C::Ok, C::Error> {
+        self.inner.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::de::DeserializeOwned;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq, Serialize, serde::Deserialize)]
+    struct Order {
+        lines: Vec<Line>,
+        note: Option<Option<String>>,
+        done: Option<()>,
+    }
+
+    #[derive(Clone, Debug, PartialEq, Serialize, serde::Deserialize)]
+    enum Line {
+        Free,
+        Price(f64),
+        Both { price: f32, count: u64 },
+        Two(u8, Option<Id>),
+    }
+
+    #[derive(Clone, Debug, PartialEq, Serialize, serde::Deserialize)]
+    struct Id(Option<u64>);
+
+    fn order(line: Line) -> Order {
+        Order { lines: vec![Line::Free, line], note: None, done: None }
+    }
+
+    fn written<T: Serialize + ?Sized>(value: &T) -> Result<String, String> {
+        let mut json = b"before".to_vec();
+        let outcome = write(&mut json, value);
+        let json = String::from_utf8(json).unwrap();
+        let json = json.strip_prefix("before").unwrap().to_owned();
+        match outcome {
+            Ok(()) => Ok(json),
+            Err(error) => {
+                assert_eq!(json, "", "nothing is left of what is refused");
+                Err(error.to_string())
+            }
+        }
+    }
+
+    #[test]
+    fn it_writes_as_serde_json_does() {
+        let id = Some(Id(Some(7)));
+        for line in [
+            Line::Free,
+            Line::Price(-0.5),
+            Line::Both { price: 1.5, count: u64::MAX },
+            Line::Two(3, id),
+        ] {
+            let order = Order { note: Some(Some("n".into())), ..order(line) };
+            let json = written(&order).unwrap();
+            assert_eq!(json, serde_json::to_string(&order).unwrap());
+            assert_eq!(serde_json::from_str::<Order>(&json).unwrap(), order);
+        }
+        let maps = BTreeMap::from([(1, vec![(2_i128, 'c')]), (2, vec![])]);
+        assert_eq!(written(&maps).unwrap(), serde_json::to_string(&maps).unwrap());
+        let raw = serde_json::value::RawValue::from_string("[1, 2]".into()).unwrap();
+        assert_eq!(written(&raw).unwrap(), "[1, 2]");
+        assert_eq!(written(&()).unwrap(), "null");
+        assert_eq!(written(&json!({"a": [null, {"b": 1}]})).unwrap(), r#"{"a":[null,{"b":1}]}"#);
+    }
+
+    #[test]
+    fn numbers_that_json_does_not_have_are_named() {
+        for (line, field) in [
+            (Line::Price(f64::NAN), "lines[1]"),
+            (Line::Both { price: f32::INFINITY, count: 1 }, "price"),
+        ] {
+            let error = written(&order(line)).unwrap_err();
+            assert!(error.contains(field) && error.contains("NaN and infinite"), "{error}");
+        }
+        assert!(written(&f64::NEG_INFINITY).is_err());
+    }
+
+    #[test]
+    fn some_of_nothing_is_named() {
+        let plain = order(Line::Free);
+        for (order, field) in [
+            (Order { note: Some(None), ..plain.clone() }, "note"),
+            (Order { done: Some(()), ..plain }, "done"),
+            (order(Line::Two(1, Some(Id(None)))), "lines[1]"),
+        ] {
+            let error = written(&order).unwrap_err();
+            assert!(error.contains(field) && error.contains("`Some` of nothing"), "{error}");
+        }
+    }
+
+    /// A list in a list, so many levels.
+    fn nested(levels: usize) -> Value {
+        (1..levels).fold(json!([]), |inner, _| json!([inner]))
+    }
+
+    #[derive(Serialize, serde::Deserialize)]
+    enum Deep {
+        One(Box<Deep>),
+        Tuple(u8, Box<Deep>),
+        Struct { inner: Box<Deep> },
+        End,
+    }
+
+    fn deep(levels: usize, wrap: fn(Deep) -> Deep) -> Deep {
+        (0..levels).fold(Deep::End, |inner, _| wrap(inner))
+    }
+
+    fn reads<T: Serialize + DeserializeOwned>(value: &T) -> (bool, bool) {
+        let json = serde_json::to_vec(value).unwrap();
+        (written(value).is_ok(), serde_json::from_slice::<T>(&json).is_ok())
+    }
+
+    #[test]
+    fn what_is_written_is_no_deeper_than_what_can_be_read() {
+        for levels in 120..135 {
+            assert_eq!(reads(&nested(levels)), (levels <= 127, levels <= 127), "{levels}");
+        }
+        type Wrap = fn(Deep) -> Deep;
+        let one: Wrap = |inner| Deep::One(Box::new(inner));
+        let tuple: Wrap = |inner| Deep::Tuple(1, Box::new(inner));
+        let of_struct: Wrap = |inner| Deep::Struct { inner: Box::new(inner) };
+        for (wrap, per_level) in [(one, 1), (tuple, 2), (of_struct, 2)] {
+            for levels in 55..135 {
+                let (is_written, is_read) = reads(&deep(levels, wrap));
+                assert!(!is_written || is_read, "{levels} levels of {per_level}");
+                // The last one may lie at the limit.
+                assert!(is_written || levels * per_level >= 126, "{levels} levels of {per_level}");
+            }
+        }
+    }
+}
