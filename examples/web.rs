@@ -331,7 +331,9 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         Some(_) => "wait in the file for the next start",
         None => "are gone: they were in memory only (see --store)",
     };
-    println!("{} finished, {} returned to the queue", left.finished, left.returned);
-    println!("{} jobs have no outcome and {fate}", left.pending);
+    println!(
+        "{} attempts finished, {} returned to the queue; {} jobs have no outcome and {fate}",
+        left.finished, left.returned, left.pending
+    );
     Ok(())
 }

@@ -181,6 +181,10 @@ impl Hosts {
     }
 
     fn hand_over(&mut self, attempts: Vec<Attempt>, to: &[usize]) {
+        if to.is_empty() {
+            // The ring has ended: dropped, they report themselves as lost.
+            return;
+        }
         let share = attempts.len().div_ceil(to.len());
         let mut attempts = attempts.into_iter();
         while attempts.len() > 0 {

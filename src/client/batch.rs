@@ -27,36 +27,36 @@ impl<O> WorkBatch<O> {
         WorkBatch { client, ids, output: PhantomData }
     }
 
-    /// The ids, in the order in which the jobs were given.
+    /// Returns the ids, in the order in which the jobs were given.
     #[must_use]
     pub fn ids(&self) -> &[WorkId] {
         &self.ids
     }
 
-    /// A handle on each job, in order.
+    /// Returns a handle on each job, in order.
     pub fn handles(&self) -> impl ExactSizeIterator<Item = WorkHandle<O>> + '_ {
         self.ids.iter().map(|work_id| WorkHandle::new(self.client.clone(), *work_id))
     }
 
-    /// The status of each job, in order.
+    /// Returns the status of each job, in order.
     ///
     /// # Errors
-    /// When the runtime is gone or the storage failed.
+    /// Fails if the runtime is gone or the storage failed.
     pub async fn status(&self) -> Result<Vec<WorkStatus>, PoolError> {
         self.client.status_batch(&self.ids).await
     }
 
-    /// Cancels all of them in one commit.
+    /// Cancels all jobs in one commit.
     ///
     /// # Errors
-    /// When the runtime is gone or the storage failed.
+    /// Fails if the runtime is gone or the storage failed.
     pub async fn cancel(&self) -> Result<Vec<CancelAnswer>, PoolError> {
         self.client.cancel_batch(self.ids.clone()).await
     }
 }
 
 impl<O: DeserializeOwned> WorkBatch<O> {
-    /// Waits for all outcomes, and answers them in order. Cancel-safe.
+    /// Waits for all outcomes, and returns them in order. Cancel-safe.
     pub async fn join(&self) -> Vec<Result<O, JoinError>> {
         let mut outcomes = Vec::with_capacity(self.ids.len());
         for work in self.handles() {

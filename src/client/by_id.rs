@@ -19,7 +19,7 @@ use crate::shared::{Admitted, PoolShared, Shared};
 
 /// The way into a runtime. `Runtime`, `Workpool` and `WorkHandle` hold one, and share its operations.
 ///
-/// It does not keep the runtime alive: when that is gone, every call answers that it is closed.
+/// It does not keep the runtime alive: once that is gone, every call fails as closed.
 #[derive(Clone)]
 pub(crate) struct Client {
     pub shared: Arc<Shared>,
@@ -31,7 +31,7 @@ impl Client {
         Client { shared, ports: Arc::default() }
     }
 
-    /// Sends a request to the store, and waits for nothing.
+    /// Sends a request to the store, without waiting.
     pub fn send(&self, request: impl Into<Request>) -> Result<(), PoolError> {
         self.ports.store().ok_or(PoolError::Closed)?.send(request.into());
         Ok(())
@@ -68,7 +68,7 @@ impl Client {
         self.ask_loop(pool, LoopMessage::Inspect).await
     }
 
-    /// Hands prepared jobs to the store. The runtime may end meanwhile: a store that is gone drops what it is sent.
+    /// Hands prepared jobs to the store. If the runtime ends meanwhile, they are dropped with the message.
     pub fn hand_over(
         &self,
         pool: &Arc<PoolShared>,
@@ -140,7 +140,7 @@ impl Client {
         self.ask(|reply| Question::Statuses { work_ids, reply }).await
     }
 
-    /// A page of jobs of one pool or of all.
+    /// Returns a page of jobs of one pool or of all.
     pub async fn list(&self, filter: WorkFilter) -> Result<Listing, PoolError> {
         filter.validate()?;
         self.ask(|reply| Question::Works { filter, reply }).await
@@ -177,7 +177,7 @@ impl Client {
     pub async fn abort(&self, work_id: WorkId, grace: Duration) -> Result<CancelAnswer, PoolError> {
         let Canceled { answer, pool } = self.cancel_one(work_id).await?;
         if let Some(pool) = pool {
-            // A pool that was not started here runs no attempt here.
+            // A pool that was not started by this process has no attempt to drop.
             let _ = self.tell_loop(pool, LoopMessage::Abort { work_id, after: grace });
         }
         Ok(answer)
@@ -227,7 +227,7 @@ impl Client {
             let found = Found::Finished(row);
             return Ok(explain::explain(work_id, &found, &self.surroundings(&found, None)));
         }
-        // Before the question: its answer would be the first thing that the store does well again.
+        // Read before the question: its answer may be the first success after the trouble.
         let trouble = shared.health.failing_since();
         let trouble =
             trouble.map(|(since, error)| Why::StoreFailing { since, error: error.to_string() });

@@ -21,7 +21,7 @@ pub struct Diagnostics {
     pub canceling: u64,
     /// Jobs whose function is not registered in this process.
     pub unregistered: u64,
-    /// The names of those functions.
+    /// The names of the functions that are not registered.
     pub unregistered_names: Vec<Name>,
     /// The time at which the oldest waiting job was or will be due.
     pub oldest_due: Option<Segment>,

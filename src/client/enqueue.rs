@@ -10,7 +10,7 @@ use crate::protocol::OnFinish;
 
 /// A job, or a batch of jobs of one function, that is about to be enqueued.
 ///
-/// `T` is where to: a pool ([`Workpool::enqueue`](crate::Workpool::enqueue)), a pool in one go
+/// `T` is the target: a pool ([`Workpool::enqueue`](crate::Workpool::enqueue)), a pool that takes many jobs at once
 /// ([`Workpool::enqueue_batch`](crate::Workpool::enqueue_batch)) or a transaction's pool
 /// ([`TransactionPool::enqueue`](crate::TransactionPool::enqueue)).
 #[must_use = "a job is enqueued when this is awaited, or by `do_enqueue` or `submit`"]
@@ -44,7 +44,7 @@ impl Options {
 
 #[derive(Default)]
 pub(super) enum Ids {
-    /// Made with the jobs.
+    /// Drawn when the jobs are made.
     #[default]
     Fresh,
     /// One for each job, in order.
@@ -61,11 +61,11 @@ pub(super) enum Due {
 
 /// Jobs as they go to the store.
 pub(crate) struct Prepared {
-    /// Each with the time before which it is not started.
+    /// The jobs, each with the time before which it is not started.
     pub works: Vec<(Arc<Spec>, Segment)>,
     /// `true` if the ids were just made, so that no other job can have them.
     pub fresh: bool,
-    /// The failed job that the only one of these is a retry of.
+    /// The failed job, if the only one of these jobs is its retry.
     pub retry_of: Option<WorkId>,
     pub on_finish: Option<OnFinish>,
 }
@@ -75,8 +75,8 @@ impl<T, F: Function<K>, K> Enqueue<T, F, K> {
         Enqueue { target, functions, options: Options::default(), kind: PhantomData }
     }
 
-    /// Chooses the id. If a job of this id is there or was there (as long as its outcome is remembered), nothing is
-    /// enqueued and the handle is on that one.
+    /// Chooses the job's id. If a job of this id exists, or existed and its outcome is remembered, nothing is enqueued
+    /// and the handle is on that job.
     pub fn id(mut self, work_id: WorkId) -> Self
     where
         T: OneWork,
@@ -85,19 +85,19 @@ impl<T, F: Function<K>, K> Enqueue<T, F, K> {
         self
     }
 
-    /// Starts it no earlier than after `delay`; at most [`MAX_DELAY`](crate::MAX_DELAY).
+    /// Starts the job after `delay` at the earliest; at most [`MAX_DELAY`](crate::MAX_DELAY).
     pub fn run_after(mut self, delay: Duration) -> Self {
         self.options.due = Due::After(delay);
         self
     }
 
-    /// Starts it no earlier than at `time`; a time that has passed is now.
+    /// Starts the job at `time` at the earliest; a time that has passed means now.
     pub fn run_at(mut self, time: SystemTime) -> Self {
         self.options.due = Due::At(time);
         self
     }
 
-    /// Retries failed attempts like this, whatever the function and the pool say.
+    /// Retries failed attempts by this policy, whatever the function and the pool say.
     pub fn retry(mut self, behavior: RetryBehavior) -> Self {
         self.options.retry = RetryPolicy::With(behavior);
         self

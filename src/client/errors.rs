@@ -6,7 +6,7 @@ use crate::model::{ConfigError, Failure, Name, WorkId};
 use crate::shared::Overloaded;
 use crate::storage::StorageError;
 
-/// The reason why a job was not enqueued. It is not in the store.
+/// The reason why a job was not enqueued. The job is not in the store.
 #[derive(Debug, thiserror::Error)]
 pub enum EnqueueError {
     /// The arguments and the context of `on_complete` are too large. Store them elsewhere and pass a reference.
@@ -45,7 +45,7 @@ pub enum EnqueueError {
     /// The runtime shuts down or is gone.
     #[error("runtime is shut down")]
     Closed,
-    /// The storage failed; the job is not there.
+    /// The storage failed; the job is not in the store.
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
@@ -62,7 +62,7 @@ pub enum PoolError {
     /// No pool has this name. Configure it in the builder, or create it.
     #[error("pool {0:?} does not exist")]
     Unknown(String),
-    /// A pool of this name is there already.
+    /// A pool of this name exists already.
     #[error("pool {0} exists already")]
     Duplicate(Name),
     /// A value is out of its range.

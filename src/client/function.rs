@@ -6,8 +6,9 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::model::{FunctionKind, Name};
 
-/// Everything that can be enqueued. Implemented for all [`Action`](crate::Action)s, [`BlockingAction`](crate::BlockingAction)s, [`Mutation`](crate::Mutation)s, [`Query`](crate::Query)s
-/// and for the [`Call`] of an [`ActionKey`]; `K` tells them apart and is always inferred.
+/// A function that can be enqueued. Implemented for all [`Action`](crate::Action)s,
+/// [`BlockingAction`](crate::BlockingAction)s, [`Mutation`](crate::Mutation)s, [`Query`](crate::Query)s and for the
+/// [`Call`] of an [`ActionKey`]; `K` tells them apart and is always inferred.
 pub trait Function<K> {
     /// The type of its result.
     type Output: DeserializeOwned + 'static;
@@ -18,7 +19,7 @@ pub trait Function<K> {
     /// Appends its arguments as JSON.
     ///
     /// # Errors
-    /// When the type's own `Serialize` fails.
+    /// Fails if the type's own `Serialize` fails.
     fn encode(&self, json: &mut Vec<u8>) -> Result<(), serde_json::Error>;
 }
 
@@ -65,7 +66,7 @@ pub struct ActionKey<A, O> {
 }
 
 impl<A, O> ActionKey<A, O> {
-    /// A key for closures that take `A` and result in `O`.
+    /// Makes a key for closures that take `A` and result in `O`.
     #[must_use]
     pub const fn new(name: &'static str) -> Self {
         ActionKey { name: Name::from_static(name), types: PhantomData }

@@ -15,10 +15,10 @@ use crate::model::{Counts, Name, PoolConfig, Settings, WorkFilter, WorkId, WorkP
 use crate::protocol::{Inspection, LoopMessage, Question, RunningAttempt};
 use crate::shared::PoolShared;
 
-/// A handle on one pool: enqueue, cancel, look.
+/// A handle on one pool, to enqueue, cancel and inspect jobs.
 ///
-/// Cheap to clone, usable from any thread and any actor. It does not keep the runtime alive: when that is gone, every
-/// call answers that it is closed.
+/// It is cheap to clone, and usable from any thread and any actor. It does not keep the runtime alive: once that is
+/// gone, its calls fail as closed.
 #[derive(Clone)]
 pub struct Workpool {
     pub(crate) client: Client,
@@ -43,13 +43,13 @@ impl Workpool {
         }
     }
 
-    /// The pool's name.
+    /// Returns the pool's name.
     #[must_use]
     pub fn name(&self) -> Name {
         self.pool.name
     }
 
-    /// The settings in force.
+    /// Returns the settings in force.
     #[must_use]
     pub fn settings(&self) -> Arc<Settings> {
         self.pool.settings()
@@ -64,10 +64,10 @@ impl Workpool {
     /// Waits until every job has an outcome, delayed ones included. Cancel-safe.
     ///
     /// # Errors
-    /// When the runtime shuts down before that.
+    /// Fails if the runtime shuts down before that.
     pub async fn idle(&self) -> Result<(), PoolError> {
         self.pool.idle(&self.client.shared).await;
-        // The count falls before everybody is told; behind this question they have been.
+        // The count falls before the outcomes are told; once this question is answered, they have been.
         self.client.statuses(Vec::new()).await?;
         match self.client.shared.is_closed() && self.pool.pending() > 0 {
             true => Err(PoolError::Closed),
@@ -75,10 +75,11 @@ impl Workpool {
         }
     }
 
-    /// Describes a job; awaiting it enqueues it, and when that returns it is acknowledged: it will have exactly one
-    /// outcome.
+    /// Describes a job. Awaiting the description enqueues the job; once that returns, the job is acknowledged and will
+    /// have exactly one outcome.
     ///
-    /// A future that is dropped before it returned may or may not have enqueued. Choose the id to be able to tell.
+    /// A future that is dropped before it returns may or may not have enqueued the job. Choose the id to be able to
+    /// tell.
     ///
     /// ```
     /// # actix_workpool::doctest::run(async {
@@ -98,7 +99,8 @@ impl Workpool {
     /// Enqueues without waiting for the acknowledgement, for use where nothing can be awaited, as in a `Handler`.
     ///
     /// # Errors
-    /// What is wrong with the job itself or with the pool. An error of the storage is not seen here; ask the handle.
+    /// Fails if something is wrong with the job itself or with the pool. It does not see errors of the storage; ask the
+    /// handle for these.
     pub fn do_enqueue<F: Function<K>, K>(
         &self,
         function: F,
@@ -106,7 +108,8 @@ impl Workpool {
         self.enqueue(function).do_enqueue()
     }
 
-    /// Describes many jobs of one function; awaiting it enqueues all of them or none, in one commit and in order.
+    /// Describes many jobs of one function. Awaiting the description enqueues all of them or none, in one commit and in
+    /// order.
     ///
     /// Choose their ids ([`Enqueue::ids`]) to be able to enqueue them again.
     pub fn enqueue_batch<F: Function<K>, K>(
@@ -116,32 +119,32 @@ impl Workpool {
         Enqueue::new(Batch(self), functions.into_iter().collect())
     }
 
-    /// The handle on a job of this pool with that id, whether or not there is one.
+    /// Returns the handle on the job of this pool with that id, whether or not it exists.
     #[must_use]
     pub fn work<O>(&self, work_id: WorkId) -> WorkHandle<O> {
         WorkHandle::new(self.client.clone(), work_id)
     }
 
-    /// Returns the status of a job. A job that runs or has finished lately is answered without asking the store.
+    /// Returns the status of a job. That of a job that runs or has finished lately is known without asking the store.
     ///
     /// # Errors
-    /// When the runtime is gone or the storage failed.
+    /// Fails if the runtime is gone or the storage failed.
     pub async fn status(&self, work_id: WorkId) -> Result<WorkStatus, PoolError> {
         self.client.status(work_id).await
     }
 
-    /// As [`status`](Self::status) for many jobs, in the order asked.
+    /// Returns the statuses of many jobs, in the order asked, as [`status`](Self::status) does for one.
     ///
     /// # Errors
-    /// When the runtime is gone or the storage failed.
+    /// Fails if the runtime is gone or the storage failed.
     pub async fn status_batch(&self, work_ids: &[WorkId]) -> Result<Vec<WorkStatus>, PoolError> {
         self.client.status_batch(work_ids).await
     }
 
     /// Explains why a job of any pool is where it is, and when it is expected to start.
     ///
-    /// Costs the store one search and some 1,000 steps, whatever the length of the queue, and the pool's loop
-    /// nothing. A store that fails or does not answer is an explanation too, after two seconds at most.
+    /// This costs the store one search and some 1,000 steps, whatever the length of the queue, and the pool's loop
+    /// nothing. If the store fails or does not answer, the explanation says so, after two seconds at most.
     ///
     /// ```
     /// # actix_workpool::doctest::run(async {
@@ -158,17 +161,17 @@ impl Workpool {
     /// ```
     ///
     /// # Errors
-    /// When the runtime is gone.
+    /// Fails if the runtime is gone.
     pub async fn explain(&self, work_id: WorkId) -> Result<Explanation, PoolError> {
         self.client.explain(work_id).await
     }
 
-    /// Jobs of this pool by state, a page at a time.
+    /// Lists jobs of this pool by state, a page at a time.
     ///
-    /// A page costs the store one search and its length, however many jobs there are; it looks at some 2,000 jobs
-    /// at most, or at 8 MiB of arguments and results, and a cursor tells where to go on. For a page of what runs, the
-    /// times at which all of it has started are gone through. A page is what was committed at one moment; between two of
-    /// them jobs come and go, but one that stays in its place is listed once.
+    /// A page costs the store one search and a step for each job that it looks at, however many jobs there are: some
+    /// 2,000 jobs at most, or 8 MiB of arguments and results. A cursor tells where to continue. A page of running jobs
+    /// also goes through the start times of all of them. A page shows what was committed at one moment; between two
+    /// pages jobs come and go, but a job that stays in its place is listed once.
     ///
     /// ```
     /// # actix_workpool::doctest::run(async {
@@ -189,16 +192,16 @@ impl Workpool {
     /// ```
     ///
     /// # Errors
-    /// When the page's limit is out of its range, the runtime is gone, or the storage failed.
+    /// Fails if the page's limit is out of its range, the runtime is gone, or the storage failed.
     pub async fn works(&self, filter: WorkFilter) -> Result<WorkPage, PoolError> {
         Ok(self.client.list(filter.pool(self.pool.name.as_str())).await?.page)
     }
 
-    /// Cancels a job; when this returns, it will not be started again. One that is running is told and may go on to
-    /// its end; a result that it still has counts.
+    /// Cancels a job: once this returns, the job will not be started again. A running attempt is told, and may go on to
+    /// its end; if it still has a result, that counts.
     ///
     /// # Errors
-    /// When the runtime is gone or the storage failed.
+    /// Fails if the runtime is gone or the storage failed.
     pub async fn cancel(&self, work_id: WorkId) -> Result<CancelAnswer, PoolError> {
         self.client.cancel(work_id).await
     }
@@ -206,7 +209,7 @@ impl Workpool {
     /// Cancels many jobs, of any pool, in one commit.
     ///
     /// # Errors
-    /// When the runtime is gone or the storage failed.
+    /// Fails if the runtime is gone or the storage failed.
     pub async fn cancel_batch(
         &self,
         work_ids: Vec<WorkId>,
@@ -214,28 +217,28 @@ impl Workpool {
         self.client.cancel_batch(work_ids).await
     }
 
-    /// Cancels every job of this pool that was enqueued before now. Answers how many there were.
+    /// Cancels every job of this pool that was enqueued before now, and returns their number.
     ///
-    /// It goes through them page by page, so that other requests get their turn. An `on_complete` that has failed and is
-    /// tried again as a job of its own is not among them: it belongs to a job that has ended. Cancel
-    /// it by its id.
+    /// It goes through the jobs page by page, so that other requests get their turn. An `on_complete` that has failed
+    /// and is tried again as a job of its own is not canceled, since it belongs to a job that has ended. Cancel it by
+    /// its id.
     ///
     /// # Errors
-    /// When the runtime is gone or the storage failed; a part may be canceled then.
+    /// Fails if the runtime is gone or the storage failed; some of the jobs may be canceled then.
     pub async fn cancel_all(&self) -> Result<u64, PoolError> {
         self.client.cancel_all(self.pool.id).await
     }
 
-    /// Cancels a job of this pool, and if it is running drops its attempt when it has not ended after `grace`.
+    /// Cancels a job of this pool, and drops its running attempt if that has not ended after `grace`.
     ///
     /// # Errors
-    /// When the runtime is gone or the storage failed.
+    /// Fails if the runtime is gone or the storage failed.
     pub async fn abort(&self, work_id: WorkId, grace: Duration) -> Result<CancelAnswer, PoolError> {
         self.client.abort(work_id, grace).await
     }
 
-    /// Ends the wait of a job of any pool, for its time or for its retry: it is due now. Only its wait ends: it takes
-    /// its place behind what is due already, and there is a slot to wait for as ever.
+    /// Ends the wait of a job of any pool, for its time or for its retry: the job is due now. It takes its place behind
+    /// the jobs that are due already, and waits for a slot as usual.
     ///
     /// Once this returns, the job has moved for good, or is as it was.
     ///
@@ -254,7 +257,7 @@ impl Workpool {
     /// ```
     ///
     /// # Errors
-    /// When the runtime is gone or the storage failed.
+    /// Fails if the runtime is gone or the storage failed.
     pub async fn run_now(&self, work_id: WorkId) -> Result<RunNowAnswer, PoolError> {
         self.client.run_now(work_id).await
     }
@@ -262,8 +265,8 @@ impl Workpool {
     /// Enqueues a failed job of any pool once more, due now: the same function, arguments, retry policy and
     /// `on_complete`, as a job of its own. The failed one keeps its outcome.
     ///
-    /// The id of the new job is made of that of the failed one. So this happens once, however often it is asked for;
-    /// a job that has failed again is tried again by its own id.
+    /// The id of the new job is derived from that of the failed one, so that this happens once, however often it is
+    /// asked for. If the new job fails too, retry it by its own id.
     ///
     /// ```
     /// # actix_workpool::doctest::run(async {
@@ -281,19 +284,19 @@ impl Workpool {
     /// ```
     ///
     /// # Errors
-    /// When its pool is full, the runtime is gone or the storage failed.
+    /// Fails if its pool is full, the runtime is gone or the storage failed.
     pub async fn retry(&self, work_id: WorkId) -> Result<RetryAnswer, EnqueueError> {
         self.client.retry(work_id).await
     }
 
-    /// Changes what is set in `config`, from the next start on, and keeps it in the store.
+    /// Changes the values that are set in `config`, from the next start of a job on, and stores them.
     ///
-    /// The answer comes when it is certain: while the storage does not answer, and until the loop has read what is there
-    /// if its turn was given up meanwhile.
+    /// Returns only when the outcome is certain: it waits as long as the storage does not answer and, if the loop's
+    /// turn was given up meanwhile, until the loop has read the stored configuration.
     ///
     /// # Errors
-    /// When a value is out of its range or the storage failed; then nothing has changed. When the runtime goes away
-    /// meanwhile, or the storage must be reopened, it is not known whether the change is there: the next start tells.
+    /// Fails if a value is out of its range or the storage failed; then nothing has changed. If the runtime goes away
+    /// meanwhile, or the storage must be reopened, it is not known whether the change was stored: the next start shows.
     pub async fn update(&self, config: PoolConfig) -> Result<(), PoolError> {
         config.validate()?;
         if self.client.shared.is_closed() {
@@ -306,10 +309,10 @@ impl Workpool {
         Ok(configured?)
     }
 
-    /// Starts nothing more until [`resume`](Self::resume). What is running goes on, and jobs are still taken.
+    /// Starts no job until [`resume`](Self::resume). Running attempts go on, and jobs are still taken.
     ///
     /// # Errors
-    /// As [`update`](Self::update).
+    /// See [`update`](Self::update).
     pub async fn pause(&self) -> Result<(), PoolError> {
         self.update(PoolConfig::default().paused(true)).await
     }
@@ -317,7 +320,7 @@ impl Workpool {
     /// Starts jobs again.
     ///
     /// # Errors
-    /// As [`update`](Self::update).
+    /// See [`update`](Self::update).
     pub async fn resume(&self) -> Result<(), PoolError> {
         self.update(PoolConfig::default().paused(false)).await
     }
@@ -325,12 +328,12 @@ impl Workpool {
     /// Returns the state of the pool, in numbers.
     ///
     /// # Errors
-    /// When the runtime is gone or the storage failed.
+    /// Fails if the runtime is gone or the storage failed.
     pub async fn diagnostics(&self) -> Result<Diagnostics, PoolError> {
         Ok(self.diagnosed().await?.0)
     }
 
-    /// The same, with what its loop says of itself.
+    /// Returns the diagnostics, with the loop's own inspection.
     pub(crate) async fn diagnosed(&self) -> Result<(Diagnostics, Inspection), PoolError> {
         let pool = self.pool.id;
         let inspection = self.client.inspect(pool).await?;
@@ -354,10 +357,10 @@ impl Workpool {
         Ok((diagnostics, inspection))
     }
 
-    /// The attempts that are running, those that started first in front.
+    /// Returns the running attempts, in the order of their starts.
     ///
     /// # Errors
-    /// When the runtime is gone.
+    /// Fails if the runtime is gone.
     pub async fn running(&self) -> Result<Vec<RunningWork>, PoolError> {
         let inspection = self.client.inspect(self.pool.id).await?;
         let work = |attempt: RunningAttempt| RunningWork {
@@ -373,15 +376,15 @@ impl Workpool {
 
 impl OneWork for &Workpool {}
 
-/// Many jobs for one pool. See [`Workpool::enqueue_batch`](crate::Workpool::enqueue_batch).
+/// A pool that takes many jobs at once. See [`Workpool::enqueue_batch`](crate::Workpool::enqueue_batch).
 #[derive(Debug)]
 pub struct Batch<'p>(&'p Workpool);
 
 impl<F: Function<K>, K> Enqueue<Batch<'_>, F, K> {
-    /// Chooses the id of each job, as [`id`](Self::id) does of one: what was enqueued before is not enqueued again, and
-    /// neither is what the batch has twice. So a batch that may or may not have been enqueued can simply be repeated.
+    /// Chooses the id of each job, as [`id`](Self::id) does for one: an id that was enqueued before, or that the batch
+    /// has twice, is not enqueued again. So a batch that may or may not have been enqueued can simply be repeated.
     ///
-    /// An id that is made of what is to be done needs no list of what was enqueued already:
+    /// With ids that are derived from the content of the jobs, no list of the jobs enqueued so far is needed:
     ///
     /// ```
     /// # actix_workpool::doctest::run(async {
@@ -406,7 +409,7 @@ impl<F: Function<K>, K> Enqueue<Batch<'_>, F, K> {
 type EnqueueFuture<T> = Pin<Box<dyn Future<Output = Result<T, EnqueueError>> + Send>>;
 
 impl<F: Function<K>, K> Enqueue<&Workpool, F, K> {
-    /// As [`Workpool::do_enqueue`], with everything that was said about the job.
+    /// Enqueues the job as described, without waiting for the acknowledgement.
     ///
     /// # Errors
     /// See [`Workpool::do_enqueue`].
@@ -466,7 +469,7 @@ mod tests {
             let pool = runtime.pool("default")?;
             let work = pool.enqueue(Double(1));
             let prepared = prepare(&work.functions, work.options, &pool.client.shared, &pool.pool)?;
-            // It was not closed when it was looked at.
+            // As if the runtime had shut down after the check that it is open.
             runtime.shutdown(Duration::ZERO).await;
             let (reply, answer) = oneshot::channel();
             pool.client.hand_over(&pool.pool, prepared, Some(reply))?;

@@ -1,4 +1,4 @@
-//! Jobs are checked and encoded before they go to the store.
+//! The checks and the encoding of jobs before they go to the store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::model::{
 use crate::protocol::OnFinish;
 use crate::shared::{PoolShared, Shared};
 
-/// Checks everything that can be checked here, and encodes. The jobs come in order.
+/// Checks everything that can be checked here, and encodes the jobs, in order.
 pub(crate) fn prepare<F: Function<K>, K>(
     functions: &[F],
     mut options: Options,
@@ -75,7 +75,7 @@ impl Common {
         let due = due_segment(options.due, shared)?;
 
         let retry = resolve_retry(options.retry, registered.retry, &settings)?;
-        // What runs in the store cannot be dropped midway, and waits for its turn there.
+        // A mutation or query cannot be dropped midway, and waits for its turn in the store.
         let timeout = match F::KIND {
             FunctionKind::Action => {
                 options.timeout.or(registered.timeout).or(settings.attempt_timeout)
@@ -127,7 +127,7 @@ impl Common {
     }
 }
 
-/// The enqueue's word goes before the function's, and that before the pool's.
+/// Resolves the retry policy: that of the enqueue goes before the function's, and that before the pool's.
 fn resolve_retry(
     enqueue: RetryPolicy,
     function: RetryPolicy,
@@ -146,11 +146,11 @@ fn resolve_retry(
 
 fn due_segment(due: Due, shared: &Shared) -> Result<Segment, EnqueueError> {
     let delay = match due {
-        // At once, that is in the slice of time under way.
+        // In the current segment.
         Due::Now => return Ok(shared.seams.segment()),
         Due::After(delay) if planted!(DelayHalved) => delay / 2,
         Due::After(delay) => delay,
-        // By the wall clock of this moment; the pool's own need not agree with it.
+        // Measured by the wall clock at this moment; the pool's own clock need not agree with it.
         Due::At(time) => shared.seams.until_wall(time),
     };
     if delay > MAX_DELAY {
@@ -159,7 +159,7 @@ fn due_segment(due: Due, shared: &Shared) -> Result<Segment, EnqueueError> {
     Ok(Segment(0).after(shared.seams.now() + delay))
 }
 
-/// The payload of a follow-up job of a failed `on_complete`.
+/// Makes the follow-up job of a failed `on_complete`.
 pub(crate) fn follow_up(
     shared: &Shared,
     failed: &Spec,

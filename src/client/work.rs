@@ -40,7 +40,7 @@ impl<O> WorkHandle<O> {
         WorkHandle { client, work_id, output: PhantomData }
     }
 
-    /// The job's id.
+    /// Returns the job's id.
     #[must_use]
     pub fn id(&self) -> WorkId {
         self.work_id
@@ -49,7 +49,7 @@ impl<O> WorkHandle<O> {
     /// Returns the status of the job. See [`Workpool::status`](crate::Workpool::status).
     ///
     /// # Errors
-    /// When the runtime is gone or the storage failed.
+    /// Fails if the runtime is gone or the storage failed.
     pub async fn status(&self) -> Result<WorkStatus, PoolError> {
         self.client.status(self.work_id).await
     }
@@ -57,14 +57,14 @@ impl<O> WorkHandle<O> {
     /// Explains why the job is where it is. See [`Workpool::explain`](crate::Workpool::explain).
     ///
     /// # Errors
-    /// When the runtime is gone.
+    /// Fails if the runtime is gone.
     pub async fn explain(&self) -> Result<Explanation, PoolError> {
         self.client.explain(self.work_id).await
     }
 
-    /// Returns a stream of statuses: the one of now, then each change, and the end after a final one.
+    /// Returns a stream of statuses: the current one, then each change. It ends after a final status.
     ///
-    /// One who reads slowly sees the latest status, not each. The stream also ends when the runtime does.
+    /// A slow reader sees the latest status, not each. The stream also ends when the runtime does.
     #[must_use]
     pub fn watch(&self) -> Watch {
         let receiver = self.client.shared.board.watch(self.work_id);
@@ -81,7 +81,7 @@ impl<O> WorkHandle<O> {
     /// Cancels the job. See [`Workpool::cancel`](crate::Workpool::cancel).
     ///
     /// # Errors
-    /// When the runtime is gone or the storage failed.
+    /// Fails if the runtime is gone or the storage failed.
     pub async fn cancel(&self) -> Result<CancelAnswer, PoolError> {
         self.client.cancel(self.work_id).await
     }
@@ -89,7 +89,7 @@ impl<O> WorkHandle<O> {
     /// Cancels the job, and drops a running attempt after `grace`. See [`Workpool::abort`](crate::Workpool::abort).
     ///
     /// # Errors
-    /// When the runtime is gone or the storage failed.
+    /// Fails if the runtime is gone or the storage failed.
     pub async fn abort(&self, grace: Duration) -> Result<CancelAnswer, PoolError> {
         self.client.abort(self.work_id, grace).await
     }
@@ -97,7 +97,7 @@ impl<O> WorkHandle<O> {
     /// Ends the job's wait: it is due now. See [`Workpool::run_now`](crate::Workpool::run_now).
     ///
     /// # Errors
-    /// When the runtime is gone or the storage failed.
+    /// Fails if the runtime is gone or the storage failed.
     pub async fn run_now(&self) -> Result<RunNowAnswer, PoolError> {
         self.client.run_now(self.work_id).await
     }
@@ -105,7 +105,7 @@ impl<O> WorkHandle<O> {
     /// Enqueues the job once more if it has failed. See [`Workpool::retry`](crate::Workpool::retry).
     ///
     /// # Errors
-    /// When its pool is full, the runtime is gone or the storage failed.
+    /// Fails if its pool is full, the runtime is gone or the storage failed.
     pub async fn retry(&self) -> Result<RetryAnswer, EnqueueError> {
         self.client.retry(self.work_id).await
     }
@@ -115,7 +115,7 @@ impl<O: DeserializeOwned> WorkHandle<O> {
     /// Waits for the outcome. Cancel-safe: dropping the future changes nothing, and joining again is fine.
     ///
     /// # Errors
-    /// When the job failed or was canceled, is not known, or the runtime is gone.
+    /// Fails if the job failed or was canceled, is not known, or the runtime is gone.
     pub async fn join(&self) -> Result<O, JoinError> {
         let row = match self.client.shared.board.finished(self.work_id) {
             Some(row) => row,
@@ -156,7 +156,7 @@ impl std::fmt::Debug for Watch {
 }
 
 impl Watch {
-    /// The next change; `None` after a final status or when the runtime is gone. Cancel-safe.
+    /// Returns the next change; `None` after a final status or when the runtime is gone. Cancel-safe.
     pub async fn next(&mut self) -> Option<WorkStatus> {
         std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
@@ -169,9 +169,9 @@ impl Stream for Watch {
         loop {
             let Some(changes) = &mut self.changes else { return Poll::Ready(None) };
             match ready!(Pin::new(changes).poll_next(cx)) {
-                // The store has not looked yet.
+                // The store has not answered yet.
                 Some(None) => {}
-                // The store's first look may come after the change that it sees.
+                // The store's first answer may come after the change that it reports.
                 Some(status) if status == self.last => {}
                 Some(Some(status)) => {
                     if status.is_final() {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::backoff::backoff;
 use crate::model::{Change, Key, Retry, RunNumber, RunResult, Segment, Spec, WorkFact, WorkId};
 
-/// A decision: the write to make, if any, and what to tell whoever sent the message.
+/// A decision: the write to make, if any, and the answer to the sender of the message.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Arrival<A> {
     /// The write.
@@ -21,7 +21,7 @@ pub struct Arrival<A> {
 pub enum EnqueueAnswer {
     /// The job is in the tables.
     Enqueued,
-    /// A job of that id is or was there already; nothing was written.
+    /// A job of that id exists, or existed and is remembered; nothing was written.
     Duplicate,
 }
 
@@ -29,11 +29,11 @@ pub enum EnqueueAnswer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CancelAnswer {
-    /// The job will not be started again; if it is running it is told.
+    /// The job will not be started again; a running attempt is told to stop.
     Requested,
-    /// It had been canceled before.
+    /// The job had been canceled before.
     AlreadyRequested,
-    /// It has an outcome already.
+    /// The job has an outcome already.
     AlreadyFinished,
     /// No job of this id was ever enqueued here, or its outcome is forgotten.
     NotFound,
@@ -43,17 +43,17 @@ pub enum CancelAnswer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunNowAnswer {
-    /// Its wait is over: it is due, and starts when there is a slot and its pool is not paused.
+    /// The job's wait is over: it is due, and starts when there is a slot and its pool is not paused.
     Moved,
-    /// It had been due already.
+    /// The job had been due already.
     AlreadyDue,
-    /// It waits until its function is registered.
+    /// The job waits until its function is registered.
     NotRegistered,
-    /// It was canceled, and will not be started.
+    /// The job was canceled, and will not be started.
     Canceled,
     /// An attempt is running, or has just ended.
     Running,
-    /// It has an outcome already.
+    /// The job has an outcome already.
     AlreadyFinished,
     /// No job of this id was ever enqueued here, or its outcome is forgotten.
     NotFound,
@@ -63,17 +63,17 @@ pub enum RunNowAnswer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(tag = "answer", content = "work_id", rename_all = "snake_case")]
 pub enum RetryAnswer {
-    /// It was enqueued once more, as a job of its own with this id.
+    /// The job was enqueued once more, as a new job with this id.
     Enqueued(WorkId),
-    /// It had been before, under this id.
+    /// The job had been enqueued once more before, under this id.
     AlreadyEnqueued(WorkId),
-    /// It has not failed: it has no outcome yet, or another one.
+    /// The job has not failed: it has no outcome yet, or another one.
     NotFailed,
-    /// Its function is not registered in this process.
+    /// The job's function is not registered in this process.
     NotRegistered,
-    /// Its pool was not started by this process.
+    /// The job's pool was not started by this process.
     PoolNotStarted,
-    /// It is not known, or forgotten.
+    /// The job is not known, or forgotten.
     NotFound,
 }
 
@@ -82,7 +82,7 @@ pub enum RetryAnswer {
 pub enum FinishAnswer {
     /// The report counts.
     Accepted,
-    /// Another run of the job is or was the one that counts; nothing was written.
+    /// Another run of the job counts, or has counted; nothing was written.
     Stale,
 }
 
@@ -102,13 +102,13 @@ pub struct AttemptReport {
 pub struct ArrivalCx {
     /// The store's clock.
     pub now: Segment,
-    /// The same moment rounded up: what waits from then on is not early.
+    /// The same moment rounded up: a wait that begins then does not end early.
     pub waits_from: Segment,
     /// A number drawn uniformly from `[0, 1)`.
     pub chance: f64,
 }
 
-/// `known` says whether a job of this id is in `work` or in `finished`.
+/// Decides an enqueue. `known` is `true` if a job of this id is in `work` or in `finished`.
 #[must_use]
 pub fn enqueue(spec: Arc<Spec>, due: Segment, known: bool) -> Arrival<EnqueueAnswer> {
     if known && !planted!(DuplicateEnqueues) {
@@ -118,8 +118,8 @@ pub fn enqueue(spec: Arc<Spec>, due: Segment, known: bool) -> Arrival<EnqueueAns
     Arrival { change: Some(Change::InsertWork { spec, key }), answer: EnqueueAnswer::Enqueued }
 }
 
-/// A job that has its outcome, even one that no turn has handled yet, is not canceled any more. `is_finished` says
-/// whether it is in `finished`.
+/// Decides a cancel. A job that has its outcome, even one that no turn has handled yet, is not canceled any more.
+/// `is_finished` is `true` if the job is in `finished`.
 #[must_use]
 pub fn cancel(fact: Option<&WorkFact>, is_finished: bool, now: Segment) -> Arrival<CancelAnswer> {
     let refuse = |answer| Arrival { change: None, answer };
@@ -143,8 +143,8 @@ pub fn cancel(fact: Option<&WorkFact>, is_finished: bool, now: Segment) -> Arriv
     Arrival { change: Some(change), answer: CancelAnswer::Requested }
 }
 
-/// S1, S10 → the same, due now. A row that is due stays where it is: a turn may have been shown it there. Rows up to
-/// `read_until` have been.
+/// Decides a `run_now`: S1, S10 → the same, due now. A row that is due stays where it is, since a turn may have been
+/// shown it there. Turns have been shown the rows up to `read_until`.
 #[must_use]
 pub fn run_now(
     fact: Option<&WorkFact>,
@@ -179,7 +179,7 @@ pub fn run_now(
     Arrival { change, answer: RunNowAnswer::Moved }
 }
 
-/// A report counts once, and only for the run that occupies the slot.
+/// Decides a worker's report. It counts once, and only for the run that occupies the slot.
 #[must_use]
 pub fn attempt_finished(
     fact: Option<&WorkFact>,
@@ -209,11 +209,11 @@ pub fn attempt_finished(
 pub(super) struct Verdict {
     pub result: RunResult,
     pub retry: Retry,
-    /// Attempts that count, this one included if it counts as an attempt.
+    /// The number of attempts that count, this one included if it counts.
     pub attempts: u32,
 }
 
-/// The branches of the state table's row S2 (and of S8, S12, where the job is or is being canceled).
+/// Judges a finished attempt: row S2 of the state table, and S8 and S12, where the job is or is being canceled.
 pub(super) fn judge(work: &WorkFact, result: RunResult, cx: ArrivalCx) -> Verdict {
     let counted = work.attempts.saturating_add(1 + u32::from(planted!(AttemptCountedTwice)));
     let again = |result, wait: std::time::Duration, attempts| match (work.canceled, result) {
@@ -223,7 +223,7 @@ pub(super) fn judge(work: &WorkFact, result: RunResult, cx: ArrivalCx) -> Verdic
         (true, RunResult::Failed(_)) => {
             Verdict { result: RunResult::Canceled, retry: Retry::No, attempts }
         }
-        // Not counted, which the turn can still see.
+        // The result stays, so that the turn can still see that it does not count.
         (true, result) => Verdict { result, retry: Retry::No, attempts },
     };
     match result {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::model::RetryBehavior;
 
-/// The wait before retry number `retry` (the first is 1): `initial · base^(retry-1) · U[0.5, 1.5)`, capped at
+/// Returns the wait before retry number `retry` (the first is 1): `initial · base^(retry-1) · U[0.5, 1.5)`, capped at
 /// [`RetryBehavior::MAX_BACKOFF`]. `chance` is uniform in `[0, 1)`.
 #[must_use]
 pub fn backoff(behavior: &RetryBehavior, retry: u32, chance: f64) -> Duration {

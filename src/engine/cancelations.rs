@@ -8,7 +8,7 @@ pub(super) fn handle(draft: &mut Draft, rows: Vec<CancelationRow>) {
         let known =
             row.work.filter(|_| !draft.settled.contains(&row.work_id) || planted!(DeletedTwice));
         let Some(work) = known else {
-            // Completed in an earlier turn, or just now by this one.
+            // The job completed in an earlier turn or in this one.
             draft.changes.push(Change::DeletePendingCancelation { pool: row.pool, key: row.key });
             continue;
         };

@@ -23,7 +23,7 @@ pub(super) fn handle(draft: &mut Draft, rows: Vec<CompletionRow>, remember: bool
     }
 }
 
-/// Frees the slot and either completes the job or enqueues it again. Says whether it completed.
+/// Frees the slot and either completes the job or enqueues it again. Returns `true` if the job completed.
 pub(super) fn settle(
     draft: &mut Draft,
     work: WorkFact,

@@ -36,7 +36,7 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// Ends a job: frees its slot, counts it, writes what is kept of it.
+    /// Ends a job: frees its slot, counts it, and writes its row of `finished`.
     pub fn complete(
         &mut self,
         spec: Arc<Spec>,

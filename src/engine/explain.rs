@@ -10,34 +10,34 @@ use crate::model::{
     ArgBytes, FailedAttempt, Finished, History, Name, Progress, Segment, Settings, WorkFact, WorkId,
 };
 
-/// The jobs ahead of one are counted up to here: more would keep the store from its work.
+/// The maximum number of jobs ahead that are counted: more would keep the store busy.
 pub(crate) const MOST_COUNTED: usize = 1_000;
 
 /// The reason why a job is where it is, and when it is expected to start. Made by
 /// [`Workpool::explain`](crate::Workpool::explain).
 ///
-/// It is a snapshot: the next moment may have another one. `Display` tells it in a sentence.
+/// It is a snapshot, and may change at any moment. `Display` puts it in a sentence.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Explanation {
     /// The job's id.
     pub work_id: WorkId,
     /// Its pool; `None` if the job is not known or the store does not answer.
     pub pool: Option<Name>,
-    /// Its function; as `pool`.
+    /// Its function; `None` if `pool` is.
     pub function: Option<Name>,
     /// The time of the explanation.
     pub at: Segment,
     /// The number of attempts that counted so far.
     pub attempts: u32,
-    /// The number of attempts that there may be. 0 where that is not known, as of a job that has finished.
+    /// The maximum number of attempts; 0 where that is not known, as of a job that has finished.
     pub max_attempts: u32,
-    /// Before when it is not started, if it waits.
+    /// The time before which it is not started, if it waits.
     pub due: Option<Segment>,
     /// The number of jobs of its pool that come before it, if it waits.
     pub ahead: Option<Ahead>,
-    /// The reason why it is where it is. Of several reasons the one that has to go first.
+    /// The reason why it is where it is; of several reasons, the one that has to go first.
     pub why: Why,
-    /// The time at which it is expected to start; `None` if it has started, never will, or nobody can say.
+    /// The time at which it is expected to start; `None` if it has started, never will, or that cannot be estimated.
     pub expected: Option<Expected>,
     /// Its failed attempts so far.
     pub history: History,
@@ -76,11 +76,11 @@ pub struct Expected {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Basis {
-    /// It starts when it is due: there will be a slot, if nothing else comes.
+    /// The job starts when it is due: there will be a slot, if nothing else comes.
     Due,
-    /// Jobs are ahead, and take as long as those of late.
+    /// An estimate: the jobs ahead are expected to take as long as recent ones.
     Estimate,
-    /// Not before then; how much later nobody can say, since nothing has ended yet or not all jobs ahead were counted.
+    /// The earliest possible start. It may be much later: no attempt has ended yet, or not all jobs ahead were counted.
     AtTheEarliest,
 }
 
@@ -90,12 +90,12 @@ pub enum Basis {
 pub enum Why {
     /// The store has not answered for a while. Nothing of any pool begins or completes until it does.
     StoreStalled {
-        /// Since when it has been at what it does now.
+        /// The time at which it began what it is doing now.
         since: Segment,
     },
     /// The store cannot write. Nothing of any pool begins until it can.
     StoreFailing {
-        /// Since when.
+        /// The time since which it has been failing.
         since: Segment,
         /// The error.
         error: String,
@@ -111,7 +111,7 @@ pub enum Why {
         /// `true` if it is paused.
         paused: bool,
     },
-    /// Its time has not come.
+    /// The job is not due yet.
     NotDue,
     /// An attempt failed, and the next one waits.
     RetryBackoff {
@@ -120,39 +120,39 @@ pub enum Why {
         /// The maximum number of retries.
         max_retries: u32,
     },
-    /// It is due, and every slot is taken.
+    /// The job is due, and every slot is taken.
     NoFreeSlot {
         /// The number of running attempts.
         running: u64,
         /// The limit.
         limit: u64,
     },
-    /// It is due, slots are free, and others come first.
+    /// The job is due and slots are free, but other jobs come first.
     Behind,
-    /// It is due and its turn is next.
+    /// The job is due and its turn is next.
     AboutToStart,
     /// An attempt is running.
     Running {
         /// The number of the attempt; the first is 1.
         attempt: u32,
-        /// Since when; `None` while it is on its way to its worker.
+        /// The time of its start; `None` while it is on its way to its worker.
         since: Option<Segment>,
         /// The time at which its timeout ends it, if it has one.
         timeout_at: Option<Segment>,
         /// The last progress that it has reported.
         progress: Option<Arc<Progress>>,
     },
-    /// Its attempt has ended, and the pool has not handled that yet.
+    /// The job's attempt has ended, and the pool has not handled that yet.
     Completing {
         /// `true` if there will be another attempt.
         will_retry: bool,
     },
-    /// It was canceled.
+    /// The job was canceled.
     Canceling {
-        /// Since when the attempt runs that was told; `None` if none is running.
+        /// The start of the running attempt, which was told; `None` if none is running.
         running_since: Option<Segment>,
     },
-    /// It has an outcome.
+    /// The job has an outcome.
     Finished(#[serde(serialize_with = "finished_fields")] Arc<Finished>),
     /// No job of this id was ever enqueued here, or its outcome is forgotten.
     Unknown,
@@ -206,7 +206,7 @@ pub(crate) enum Found {
     Work {
         work: WorkFact,
         pool: Name,
-        /// If it waits: how many of its pool come first, counted up to one more than [`MOST_COUNTED`].
+        /// The number of jobs of its pool that come first, if it waits; counted up to one more than [`MOST_COUNTED`].
         ahead: usize,
     },
     Finished(Arc<Finished>),
@@ -223,7 +223,7 @@ pub(crate) struct Surroundings {
     pub registered: bool,
     /// The job's pool, if this process has started it.
     pub pool: Option<PoolNow>,
-    /// Since when an attempt of the job runs, and what it last said, if the board has one.
+    /// The start and the last progress of the job's running attempt, if the board has one.
     pub running: Option<(Segment, Option<Arc<Progress>>)>,
 }
 
@@ -232,18 +232,18 @@ pub(crate) struct PoolNow {
     pub name: Name,
     pub settings: Arc<Settings>,
     pub running: u64,
-    /// The time for which attempts have occupied their slots lately, on average.
+    /// The average time for which recent attempts occupied their slots.
     pub pace: Option<Duration>,
 }
 
-/// Puts together what the tables and the process know.
+/// Explains a job from what the tables and the process know.
 pub(crate) fn explain(work_id: WorkId, found: &Found, around: &Surroundings) -> Explanation {
     let at = around.at;
     let trouble = || around.trouble.clone();
     let (work, pool, ahead) = match found {
         Found::Work { work, pool, ahead } => (work, *pool, *ahead),
         Found::Finished(row) => return finished(row, around),
-        // It may be on its way to the store.
+        // The job may be on its way to the store.
         Found::Nothing => {
             return Explanation::bare(work_id, at, trouble().unwrap_or(Why::Unknown));
         }
@@ -289,7 +289,7 @@ pub(crate) fn explain(work_id: WorkId, found: &Found, around: &Surroundings) -> 
     told
 }
 
-/// An explanation of a job of which the store says nothing.
+/// Explains a job without an answer of the store.
 pub(crate) fn without_store(work_id: WorkId, at: Segment, why: Why) -> Explanation {
     Explanation::bare(work_id, at, why)
 }
@@ -342,7 +342,7 @@ fn waiting(
     }
 }
 
-/// A slot becomes free every `pace / limit`, as long as all are taken.
+/// Estimates the start of a job. As long as all slots are taken, one becomes free every `pace / limit`.
 fn expected(
     now: Segment,
     due: Segment,
@@ -358,7 +358,7 @@ fn expected(
         return Some(Expected { start: due.max(now), basis: Basis::Due });
     }
     let Some(pace) = pace else {
-        // Nothing has ended yet, but it may have until then.
+        // No attempt has ended yet, but one may have by then.
         let later = Expected { start: due, basis: Basis::AtTheEarliest };
         return (due > now).then_some(later);
     };
@@ -471,7 +471,7 @@ impl fmt::Display for Explanation {
     }
 }
 
-/// A duration as people say it: with two units at most.
+/// A duration in words, with two units at most.
 pub(crate) struct Lasting(pub Duration);
 
 impl fmt::Display for Lasting {

@@ -5,7 +5,7 @@ use super::completions::settle;
 use super::draft::Draft;
 use crate::model::{Failure, FailureKind, FunctionKind, RunNumber, RunResult, RunningRow};
 
-/// The number of launches after which a mutation or query is treated as poison: as what ends the process.
+/// The number of launches after which a mutation or query is treated as poison: as the cause of the crashes.
 pub(super) const MOST_LOST: RunNumber = 16;
 
 /// A row of `running` whose attempt will never report.
@@ -32,7 +32,7 @@ pub(super) fn handle(draft: &mut Draft, lost: Vec<Lost>) {
         if !still_running || row.work.pending_completion.is_some() {
             continue;
         }
-        // What runs in the store has left nothing, since its effects and its completion are one commit.
+        // A lost mutation or query has left nothing, since its effects and its completion are one commit.
         let left_nothing = row.work.spec.kind != FunctionKind::Action && row.work.runs < MOST_LOST;
         let result = match launched && !left_nothing && !planted!(RecoveryNotCounting) {
             true => RunResult::Failed(Failure::retryable(

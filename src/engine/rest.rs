@@ -1,4 +1,4 @@
-//! Rest: when a loop has nothing to do, and what wakes it.
+//! Rest: the state of a loop that has nothing to do, and what wakes it.
 //!
 //! ```text
 //!              a turn had nothing to decide
@@ -19,7 +19,7 @@ pub enum KickSource {
     Completion,
     /// Jobs were canceled.
     Cancelation,
-    /// The time has come that was waited for.
+    /// The time that was waited for has come.
     Timer,
     /// The configuration changed.
     Configure,
@@ -28,7 +28,8 @@ pub enum KickSource {
 }
 
 impl KickSource {
-    /// Returns `true` if a loop that rests with all slots taken needs to hear of it: new jobs cannot start anyway.
+    /// Returns `true` if this wakes a resting loop. While all slots are taken (`saturated`), jobs that are new or due
+    /// do not: they cannot start anyway.
     #[must_use]
     pub fn wakes(self, saturated: bool) -> bool {
         !(saturated && matches!(self, KickSource::Enqueue | KickSource::Timer))

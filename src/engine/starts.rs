@@ -3,7 +3,7 @@
 use super::draft::{Draft, Launch};
 use crate::model::{Change, Key, Running, Segment, Spec, StartRow};
 
-/// Starts what fits. Returns the segment of the first row that found no slot.
+/// Starts the jobs that find a slot. Returns the segment of the first row that found none.
 pub(super) fn handle(
     draft: &mut Draft,
     rows: Vec<StartRow>,

@@ -8,11 +8,11 @@ use crate::model::{
     Batch, Change, Cursors, Demand, InternalState, Report, Segment, Spec, StateRow, WorkId,
 };
 
-/// The interval of reports.
+/// The interval of reports, in milliseconds.
 pub const REPORT_INTERVAL_MS: u64 = 60_000;
 
-/// At most this many rows of each pending table are handled in one turn, so that a flood in one pool does not
-/// keep the others waiting for longer than a millisecond or two.
+/// The maximum number of rows of each pending table that one turn handles, so that a flood in one pool does not keep
+/// the others waiting for longer than a millisecond or two.
 pub const MAX_BATCH: usize = 1_000;
 
 /// Everything that a turn needs besides the state and the batch.
@@ -94,8 +94,8 @@ pub fn demand(state: &InternalState, max_parallelism: usize) -> Demand {
     Demand { cursors: state.cursors, free_slots, batch_size: MAX_BATCH }
 }
 
-/// Returns the cursors for when every row of the batch has been handled. They take only values that came
-/// from the store, and never go back.
+/// Returns the cursors after every row of the batch has been handled. They take only values that came from the store,
+/// and never go back.
 fn drained(before: &Cursors, batch: &Batch) -> Cursors {
     let next_due = batch.next_due.filter(|_| !planted!(CursorSkipsUnstarted));
     let next_start = next_due.map_or(batch.read_at, |due| due.min(batch.read_at));
@@ -109,7 +109,8 @@ fn drained(before: &Cursors, batch: &Batch) -> Cursors {
     }
 }
 
-/// A report is due once a minute, in the first turn after it. A pool with nothing to do takes no turns.
+/// Returns the report if it is due: once a minute, in the first turn after that. A pool with nothing to do takes no
+/// turns.
 fn report_if_due(draft: &mut Draft) -> Option<Report> {
     let report = &mut draft.state.report;
     if report.last_report_ts == Segment::default() {

@@ -36,7 +36,7 @@ pub trait Action: Serialize + DeserializeOwned + 'static {
     const NAME: &'static str;
     /// The retry policy of this function.
     const RETRY: RetryPolicy = RetryPolicy::Inherit;
-    /// The time that an attempt may take; `None` as the pool has it.
+    /// The time that an attempt may take; `None` for the pool's timeout.
     const TIMEOUT: Option<Duration> = None;
     /// The type of the result, kept as JSON.
     type Output: Serialize + DeserializeOwned + 'static;
@@ -47,9 +47,9 @@ pub trait Action: Serialize + DeserializeOwned + 'static {
 
 /// An action that keeps its thread busy: it hashes, compresses, or uses blocking I/O.
 ///
-/// It runs on a thread of its own pool. It cannot be dropped while it runs: one that is aborted or overdue is
-/// abandoned, its slot freed, and what it reports later is refused. A long one asks
-/// [`ActionContext::is_canceled`] now and then.
+/// It runs on a thread for blocking actions. It cannot be dropped while it runs: if it is aborted or overdue, it is
+/// abandoned, its slot is freed, and its report is refused. A long one should ask [`ActionContext::is_canceled`] now
+/// and then.
 pub trait BlockingAction: Serialize + DeserializeOwned + Send + 'static {
     /// See [`Action::NAME`].
     const NAME: &'static str;
@@ -63,7 +63,7 @@ pub trait BlockingAction: Serialize + DeserializeOwned + Send + 'static {
     /// Makes one attempt.
     ///
     /// # Errors
-    /// Whatever makes the attempt fail.
+    /// An error makes the attempt fail.
     fn run(self, cx: &ActionContext) -> Result<Self::Output, WorkError>;
 }
 

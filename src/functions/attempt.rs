@@ -8,21 +8,21 @@ use crate::model::{RunNumber, Spec};
 use crate::shared::sync::Notify;
 use crate::shared::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-/// The urgency with which an attempt is asked to end. Only ever raised.
+/// The urgency with which an attempt is asked to end. It is only ever raised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Stage {
-    /// Nobody asked.
+    /// The attempt is not asked to end.
     Go = 0,
-    /// The runtime shuts down: end soon, or be returned to the queue.
+    /// The runtime shuts down: the attempt ends soon, or its job is returned to the queue.
     ShuttingDown = 1,
     /// The job was canceled: the function is told, and may end when it likes.
     Canceled = 2,
-    /// Drop it now; the job is canceled.
+    /// The attempt is dropped now; the job is canceled.
     AbortCanceled = 3,
-    /// Drop it now; its time is up.
+    /// The attempt is dropped now; its time is up.
     AbortTimeout = 4,
-    /// Drop it now; the job goes back to the store, without using an attempt.
+    /// The attempt is dropped now; the job is returned to the queue without using an attempt.
     AbortReturn = 5,
 }
 
@@ -54,7 +54,7 @@ pub(crate) struct Control {
     pub max_result_bytes: usize,
     pub lent: Arc<Lent>,
     stage: AtomicU8,
-    /// Set when the duty to report is done or has gone to the store.
+    /// Set when the attempt was reported, or the duty to report it has passed to the store.
     reported: AtomicBool,
     changed: Notify,
 }
@@ -80,9 +80,9 @@ impl Control {
         Stage::from_u8(self.stage.load(Ordering::SeqCst))
     }
 
-    /// Returns `true` if it may begin: nobody has told it to end, and no cancel of its job was answered.
+    /// Returns `true` if the attempt may begin: it was not told to end, and no cancel of its job was answered.
     pub fn may_begin(&self) -> bool {
-        // In this order: the loop tells the attempt first, and then the board no longer holds the start.
+        // The board is asked first: the loop tells the attempt before the board forgets the cancel.
         !self.lent.client.shared.board.is_canceling(self.spec.work_id) && self.stage() == Stage::Go
     }
 
@@ -90,7 +90,7 @@ impl Control {
         self.reported.load(Ordering::SeqCst)
     }
 
-    /// Says whether it was not set before.
+    /// Marks the attempt as reported. Returns `true` if it was not marked before.
     pub fn set_reported(&self) -> bool {
         !self.reported.swap(true, Ordering::SeqCst)
     }
@@ -105,7 +105,7 @@ impl Control {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
-            // Registered before the look, so that no change falls between the two.
+            // Registered before the check, so that no change falls between the two.
             changed.as_mut().enable();
             let stage = self.stage();
             if reached(stage) {

@@ -7,7 +7,7 @@ use super::{Control, Stage};
 use crate::client::{PoolError, Workpool};
 use crate::model::{Name, Progress, WorkId};
 
-/// Given to every attempt: who it is, whether it should stop, what the program lent it.
+/// The context of an attempt: its identity, whether it should stop, and the values that the program lends it.
 ///
 /// It is cheap to clone and may be sent to other threads.
 #[derive(Clone)]
@@ -23,20 +23,19 @@ impl ActionContext {
     }
 
     /// Returns the number of the attempt; the first is 1. An attempt that was snoozed or returned to the queue is made
-    /// again under its
-    /// number.
+    /// again under its number.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.control.attempt
     }
 
-    /// Returns the number of attempts that there may be.
+    /// Returns the maximum number of attempts.
     #[must_use]
     pub fn max_attempts(&self) -> u32 {
         self.control.spec.max_attempts()
     }
 
-    /// The name of the function.
+    /// Returns the name of the function.
     #[must_use]
     pub fn function(&self) -> Name {
         self.control.spec.function
@@ -56,12 +55,12 @@ impl ActionContext {
         self.control.until(|stage| stage != Stage::Go).await;
     }
 
-    /// Says how far the attempt is. Shown by `status`, `watch` and `running` until it says something else.
+    /// Reports how far the attempt is. `status`, `watch` and `running` show it until the next report.
     pub fn progress(&self, done: u64, total: Option<u64>) {
         self.say(Progress { done, total, note: None });
     }
 
-    /// As [`progress`](Self::progress), with a word on what it is at.
+    /// Reports like [`progress`](Self::progress), with a note on the current step.
     pub fn progress_note(&self, done: u64, total: Option<u64>, note: impl Into<String>) {
         self.say(Progress { done, total, note: Some(note.into()) });
     }
@@ -74,7 +73,7 @@ impl ActionContext {
     /// Returns the value that the program gave to [`RuntimeBuilder::data`](crate::RuntimeBuilder::data).
     ///
     /// # Panics
-    /// When no value of this type was given; the attempt fails and says so. [`try_data`](Self::try_data) does not.
+    /// Panics if no value of this type was given, which fails the attempt. [`try_data`](Self::try_data) does not panic.
     #[must_use]
     pub fn data<T: Send + Sync + 'static>(&self) -> Arc<T> {
         match self.try_data() {
@@ -89,10 +88,10 @@ impl ActionContext {
         self.control.lent.data()
     }
 
-    /// The pool of that name, to spawn more work. What is enqueued there stays, whatever becomes of this attempt.
+    /// Returns the pool of that name, to enqueue more jobs. These stay, whatever the outcome of this attempt.
     ///
     /// # Errors
-    /// When there is no pool of that name.
+    /// Fails if there is no pool of that name.
     pub fn pool(&self, name: &str) -> Result<Workpool, PoolError> {
         Workpool::find(&self.control.lent.client, name)
     }

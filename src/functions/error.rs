@@ -31,32 +31,32 @@ pub(crate) enum WorkErrorKind {
 }
 
 impl WorkError {
-    /// The attempt failed; another may succeed.
+    /// Fails the attempt; another may succeed.
     #[must_use]
     pub fn retryable(message: impl Into<String>) -> WorkError {
         WorkError(WorkErrorKind::Failed(Failure::retryable(FailureKind::Error, message)))
     }
 
-    /// The attempt failed, and so would any other: the job fails now.
+    /// Fails the job now: any other attempt would fail as well.
     #[must_use]
     pub fn non_retryable(message: impl Into<String>) -> WorkError {
         WorkError(WorkErrorKind::Failed(Failure::permanent(FailureKind::Error, message)))
     }
 
-    /// The attempt failed; the next one is made after `wait` in place of the backoff. The attempt counts as an attempt.
+    /// Fails the attempt, which counts; the next one is made after `wait` in place of the backoff.
     #[must_use]
     pub fn retry_after(wait: Duration, message: impl Into<String>) -> WorkError {
         let failure = Failure::retryable(FailureKind::Error, message);
         WorkError(WorkErrorKind::Failed(Failure { retry_after: Some(wait), ..failure }))
     }
 
-    /// The job ends as canceled, whether anybody asked for it or not.
+    /// Ends the job as canceled, whether or not anybody asked for that.
     #[must_use]
     pub fn canceled() -> WorkError {
         WorkError(WorkErrorKind::Canceled)
     }
 
-    /// It is too early: run the job again after `wait`; this attempt does not count.
+    /// Runs the job again after `wait`, since it is too early now; this attempt does not count.
     #[must_use]
     pub fn snooze(wait: Duration) -> WorkError {
         WorkError(WorkErrorKind::Snooze(wait))
@@ -80,7 +80,7 @@ impl<E: std::error::Error> From<E> for WorkError {
     }
 }
 
-/// An error and its causes, in one line.
+/// Puts an error and its causes in one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,4 +1,4 @@
-//! User code is run so that a panic is a failed attempt.
+//! The guard around user code: a panic is a failed attempt.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -14,7 +14,7 @@ pub(crate) fn guarded(code: impl FnOnce() -> RunResult) -> RunResult {
     }
 }
 
-/// The message of a panic.
+/// Returns the message of a panic.
 pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
         (Some(message), _) => (*message).to_owned(),

@@ -1,4 +1,5 @@
-//! Everything that users write, and that their code is given: functions of each kind, contexts, transactions, errors.
+//! Everything that users write, and everything that their code is given: functions of each kind, contexts,
+//! transactions, errors.
 //!
 //! ```text
 //!   Action, BlockingAction ── ActionContext ── runs on a worker

@@ -7,8 +7,8 @@ use crate::model::RetryPolicy;
 
 /// A function that changes user tables, exactly once: its effects and its completion are one commit.
 ///
-/// It runs inside the store's transaction and must be quick: everything else waits for it. If it fails or panics,
-/// nothing of it stays.
+/// It runs inside the store's transaction and must be quick: everything else waits for it. If it fails or panics, its
+/// writes are rolled back.
 pub trait Mutation: Serialize + DeserializeOwned + 'static {
     /// See [`Action::NAME`](crate::Action::NAME).
     const NAME: &'static str;
@@ -20,7 +20,7 @@ pub trait Mutation: Serialize + DeserializeOwned + 'static {
     /// Reads and writes through `tx`.
     ///
     /// # Errors
-    /// Whatever makes the attempt fail; the transaction is rolled back.
+    /// An error makes the attempt fail; the transaction is rolled back.
     fn apply(self, tx: &mut Transaction<'_>) -> Result<Self::Output, WorkError>;
 }
 

@@ -13,17 +13,17 @@ use crate::model::{Failure, Name, OnCompleteCall, WorkId, encode};
 /// If it fails or panics, its own effects are rolled back, the job completes all the same, and the call becomes a
 /// job of its own, named after it and retried, in the same commit.
 pub trait OnComplete: 'static {
-    /// The name under which it is stored with a job. One namespace with the functions.
+    /// The name under which it is stored with a job. It shares one namespace with the functions.
     const NAME: &'static str;
-    /// A value that the enqueue gives along.
+    /// The type of the value that the enqueue passes along.
     type Context: Serialize + DeserializeOwned + 'static;
-    /// The output of the function that completes.
+    /// The output of the function that completed.
     type Output: DeserializeOwned + 'static;
 
     /// Records the completion.
     ///
     /// # Errors
-    /// Whatever makes it fail; see above for what follows.
+    /// An error makes it fail, with the consequences described above.
     fn apply(
         tx: &mut Transaction<'_>,
         done: Completion<Self::Context, Self::Output>,
@@ -35,7 +35,7 @@ pub trait OnComplete: 'static {
 pub struct Completion<C, O> {
     /// The job's id.
     pub work_id: WorkId,
-    /// The value that the enqueue gave along.
+    /// The value that the enqueue passed along.
     pub context: C,
     /// The outcome.
     pub result: CompletionResult<O>,
@@ -55,7 +55,7 @@ pub enum CompletionResult<O> {
 }
 
 impl<O> CompletionResult<O> {
-    /// The output, if the job succeeded.
+    /// Returns the output, if the job succeeded.
     pub fn success(self) -> Option<O> {
         match self {
             CompletionResult::Success(output) => Some(output),
@@ -66,8 +66,9 @@ impl<O> CompletionResult<O> {
 
 /// The message that [`Enqueue::notify`](crate::Enqueue::notify) sends to an actor when the job completes.
 ///
-/// `F` is the function's type, so that one actor can tell apart what it hears of. It is sent once, by this process
-/// only: a job that completes after a restart notifies nobody. What must not be missed belongs in an [`OnComplete`].
+/// `F` is the function's type, so that an actor can tell the messages of several functions apart. It is sent once, by
+/// this process only: no message is sent for a job that completes after a restart. Use an [`OnComplete`] for what must
+/// not be missed.
 pub struct Completed<F, O> {
     /// The job's id.
     pub work_id: WorkId,

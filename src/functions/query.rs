@@ -12,10 +12,10 @@ pub trait Query: Serialize + DeserializeOwned + 'static {
     /// See [`Action::Output`](crate::Action::Output).
     type Output: Serialize + DeserializeOwned + 'static;
 
-    /// Reads through `reader`, which sees one moment.
+    /// Reads through `reader`, which shows the tables at one moment.
     ///
     /// # Errors
-    /// Whatever makes the query fail.
+    /// An error makes the query fail.
     fn read(self, reader: &mut Reader<'_>) -> Result<Self::Output, WorkError>;
 }
 

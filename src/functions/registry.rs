@@ -80,17 +80,17 @@ impl Program {
 }
 
 impl Registry {
-    /// The functions by name, and their code.
+    /// Returns the functions by name, and their code.
     pub fn into_parts(self) -> (Catalog, HashMap<Name, Code>) {
         (self.catalog, self.code)
     }
 
-    /// The first name that was registered twice, if there is one.
+    /// Returns the first name that was registered twice, if there is one.
     pub fn duplicate(&self) -> Option<Name> {
         self.duplicate
     }
 
-    /// Checks names and retry policies. Names the first function that is wrong.
+    /// Checks names and retry policies. Fails with the first function that is wrong.
     pub fn validate(&self) -> Result<(), (Name, ConfigError)> {
         for (name, registered) in self.catalog.iter() {
             let checked = validate_name(name.as_str()).and_then(|()| match registered.retry {
@@ -184,7 +184,7 @@ fn completion<C: OnComplete>(
     })
 }
 
-/// The outcome of a job, with its result decoded.
+/// Decodes the result of an outcome.
 pub(crate) fn decode_outcome<O: DeserializeOwned>(
     outcome: &Outcome,
 ) -> Result<CompletionResult<O>, Failure> {
@@ -213,11 +213,11 @@ fn finished<O>(
     }
 }
 
-/// Messages of failures are cut to this: an error may carry a whole page that a server has sent.
+/// The length to which messages of failures are cut: an error may carry a whole page that a server has sent.
 const MAX_MESSAGE_BYTES: usize = 16 * 1024;
 
-/// A result that is too large to keep fails its job: another attempt would give the same. A message that is too large
-/// is cut.
+/// Limits the size of a result. One that is too large fails its job, since another attempt would give the same; a
+/// message that is too large is cut.
 pub(crate) fn limit_result(result: RunResult, max: usize) -> RunResult {
     match result {
         RunResult::Failed(mut failure) => {

@@ -38,12 +38,12 @@ pub enum TransactionError {
     /// The job cannot be enqueued.
     #[error(transparent)]
     Enqueue(#[from] EnqueueError),
-    /// The storage failed. Everything is tried again later; this attempt is not counted as an attempt.
+    /// The storage failed. Everything is tried again later; this does not count as an attempt.
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
 
-/// Rows written and not committed yet; `None` is a deleted row. In order, so that a run can be repeated.
+/// Rows that are written and not committed yet; `None` is a deleted row. Ordered, so that a run can be repeated.
 #[derive(Default)]
 pub(crate) struct Writes(BTreeMap<Name, BTreeMap<TableKey, Option<Payload>>>);
 
@@ -56,7 +56,7 @@ impl Writes {
         self.0.entry(table).or_default().insert(key, value);
     }
 
-    /// Adds what a transaction has written that is to stay.
+    /// Adds the writes of a later transaction.
     pub fn merge(&mut self, later: Writes) {
         for (table, rows) in later.0 {
             self.0.entry(table).or_default().extend(rows);
@@ -75,13 +75,13 @@ impl Writes {
 
 /// Reads user tables as of one moment. Given to queries; a [`Transaction`] reads in the same way.
 ///
-/// Tables need not be declared: one that was never written is empty. They are named by code, not by input: each distinct
+/// Tables need not be declared: one that was never written is empty. Name them in code, not by input: each distinct
 /// name is kept for the life of the process.
 pub struct Reader<'a> {
     storage: &'a mut dyn Storage,
     group: &'a Writes,
     local: Writes,
-    /// An error of the storage itself: it is not the function's fault and must not be counted to it.
+    /// An error of the storage itself: it is not the function's fault and must not fail its attempt.
     failed: Option<StorageError>,
 }
 
@@ -90,15 +90,15 @@ impl<'a> Reader<'a> {
         Reader { storage, group, local: Writes::default(), failed: None }
     }
 
-    /// The error of the storage, if one occurred.
+    /// Returns the error of the storage, if one occurred.
     pub(crate) fn failure(&self) -> Option<StorageError> {
         self.failed.clone()
     }
 
-    /// The row at `key`, if there is one.
+    /// Returns the row at `key`, if there is one.
     ///
     /// # Errors
-    /// When the row is not a `T`, or the storage failed.
+    /// Fails if the row is not a `T`, or the storage failed.
     pub fn get<T: DeserializeOwned>(
         &mut self,
         table: &str,
@@ -116,10 +116,10 @@ impl<'a> Reader<'a> {
         value.map(|value| decode_row(table, &value)).transpose()
     }
 
-    /// All rows of a table, in order of their keys.
+    /// Returns all rows of a table, in the order of their keys.
     ///
     /// # Errors
-    /// When a row is not a `T`, or the storage failed.
+    /// Fails if a row is not a `T`, or the storage failed.
     pub fn scan<T: DeserializeOwned>(
         &mut self,
         table: &str,
@@ -127,10 +127,10 @@ impl<'a> Reader<'a> {
         self.range(table, .., usize::MAX)
     }
 
-    /// Up to `limit` rows whose keys lie in `range`, in order.
+    /// Returns up to `limit` rows whose keys lie in `range`, in order.
     ///
     /// # Errors
-    /// When a row is not a `T`, or the storage failed.
+    /// Fails if a row is not a `T`, or the storage failed.
     pub fn range<T: DeserializeOwned>(
         &mut self,
         table: &str,
@@ -160,10 +160,10 @@ impl<'a> Reader<'a> {
         rows.into_iter().map(|(key, value)| Ok((key, decode_row(table, &value)?))).collect()
     }
 
-    /// All rows whose keys begin with `prefix`, in order.
+    /// Returns all rows whose keys begin with `prefix`, in order.
     ///
     /// # Errors
-    /// When a row is not a `T`, or the storage failed.
+    /// Fails if a row is not a `T`, or the storage failed.
     pub fn prefix<T: DeserializeOwned>(
         &mut self,
         table: &str,
@@ -205,14 +205,13 @@ fn decode_row<T: DeserializeOwned>(table: Name, value: &Payload) -> Result<T, Tr
 
 /// Reads and writes user tables and enqueues jobs, all or nothing.
 ///
-/// It sees what it has written itself and what was committed before. When the function that has it errs or panics,
-/// nothing of it stays.
+/// It sees its own writes and everything that was committed before. If its function fails or panics, it is rolled back.
 ///
-/// Reading is through the [`Reader`] that it dereferences to.
+/// It dereferences to a [`Reader`] for reading.
 pub struct Transaction<'a> {
     reader: Reader<'a>,
     shared: &'a Shared,
-    /// By how much the pools' counts of pending jobs fall with the group; negative where it enqueues.
+    /// The number by which each pool's count of pending jobs falls with the group; negative where it enqueues.
     group_left: &'a BTreeMap<PoolId, i64>,
     enqueued: Vec<(Arc<Spec>, Segment)>,
 }
@@ -231,10 +230,10 @@ impl<'a> Transaction<'a> {
         (self.reader.local, self.enqueued)
     }
 
-    /// Writes a row; one that is there is replaced.
+    /// Writes a row, and replaces an existing one.
     ///
     /// # Errors
-    /// When the value does not encode as JSON.
+    /// Fails if the value does not encode as JSON.
     pub fn put<T: Serialize + ?Sized>(
         &mut self,
         table: &str,
@@ -247,15 +246,15 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
-    /// Deletes a row; one that is not there is no error.
+    /// Deletes a row, if there is one.
     pub fn delete(&mut self, table: &str, key: impl Into<TableKey>) {
         self.reader.local.put(Name::intern(table), key.into(), None);
     }
 
-    /// The pool of that name, to enqueue jobs that are there if and only if this transaction is.
+    /// Returns the pool of that name, to enqueue jobs that exist if and only if this transaction is committed.
     ///
     /// # Errors
-    /// When there is no pool of that name.
+    /// Fails if there is no pool of that name.
     pub fn pool(&mut self, name: &str) -> Result<TransactionPool<'_, 'a>, TransactionError> {
         match self.shared.pool(name) {
             Some(pool) => Ok(TransactionPool { transaction: self, pool }),
@@ -306,11 +305,11 @@ impl<'t, 'a, F: Function<K>, K> Enqueue<TransactionPool<'t, 'a>, F, K> {
     /// Enqueues the job with the transaction's commit.
     ///
     /// # Errors
-    /// When the job cannot be enqueued; see [`EnqueueError`].
+    /// Fails if the job cannot be enqueued; see [`EnqueueError`].
     pub fn submit(self) -> Result<WorkId, TransactionError> {
         let TransactionPool { transaction, pool } = self.target;
         let prepared = prepare(&self.functions, self.options, transaction.shared, &pool)?;
-        // Counted with the commit, so what is under way is added here.
+        // Jobs are counted with the commit, so those under way are added here.
         let own = transaction.enqueued.iter().filter(|(spec, _)| spec.pool == pool.id).count();
         let group = transaction.group_left.get(&pool.id).map_or(0, |left| (-left).max(0));
         pool.check_room(1 + own as u64 + group.unsigned_abs()).map_err(EnqueueError::from)?;

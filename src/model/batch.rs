@@ -20,7 +20,7 @@ pub struct Demand {
 }
 
 impl Demand {
-    /// Returns the number of starts that may be read when so many completions were, each of which frees a slot.
+    /// Returns the number of starts that may be read along with `completions` completions, each of which frees a slot.
     pub(crate) fn slots(&self, completions: usize) -> usize {
         let slots = self.free_slots.saturating_add(completions as i64).max(0);
         usize::try_from(slots).unwrap_or(usize::MAX).min(self.batch_size)
@@ -54,7 +54,7 @@ impl Batch {
 /// A row of `pending_completion`. Written when an attempt finished, deleted by the turn that handles it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CompletionRow {
-    /// Its place.
+    /// The row's place in its table.
     pub key: Key,
     /// The run that finished.
     pub run: RunNumber,
@@ -69,9 +69,9 @@ pub struct CompletionRow {
 /// A row of `pending_cancelation`. Written by cancel, deleted by the turn that handles it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CancelationRow {
-    /// Its place.
+    /// The row's place in its table.
     pub key: Key,
-    /// In which pool.
+    /// The job's pool.
     pub pool: PoolId,
     /// The job's id.
     pub work_id: WorkId,
@@ -82,7 +82,7 @@ pub struct CancelationRow {
 /// A row of `pending_start` with what is needed to launch it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StartRow {
-    /// Its place.
+    /// The row's place in its table.
     pub key: Key,
     /// The job.
     pub spec: Arc<Spec>,
@@ -101,13 +101,13 @@ pub struct RunningRow {
     pub work: WorkFact,
 }
 
-/// Everything that a main loop is given when it takes over a pool.
+/// Everything that a main loop gets when it takes over a pool.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Claimed {
-    /// The state it goes on from, with its own new generation.
+    /// The state to continue from, with the new generation.
     pub state: InternalState,
     /// The facts of every running row.
     pub running: Vec<RunningRow>,
-    /// The configuration that is stored.
+    /// The stored configuration.
     pub config: PoolConfig,
 }

@@ -1,4 +1,4 @@
-//! Every write there is.
+//! Changes: every write that a commit can make.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub enum Change {
         run: RunNumber,
         /// Its result.
         result: RunResult,
-        /// The decision to try it again, or not.
+        /// The decision whether the job is retried.
         retry: Retry,
         /// The new `work.attempts`.
         attempts: u32,
@@ -114,23 +114,23 @@ pub enum Change {
         /// The row.
         key: Key,
     },
-    /// Writes `internal_state`, but for `running`, which has rows of its own.
+    /// Writes `internal_state` without `running`, which has rows of its own.
     PutState {
-        /// Of which pool.
+        /// The pool.
         pool: PoolId,
         /// The new state.
         state: StateRow,
     },
     /// Writes `globals`.
     PutGlobals {
-        /// Of which pool.
+        /// The pool.
         pool: PoolId,
         /// The pool's name.
         name: Name,
         /// The new configuration.
         config: PoolConfig,
     },
-    /// Replaces a row of `finished`, which is there: the job was enqueued once more.
+    /// Replaces an existing row of `finished`: the job was enqueued once more.
     MarkRetried {
         /// The row, with [`FinishedDetails::retried_as`](super::FinishedDetails::retried_as).
         finished: Arc<Finished>,
@@ -149,7 +149,7 @@ pub enum Change {
         /// Its value, encoded.
         value: Payload,
     },
-    /// Deletes a row of a user table; one that is not there is no error.
+    /// Deletes a row of a user table, if there is one.
     DeleteRow {
         /// The table.
         table: Name,
@@ -176,7 +176,7 @@ pub struct StateRow {
 }
 
 impl StateRow {
-    /// The last turn that was committed, as the fence knows it.
+    /// Returns the last committed turn, in the form of the fence.
     #[must_use]
     pub fn fence(&self) -> Turn {
         Turn { generation: self.generation, epoch: self.epoch, number: self.turn }
@@ -221,14 +221,14 @@ pub struct Counts {
     pub completing: u64,
     /// Cancelations that were not handled yet.
     pub canceling: u64,
-    /// Jobs whose function nobody registered here.
+    /// Jobs whose function is not registered in this process.
     pub unregistered: u64,
     /// The time at which the oldest waiting job was or will be due.
     pub oldest_due: Option<Segment>,
 }
 
 impl Change {
-    /// The key of the row that this change inserts into a pending table, with its pool, for the store to stamp.
+    /// Returns the key of the row that this change inserts into a pending table, with its pool, for the store to stamp.
     pub(crate) fn new_key(&mut self) -> Option<(PoolId, PendingTable, &mut Key)> {
         match self {
             Change::InsertWork { spec, key } => Some((spec.pool, PendingTable::Start, key)),

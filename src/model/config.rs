@@ -6,27 +6,27 @@ use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, RetryBehavior};
 
-/// No pool runs more attempts at once: each is an actor and a row of `running`.
+/// The maximum of `max_parallelism`: each attempt is an actor and a row of `running`.
 pub const MAX_PARALLELISM: usize = 65_536;
 
-/// No arguments and no result are larger, whatever a pool allows: a block of memory that size is a file.
+/// The maximum of `max_payload_bytes`, in bytes: what is larger belongs in a file.
 pub const MAX_PAYLOAD_BYTES: usize = 1 << 30;
 
-/// No job is scheduled further ahead: what is meant for later belongs in a calendar, not in a queue.
+/// The maximum delay of a job, four years: what is due later belongs in a calendar, not in a queue.
 pub const MAX_DELAY: Duration = Duration::from_secs(4 * 366 * 24 * 60 * 60);
 
-/// The least important events of a pool that are logged. Each level includes those after it.
+/// The level of detail of a pool's log. Each level includes those after it.
 ///
-/// These filter what the pool emits; which of that is shown is up to the program's `tracing` subscriber. With the
-/// default, `RUST_LOG=actix_workpool=debug` shows every job.
+/// It filters what the pool emits; the program's `tracing` subscriber decides what of that is shown. With the default,
+/// `RUST_LOG=actix_workpool=debug` shows every job.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum LogLevel {
-    /// As `Debug`, for now.
+    /// The same as `Debug`, for now.
     Trace,
-    /// Every time a loop is woken, and why, at the tracing level debug; trace below this.
+    /// Every wake-up of a loop and its reason, at the tracing level debug. The levels after this one use trace for it.
     Debug,
     /// Every job, enqueued, started and completed, at the tracing level info.
     Info,
@@ -39,7 +39,7 @@ pub enum LogLevel {
     Error,
 }
 
-/// The configuration of one pool. What is left unset keeps the value that the store has, and at first the default.
+/// The configuration of one pool. A field that is unset keeps the stored value; in a new pool it has the default.
 ///
 /// | field | default |
 /// |---|---|
@@ -96,7 +96,7 @@ impl PoolConfig {
         self
     }
 
-    /// A paused pool takes jobs and starts none. What is running goes on.
+    /// Pauses the pool or resumes it. A paused pool takes jobs and starts none; running attempts go on.
     #[must_use]
     pub fn paused(mut self, paused: bool) -> Self {
         self.paused = Some(paused);
@@ -118,29 +118,29 @@ impl PoolConfig {
         self
     }
 
-    /// The retry policy of jobs whose function and enqueue name none.
+    /// Sets the retry policy of jobs whose function and enqueue name none.
     #[must_use]
     pub fn default_retry(mut self, retry: RetryBehavior) -> Self {
         self.default_retry = Some(OnOff::On(retry));
         self
     }
 
-    /// Jobs whose function and enqueue name no policy are not retried. This is the default.
+    /// Turns retries off for jobs whose function and enqueue name no policy. This is the default.
     #[must_use]
     pub fn no_default_retry(mut self) -> Self {
         self.default_retry = Some(OnOff::Off);
         self
     }
 
-    /// Sets the time that an attempt may take when its function and enqueue do not say. Then it is told to stop,
-    /// dropped, and counts as failed.
+    /// Sets the timeout of attempts whose function and enqueue name none. An attempt that exceeds it is told to stop
+    /// and dropped, and counts as failed.
     #[must_use]
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
         self.attempt_timeout = Some(OnOff::On(timeout));
         self
     }
 
-    /// Attempts may take as long as they like. This is the default.
+    /// Lets attempts take as long as they like. This is the default.
     #[must_use]
     pub fn no_attempt_timeout(mut self) -> Self {
         self.attempt_timeout = Some(OnOff::Off);
@@ -161,7 +161,7 @@ impl PoolConfig {
         self
     }
 
-    /// Checks the values that are set; the pool does so wherever it is given a configuration.
+    /// Checks the values that are set. The pool does so as well, wherever it is given a configuration.
     ///
     /// # Errors
     /// Names the first value that is out of its range.
@@ -188,7 +188,7 @@ impl PoolConfig {
         Ok(())
     }
 
-    /// This configuration, with what it leaves unset taken from `stored`.
+    /// Returns this configuration with its unset fields taken from `stored`.
     #[must_use]
     pub fn over(self, stored: &PoolConfig) -> PoolConfig {
         PoolConfig {
@@ -203,7 +203,7 @@ impl PoolConfig {
         }
     }
 
-    /// The values in force: what is set, else the default.
+    /// Returns the values in force: the default where a field is unset.
     #[must_use]
     pub fn settings(&self) -> Settings {
         Settings {
@@ -224,7 +224,7 @@ impl PoolConfig {
 pub struct Settings {
     /// The number of attempts that run at once.
     pub max_parallelism: usize,
-    /// `true` if none is started.
+    /// `true` if no attempt is started.
     pub paused: bool,
     /// The least important events that are logged.
     pub log_level: LogLevel,
@@ -232,7 +232,7 @@ pub struct Settings {
     pub log_error_messages: bool,
     /// The retry policy of jobs that have no other.
     pub default_retry: Option<RetryBehavior>,
-    /// The time that an attempt may take when nothing else says.
+    /// The timeout of attempts that have no other.
     pub attempt_timeout: Option<Duration>,
     /// The number of jobs that may be without an outcome.
     pub max_pending: u64,
@@ -248,14 +248,14 @@ impl Settings {
     }
 }
 
-/// For how long finished jobs are remembered. Whichever bound is met first applies.
+/// The bounds on how long finished jobs are remembered. The bound that is met first applies.
 ///
 /// The defaults are one day and 100,000 jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// Until they are this old; `None` for ever.
+    /// The maximum age of a finished job; `None` for no limit.
     pub max_age: Option<Duration>,
-    /// Until this many newer ones are there; `None` for any number.
+    /// The number of finished jobs that are kept, the newest; `None` for no limit.
     pub max_count: Option<u64>,
 }
 
@@ -266,7 +266,7 @@ impl Default for Retention {
 }
 
 impl Retention {
-    /// Finished jobs are never forgotten.
+    /// No bounds: finished jobs are never forgotten.
     pub const FOREVER: Retention = Retention { max_age: None, max_count: None };
 }
 

@@ -48,7 +48,7 @@ pub enum ConfigError {
         /// The maximum.
         max: usize,
     },
-    /// A cursor that is none, or of a listing of another state.
+    /// A cursor that is invalid, or of a listing of another state.
     #[error("cursor {given:?} is not one of this listing")]
     Cursor {
         /// The cursor.

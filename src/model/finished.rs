@@ -13,9 +13,9 @@ pub struct FinishedDetails {
     pub history: History,
     /// Its `on_complete`.
     pub on_complete: Option<Name>,
-    /// The job that the `on_complete` became, since it failed in the commit that completed this one.
+    /// The follow-up job that the `on_complete` became because it failed in the commit that completed this job.
     pub follow_up: Option<WorkId>,
-    /// The job that it was enqueued once more as, after it had failed.
+    /// The new job as which this failed job was enqueued once more.
     #[serde(default)]
     pub retried_as: Option<WorkId>,
     /// The job as it was enqueued: kept of a job that failed, so that it can be enqueued again.
@@ -24,7 +24,7 @@ pub struct FinishedDetails {
 }
 
 impl FinishedDetails {
-    /// Nothing at all where there is nothing to keep.
+    /// Returns `None` if there is nothing to keep.
     #[must_use]
     pub fn if_any(self) -> Option<Box<FinishedDetails>> {
         (self != FinishedDetails::default()).then(|| Box::new(self))
@@ -36,7 +36,7 @@ impl FinishedDetails {
 pub struct Finished {
     /// The job's id.
     pub work_id: WorkId,
-    /// In which pool it was.
+    /// The job's pool.
     pub pool: PoolId,
     /// Its function.
     pub function: Name,
@@ -55,19 +55,19 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// Returns `true` if it has failed, and what was enqueued is kept.
+    /// Returns `true` if the job has failed and its spec is kept.
     #[must_use]
     pub fn can_be_retried(&self) -> bool {
         self.details.as_ref().is_some_and(|details| details.spec.is_some())
     }
 
-    /// The job that it was enqueued once more as, if it was.
+    /// Returns the new job as which this one was enqueued once more, if it was.
     #[must_use]
     pub fn retried_as(&self) -> Option<WorkId> {
         self.details.as_ref()?.retried_as
     }
 
-    /// Returns its failed attempts: the last of them, the oldest first.
+    /// Returns the job's last failed attempts, the oldest first.
     #[must_use]
     pub fn failed_attempts(&self) -> &[FailedAttempt] {
         self.details.as_ref().map_or(&[], |details| details.history.attempts())

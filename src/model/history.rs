@@ -18,7 +18,7 @@ pub struct FailedAttempt {
     pub ended: Segment,
     /// The kind of failure.
     pub kind: FailureKind,
-    /// The beginning of what the function said, or the pool saw: at most [`History::LONGEST_MESSAGE`] bytes.
+    /// The message of the function or the pool, cut to [`History::LONGEST_MESSAGE`] bytes.
     pub message: String,
 }
 
@@ -35,25 +35,25 @@ impl fmt::Display for FailedAttempt {
 pub struct History(Option<Arc<Vec<FailedAttempt>>>);
 
 impl History {
-    /// The number of failed attempts that are remembered.
+    /// The maximum number of failed attempts that are remembered.
     pub const MOST: usize = 16;
 
-    /// The part of a message that is remembered, in bytes.
+    /// The length to which messages are cut, in bytes.
     pub const LONGEST_MESSAGE: usize = 500;
 
-    /// The failed attempts, the oldest first.
+    /// Returns the failed attempts, the oldest first.
     #[must_use]
     pub fn attempts(&self) -> &[FailedAttempt] {
         self.0.as_deref().map_or(&[], Vec::as_slice)
     }
 
-    /// About how much memory they take.
+    /// Returns about how much memory the attempts take, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let attempts = self.attempts().iter();
         attempts.map(|attempt| size_of::<FailedAttempt>() + attempt.message.len()).sum()
     }
 
-    /// The same with one more; the oldest is forgotten if there are too many.
+    /// Returns the history with one more attempt; the oldest is forgotten if there are too many.
     #[must_use]
     pub fn with(&self, mut attempt: FailedAttempt) -> History {
         cut(&mut attempt.message, History::LONGEST_MESSAGE);
@@ -63,10 +63,10 @@ impl History {
     }
 }
 
-/// Cuts a text to so many bytes; where something is missing, it says so.
+/// Cuts a text to `longest` bytes; a text that was cut ends with an ellipsis.
 pub(crate) fn cut(text: &mut String, longest: usize) {
     if text.len() > longest {
-        // In memory of its own: what was cut off is not kept.
+        // A new allocation, so that the part that was cut off is freed.
         *text = format!("{}…", &text[..text.floor_char_boundary(longest)]);
     }
 }
@@ -79,7 +79,7 @@ impl FromIterator<FailedAttempt> for History {
 }
 
 impl Serialize for History {
-    /// As the list that it is.
+    /// Serializes the list of attempts.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.attempts().serialize(serializer)
     }

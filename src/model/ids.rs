@@ -14,19 +14,19 @@ use uuid::Uuid;
 pub struct WorkId(Uuid);
 
 impl WorkId {
-    /// The id with these bits. Any UUID will do.
+    /// Makes an id from any UUID.
     #[must_use]
     pub const fn from_uuid(uuid: Uuid) -> WorkId {
         WorkId(uuid)
     }
 
-    /// The id as a UUID.
+    /// Returns the id as a UUID.
     #[must_use]
     pub const fn as_uuid(&self) -> Uuid {
         self.0
     }
 
-    /// The id as a number, for hashing and for rows.
+    /// Returns the id as a number, for hashing and for rows.
     #[must_use]
     pub const fn as_u128(&self) -> u128 {
         self.0.as_u128()
@@ -34,9 +34,9 @@ impl WorkId {
 }
 
 impl WorkId {
-    /// The id under which a failed job is enqueued once more. Always the same, so that it happens once.
+    /// Returns the id under which a failed job is enqueued once more. It is always the same, so that this happens once.
     pub(crate) fn once_more(self) -> WorkId {
-        /// Drawn once, for this purpose.
+        /// The namespace of these ids, drawn at random.
         const RETRIES: Uuid = Uuid::from_u128(0x6f0c_2f6e_95b4_4d5e_9c0b_7a51_03d8_e1f4);
         WorkId(Uuid::new_v5(&RETRIES, self.0.as_bytes()))
     }
@@ -80,12 +80,13 @@ impl fmt::Display for PoolId {
     }
 }
 
-/// The number of a run: counts every launch of a job, counted or not, and is never reset.
+/// The number of a run: counts the launches of a job, whether or not they count as attempts, and is never reset.
 ///
 /// It is the fence of an attempt: a report that carries another number than the running row is stale.
 pub type RunNumber = u32;
 
-/// One generation over a pool. Higher is later; a write by an earlier one is refused.
+/// The number of a generation, that is of one takeover of a pool. Higher is later; a write by an earlier generation is
+/// refused.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -97,16 +98,16 @@ impl fmt::Display for Generation {
     }
 }
 
-/// A random number drawn at each start of a runtime, so that two starts are never taken for one.
+/// A random number that is drawn at each start of a runtime, to tell starts apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Epoch(pub u64);
 
-/// The number of a turn together with who takes it: the fence of every commit of a main loop.
+/// The number of a turn and the generation that takes it: the fence of every commit of a main loop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Turn {
     /// The generation that takes it.
     pub generation: Generation,
-    /// In which start of a runtime: two that were made from one copy of a store are not taken for each other.
+    /// The start of the runtime: tells apart two runtimes that were started from copies of one store.
     pub epoch: Epoch,
     /// Counts up by one with each commit.
     pub number: u64,

@@ -11,10 +11,10 @@ use serde_json::Value;
 use super::strict::write;
 use super::{Failure, FailureKind, Payload};
 
-/// Encodes a value through a buffer that is kept, so that the only allocation is that of the payload itself.
+/// Encodes a value through a reused buffer, so that the only allocation is that of the payload itself.
 ///
 /// # Errors
-/// Those of [`write`].
+/// See [`write`].
 pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Payload, serde_json::Error> {
     thread_local!(static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
     BUFFER.with(|buffer| match buffer.try_borrow_mut() {
@@ -25,7 +25,7 @@ pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Payload, serde_
             write(&mut buffer, value)?;
             Ok(Payload::new(&buffer))
         }
-        // A `Serialize` that itself encodes a payload.
+        // The buffer is in use by a `Serialize` that itself encodes a payload.
         Err(_) => {
             let mut buffer = Vec::new();
             write(&mut buffer, value)?;
@@ -34,7 +34,7 @@ pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Payload, serde_
     })
 }
 
-/// As [`encode`]. In debug builds it also checks that the value comes back as it was.
+/// Encodes like [`encode`]. In debug builds it also checks that the value comes back as it was.
 pub(crate) fn encode_typed<T: Serialize + DeserializeOwned>(
     value: &T,
 ) -> Result<Payload, serde_json::Error> {
@@ -45,7 +45,7 @@ pub(crate) fn encode_typed<T: Serialize + DeserializeOwned>(
     Ok(payload)
 }
 
-/// As [`write`]. In debug builds it also checks that the value comes back as it was.
+/// Writes like [`write`]. In debug builds it also checks that the value comes back as it was.
 pub(crate) fn write_typed<T: Serialize + DeserializeOwned>(
     json: &mut Vec<u8>,
     value: &T,
@@ -58,9 +58,9 @@ pub(crate) fn write_typed<T: Serialize + DeserializeOwned>(
     Ok(())
 }
 
-/// Decodes a value and encodes it again. What is different then would change on its way to the function or the caller.
+/// Decodes a value and encodes it again. A difference would change the value on its way to the function or the caller.
 fn comes_back<T: Serialize + DeserializeOwned>(json: &[u8]) -> Result<(), serde_json::Error> {
-    // A panic in the type's own code is for the place where it is decoded in earnest.
+    // A panic in the type's own code shows where the value is really decoded.
     let decoded = catch_unwind(AssertUnwindSafe(|| decode::<T>(json)));
     let again = match decoded {
         Ok(Ok(value)) => serde_json::from_slice(&serde_json::to_vec(&value)?)?,
@@ -78,7 +78,7 @@ fn comes_back<T: Serialize + DeserializeOwned>(json: &[u8]) -> Result<(), serde_
     }
 }
 
-/// The first place where two values differ, in words.
+/// Describes the first place where two values differ.
 fn difference(one: &Value, other: &Value) -> Option<String> {
     fn find(one: &Value, other: &Value, path: &mut String) -> bool {
         let len = path.len();
@@ -116,10 +116,10 @@ fn difference(one: &Value, other: &Value) -> Option<String> {
     })
 }
 
-/// Decodes stored JSON; what does not decode never will, and the failure names the field.
+/// Decodes stored JSON. A failure is permanent and names the field.
 pub(crate) fn decode<T: DeserializeOwned>(json: &[u8]) -> Result<T, Failure> {
     serde_json::from_slice(json).map_err(|error| {
-        // Only now, for it is slow: where in the value it went wrong. The value itself is not repeated.
+        // Finding the field is slow, so it is done only after a failure. The message does not repeat the value.
         let mut decoder = serde_json::Deserializer::from_slice(json);
         let field = match serde_path_to_error::deserialize::<_, T>(&mut decoder) {
             Err(error) => error.path().to_string(),
@@ -176,7 +176,7 @@ mod tests {
         assert!(message.contains("missing field `to`"), "{message}");
     }
 
-    /// Reads one thing and writes another.
+    /// A type that reads one field and writes another.
     #[derive(serde::Serialize, Deserialize)]
     struct Renamed {
         inner: Vec<Field>,

@@ -1,6 +1,6 @@
-//! Nouns: what a job is, which tables hold it, and every write that can be made to them.
+//! The data types: jobs, the tables that hold them, and every write that can be made to these.
 //!
-//! Nothing here decides, waits, stores or sends. Everybody imports the model; the model imports nobody.
+//! Nothing here decides, waits, stores or sends. Every folder may import the model; the model imports none.
 
 mod batch;
 mod change;

@@ -1,4 +1,4 @@
-//! Names and small identities.
+//! Names, and keys of user tables.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -17,7 +17,7 @@ pub struct Name(&'static str);
 static INTERNED: LazyLock<Mutex<HashSet<&'static str>>> = LazyLock::new(Mutex::default);
 
 impl Name {
-    /// Wraps a name that is a constant already.
+    /// Wraps a name that is a constant.
     #[must_use]
     pub const fn from_static(name: &'static str) -> Name {
         Name(name)
@@ -35,7 +35,7 @@ impl Name {
         Name(kept)
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         self.0
@@ -61,7 +61,7 @@ impl<'de> Deserialize<'de> for Name {
     }
 }
 
-/// Names are stored with every row; 200 bytes are enough to say what something does.
+/// Checks that a name has 1 to 200 bytes: it is stored with every row.
 pub(crate) fn validate_name(name: &str) -> Result<(), ConfigError> {
     match name.len() {
         1..=200 => Ok(()),
@@ -69,32 +69,32 @@ pub(crate) fn validate_name(name: &str) -> Result<(), ConfigError> {
     }
 }
 
-/// A key of a user table: bytes, ordered as bytes are.
+/// A key of a user table: bytes in lexicographic order.
 ///
 /// Numbers are kept big-endian, so that their order is that of their values.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TableKey(Vec<u8>);
 
 impl TableKey {
-    /// The bytes of the key.
+    /// Returns the bytes of the key.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The key as text, if it is text.
+    /// Returns the key as text, if it is text.
     #[must_use]
     pub fn as_str(&self) -> Option<&str> {
         std::str::from_utf8(&self.0).ok()
     }
 
-    /// The key as a number, if it was made from one.
+    /// Returns the key as a number, if it has 8 bytes, as one made from a number does.
     #[must_use]
     pub fn as_u64(&self) -> Option<u64> {
         self.0.as_slice().try_into().ok().map(u64::from_be_bytes)
     }
 
-    /// The first key that no key beginning with `self` reaches; `None` when there is none.
+    /// Returns the first key behind all keys that begin with `self`; `None` if there is none.
     #[must_use]
     pub fn end_of_prefix(&self) -> Option<TableKey> {
         let mut end = self.0.clone();

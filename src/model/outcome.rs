@@ -25,7 +25,7 @@ pub enum FailureKind {
     Encode,
 }
 
-/// A failed attempt: what happened, in words, and whether trying again may help.
+/// The failure of an attempt: its kind and message, and whether another attempt may be made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// The kind of failure.
@@ -39,13 +39,13 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure that may be retried.
+    /// Makes a failure that may be retried.
     #[must_use]
     pub fn retryable(kind: FailureKind, message: impl Into<String>) -> Failure {
         Failure { kind, message: message.into(), retryable: true, retry_after: None }
     }
 
-    /// A failure that ends the job.
+    /// Makes a failure that ends the job.
     #[must_use]
     pub fn permanent(kind: FailureKind, message: impl Into<String>) -> Failure {
         Failure { kind, message: message.into(), retryable: false, retry_after: None }
@@ -53,7 +53,7 @@ impl Failure {
 }
 
 impl FailureKind {
-    /// The text before the message where people read it.
+    /// Returns the text that precedes the message where people read it.
     pub(super) fn prefix(self) -> &'static str {
         match self {
             FailureKind::Error => "",
@@ -81,9 +81,9 @@ pub enum RunResult {
     Failed(Failure),
     /// The function stopped because it was asked to, or ended its job itself.
     Canceled,
-    /// The function asked to be run again later; the attempt is not counted as an attempt.
+    /// The function asked to be run again later; this does not count as an attempt.
     Snoozed(Duration),
-    /// The attempt was given back before it could finish; it is not counted as an attempt.
+    /// The attempt was returned to the queue before it could finish; it does not count as an attempt.
     Returned,
 }
 
@@ -100,7 +100,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The word used in logs, metrics and JSON: `success`, `failed` or `canceled`.
+    /// Returns the word used in logs, metrics and JSON: `success`, `failed` or `canceled`.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! Jobs by state, page by page.
+//! Listings of jobs by state, in pages.
 
 use std::fmt;
 use std::str::FromStr;
@@ -32,8 +32,8 @@ impl OutcomeKind {
     }
 }
 
-/// A filter for listings of a runtime or a pool. For [`Runtime::works`](crate::Runtime::works) and
-/// [`Workpool::works`](crate::Workpool::works).
+/// A filter for listings, as [`Runtime::works`](crate::Runtime::works) and [`Workpool::works`](crate::Workpool::works)
+/// take it.
 ///
 /// ```
 /// # use actix_workpool::{OutcomeKind, WorkFilter};
@@ -57,34 +57,34 @@ pub(crate) enum Listed {
 }
 
 impl WorkFilter {
-    /// A page has at most so many jobs.
+    /// The maximum number of jobs on a page.
     pub const MOST: usize = 500;
 
     const fn new(state: Listed) -> WorkFilter {
         WorkFilter { state, pool: None, function: None, limit: 100 }
     }
 
-    /// Jobs that wait, in the order in which they are due; those whose function is not registered come last.
+    /// Lists jobs that wait, in the order in which they are due; jobs whose function is not registered come last.
     pub const fn pending() -> WorkFilter {
         WorkFilter::new(Listed::Pending { after: None })
     }
 
-    /// Jobs that occupy a slot, those that started first in front.
+    /// Lists jobs that occupy a slot, in the order of their starts.
     pub const fn running() -> WorkFilter {
         WorkFilter::new(Listed::Running { after: None })
     }
 
-    /// Jobs that have an outcome, the last one first.
+    /// Lists jobs that have an outcome, the latest first.
     pub const fn finished() -> WorkFilter {
         WorkFilter::new(Listed::Finished { outcome: None, before: None })
     }
 
-    /// Jobs that ended like this, the last one first.
+    /// Lists jobs with this outcome, the latest first.
     pub const fn finished_with(outcome: OutcomeKind) -> WorkFilter {
         WorkFilter::new(Listed::Finished { outcome: Some(outcome), before: None })
     }
 
-    /// Lists jobs of one pool only. A handle on a pool does so by itself.
+    /// Lists jobs of one pool only, given by its name. A pool's handle sets this itself.
     pub fn pool(mut self, name: &str) -> Self {
         self.pool = Some(name.into());
         self
@@ -96,16 +96,16 @@ impl WorkFilter {
         self
     }
 
-    /// Sets how many jobs a page has at most: 1 to [`WorkFilter::MOST`]. The default is 100.
+    /// Sets the maximum number of jobs on a page: 1 to [`WorkFilter::MOST`]. The default is 100.
     pub fn limit(mut self, works: usize) -> Self {
         self.limit = works;
         self
     }
 
-    /// Goes on where another page ended.
+    /// Continues where another page ended.
     ///
     /// # Errors
-    /// When the cursor is one of another state.
+    /// Fails if the cursor is of a listing of another state.
     pub fn after(mut self, cursor: Cursor) -> Result<Self, ConfigError> {
         match (&mut self.state, cursor) {
             (Listed::Pending { after }, Cursor(Place::Pending(place))) => *after = Some(place),
@@ -130,9 +130,8 @@ impl WorkFilter {
     }
 }
 
-/// The place where a page of a listing ended. `Display` and `FromStr` make it a word for a URL and back; what is in it
-/// may
-/// change with the version.
+/// The place where a page of a listing ended. `Display` and `FromStr` convert it to a word for a URL and back; the
+/// content of that word may change with the version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor(pub(crate) Place);
 
@@ -176,7 +175,7 @@ fn place(text: &str) -> Option<Place> {
 }
 
 impl Serialize for Cursor {
-    /// As the word that `Display` makes of it.
+    /// Serializes the word that `Display` makes.
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
@@ -188,13 +187,13 @@ impl<'de> Deserialize<'de> for Cursor {
     }
 }
 
-/// Jobs of a listing, and where it goes on.
+/// A page of a listing, with the cursor to the next one.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct WorkPage {
     /// The jobs, in the order of the listing.
     pub works: Vec<ListedWork>,
-    /// For [`WorkFilter::after`]; `None` at the end. There may be one also where a page has few jobs or none: a
-    /// bounded number of jobs, and of bytes of what they carry, is looked at for each page.
+    /// The cursor for [`WorkFilter::after`]; `None` at the end. Even a page with few jobs or none may have one, since
+    /// each page looks at a bounded number of jobs and of bytes.
     pub next: Option<Cursor>,
 }
 
@@ -211,9 +210,9 @@ pub struct ListedWork {
     pub kind: Option<FunctionKind>,
     /// The time of the enqueue.
     pub enqueued_at: Segment,
-    /// `true` if it is to be canceled, or the attempt that runs was told so.
+    /// `true` if the job is to be canceled, or its running attempt was told to stop.
     pub canceling: bool,
-    /// Its status.
+    /// The job's status.
     pub status: WorkStatus,
 }
 

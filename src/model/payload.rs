@@ -14,7 +14,7 @@ impl Payload {
     /// JSON `null`.
     pub const NULL: Payload = Payload(None);
 
-    /// Wraps encoded JSON.
+    /// Copies encoded JSON.
     #[must_use]
     pub fn new(json: &[u8]) -> Payload {
         match json {
@@ -23,7 +23,7 @@ impl Payload {
         }
     }
 
-    /// The encoded JSON.
+    /// Returns the encoded JSON.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_deref().unwrap_or(b"null")
@@ -43,7 +43,7 @@ impl Payload {
 }
 
 impl Serialize for Payload {
-    /// As the JSON that it is.
+    /// Serializes the value that is encoded.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let json = std::str::from_utf8(self.as_bytes()).map_err(serde::ser::Error::custom)?;
         let raw: &RawValue = serde_json::from_str(json).map_err(serde::ser::Error::custom)?;
@@ -69,7 +69,7 @@ impl fmt::Debug for Payload {
 ///
 /// Jobs that are enqueued together share blocks of memory: one allocation for many, and one to free, which matters
 /// since they are freed by another thread than the one that made them. A block is at most [`ArgBytes::BLOCK`] bytes, or
-/// one job's arguments if those are larger, so that one job that stays keeps little else.
+/// one job's arguments if those are larger, so that a job that stays for long keeps little other memory.
 #[derive(Clone, Default)]
 pub struct ArgBytes {
     block: Arc<[u8]>,
@@ -81,20 +81,21 @@ impl ArgBytes {
     /// The maximum size of a block that several jobs share.
     pub const BLOCK: usize = 8 * 1024;
 
-    /// Arguments with a block of their own.
+    /// Copies arguments to a block of their own.
     #[must_use]
     pub fn new(json: &[u8]) -> ArgBytes {
         ArgBytes { block: json.into(), from: 0, len: json.len() as u32 }
     }
 
-    /// The part of `block` that begins at `from` and has `len` bytes.
+    /// Returns the part of `block` that begins at `from` and has `len` bytes.
     #[must_use]
     pub(crate) fn part(block: &Arc<[u8]>, from: usize, len: usize) -> ArgBytes {
         debug_assert!(from + len <= block.len());
         ArgBytes { block: block.clone(), from: from as u32, len: len as u32 }
     }
 
-    /// The same arguments, in a block of their own unless they fill most of theirs: for what stays for long.
+    /// Returns the same arguments, in a block of their own unless they fill at least half of theirs. For jobs that stay
+    /// for long.
     pub(crate) fn alone(&self) -> ArgBytes {
         match self.block.len() > 2 * self.as_bytes().len() {
             true => ArgBytes::new(self.as_bytes()),
@@ -102,7 +103,7 @@ impl ArgBytes {
         }
     }
 
-    /// The encoded JSON.
+    /// Returns the encoded JSON.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.block[self.from as usize..][..self.len as usize]

@@ -1,4 +1,4 @@
-//! Retries: whether, how often and when a failed attempt is tried again.
+//! Retries: the policies, and the decision on a failed attempt.
 
 use std::time::Duration;
 
@@ -6,15 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, Segment};
 
-/// The retry policy of a function, where the enqueue does not say.
+/// The retry policy of a function. That of the enqueue goes before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum RetryPolicy {
-    /// As the pool has it.
+    /// The pool's policy.
     #[default]
     Inherit,
     /// One attempt only.
     Never,
-    /// Like this.
+    /// This policy.
     With(RetryBehavior),
 }
 
@@ -41,10 +41,10 @@ pub struct RetryBehavior {
 }
 
 impl RetryBehavior {
-    /// No wait is longer than a day: a longer one is a schedule, not a retry.
+    /// The maximum wait, one day: a longer one is a schedule, not a retry.
     pub const MAX_BACKOFF: Duration = Duration::from_secs(24 * 60 * 60);
 
-    /// Sets how many attempts are made in all, the first included.
+    /// Sets the number of attempts in all, the first included.
     #[must_use]
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = attempts;
@@ -59,17 +59,17 @@ impl RetryBehavior {
         self
     }
 
-    /// Sets what each further wait is multiplied by.
+    /// Sets the factor of each further wait.
     #[must_use]
     pub fn base(mut self, base: f64) -> Self {
         self.base = base;
         self
     }
 
-    /// Checks the values; the pool does so wherever it is given one.
+    /// Checks the values. The pool does so as well, wherever it is given a policy.
     ///
     /// # Errors
-    /// When no attempt would be made, or `base` is not a finite number of at least 1.
+    /// Fails if `max_attempts` is 0, or `base` is not a finite number of at least 1.
     pub fn validate(&self) -> Result<(), ConfigError> {
         if self.max_attempts == 0 {
             return Err(ConfigError::NoAttempts);
@@ -87,7 +87,7 @@ impl Default for RetryBehavior {
     }
 }
 
-/// The decision to follow a finished attempt by another, or not.
+/// The decision whether another attempt follows a finished one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Retry {
     /// The job completes.

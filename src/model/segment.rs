@@ -15,16 +15,16 @@ use serde::{Deserialize, Serialize};
 pub struct Segment(pub u64);
 
 impl Segment {
-    /// The lane for jobs whose function nobody registered: they sort behind everything that can ever be due,
-    /// so that a page of them hides no job that could run.
+    /// The lane of jobs whose function is not registered. They sort behind everything that can be due, so that a page
+    /// of them hides no job that could run.
     pub const UNREGISTERED: Segment = Segment(u64::MAX);
 
-    /// The segment that lies `delay` later, rounded up so that nothing runs early.
+    /// Returns the segment that lies `delay` later, rounded up so that nothing runs early.
     #[must_use]
     pub fn after(self, delay: Duration) -> Segment {
         let millis = delay.as_nanos().div_ceil(1_000_000);
         let millis = u64::try_from(millis).unwrap_or(u64::MAX);
-        // The lane itself is never reached by waiting.
+        // No wait leads into the unregistered lane.
         Segment(self.0.saturating_add(millis).min(u64::MAX - 1))
     }
 

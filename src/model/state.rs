@@ -5,14 +5,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{Epoch, Generation, RunNumber, Segment, Turn, WorkId};
 
-/// Up to which segment each pending table is drained. They only ever advance.
+/// The segments up to which the pending tables are drained. They only advance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursors {
-    /// Of `pending_start`.
+    /// The cursor of `pending_start`.
     pub incoming: Segment,
-    /// Of `pending_completion`.
+    /// The cursor of `pending_completion`.
     pub completion: Segment,
-    /// Of `pending_cancelation`.
+    /// The cursor of `pending_cancelation`.
     pub cancelation: Segment,
 }
 
@@ -64,14 +64,14 @@ pub struct InternalState {
 }
 
 impl InternalState {
-    /// The last turn that was committed, as the fence knows it.
+    /// Returns the last committed turn, in the form of the fence.
     #[must_use]
     pub fn fence(&self) -> Turn {
         Turn { generation: self.generation, epoch: self.epoch, number: self.turn }
     }
 }
 
-/// The state of the loop: running, or what it waits for. Main's own, in memory.
+/// The state of the loop: running, or what it waits for. Only the MainActor has it, in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum RunStatus {

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Finished, Segment};
 
-/// The progress of an attempt, as it reports it.
+/// The progress that an attempt has reported.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Progress {
     /// The part that is done, in units of the function's choice.
@@ -21,11 +21,12 @@ pub struct Progress {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum WorkStatus {
-    /// It waits for its time or for a slot.
+    /// The job waits for its time or for a slot.
     Pending {
         /// The number of attempts that counted before.
         previous_attempts: u32,
-        /// Before when it is not started; `None` while that is not settled, or if its function is not registered here.
+        /// The time before which it is not started; `None` while that is not settled, or if its function is not
+        /// registered here.
         due: Option<Segment>,
     },
     /// An attempt is running.
@@ -37,7 +38,7 @@ pub enum WorkStatus {
         /// The last progress that it has reported.
         progress: Option<Arc<Progress>>,
     },
-    /// It has an outcome.
+    /// The job has an outcome.
     Finished(#[serde(serialize_with = "finished_fields")] Arc<Finished>),
     /// No job of this id was ever enqueued here, or its outcome is forgotten.
     Unknown,
@@ -48,7 +49,7 @@ fn finished_fields<S: serde::Serializer>(row: &Finished, serializer: S) -> Resul
 }
 
 impl WorkStatus {
-    /// Returns `true` if nothing will change any more.
+    /// Returns `true` if the status will not change any more.
     #[must_use]
     pub fn is_final(&self) -> bool {
         matches!(self, WorkStatus::Finished(_) | WorkStatus::Unknown)

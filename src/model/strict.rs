@@ -12,7 +12,8 @@ const MOST_LEVELS: u8 = 127;
 /// Appends a value as JSON.
 ///
 /// # Errors
-/// When the value has no JSON that it can be read back from, or its own `Serialize` fails. Names the field.
+/// Fails if the value has no JSON that it can be read back from, or its own `Serialize` fails. The error names the
+/// field.
 pub(crate) fn write<T: Serialize + ?Sized>(
     json: &mut Vec<u8>,
     value: &T,
@@ -21,7 +22,7 @@ pub(crate) fn write<T: Serialize + ?Sized>(
     let written = checked(value).serialize(&mut serde_json::Serializer::new(&mut *json));
     written.map_err(|error| {
         json.truncate(from);
-        // Only now, for it is slow: where in the value it went wrong.
+        // Finding the field is slow, so it is done only after a failure.
         let (mut rest, mut track) = (Vec::new(), serde_path_to_error::Track::new());
         let mut encoder = serde_json::Serializer::new(&mut rest);
         let encoder = serde_path_to_error::Serializer::new(&mut encoder, &mut track);
@@ -64,7 +65,7 @@ impl State {
         Checked { value, state: self }
     }
 
-    /// The state so many levels further down.
+    /// Returns the state `levels` further down.
     fn below<E: Error>(self, levels: u8) -> Result<State, E> {
         match self.levels.checked_sub(levels) {
             Some(levels) => Ok(State { levels, is_some: false }),
@@ -410,7 +411,7 @@ mod tests {
         }
     }
 
-    /// A list in a list, so many levels.
+    /// Nests lists `levels` deep.
     fn nested(levels: usize) -> Value {
         (1..levels).fold(json!([]), |inner, _| json!([inner]))
     }

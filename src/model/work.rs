@@ -25,7 +25,7 @@ pub enum FunctionKind {
 }
 
 impl FunctionKind {
-    /// The word used in logs and rows.
+    /// Returns the word used in logs and rows.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -60,23 +60,23 @@ pub struct SpecOptions {
     pub span: SpanLink,
 }
 
-/// The span that an attempt follows from, if somebody records spans.
+/// The span that an attempt follows from, if spans are recorded.
 #[derive(Clone, Debug, Default)]
 pub struct SpanLink(pub Option<tracing::Span>);
 
 impl PartialEq for SpanLink {
-    /// A link says where a job came from, not what it is.
+    /// Always `true`: a link says where a job came from, not what it is.
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
 
-/// The part of a `work` row that never changes after enqueue. Written by the handle, shared by everybody.
+/// The part of a `work` row that never changes after the enqueue. Made by the handle, then shared.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spec {
     /// The job's id.
     pub work_id: WorkId,
-    /// In which pool.
+    /// The job's pool.
     pub pool: PoolId,
     /// The kind of function.
     pub kind: FunctionKind,
@@ -91,7 +91,7 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// The retry policy, if there is one.
+    /// Returns the retry policy, if there is one.
     #[must_use]
     pub fn retry(&self) -> Option<&RetryBehavior> {
         self.options.as_ref()?.retry.as_ref()
@@ -126,9 +126,9 @@ impl Spec {
 pub struct WorkFact {
     /// The job as it was enqueued.
     pub spec: Arc<Spec>,
-    /// `work.attempts`: how many finished attempts counted.
+    /// `work.attempts`: the number of finished attempts that counted.
     pub attempts: u32,
-    /// `work.runs`: how many launches there were.
+    /// `work.runs`: the number of launches.
     pub runs: RunNumber,
     /// `work.canceled`.
     pub canceled: bool,
@@ -136,16 +136,16 @@ pub struct WorkFact {
     pub pending_start: Option<Key>,
     /// The row in `running`, if there is one.
     pub running: Option<Running>,
-    /// The row in `pending_completion`, if there is one, and whether it is a retry.
+    /// The row in `pending_completion`, if there is one; with `true` if the job will be retried.
     pub pending_completion: Option<(Key, bool)>,
     /// The row in `pending_cancelation`, if there is one.
     pub pending_cancelation: Option<Key>,
-    /// `work.history`: how its attempts have failed.
+    /// `work.history`: its failed attempts.
     pub history: History,
 }
 
 impl WorkFact {
-    /// A job that is in no table but `work`.
+    /// Makes the facts of a job that is in no table but `work`.
     #[must_use]
     pub fn new(spec: Arc<Spec>) -> WorkFact {
         WorkFact {
@@ -161,19 +161,19 @@ impl WorkFact {
         }
     }
 
-    /// Returns `true` if it was canceled, whether or not its pool has handled that yet.
+    /// Returns `true` if the job was canceled, whether or not its pool has handled that yet.
     #[must_use]
     pub fn is_canceled(&self) -> bool {
         self.canceled || self.pending_cancelation.is_some()
     }
 
-    /// Returns `true` if that run of it is running, and nothing was reported of it.
+    /// Returns `true` if this run of the job is running and has not reported.
     #[must_use]
     pub fn awaits_report_of(&self, run: RunNumber) -> bool {
         self.running.is_some() && self.runs == run && self.pending_completion.is_none()
     }
 
-    /// Returns the time at which it is due, if it waits for that; not while it waits for its function to be registered.
+    /// Returns the time at which the job is due, if it waits for that; `None` while its function is not registered.
     #[must_use]
     pub fn due(&self) -> Option<Segment> {
         let due = self.pending_start.map(|key| key.segment);

@@ -98,7 +98,7 @@ impl Operator {
     /// Does it to as many jobs as may be.
     ///
     /// # Errors
-    /// When nothing says which jobs, the runtime is gone or the storage failed; then it may be done to a part of them.
+    /// Fails if nothing says which jobs, the runtime is gone or the storage failed; then it may be done to a part of them.
     pub async fn act(&self, action: BulkAction, bulk: &Bulk) -> Result<Done, OpsError> {
         let Found { works, more, next } = self.find(action, bulk, TO_DO).await?;
         let mut done = 0;
@@ -122,7 +122,7 @@ impl Operator {
     /// Looks for the jobs that it would be done to, for about that long.
     ///
     /// # Errors
-    /// When nothing says which jobs, or they cannot be listed.
+    /// Fails if nothing says which jobs, or they cannot be listed.
     pub async fn find(
         &self,
         action: BulkAction,

@@ -112,13 +112,14 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Registers what jobs may be enqueued with as their `on_complete`.
+    /// Registers an `on_complete`.
     pub fn on_complete<C: OnComplete>(mut self) -> Self {
         self.registry.on_complete::<C>();
         self
     }
 
-    /// Lends a value to all attempts: [`ActionContext::data`]. One of each type; a second replaces the first.
+    /// Lends a value to all attempts: see [`ActionContext::data`]. There is one of each type; a second replaces the
+    /// first.
     pub fn data<T: Send + Sync + 'static>(mut self, value: T) -> Self {
         self.data.insert(TypeId::of::<T>(), Arc::new(value));
         self
@@ -131,32 +132,34 @@ impl RuntimeBuilder {
         self
     }
 
-    /// A pool that is to be there from the start.
+    /// Configures a pool that is started with the runtime.
     pub fn pool(mut self, name: &str, config: PoolConfig) -> Self {
         self.pools.push((Name::intern(name), config));
         self
     }
 
-    /// On how many threads actions run, besides the one of store and loops. By default one per core. With 0, actions,
-    /// store and loops share one thread: the caller's own if that is an actix arbiter, and the runtime ends with it.
+    /// Sets the number of threads for actions, besides the one of store and loops. The default is one per core. With 0,
+    /// actions, store and loops share one thread: the caller's own if that is an actix arbiter, and the runtime ends
+    /// with it.
     pub fn worker_arbiters(mut self, threads: usize) -> Self {
         self.worker_arbiters = Some(threads);
         self
     }
 
-    /// At most how many blocking actions run at once, whatever the pools allow. 512 by default, at least 1.
+    /// Sets the maximum number of blocking actions that run at once, whatever the pools allow. At least 1; the default
+    /// is 512.
     pub fn blocking_threads(mut self, threads: usize) -> Self {
         self.blocking_threads = threads.max(1);
         self
     }
 
-    /// For how long finished jobs are remembered.
+    /// Sets how long finished jobs are remembered.
     pub fn retention(mut self, retention: Retention) -> Self {
         self.retention = retention;
         self
     }
 
-    /// Sets the clock; that of the system if this is not called.
+    /// Sets the clock; [`SystemClock`] if this is not called.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
         self
@@ -177,14 +180,14 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Opens the storage, starts the ring and every pool.
+    /// Opens the storage, and starts the runtime with every pool.
     ///
     /// The runtime brings threads of its own, whatever the program runs on: they do not end with its actix `System` or
     /// tokio runtime.
     ///
     /// # Errors
-    /// When something that was registered or configured is wrong, or the storage cannot be opened. Nothing is left
-    /// running then.
+    /// Fails if something that was registered or configured is wrong, or the storage cannot be opened. Then nothing is
+    /// left running.
     pub async fn start(self) -> Result<Runtime, StartError> {
         if let Some(name) = self.registry.duplicate() {
             return Err(StartError::DuplicateFunction(name));
@@ -229,7 +232,7 @@ impl RuntimeBuilder {
     }
 }
 
-/// The last part of a type's name, as `Redb`.
+/// Returns the last part of a type's name, such as `Redb`.
 fn name_of<T>() -> &'static str {
     let name = std::any::type_name::<T>();
     let name = name.split('<').next().unwrap_or_default();

@@ -16,7 +16,7 @@ pub enum StartError {
     /// A value is out of its range.
     #[error("pool {pool}: {error}")]
     Config {
-        /// The pool that it was meant for.
+        /// The pool that the value was meant for.
         pool: Name,
         /// The error.
         error: ConfigError,
@@ -35,7 +35,7 @@ pub enum StartError {
     /// A thread could not be started.
     #[error("failed to start a thread: {0}")]
     Thread(#[from] std::io::Error),
-    /// The actix system went away while the runtime was starting.
+    /// The actix system stopped while the runtime was starting.
     #[error("the actix system stopped while the runtime was starting")]
     Closed,
 }

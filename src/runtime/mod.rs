@@ -1,4 +1,4 @@
-//! The runtime: what is registered, how it starts, how it ends.
+//! The runtime: its builder, start and shutdown.
 
 mod blocking;
 mod builder;
@@ -37,7 +37,7 @@ struct Inner {
     client: Client,
     actors: Arc<Actors>,
     _blocking: BlockingThreads,
-    /// Taken by the first shutdown; a second one waits for it.
+    /// The report, once the runtime is shut down. Locked by the first shutdown, so that a second one waits for it.
     shutdown: tokio::sync::Mutex<Option<ShutdownReport>>,
     /// Serializes the creation of pools.
     creating: tokio::sync::Mutex<()>,
@@ -68,15 +68,15 @@ impl Runtime {
         RuntimeBuilder::new()
     }
 
-    /// The pool of that name.
+    /// Returns the pool of that name.
     ///
     /// # Errors
-    /// When there is none.
+    /// Fails if there is none.
     pub fn pool(&self, name: &str) -> Result<Workpool, PoolError> {
         Workpool::find(&self.inner.client, name)
     }
 
-    /// Every pool, in the order of their names.
+    /// Returns every pool, in the order of their names.
     #[must_use]
     pub fn pools(&self) -> Vec<Workpool> {
         let client = &self.inner.client;
@@ -84,7 +84,7 @@ impl Runtime {
         pools.map(|pool| Workpool::new(client.clone(), pool)).collect()
     }
 
-    /// The way into the runtime.
+    /// Returns the way into the runtime.
     #[cfg_attr(not(feature = "ops"), allow(dead_code))]
     pub(crate) fn client(&self) -> &Client {
         &self.inner.client
@@ -93,7 +93,7 @@ impl Runtime {
     /// Returns the status of a job of any pool. See [`Workpool::status`].
     ///
     /// # Errors
-    /// When the runtime is gone or the storage failed.
+    /// Fails if the runtime is gone or the storage failed.
     pub async fn status(&self, work_id: WorkId) -> Result<WorkStatus, PoolError> {
         self.inner.client.status(work_id).await
     }
@@ -101,7 +101,7 @@ impl Runtime {
     /// Explains why a job of any pool is where it is. See [`Workpool::explain`].
     ///
     /// # Errors
-    /// When the runtime is gone.
+    /// Fails if the runtime is gone.
     pub async fn explain(&self, work_id: WorkId) -> Result<Explanation, PoolError> {
         self.inner.client.explain(work_id).await
     }
@@ -109,7 +109,7 @@ impl Runtime {
     /// Cancels a job of any pool. See [`Workpool::cancel`].
     ///
     /// # Errors
-    /// When the runtime is gone or the storage failed.
+    /// Fails if the runtime is gone or the storage failed.
     pub async fn cancel(&self, work_id: WorkId) -> Result<CancelAnswer, PoolError> {
         self.inner.client.cancel(work_id).await
     }
@@ -117,7 +117,7 @@ impl Runtime {
     /// Cancels a job of any pool, and drops a running attempt after `grace`. See [`Workpool::abort`].
     ///
     /// # Errors
-    /// When the runtime is gone or the storage failed.
+    /// Fails if the runtime is gone or the storage failed.
     pub async fn abort(&self, work_id: WorkId, grace: Duration) -> Result<CancelAnswer, PoolError> {
         self.inner.client.abort(work_id, grace).await
     }
@@ -125,7 +125,7 @@ impl Runtime {
     /// Ends the wait of a job of any pool: it is due now. See [`Workpool::run_now`].
     ///
     /// # Errors
-    /// When the runtime is gone or the storage failed.
+    /// Fails if the runtime is gone or the storage failed.
     pub async fn run_now(&self, work_id: WorkId) -> Result<RunNowAnswer, PoolError> {
         self.inner.client.run_now(work_id).await
     }
@@ -133,24 +133,24 @@ impl Runtime {
     /// Enqueues a failed job of any pool once more. See [`Workpool::retry`].
     ///
     /// # Errors
-    /// When its pool is full, the runtime is gone or the storage failed.
+    /// Fails if its pool is full, the runtime is gone or the storage failed.
     pub async fn retry(&self, work_id: WorkId) -> Result<RetryAnswer, EnqueueError> {
         self.inner.client.retry(work_id).await
     }
 
-    /// Jobs of every pool by state, a page at a time: see [`Workpool::works`]. Also of pools that the store has from an
-    /// earlier run and that were not started.
+    /// Lists jobs of every pool by state, a page at a time, including pools that the store has from an earlier run and
+    /// that were not started. See [`Workpool::works`].
     ///
     /// # Errors
-    /// When the page's limit is out of its range, the runtime is gone, or the storage failed.
+    /// Fails if the page's limit is out of its range, the runtime is gone, or the storage failed.
     pub async fn works(&self, filter: WorkFilter) -> Result<WorkPage, PoolError> {
         Ok(self.inner.client.list(filter).await?.page)
     }
 
-    /// Creates a pool, or takes one of that name that the store has from an earlier run.
+    /// Creates a pool, or starts the one of that name that the store has from an earlier run.
     ///
     /// # Errors
-    /// When a pool of that name is running, a value is out of its range, or the storage failed.
+    /// Fails if a pool of that name is running, a value is out of its range, or the storage failed.
     pub async fn create_pool(&self, name: &str, config: PoolConfig) -> Result<Workpool, PoolError> {
         validate_name(name)?;
         config.validate()?;
@@ -167,10 +167,10 @@ impl Runtime {
         Workpool::find(client, name.as_str())
     }
 
-    /// Runs a query now, on what is committed.
+    /// Runs a query now, on the committed rows.
     ///
     /// # Errors
-    /// When the query is not registered, fails, or the runtime is gone.
+    /// Fails if the query is not registered, fails, or the runtime is gone.
     pub async fn query<Q: Query>(&self, query: Q) -> Result<Q::Output, QueryError> {
         let function = Name::from_static(Q::NAME);
         let client = &self.inner.client;

@@ -11,17 +11,16 @@ use crate::observe::telemetry;
 use crate::protocol::{Drained, LoopMessage};
 use crate::shared::sync::oneshot;
 
-/// The time that functions are given to end, once they are told at the end of a shutdown's grace, before they are
-/// dropped.
+/// The time between the notice to functions, at the end of a shutdown's grace, and their drop.
 const NOTICE: Duration = Duration::from_millis(500);
 
-/// The same when a runtime is dropped.
+/// The same time when a runtime is dropped.
 const DROP_NOTICE: Duration = Duration::from_millis(100);
 
-/// The time for which dropping a runtime blocks its thread at most.
+/// The longest time for which dropping a runtime blocks its thread.
 const DROP_LIMIT: Duration = Duration::from_secs(2);
 
-/// The time that it may take after that to return jobs to the queue.
+/// The time after the notice in which jobs must be returned to the queue.
 const RETURN_LIMIT: Duration = Duration::from_secs(10);
 
 /// The result of a shutdown. Made by [`Runtime::shutdown`].
@@ -44,13 +43,13 @@ impl ShutdownReport {
 }
 
 impl Runtime {
-    /// Ends the runtime: nothing is enqueued or started any more; what runs may go on for `grace`; then functions are
-    /// told ([`ActionContext::canceled`](crate::ActionContext::canceled)), and half a second later what is left is
-    /// dropped, and its jobs are returned to the queue without using an attempt. Returns when everything is written and
-    /// the storage is free again.
+    /// Ends the runtime: no job is enqueued or started any more, and running attempts may go on for `grace`. Then
+    /// functions are told ([`ActionContext::canceled`](crate::ActionContext::canceled)); half a second later the rest
+    /// is dropped, and its jobs are returned to the queue without using an attempt. Returns when everything is written
+    /// and the storage is free again.
     ///
-    /// Works outside of tokio and actix as well, and after the system or runtime of the program has stopped. A second
-    /// call returns the same report.
+    /// It works outside of tokio and actix as well, and after the system or runtime of the program has stopped. A
+    /// second call returns the same report.
     ///
     /// # Cancel safety
     /// Once begun, a shutdown goes on, whether it is awaited or not. With
@@ -75,7 +74,7 @@ impl Runtime {
     }
 }
 
-/// Ends a ring that takes nothing any more.
+/// Ends a ring that takes no more requests.
 async fn end(
     client: &Client,
     actors: &Actors,
@@ -121,7 +120,7 @@ async fn end(
 }
 
 impl Drop for Inner {
-    /// Ends what was not shut down, and waits for that where it can.
+    /// Ends a runtime that was not shut down, and waits for the end where it can.
     fn drop(&mut self) {
         self.client.shared.close();
         if self.shutdown.get_mut().is_some() {

@@ -31,7 +31,7 @@ impl Action for Double {
 /// A runtime with [`Double`] and a pool named `default`.
 ///
 /// # Errors
-/// When it does not start.
+/// Fails if it does not start.
 pub async fn runtime() -> Result<Runtime, Box<dyn std::error::Error>> {
     let builder = Runtime::builder().action::<Double>().pool("default", PoolConfig::default());
     Ok(builder.start().await?)

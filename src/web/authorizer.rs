@@ -118,7 +118,7 @@ pub trait Authorizer: Send + Sync + 'static {
     /// Returns the permissions of whoever sent this request.
     ///
     /// # Errors
-    /// When it may not even look.
+    /// Fails if it may not even look.
     fn authorize(
         &self,
         request: &HttpRequest,

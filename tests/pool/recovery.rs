@@ -937,7 +937,7 @@ fn a_quick_job_does_not_wait_for_actions_that_block_their_threads() {
         took.sort();
         let (median, longest) = (took[took.len() / 2], took[took.len() - 1]);
         // What a thread needs that is woken beside the tests of this program, and then some.
-        assert!(median < ms(50) && longest < ms(250), "{median:?}, at most {longest:?}");
+        assert!(median < ms(50) && longest < ms(1_000), "{median:?}, at most {longest:?}");
         assert_eq!(pool.pending(), 8, "they still block");
         runtime.shutdown(secs(5)).await;
     });

@@ -204,7 +204,7 @@ impl Redb {
     /// starts.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// Fails if the file cannot be written.
     pub fn compact(&mut self) -> Result<(), StorageError> {
         self.ask(Store::compact)
     }

@@ -35,7 +35,7 @@ pub(crate) const POOLS: u32 = 3;
 /// Goes through `commits` commits drawn from `seed`. `open` opens the same store each time; the first time it is empty.
 ///
 /// # Panics
-/// When the backend answers differently from memory, or with an error.
+/// Panics if the backend answers differently from memory, or with an error.
 pub fn exercise<S: Storage>(seed: u64, commits: usize, mut open: impl FnMut() -> S) {
     let mut script = Script::new(seed);
     let opened = Opened::default();
@@ -68,7 +68,7 @@ pub fn exercise<S: Storage>(seed: u64, commits: usize, mut open: impl FnMut() ->
 /// has to find out which. A part of [`exercise`], for a store of any content that is not open.
 ///
 /// # Panics
-/// When it finds out wrongly, or something happens twice; the message names the case.
+/// Panics if it finds out wrongly, or something happens twice; the message names the case.
 pub fn lost_answers(storage: impl Storage) {
     lost_answers::go_through(storage);
 }
