@@ -452,7 +452,7 @@ test("whatever others say is shown as text", async () => {
   for (const payload of PAYLOADS) {
     // A result has the words in it, an error the one that was too long, progress the last one.
     const counted = await upload(payload);
-    const refused = await upload(`fine ${payload}${"x".repeat(64)}`);
+    const refused = await upload(`fine ${payload}${"x".repeat(500)}`);
     const running = await upload(`${`${payload} `.repeat(100)}${parts(1000)}`);
     await Promise.all([finished(counted), finished(refused)]);
     await go(page, `works/${counted}`);
