@@ -350,9 +350,9 @@ fn a_cancel_that_is_answered_before_the_receipt_of_a_start_keeps_the_code_from_s
     });
 }
 
-/// Cancels very many jobs, and meanwhile does something again and again. Answers how often it was done and how long
-/// the slowest took.
-async fn meanwhile_cancel_all(action: impl AsyncFn(&Workpool)) -> (usize, Duration) {
+/// Cancels very many jobs, and meanwhile does something again and again, which is often possible and never waits for
+/// the end of the cancel. Times are compared with each other, so that a busy machine changes nothing.
+async fn meanwhile_cancel_all(action: impl AsyncFn(&Workpool)) {
     const WORKS: u64 = 250_000;
     let builder = Runtime::builder().worker_arbiters(1).echo().pool("q", config());
     let (runtime, pool) = start(builder, config().paused(true)).await;
@@ -360,9 +360,10 @@ async fn meanwhile_cancel_all(action: impl AsyncFn(&Workpool)) -> (usize, Durati
     let batch = pool.enqueue_batch((0..WORKS).map(|n| ECHO.call(n))).await.unwrap();
     let done = AtomicBool::new(false);
     let canceling = async {
-        let canceled = timeout(secs(20), pool.cancel_all()).await;
+        let begun = Instant::now();
+        let canceled = pool.cancel_all().await;
         done.store(true, Ordering::SeqCst);
-        canceled.expect("it takes a time in proportion").unwrap()
+        (canceled.unwrap(), begun.elapsed())
     };
     let (mut times, mut slowest) = (0, Duration::ZERO);
     let asking = async {
@@ -373,35 +374,33 @@ async fn meanwhile_cancel_all(action: impl AsyncFn(&Workpool)) -> (usize, Durati
             times += 1;
         }
     };
-    let (canceled, ()) = tokio::join!(canceling, asking);
+    let ((canceled, whole), ()) = tokio::join!(canceling, asking);
     assert_eq!(canceled, WORKS);
-    timeout(secs(20), pool.idle()).await.expect("all of them end").unwrap();
+    assert!(times >= 10 && slowest < whole / 2, "{times}, the slowest {slowest:?} of {whole:?}");
+    pool.idle().await.unwrap();
     assert_eq!(batch.handles().last().unwrap().join().await, Err(JoinError::Canceled));
     runtime.shutdown(secs(1)).await;
-    (times, slowest)
 }
 
 #[test]
-fn cancel_all_goes_through_very_many_jobs_in_time_and_others_are_answered_meanwhile() {
+fn others_are_answered_while_cancel_all_goes_through_very_many_jobs() {
     run_real(async {
-        let (answered, slowest) = meanwhile_cancel_all(async |pool| {
+        meanwhile_cancel_all(async |pool| {
             assert_eq!(pool.status(id(1)).await.unwrap(), WorkStatus::Unknown);
             pool.enqueue(ECHO.call(1)).await.unwrap();
         })
         .await;
-        assert!(answered >= 10 && slowest < secs(1), "{answered}, the slowest in {slowest:?}");
     });
 }
 
 #[test]
 fn jobs_of_other_pools_run_while_cancel_all_goes_through_very_many() {
     run_real(async {
-        let (ran, slowest) = meanwhile_cancel_all(async |pool| {
+        meanwhile_cancel_all(async |pool| {
             let work = pool.enqueue(ECHO.call(1)).await.unwrap();
             assert_eq!(work.join().await, Ok(1));
         })
         .await;
-        assert!(ran >= 10 && slowest < secs(1), "{ran} ran, the slowest in {slowest:?}");
     });
 }
 
