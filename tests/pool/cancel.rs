@@ -15,7 +15,7 @@ use actix_workpool::{
     CancelAnswer, JoinError, PoolError, RetryBehavior, Runtime, WorkError, WorkId, WorkStatus,
     Workpool,
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 #[test]
 fn a_waiting_job_that_is_canceled_never_runs() {
