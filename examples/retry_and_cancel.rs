@@ -135,6 +135,7 @@ fn describe(status: &WorkStatus) -> String {
             format!("{} after {} attempts", row.outcome.as_str(), row.attempts)
         }
         WorkStatus::Unknown => "not known".to_owned(),
+        other => format!("{other:?}"),
     }
 }
 

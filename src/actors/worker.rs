@@ -143,6 +143,9 @@ impl WorkerActor {
         let result = match (result, control.stage()) {
             // It stopped because the runtime does: the job goes on elsewhere.
             (RunResult::Canceled, Stage::ShuttingDown | Stage::AbortReturn) => RunResult::Returned,
+            (RunResult::Failed(failure), _) if control.is_hopeless() => {
+                RunResult::Failed(Failure { retryable: false, ..failure })
+            }
             (result, _) => limit_result(result, control.max_result_bytes),
         };
         let report = attempt.report(result);

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use serde::de::DeserializeOwned;
 
 use super::{Client, JoinError, PoolError, WorkHandle};
-use crate::engine::arrivals::CancelAnswer;
+use crate::engine::arrivals::{CancelAnswer, EnqueueAnswer};
 use crate::model::{WorkId, WorkStatus};
 
 /// Handles on jobs that were enqueued together. Made by awaiting
@@ -13,6 +13,8 @@ use crate::model::{WorkId, WorkStatus};
 pub struct WorkBatch<O> {
     client: Client,
     ids: Vec<WorkId>,
+    /// Whether each job was there before; empty if none was.
+    existed: Vec<bool>,
     output: PhantomData<fn() -> O>,
 }
 
@@ -23,8 +25,18 @@ impl<O> std::fmt::Debug for WorkBatch<O> {
 }
 
 impl<O> WorkBatch<O> {
-    pub(crate) fn new(client: Client, ids: Vec<WorkId>) -> Self {
-        WorkBatch { client, ids, output: PhantomData }
+    pub(super) fn new(client: Client, ids: Vec<WorkId>, answers: &[EnqueueAnswer]) -> Self {
+        let existed: Vec<_> =
+            answers.iter().map(|answer| *answer == EnqueueAnswer::Duplicate).collect();
+        let existed = if existed.contains(&true) { existed } else { Vec::new() };
+        WorkBatch { client, ids, existed, output: PhantomData }
+    }
+
+    /// Returns the number of jobs that the enqueue found under their chosen ids and did not enqueue again.
+    /// [`WorkHandle::is_duplicate`] tells which.
+    #[must_use]
+    pub fn duplicates(&self) -> usize {
+        self.existed.iter().filter(|existed| **existed).count()
     }
 
     /// Returns the ids, in the order in which the jobs were given.
@@ -35,7 +47,10 @@ impl<O> WorkBatch<O> {
 
     /// Returns a handle on each job, in order.
     pub fn handles(&self) -> impl ExactSizeIterator<Item = WorkHandle<O>> + '_ {
-        self.ids.iter().map(|work_id| WorkHandle::new(self.client.clone(), *work_id))
+        self.ids.iter().enumerate().map(|(at, work_id)| {
+            let existed = self.existed.get(at).copied().unwrap_or(false);
+            WorkHandle::new(self.client.clone(), *work_id).found(existed)
+        })
     }
 
     /// Returns the status of each job, in order.

@@ -8,6 +8,7 @@ use crate::model::{Name, Progress, Report, RunStatus, Segment, WorkId};
 
 /// The state of a pool, in numbers. Made by [`Workpool::diagnostics`](crate::Workpool::diagnostics).
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Diagnostics {
     /// The pool's name.
     pub pool: Name,
@@ -37,6 +38,7 @@ pub struct Diagnostics {
 
 /// An attempt that is running. Made by [`Workpool::running`](crate::Workpool::running).
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct RunningWork {
     /// The job's id.
     pub work_id: WorkId,

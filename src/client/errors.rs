@@ -8,6 +8,7 @@ use crate::storage::StorageError;
 
 /// The reason why a job was not enqueued. The job is not in the store.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum EnqueueError {
     /// The arguments and the context of `on_complete` are too large. Store them elsewhere and pass a reference.
     #[error("arguments and context have {size} bytes, at most {max} are taken")]
@@ -37,8 +38,13 @@ pub enum EnqueueError {
     #[error("failed to encode arguments: {0}")]
     Encode(#[from] serde_json::Error),
     /// The function or `on_complete` was not registered when the runtime was built.
-    #[error("function {0} is not registered with this runtime")]
-    UnknownFunction(Name),
+    #[error("function {function} is not registered: add `.{register}` to `Runtime::builder()`")]
+    UnknownFunction {
+        /// The name of the function.
+        function: Name,
+        /// The call of the builder that registers it.
+        register: &'static str,
+    },
     /// The retry policy or the timeout is out of its range.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -58,10 +64,16 @@ impl From<Overloaded> for EnqueueError {
 
 /// The reason why a request to a pool or a runtime was not carried out.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum PoolError {
     /// No pool has this name. Configure it in the builder, or create it.
-    #[error("pool {0:?} does not exist")]
-    Unknown(String),
+    #[error("pool {name:?} does not exist; {}", those(pools))]
+    Unknown {
+        /// The name.
+        name: String,
+        /// The names of all pools, in order.
+        pools: Vec<Name>,
+    },
     /// A pool of this name exists already.
     #[error("pool {0} exists already")]
     Duplicate(Name),
@@ -78,9 +90,10 @@ pub enum PoolError {
 
 /// The reason why a query has no result.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum QueryError {
     /// The query was not registered when the runtime was built.
-    #[error("query {0} is not registered with this runtime")]
+    #[error("query {0} is not registered: add `.query::<..>()` to `Runtime::builder()`")]
     UnknownFunction(Name),
     /// The query itself failed or panicked.
     #[error("{0}")]
@@ -98,6 +111,7 @@ pub enum QueryError {
 
 /// The reason why a join has no result.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum JoinError {
     /// The job failed.
     #[error("job failed in attempt {attempts}: {failure}")]
@@ -122,4 +136,13 @@ pub enum JoinError {
     /// The storage failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
+}
+
+/// Lists the pools that exist, for the message about one that does not.
+pub(crate) fn those(pools: &[Name]) -> String {
+    let names: Vec<_> = pools.iter().map(|pool| pool.as_str()).collect();
+    match names.is_empty() {
+        true => "there are no pools: add `.pool(..)` to `Runtime::builder()`".to_owned(),
+        false => format!("existing pools: {}", names.join(", ")),
+    }
 }

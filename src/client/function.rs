@@ -9,11 +9,19 @@ use crate::model::{FunctionKind, Name};
 /// A function that can be enqueued. Implemented for all [`Action`](crate::Action)s,
 /// [`BlockingAction`](crate::BlockingAction)s, [`Mutation`](crate::Mutation)s, [`Query`](crate::Query)s and for the
 /// [`Call`] of an [`ActionKey`]; `K` tells them apart and is always inferred.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a function that can be enqueued",
+    label = "not an `Action`, `BlockingAction`, `Mutation`, `Query` or `Call`",
+    note = "implement `actix_workpool::Action` for `{Self}` to make it a job, and register it with `.action::<..>()`",
+    note = "a closure is enqueued through its key: `pool.enqueue(KEY.call(args))`"
+)]
 pub trait Function<K> {
     /// The type of its result.
     type Output: DeserializeOwned + 'static;
     /// Its kind.
     const KIND: FunctionKind;
+    /// The call of the builder that registers it.
+    const REGISTER: &'static str;
     /// Its registered name.
     fn name(&self) -> Name;
     /// Appends its arguments as JSON.
@@ -108,6 +116,7 @@ impl<A, O> std::fmt::Debug for Call<A, O> {
 impl<A: Serialize, O: DeserializeOwned + 'static> Function<kind::OfCall> for Call<A, O> {
     type Output = O;
     const KIND: FunctionKind = FunctionKind::Action;
+    const REGISTER: &'static str = "action_fn(..)";
     fn name(&self) -> Name {
         self.name
     }

@@ -16,6 +16,7 @@ pub use batch::WorkBatch;
 pub(crate) use by_id::Client;
 pub use diagnostics::{Diagnostics, RunningWork};
 pub use enqueue::{Enqueue, OneWork};
+pub(crate) use errors::those;
 pub use errors::{EnqueueError, JoinError, PoolError, QueryError};
 pub use function::{ActionKey, Call, Function, kind};
 pub use pool::{Batch, Workpool};

@@ -9,7 +9,7 @@ use super::{
     Client, Diagnostics, Enqueue, EnqueueError, Function, OneWork, PoolError, RunningWork,
     WorkBatch, WorkHandle, prepare,
 };
-use crate::engine::arrivals::{CancelAnswer, RetryAnswer, RunNowAnswer};
+use crate::engine::arrivals::{CancelAnswer, EnqueueAnswer, RetryAnswer, RunNowAnswer};
 use crate::engine::explain::Explanation;
 use crate::model::{Counts, Name, PoolConfig, Settings, WorkFilter, WorkId, WorkPage, WorkStatus};
 use crate::protocol::{Inspection, LoopMessage, Question, RunningAttempt};
@@ -39,7 +39,10 @@ impl Workpool {
     pub(crate) fn find(client: &Client, name: &str) -> Result<Workpool, PoolError> {
         match client.shared.pool(name) {
             Some(pool) => Ok(Workpool::new(client.clone(), pool)),
-            None => Err(PoolError::Unknown(name.to_owned())),
+            None => {
+                let pools = client.shared.pool_names();
+                Err(PoolError::Unknown { name: name.to_owned(), pools })
+            }
         }
     }
 
@@ -432,8 +435,8 @@ impl<F: Function<K>, K> IntoFuture for Enqueue<&Workpool, F, K> {
         Box::pin(async move {
             let prepared = prepared?;
             let work_id = prepared.works[0].0.work_id;
-            pool.client.enqueue(&pool.pool, prepared).await?;
-            Ok(pool.work(work_id))
+            let answers = pool.client.enqueue(&pool.pool, prepared).await?;
+            Ok(pool.work(work_id).found(answers == [EnqueueAnswer::Duplicate]))
         })
     }
 }
@@ -448,10 +451,11 @@ impl<F: Function<K>, K> IntoFuture for Enqueue<Batch<'_>, F, K> {
         Box::pin(async move {
             let prepared = prepared?;
             let ids: Vec<_> = prepared.works.iter().map(|(spec, _)| spec.work_id).collect();
-            if !ids.is_empty() {
-                pool.client.enqueue(&pool.pool, prepared).await?;
-            }
-            Ok(WorkBatch::new(pool.client, ids))
+            let answers = match ids.is_empty() {
+                true => Vec::new(),
+                false => pool.client.enqueue(&pool.pool, prepared).await?,
+            };
+            Ok(WorkBatch::new(pool.client, ids, &answers))
         })
     }
 }

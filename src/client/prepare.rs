@@ -70,7 +70,7 @@ impl Common {
         pool: &PoolShared,
     ) -> Result<Common, EnqueueError> {
         let name = function.name();
-        let registered = shared.catalog.get(name).ok_or(EnqueueError::UnknownFunction(name))?;
+        let registered = shared.catalog.get(name).ok_or(unknown(name, F::REGISTER))?;
         let settings = pool.settings();
         let due = due_segment(options.due, shared)?;
 
@@ -87,7 +87,7 @@ impl Common {
         }
         let on_complete = options.on_complete.transpose()?;
         if let Some(call) = &on_complete {
-            shared.catalog.get(call.name).ok_or(EnqueueError::UnknownFunction(call.name))?;
+            shared.catalog.get(call.name).ok_or(unknown(call.name, "on_complete::<..>()"))?;
         }
         let span = match tracing::Span::current() {
             span if span.is_none() => SpanLink(None),
@@ -125,6 +125,10 @@ impl Common {
             options: self.options.clone().map(Box::new),
         }
     }
+}
+
+fn unknown(function: Name, register: &'static str) -> EnqueueError {
+    EnqueueError::UnknownFunction { function, register }
 }
 
 /// Resolves the retry policy: that of the enqueue goes before the function's, and that before the pool's.

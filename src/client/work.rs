@@ -20,12 +20,13 @@ use crate::shared::sync::{WatchStream, oneshot};
 pub struct WorkHandle<O> {
     client: Client,
     work_id: WorkId,
+    existed: bool,
     output: PhantomData<fn() -> O>,
 }
 
 impl<O> Clone for WorkHandle<O> {
     fn clone(&self) -> Self {
-        WorkHandle { client: self.client.clone(), work_id: self.work_id, output: PhantomData }
+        WorkHandle { client: self.client.clone(), ..*self }
     }
 }
 
@@ -37,7 +38,35 @@ impl<O> std::fmt::Debug for WorkHandle<O> {
 
 impl<O> WorkHandle<O> {
     pub(super) fn new(client: Client, work_id: WorkId) -> WorkHandle<O> {
-        WorkHandle { client, work_id, output: PhantomData }
+        WorkHandle { client, work_id, existed: false, output: PhantomData }
+    }
+
+    /// Notes that the enqueue found the job, and enqueued nothing.
+    pub(super) fn found(self, existed: bool) -> WorkHandle<O> {
+        WorkHandle { existed, ..self }
+    }
+
+    /// Returns `true` if the awaited enqueue that this handle comes from found a job of the chosen id, waiting, running
+    /// or finished, and enqueued nothing. The job may be of another function or have other arguments.
+    ///
+    /// `false` for all other handles, also for those of [`do_enqueue`](crate::Workpool::do_enqueue), which does not wait
+    /// for the answer.
+    ///
+    /// ```
+    /// # actix_workpool::doctest::run(async {
+    /// # let runtime = actix_workpool::doctest::runtime().await?;
+    /// # use actix_workpool::{WorkId, doctest::Double};
+    /// # use std::time::Duration;
+    /// let pool = runtime.pool("default")?;
+    /// let id = WorkId::from_name("invoice-2026-07");
+    /// assert!(!pool.enqueue(Double(21)).id(id).await?.is_duplicate());
+    /// assert!(pool.enqueue(Double(21)).id(id).await?.is_duplicate());
+    /// # runtime.shutdown(Duration::ZERO).await;
+    /// # Ok(()) });
+    /// ```
+    #[must_use]
+    pub fn is_duplicate(&self) -> bool {
+        self.existed
     }
 
     /// Returns the job's id.

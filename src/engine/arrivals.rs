@@ -28,6 +28,7 @@ pub enum EnqueueAnswer {
 /// The answer to a cancel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum CancelAnswer {
     /// The job will not be started again; a running attempt is told to stop.
     Requested,
@@ -42,6 +43,7 @@ pub enum CancelAnswer {
 /// The answer to `run_now`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum RunNowAnswer {
     /// The job's wait is over: it is due, and starts when there is a slot and its pool is not paused.
     Moved,
@@ -62,6 +64,7 @@ pub enum RunNowAnswer {
 /// The answer to `retry`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(tag = "answer", content = "work_id", rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum RetryAnswer {
     /// The job was enqueued once more, as a new job with this id.
     Enqueued(WorkId),

@@ -18,6 +18,7 @@ pub(crate) const MOST_COUNTED: usize = 1_000;
 ///
 /// It is a snapshot, and may change at any moment. `Display` puts it in a sentence.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Explanation {
     /// The job's id.
     pub work_id: WorkId,
@@ -50,6 +51,7 @@ pub struct Explanation {
 
 /// The number of jobs that come before another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Ahead {
     /// The number that was counted.
     pub works: u64,
@@ -65,6 +67,7 @@ impl Ahead {
 
 /// The time at which a job is expected to start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Expected {
     /// The time.
     pub start: Segment,
@@ -75,6 +78,7 @@ pub struct Expected {
 /// The basis of an expected start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Basis {
     /// The job starts when it is due: there will be a slot, if nothing else comes.
     Due,
@@ -87,6 +91,7 @@ pub enum Basis {
 /// A reason why a job is where it is.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Why {
     /// The store has not answered for a while. Nothing of any pool begins or completes until it does.
     StoreStalled {

@@ -31,6 +31,11 @@ use crate::model::RetryPolicy;
 ///     }
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an `Action`",
+    note = "register other functions with `.blocking_action::<..>()`, `.mutation::<..>()`, `.query::<..>()` or `.on_complete::<..>()`",
+    note = "an `Action` also implements `Serialize` and `DeserializeOwned`: derive both with serde"
+)]
 pub trait Action: Serialize + DeserializeOwned + 'static {
     /// The name under which jobs of this function are stored. Never reuse one for another meaning.
     const NAME: &'static str;
@@ -50,6 +55,10 @@ pub trait Action: Serialize + DeserializeOwned + 'static {
 /// It runs on a thread for blocking actions. It cannot be dropped while it runs: if it is aborted or overdue, it is
 /// abandoned, its slot is freed, and its report is refused. A long one should ask [`ActionContext::is_canceled`] now
 /// and then.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a `BlockingAction`",
+    note = "register an async one with `.action::<..>()`"
+)]
 pub trait BlockingAction: Serialize + DeserializeOwned + Send + 'static {
     /// See [`Action::NAME`].
     const NAME: &'static str;
@@ -67,6 +76,6 @@ pub trait BlockingAction: Serialize + DeserializeOwned + Send + 'static {
     fn run(self, cx: &ActionContext) -> Result<Self::Output, WorkError>;
 }
 
-function!(OfAction, Action, Action);
+function!(OfAction, Action, Action, "action::<..>()");
 
-function!(OfBlocking, BlockingAction, Action);
+function!(OfBlocking, BlockingAction, Action, "blocking_action::<..>()");

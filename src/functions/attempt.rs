@@ -56,6 +56,8 @@ pub(crate) struct Control {
     stage: AtomicU8,
     /// Set when the attempt was reported, or the duty to report it has passed to the store.
     reported: AtomicBool,
+    /// Set when the program lacks something that the function takes, which no retry would find either.
+    hopeless: AtomicBool,
     changed: Notify,
 }
 
@@ -72,6 +74,7 @@ impl Control {
             lent,
             stage,
             reported,
+            hopeless: AtomicBool::new(false),
             changed: Notify::new(),
         }
     }
@@ -93,6 +96,15 @@ impl Control {
     /// Marks the attempt as reported. Returns `true` if it was not marked before.
     pub fn set_reported(&self) -> bool {
         !self.reported.swap(true, Ordering::SeqCst)
+    }
+
+    /// Marks a failure of this attempt as one that no retry would mend.
+    pub fn set_hopeless(&self) {
+        self.hopeless.store(true, Ordering::SeqCst);
+    }
+
+    pub fn is_hopeless(&self) -> bool {
+        self.hopeless.load(Ordering::SeqCst)
     }
 
     pub fn raise(&self, stage: Stage) {

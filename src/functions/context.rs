@@ -73,12 +73,16 @@ impl ActionContext {
     /// Returns the value that the program gave to [`RuntimeBuilder::data`](crate::RuntimeBuilder::data).
     ///
     /// # Panics
-    /// Panics if no value of this type was given, which fails the attempt. [`try_data`](Self::try_data) does not panic.
+    /// Panics if no value of this type was given. The job fails at once: no retry would find it.
+    /// [`try_data`](Self::try_data) does not panic.
     #[must_use]
     pub fn data<T: Send + Sync + 'static>(&self) -> Arc<T> {
         match self.try_data() {
             Some(data) => data,
-            None => panic!("no {} was given to Runtime::builder().data(..)", type_name::<T>()),
+            None => {
+                self.control.set_hopeless();
+                panic!("no {} was given to Runtime::builder().data(..)", type_name::<T>())
+            }
         }
     }
 

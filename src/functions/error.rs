@@ -6,7 +6,8 @@ use crate::model::{Failure, FailureKind};
 
 /// The error of a function.
 ///
-/// Any error becomes a retryable one with `?`, so that a function says only what is special:
+/// Any error becomes a retryable one with `?`, also an `anyhow::Error` or a `Box<dyn Error + Send + Sync>`, so that a
+/// function says only what is special:
 ///
 /// ```
 /// use actix_workpool::WorkError;
@@ -73,10 +74,11 @@ impl std::fmt::Display for WorkError {
     }
 }
 
-/// `WorkError` itself is no `std::error::Error`, so that every other error converts into it.
-impl<E: std::error::Error> From<E> for WorkError {
+/// `WorkError` itself is no `std::error::Error`, so that everything else that is one converts into it with `?`:
+/// errors, `anyhow::Error`, `Box<dyn Error + Send + Sync>`, and texts.
+impl<E: Into<Box<dyn std::error::Error + Send + Sync>>> From<E> for WorkError {
     fn from(error: E) -> Self {
-        WorkError::retryable(chain(&error))
+        WorkError::retryable(chain(&*error.into()))
     }
 }
 
@@ -94,4 +96,28 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_is_an_error_becomes_a_retryable_one() {
+        fn boxed() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+            Err(std::io::Error::other("the disk is gone"))?
+        }
+        fn fails(text: bool) -> Result<(), WorkError> {
+            match text {
+                true => Err("in words")?,
+                false => Ok(boxed()?),
+            }
+        }
+        for (text, message) in [(true, "in words"), (false, "the disk is gone")] {
+            let WorkError(WorkErrorKind::Failed(failure)) = fails(text).unwrap_err() else {
+                panic!("it fails")
+            };
+            assert_eq!((failure.message.as_str(), failure.retryable), (message, true));
+        }
+    }
 }

@@ -9,10 +9,11 @@
 
 /// Lets every type of that kind be enqueued.
 macro_rules! function {
-    ($marker:ident, $trait:ident, $kind:ident) => {
+    ($marker:ident, $trait:ident, $kind:ident, $register:literal) => {
         impl<F: $trait> crate::client::Function<crate::client::kind::$marker> for F {
             type Output = F::Output;
             const KIND: crate::model::FunctionKind = crate::model::FunctionKind::$kind;
+            const REGISTER: &'static str = $register;
             fn name(&self) -> crate::model::Name {
                 crate::model::Name::from_static(F::NAME)
             }

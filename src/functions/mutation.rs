@@ -9,6 +9,10 @@ use crate::model::RetryPolicy;
 ///
 /// It runs inside the store's transaction and must be quick: everything else waits for it. If it fails or panics, its
 /// writes are rolled back.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a `Mutation`",
+    note = "a mutation runs in the store; register other functions with `.action::<..>()`, `.blocking_action::<..>()` or `.query::<..>()`"
+)]
 pub trait Mutation: Serialize + DeserializeOwned + 'static {
     /// See [`Action::NAME`](crate::Action::NAME).
     const NAME: &'static str;
@@ -24,4 +28,4 @@ pub trait Mutation: Serialize + DeserializeOwned + 'static {
     fn apply(self, tx: &mut Transaction<'_>) -> Result<Self::Output, WorkError>;
 }
 
-function!(OfMutation, Mutation, Mutation);
+function!(OfMutation, Mutation, Mutation, "mutation::<..>()");

@@ -32,6 +32,7 @@ pub trait OnComplete: 'static {
 
 /// A completed job, as its [`OnComplete`] sees it.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Completion<C, O> {
     /// The job's id.
     pub work_id: WorkId,
@@ -69,6 +70,7 @@ impl<O> CompletionResult<O> {
 /// `F` is the function's type, so that an actor can tell the messages of several functions apart. It is sent once, by
 /// this process only: no message is sent for a job that completes after a restart. Use an [`OnComplete`] for what must
 /// not be missed.
+#[non_exhaustive]
 pub struct Completed<F, O> {
     /// The job's id.
     pub work_id: WorkId,

@@ -6,6 +6,10 @@ use super::{Reader, WorkError};
 
 /// A function that reads user tables and changes nothing. Ask it directly with
 /// [`Runtime::query`](crate::Runtime::query), or enqueue it like any other.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a `Query`",
+    note = "a query reads user tables; register other functions with `.action::<..>()`, `.blocking_action::<..>()` or `.mutation::<..>()`"
+)]
 pub trait Query: Serialize + DeserializeOwned + 'static {
     /// See [`Action::NAME`](crate::Action::NAME).
     const NAME: &'static str;
@@ -19,4 +23,4 @@ pub trait Query: Serialize + DeserializeOwned + 'static {
     fn read(self, reader: &mut Reader<'_>) -> Result<Self::Output, WorkError>;
 }
 
-function!(OfQuery, Query, Query);
+function!(OfQuery, Query, Query, "query::<..>()");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::client::{Enqueue, EnqueueError, Function, OneWork, prepare};
+use crate::client::{Enqueue, EnqueueError, Function, OneWork, prepare, those};
 use crate::model::{
     Change, Failure, Name, Payload, PoolId, Segment, Spec, TableKey, WorkId, decode, encode,
 };
@@ -15,6 +15,7 @@ use crate::storage::{KeyRange, Storage, StorageError};
 
 /// An error in a transaction. With `?` it fails the function that runs in it.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TransactionError {
     /// The row does not decode into the type asked for.
     #[error("failed to decode a row of table {table}: {failure}")]
@@ -33,8 +34,13 @@ pub enum TransactionError {
         error: serde_json::Error,
     },
     /// No pool has this name.
-    #[error("pool {0:?} does not exist")]
-    UnknownPool(String),
+    #[error("pool {name:?} does not exist; {}", those(pools))]
+    UnknownPool {
+        /// The name.
+        name: String,
+        /// The names of all pools, in order.
+        pools: Vec<Name>,
+    },
     /// The job cannot be enqueued.
     #[error(transparent)]
     Enqueue(#[from] EnqueueError),
@@ -258,7 +264,10 @@ impl<'a> Transaction<'a> {
     pub fn pool(&mut self, name: &str) -> Result<TransactionPool<'_, 'a>, TransactionError> {
         match self.shared.pool(name) {
             Some(pool) => Ok(TransactionPool { transaction: self, pool }),
-            None => Err(TransactionError::UnknownPool(name.to_owned())),
+            None => {
+                let pools = self.shared.pool_names();
+                Err(TransactionError::UnknownPool { name: name.to_owned(), pools })
+            }
         }
     }
 }

@@ -23,6 +23,7 @@ pub const MAX_DELAY: Duration = Duration::from_secs(4 * 366 * 24 * 60 * 60);
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum LogLevel {
     /// The same as `Debug`, for now.
     Trace,

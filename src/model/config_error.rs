@@ -2,6 +2,7 @@
 
 /// A value of a configuration or a retry policy that is out of its range.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConfigError {
     /// More attempts at once than a pool can have.
     #[error("max_parallelism is {given}, at most {max} attempts can run at once in a pool")]

@@ -8,6 +8,7 @@ use super::{FailedAttempt, History, Name, Outcome, PoolId, Segment, Spec, WorkId
 
 /// The details that most rows of `finished` do without.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct FinishedDetails {
     /// Its failed attempts.
     pub history: History,

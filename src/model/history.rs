@@ -9,6 +9,7 @@ use super::{FailureKind, Segment};
 
 /// An attempt that has failed, as it is remembered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct FailedAttempt {
     /// The number of the attempt; the first is 1.
     pub attempt: u32,

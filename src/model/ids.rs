@@ -34,6 +34,29 @@ impl WorkId {
 }
 
 impl WorkId {
+    /// Makes an id that no other job has: a UUID of version 7, like those of jobs that are enqueued without an id.
+    #[must_use]
+    pub fn random() -> WorkId {
+        WorkId(Uuid::now_v7())
+    }
+
+    /// Makes the id that belongs to a name, always the same: a UUID of version 5. Use it to enqueue one job for one
+    /// thing, however often the request for it arrives.
+    ///
+    /// ```
+    /// use actix_workpool::WorkId;
+    ///
+    /// assert_eq!(WorkId::from_name("invoice-2026-07"), WorkId::from_name("invoice-2026-07"));
+    /// assert_ne!(WorkId::from_name("invoice-2026-07"), WorkId::from_name("invoice-2026-08"));
+    /// assert_ne!(WorkId::random(), WorkId::random());
+    /// ```
+    #[must_use]
+    pub fn from_name(name: &str) -> WorkId {
+        /// The namespace of these ids, drawn at random.
+        const NAMES: Uuid = Uuid::from_u128(0x1d7b_0c35_43aa_4be5_9e0a_52c4_e86d_7f19);
+        WorkId(Uuid::new_v5(&NAMES, name.as_bytes()))
+    }
+
     /// Returns the id under which a failed job is enqueued once more. It is always the same, so that this happens once.
     pub(crate) fn once_more(self) -> WorkId {
         /// The namespace of these ids, drawn at random.

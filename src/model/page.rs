@@ -12,6 +12,7 @@ use super::{FunctionKind, Key, Name, Outcome, Segment, WorkId};
 /// The outcome of a job without its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum OutcomeKind {
     /// The function succeeded.
     Success,
@@ -189,6 +190,7 @@ impl<'de> Deserialize<'de> for Cursor {
 
 /// A page of a listing, with the cursor to the next one.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct WorkPage {
     /// The jobs, in the order of the listing.
     pub works: Vec<ListedWork>,
@@ -199,6 +201,7 @@ pub struct WorkPage {
 
 /// A job in a listing.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct ListedWork {
     /// The job's id.
     pub work_id: WorkId,

@@ -18,6 +18,7 @@ pub struct Cursors {
 
 /// Totals of a pool since it was first created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Report {
     /// Attempts that finished running, retries and failures included.
     pub completed: u64,

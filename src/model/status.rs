@@ -8,6 +8,7 @@ use super::{Finished, Segment};
 
 /// The progress that an attempt has reported.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Progress {
     /// The part that is done, in units of the function's choice.
     pub done: u64,
@@ -20,6 +21,7 @@ pub struct Progress {
 /// The status of a job.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum WorkStatus {
     /// The job waits for its time or for a slot.
     Pending {

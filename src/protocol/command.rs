@@ -10,7 +10,7 @@ use crate::storage::StorageError;
 
 /// A request that changes jobs. The store decides commands in the order in which they arrive, many in one commit.
 ///
-/// A new command is a variant here with its row in [`Command::about`] and [`Command::refuse`], a decision in
+/// A new command needs a variant here, an arm in [`Command::about`] and [`Command::refuse`], a decision in
 /// `store/decide.rs`, and an operation of the `Client`.
 pub(crate) enum Command {
     Enqueue(Enqueue),
@@ -28,25 +28,26 @@ pub(crate) enum Command {
     /// Runs mutations and queries in the store's transaction.
     RunInStore(Vec<RunInStore>),
     Advance(Advance),
-    /// Forgets finished jobs that are old enough.
+    /// Deletes finished jobs whose retention is over.
     Forget,
 }
 
-/// The remains of a command that was not carried out.
+/// The next step for a command that failed.
 pub(crate) enum Refused {
-    /// Its caller is told the error.
+    /// Sends the error to its caller.
     Answer(Box<dyn FnOnce() + Send>),
-    /// It must not be lost, and is tried again.
+    /// Retries it: it must not be lost.
     Keep(Command),
-    /// The loop is told that its turn has failed.
+    /// Tells the loop that its turn has failed.
     Turn(Advance),
-    /// Nobody waits for it.
+    /// Drops it: nobody waits for it.
     Drop,
 }
 
 impl Command {
-    /// Adds the jobs whose facts the decision needs to `facts`, and those of which it must also be known whether they
-    /// have finished to `finished`.
+    /// Adds the jobs whose facts the decision needs to `facts`. Adds those for which it must also know whether they
+    /// have
+    /// finished to `finished`.
     pub fn about(&self, facts: &mut Vec<WorkId>, finished: &mut Vec<WorkId>) {
         match self {
             Command::Enqueue(enqueue) if !enqueue.fresh => {
@@ -63,7 +64,7 @@ impl Command {
         }
     }
 
-    /// The failed job that this retries.
+    /// Returns the failed job that this command retries.
     pub fn retry_of(&self) -> Option<WorkId> {
         match self {
             Command::Enqueue(enqueue) => enqueue.retry_of,
@@ -71,7 +72,7 @@ impl Command {
         }
     }
 
-    /// Says what is to be done with a command that the store could not carry out.
+    /// Returns the next step for a command that the store could not carry out.
     pub fn refuse(self, error: &StorageError) -> Refused {
         match self {
             Command::Enqueue(Enqueue { reply: Some(reply), .. }) => told(reply, error),
@@ -95,7 +96,7 @@ pub(crate) struct Enqueue {
     pub works: Vec<(Arc<Spec>, Segment)>,
     /// `true` if no other job can have these ids.
     pub fresh: bool,
-    /// The failed job that the only one of these is a retry of.
+    /// The failed job that these retry; then there is only one job.
     pub retry_of: Option<WorkId>,
     pub on_finish: Option<OnFinish>,
     pub counted: Admitted,
@@ -110,14 +111,14 @@ pub(crate) struct Canceled {
     pub pool: Option<PoolId>,
 }
 
-/// Cancels page by page, so that other requests get their turn.
+/// A cancel of all jobs of a pool, page by page, so that it does not block other requests.
 pub(crate) struct CancelAll {
     pub pool: PoolId,
-    /// Jobs enqueued later than this are left alone.
+    /// Jobs enqueued later than this are not canceled.
     pub until: Segment,
-    /// Jobs that were found and not gone through yet, the next one last.
+    /// Jobs that were found and are not handled yet, the next one last.
     pub found: Vec<WorkId>,
-    /// The place where the next search begins; `None` when everything was found.
+    /// The place where the next search begins; `None` when the search is complete.
     pub search: Option<Option<WorkId>>,
     pub requested: u64,
     pub reply: Reply<u64>,

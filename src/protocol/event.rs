@@ -1,11 +1,11 @@
-//! Events, for the board, the listeners and the log.
+//! Events of the store, for the board, the listeners and the log.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{Finished, LogLevel, Name, PoolId, RunNumber, Segment, Spec, WorkId};
 
-/// Something that a group has done, told when the group is committed.
+/// A change that a group has made, reported when the group is committed.
 pub(crate) enum Event {
     Enqueued {
         spec: Arc<Spec>,
@@ -39,11 +39,11 @@ pub(crate) enum Event {
         work_id: WorkId,
         pool: PoolId,
     },
-    /// A failed job was enqueued once more: its row says so.
+    /// A failed job was enqueued once more, and its row was updated.
     Retried {
         finished: Arc<Finished>,
     },
-    /// Its wait was ended.
+    /// The job's wait was ended by `run_now`.
     Moved {
         work_id: WorkId,
         due: Segment,
@@ -51,7 +51,7 @@ pub(crate) enum Event {
     },
 }
 
-/// The level at which a pool's events about single jobs are logged; `None` if they are not.
+/// Returns the log level of a pool's events about single jobs; `None` if they are not logged.
 pub(crate) fn job_level(pool: LogLevel) -> Option<tracing::Level> {
     let level = match pool {
         LogLevel::Trace | LogLevel::Debug | LogLevel::Info => tracing::Level::INFO,

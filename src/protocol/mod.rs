@@ -8,9 +8,11 @@
 //!      └── LoopMessage ─────────────────────────────────────► loop
 //! ```
 //!
-//! A [`Command`] changes jobs and is decided with others in one group. A [`Question`] changes nothing and sees what the
-//! group before it has committed. A [`PoolRequest`] takes over a pool, in a commit of its own. Who carries the messages
-//! is not known here: the ways to the store and to the loops are traits ([`StorePort`], [`LoopPort`]).
+//! A [`Command`] changes jobs; the store decides many of them in one group. A [`Question`] changes nothing and sees
+//! what
+//! the group before it has committed. A [`PoolRequest`] takes over a pool, in its own commit. The transports to the
+//! store
+//! and to the loops are traits ([`StorePort`], [`LoopPort`]), implemented elsewhere.
 
 mod command;
 mod event;
@@ -29,7 +31,7 @@ pub(crate) use question::{Listener, Listing, OnFinish, Question};
 pub(crate) use to_loop::{Drained, Inspection, LoopMessage, RunningAttempt};
 pub(crate) use turn::{Advance, AdvanceError, BatchReady, PoolOpened, PoolRequest};
 
-/// Carries an answer to the caller who awaits it; a caller who went away is no error.
+/// The channel for an answer to a waiting caller. A caller that is gone is no error.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, StorageError>>;
 
 /// A message to the store.

@@ -14,16 +14,16 @@ use crate::storage::StorageError;
 /// Called once with the outcome of a job.
 pub(crate) type OnFinish = Box<dyn FnOnce(&Arc<Finished>) + Send>;
 
-/// A request that changes nothing. The store answers it behind the group that it arrives with.
+/// A request that changes nothing. The store answers it after the group that it arrives with.
 ///
-/// A new question is a variant here with its row in [`Question::is_abandoned`] and [`Question::refuse`], an answer in
+/// A new question needs a variant here, an arm in [`Question::is_abandoned`] and [`Question::refuse`], an answer in
 /// `store/answer.rs`, and an operation of the `Client`.
 pub(crate) enum Question {
     Statuses {
         work_ids: Vec<WorkId>,
         reply: Reply<Vec<WorkStatus>>,
     },
-    /// Asks everything that the tables say of why a job waits.
+    /// Asks for all facts in the tables about why a job waits.
     Explain {
         work_id: WorkId,
         reply: Reply<Found>,
@@ -32,12 +32,12 @@ pub(crate) enum Question {
         filter: WorkFilter,
         reply: Reply<Listing>,
     },
-    /// Asks to be told the outcome of a job, now or when it has one; `None` when the job is not known.
+    /// Asks for the outcome of a job, now or when it has one; `None` if the job is not known.
     Listen {
         work_id: WorkId,
         listener: Listener,
     },
-    /// Asks that the board's watchers of a job be told its status.
+    /// Asks the store to send a job's status to its watchers on the board.
     Observe {
         work_id: WorkId,
     },
@@ -46,7 +46,7 @@ pub(crate) enum Question {
         args: Vec<u8>,
         reply: Reply<Result<Payload, Failure>>,
     },
-    /// Asks how many rows a pool has, and which of its functions are not registered here.
+    /// Asks for the number of a pool's rows, and for its functions that are not registered here.
     Counts {
         pool: PoolId,
         reply: Reply<(Counts, Vec<Name>)>,
@@ -54,7 +54,7 @@ pub(crate) enum Question {
 }
 
 impl Question {
-    /// Returns `true` if nobody waits for the answer any more: then it need not be looked up.
+    /// Returns `true` if nobody waits for the answer any more.
     pub fn is_abandoned(&self) -> bool {
         match self {
             Question::Statuses { reply, .. } => reply.is_closed(),
@@ -66,7 +66,7 @@ impl Question {
         }
     }
 
-    /// Tells the caller that the storage failed. A question that is to be asked again comes back.
+    /// Tells the caller that the storage failed. Returns the question if it must be asked again.
     pub fn refuse(self, error: StorageError) -> Option<Question> {
         match self {
             Question::Statuses { reply, .. } => drop(reply.send(Err(error))),
@@ -82,14 +82,14 @@ impl Question {
 
 /// A caller that waits for the outcome of a job.
 pub(crate) enum Listener {
-    /// A join: told the outcome, or that the job is not known.
+    /// A join: gets the outcome, or `None` if the job is not known.
     Join(Reply<Option<Arc<Finished>>>),
-    /// A notification: told the outcome.
+    /// A notification: gets the outcome.
     Notify(OnFinish),
 }
 
 impl Listener {
-    /// Tells the outcome. What a listener does on hearing it is user code: a panic there goes no further.
+    /// Sends the outcome. A notification runs user code; a panic there is caught.
     pub fn tell(self, row: Option<&Arc<Finished>>) {
         match (self, row) {
             (Listener::Join(reply), row) => drop(reply.send(Ok(row.cloned()))),
@@ -100,14 +100,14 @@ impl Listener {
         }
     }
 
-    /// Tells that nothing more will be known.
+    /// Sends the error: the outcome cannot be determined.
     pub fn fail(self, error: &StorageError) {
         if let Listener::Join(reply) = self {
             let _ = reply.send(Err(error.clone()));
         }
     }
 
-    /// Returns `true` if nobody waits any more.
+    /// Returns `true` if the caller is gone.
     pub fn is_gone(&self) -> bool {
         matches!(self, Listener::Join(reply) if reply.is_closed())
     }
@@ -117,7 +117,7 @@ impl Listener {
 #[derive(Debug)]
 pub(crate) struct Listing {
     pub page: WorkPage,
-    /// For how long a caller who asks for many pages should leave the store to the pools before the next one.
+    /// The pause that a caller of many pages should make before the next one, so that the pools can use the store.
     #[cfg_attr(not(feature = "ops"), allow(dead_code))]
     pub pause: Duration,
 }

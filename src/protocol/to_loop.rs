@@ -11,13 +11,13 @@ use crate::storage::StorageError;
 pub(crate) enum LoopMessage {
     /// Changes the configuration.
     Configure { config: PoolConfig, reply: oneshot::Sender<Result<(), StorageError>> },
-    /// Drops a canceled job's attempt if it has not ended after that.
+    /// Drops a canceled job's attempt if it has not ended after this time.
     Abort { work_id: WorkId, after: Duration },
-    /// Asks what the loop is doing.
+    /// Asks for the state of the loop.
     Inspect(oneshot::Sender<Inspection>),
-    /// Starts nothing more; the answer comes when nothing runs.
+    /// Stops further starts. The answer comes when no attempt runs.
     Drain(oneshot::Sender<Drained>),
-    /// The grace is over: what runs is told, dropped after the notice, and returned to the queue.
+    /// Ends the grace: running attempts are told, dropped after the notice, and their jobs returned to the queue.
     ReturnRunning { notice: Duration },
     /// Ends the loop.
     Stop,
@@ -39,7 +39,7 @@ impl Drained {
     }
 }
 
-/// The state of a loop, as it tells it.
+/// The state of a loop, as the loop reports it.
 #[derive(Debug)]
 pub(crate) struct Inspection {
     pub status: RunStatus,

@@ -6,7 +6,7 @@ use crate::storage::StorageError;
 
 use super::Reply;
 
-/// Commits what a loop decided and asks for its next batch.
+/// A loop's request to commit its decisions and read its next batch.
 pub(crate) struct Advance {
     pub pool: PoolId,
     /// The turn that the changes belong to; with no changes, the last one that was committed.
@@ -17,19 +17,19 @@ pub(crate) struct Advance {
     pub saturated: bool,
 }
 
-/// The answer to an [`Advance`]: receipt of the commit and input of the next turn. A loop that was left with an empty
-/// batch rests, and gets another batch when there is news for it.
+/// The answer to an [`Advance`]: the receipt of the commit and the input of the next turn. A loop that gets an empty
+/// batch rests, and gets another batch when something changes.
 #[derive(Debug)]
 pub(crate) struct BatchReady {
     pub turn: Turn,
-    /// Set when nobody asked: the loop rests, and this is why it should look again.
+    /// The reason to wake the resting loop; set if the loop did not ask for this batch.
     pub kick: Option<KickSource>,
     pub batch: Result<Batch, AdvanceError>,
 }
 
-/// The reason why there is no batch. The loop claims its pool anew and goes on from the tables.
+/// The reason why there is no batch. The loop claims its pool again and continues from the tables.
 ///
-/// Unless it says otherwise, the commit did not happen.
+/// The commit did not happen, unless the variant says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum AdvanceError {
     /// A newer generation owns the pool, or the turn was committed already.
@@ -39,7 +39,7 @@ pub(crate) enum AdvanceError {
     Unread(StorageError),
 }
 
-/// A request that takes over a pool. It belongs to no group: it is committed by itself, behind the group.
+/// A request that takes over a pool. It belongs to no group: it has its own commit, after the group.
 pub(crate) enum PoolRequest {
     /// Begins a new generation.
     Claim { pool: PoolId, reply: Reply<Claimed> },

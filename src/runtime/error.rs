@@ -6,6 +6,7 @@ use crate::storage::StorageError;
 
 /// The reason why a runtime did not start. Nothing is left running.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StartError {
     /// Two functions have one name.
     #[error("function {0} is registered twice")]

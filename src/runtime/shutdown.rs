@@ -25,6 +25,7 @@ const RETURN_LIMIT: Duration = Duration::from_secs(10);
 
 /// The result of a shutdown. Made by [`Runtime::shutdown`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct ShutdownReport {
     /// Attempts that ended in the time they were given.
     pub finished: u64,

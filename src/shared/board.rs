@@ -1,4 +1,4 @@
-//! The board: running jobs and those that have finished lately, for everybody to read without asking the store.
+//! The board: running and recently finished jobs, readable by all threads without asking the store.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,19 +7,19 @@ use super::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use super::sync::{Map, MapEntry, watch};
 use crate::model::{Finished, Progress, RunNumber, Segment, WorkId, WorkStatus};
 
-/// The number of finished jobs that the board holds; older ones are in `finished`. Few enough to stay in a core's
-/// cache.
+/// The number of finished jobs that the board holds; older ones are in `finished`. Small enough for a core's cache.
 const FINISHED_ON_BOARD: usize = 4_096;
 
-/// Written by the store after each commit and by workers' progress; read by handles.
+/// The board. Written by the store after each commit and by workers' progress; read by handles.
 pub(crate) struct Board {
     entries: Map<WorkId, Entry>,
-    /// Written and read by `watch`, which also deletes; filled by the store and by progress.
+    /// One sender per watched job. `watch` and `unwatch` add and delete senders; the store and progress send through
+    /// them.
     watchers: Counted<watch::Sender<Option<WorkStatus>>>,
-    /// Jobs whose cancel is answered, and whose start may be on its way. Written by the store; read by loops and
-    /// workers before they start; deleted when the attempt has been told.
+    /// Jobs whose cancel is answered while their start may be under way. Written by the store; read by loops and
+    /// workers before they start an attempt; deleted when the attempt has been told.
     canceling: Counted<()>,
-    /// Set when nothing more will be heard.
+    /// `true` if the runtime is gone: no status follows.
     closed: AtomicBool,
 }
 
@@ -46,15 +46,15 @@ impl Entry {
     }
 }
 
-/// A map that has had no more rows than this keeps its memory.
+/// A map with a capacity up to this keeps its memory when it becomes empty.
 #[cfg(not(shuttle))]
 const SMALL: usize = 16_384;
 
-/// A map that is empty most of the time, which nobody who looks for nothing in it has to lock to find out.
+/// A map that is empty most of the time, and can be found empty without a lock.
 struct Counted<V> {
     rows: Map<WorkId, V>,
-    /// Never less than there are rows: a row is counted before it is there. One that is gone before it is counted
-    /// would hide another one.
+    /// Never lower than the number of rows: a row is counted before it is inserted. If it were counted later, a row
+    /// removed in between would hide another one.
     count: AtomicUsize,
 }
 
@@ -84,9 +84,9 @@ impl<V> Counted<V> {
         }
     }
 
-    /// Gives memory back after a flood.
+    /// Frees memory after a burst of jobs.
     fn shrink(&self) {
-        // Under shuttle the map cannot say how large it is.
+        // Under shuttle the map has no `capacity`.
         #[cfg(not(shuttle))]
         if self.rows.capacity() > SMALL {
             self.rows.shrink_to_fit();
@@ -100,7 +100,7 @@ impl<V> Counted<V> {
     }
 }
 
-/// The ids of the finished jobs on the board, oldest first. The store's own, so that only it evicts.
+/// The ids of the finished jobs on the board, oldest first. Owned by the store, so that only the store evicts.
 #[derive(Default)]
 pub(crate) struct FinishedOrder(VecDeque<WorkId>);
 
@@ -142,7 +142,8 @@ impl Board {
         self.set(work_id, Entry::Running { run, previous_attempts, started, progress: None });
     }
 
-    /// Changes an entry. Told under its lock, as every change of one is: who watches sees changes in their order.
+    /// Changes an entry. Watchers are told under the entry's lock, as for every change, so that they see changes in
+    /// order.
     fn set(&self, work_id: WorkId, entry: Entry) {
         match self.entries.entry(work_id) {
             MapEntry::Occupied(mut place) => {
@@ -173,12 +174,12 @@ impl Board {
         if order.0.len() > FINISHED_ON_BOARD
             && let Some(oldest) = order.0.pop_front()
         {
-            // Under an id that was forgotten and used again, another job may be running.
+            // Another job may be running under this id, if the id was forgotten and used again.
             self.entries.remove_if(&oldest, |_, entry| matches!(entry, Entry::Finished(_)));
         }
     }
 
-    /// The row of a finished job has changed. One that is not on the board stays away.
+    /// Replaces the row of a finished job, if it is on the board.
     pub fn replace_finished(&self, row: &Arc<Finished>) {
         if let MapEntry::Occupied(mut entry) = self.entries.entry(row.work_id)
             && let Entry::Finished(finished) = entry.get_mut()
@@ -187,7 +188,7 @@ impl Board {
         }
     }
 
-    /// The cancel of a job is about to be answered: no attempt of it begins any more.
+    /// Keeps further attempts of a job from beginning. Called before the cancel of the job is answered.
     pub fn set_canceling(&self, work_id: WorkId) {
         self.canceling.insert(work_id, ());
     }
@@ -199,17 +200,17 @@ impl Board {
             && !planted!(CancelNotHeld)
     }
 
-    /// The attempt has been told, or has ended.
+    /// Removes the mark of `set_canceling`. Called when the attempt has been told, or has ended.
     pub fn end_canceling(&self, work_id: WorkId) {
         self.canceling.remove(work_id);
     }
 
-    /// A job of this id begins anew.
+    /// Removes the entry of a job, since a new job has its id.
     pub fn forget(&self, work_id: WorkId) {
         self.entries.remove(&work_id);
     }
 
-    /// Takes what a running attempt says of itself; from any other run it is ignored.
+    /// Records the progress of a running attempt; ignores progress of any other run.
     pub fn set_progress(&self, work_id: WorkId, from: RunNumber, said: Progress) {
         if let MapEntry::Occupied(mut entry) = self.entries.entry(work_id)
             && let Entry::Running { run, progress, .. } = entry.get_mut()
@@ -220,9 +221,9 @@ impl Board {
         }
     }
 
-    /// Begins to collect what becomes of a job. The first value comes when the store has looked.
+    /// Watches a job. The first status comes when the store has looked it up.
     pub fn watch(&self, work_id: WorkId) -> watch::Receiver<Option<WorkStatus>> {
-        // Looked at under the lock that `close` takes to clear the entry.
+        // `closed` is read under the lock that `close` takes to clear the entry.
         match self.watchers.rows.entry(work_id) {
             _ if self.closed.load(Ordering::SeqCst) => watch::channel(None).1,
             MapEntry::Occupied(sender) => sender.get().subscribe(),
@@ -235,12 +236,12 @@ impl Board {
         }
     }
 
-    /// Forgets a watch that nobody reads any more.
+    /// Removes a watch that has no readers left.
     pub fn unwatch(&self, work_id: WorkId) {
         self.watchers.remove_if(work_id, |sender| sender.receiver_count() == 0);
     }
 
-    /// Passes a status on to those who watch the job. A final one ends the watch.
+    /// Sends a status to the watchers of a job. A final status ends the watch.
     fn tell(&self, work_id: WorkId, status: impl FnOnce() -> WorkStatus) {
         if self.watchers.is_empty() {
             return;
@@ -251,14 +252,14 @@ impl Board {
         sender.send_replace(Some(status));
         drop(sender);
         if last {
-            // A watch that has begun since then is another one, and was told nothing yet.
+            // A watch that began meanwhile has received no status yet, and stays.
             let told =
                 |status: &Option<WorkStatus>| status.as_ref().is_some_and(WorkStatus::is_final);
             self.watchers.remove_if(work_id, |sender| told(&sender.borrow()));
         }
     }
 
-    /// Passes on how a job is by the board, or else `status`, to those who watch it.
+    /// Sends a job's status on the board, or else `status`, to its watchers.
     pub fn observe(&self, work_id: WorkId, status: WorkStatus) {
         let place = self.entries.entry(work_id);
         self.tell(work_id, || match &place {
@@ -267,23 +268,23 @@ impl Board {
         });
     }
 
-    /// Returns the number of watches that are counted, and the number that there are.
+    /// Returns the count of watches, and the actual number of watches.
     #[cfg(all(test, shuttle))]
     pub fn watching(&self) -> (usize, usize) {
         (self.watchers.count.load(Ordering::SeqCst), self.watchers.rows.len())
     }
 
-    /// Returns the number of cancels that are counted, and the number that there are.
+    /// Returns the count of cancels, and the actual number of cancels.
     #[cfg(all(test, shuttle))]
     pub fn canceling(&self) -> (usize, usize) {
         (self.canceling.count.load(Ordering::SeqCst), self.canceling.rows.len())
     }
 
-    /// Ends every watch: nothing more will be heard.
+    /// Ends every watch.
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
         let mut watched: Vec<_> = self.watchers.rows.iter().map(|watch| *watch.key()).collect();
-        // In an order that does not depend on the addresses of maps: a seed repeats a run.
+        // Sorted, so that the order does not depend on the maps' hashing: runs of one seed are the same.
         watched.sort_unstable();
         for work_id in watched {
             self.watchers.remove_if(work_id, |_| true);

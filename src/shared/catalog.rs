@@ -10,7 +10,7 @@ use crate::model::{FunctionKind, Name, RetryPolicy, Spec};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Registered {
     pub kind: FunctionKind,
-    /// `true` if it is an action that keeps its thread busy.
+    /// `true` if it is a blocking action.
     #[cfg_attr(not(feature = "ops"), allow(dead_code))]
     pub blocking: bool,
     pub retry: RetryPolicy,
@@ -37,7 +37,7 @@ impl Catalog {
         names
     }
 
-    /// Says what was registered under that name before.
+    /// Adds a function. Returns the one that was registered under that name before.
     pub fn insert(&mut self, name: Name, registered: Registered) -> Option<Registered> {
         self.0.insert(name, registered)
     }

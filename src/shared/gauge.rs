@@ -1,17 +1,17 @@
-//! The gauge: how busy a pool is.
+//! The gauge: the load of a pool.
 
 use std::time::Duration;
 
 use super::sync::atomic::{AtomicU64, Ordering};
 
-/// The mean time in a slot goes by about so many attempts.
+/// The number of recent attempts that the mean time in a slot covers, about.
 const PACE_MEMORY: f64 = 16.0;
 
-/// The load of a pool, for everybody to read. Written by its loop after each turn.
+/// The load of a pool, readable by all threads. Written by its loop after each turn.
 #[derive(Default)]
 pub(crate) struct Gauge {
     running: AtomicU64,
-    /// The bits of the mean time that an attempt has occupied its slot lately, in seconds. Zero until one has ended.
+    /// The mean time in a slot of recent attempts, in seconds, as the bits of an `f64`. Zero until one has ended.
     pace: AtomicU64,
 }
 
@@ -24,13 +24,14 @@ impl Gauge {
         self.running.load(Ordering::Relaxed)
     }
 
-    /// Takes in how long `attempts` more have occupied their slots, all together. Called by the loop only.
+    /// Records that `attempts` more have ended, which occupied their slots for `took` in total. Called by the loop
+    /// only.
     pub fn ended(&self, attempts: usize, took: Duration) {
         if attempts == 0 {
             return;
         }
         let count = attempts as f64;
-        // Jobs that take next to no time are not taken for none at all.
+        // Not zero, since zero means that no attempt has ended.
         let mean = (took.as_secs_f64() / count).max(1e-6);
         let before = f64::from_bits(self.pace.load(Ordering::Relaxed));
         let weight = if before == 0.0 { 1.0 } else { count / (count + PACE_MEMORY) };

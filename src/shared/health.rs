@@ -7,17 +7,17 @@ use super::sync::{Mutex, MutexGuard, Notify};
 use crate::model::Segment;
 use crate::storage::StorageError;
 
-/// A group of the store that takes longer than this has stalled.
+/// The time after which a group of the store counts as stalled.
 pub(crate) const STALLED_AFTER: Duration = Duration::from_secs(1);
 
-/// The health of the store, for everybody to read. Written by the StoreActor.
+/// The health of the store, readable by all threads. Written by the StoreActor.
 #[derive(Default)]
 pub(crate) struct StoreHealth {
-    /// The time at which the group under way was sent to the storage's thread; zero if there is none.
+    /// The time at which the current group was sent to the storage's thread; zero if there is none.
     busy_since: AtomicU64,
-    /// Since when the storage fails, and the last error. Seldom written, read by `explain` only.
+    /// The time since which the storage fails, and the last error. Seldom written, read by `explain` only.
     failing: Mutex<Option<(Segment, StorageError)>>,
-    /// Told when a group takes too long while somebody asks.
+    /// Notified when a group takes too long while a caller waits.
     pub stalled: Notify,
 }
 
@@ -26,7 +26,7 @@ impl StoreHealth {
         self.busy_since.store(since.map_or(0, |since| since.0.max(1)), Ordering::Relaxed);
     }
 
-    /// Since when the store has been at one group, if that is too long.
+    /// Returns the time at which the current group began, if the group has stalled.
     pub fn stalled_since(&self, now: Segment) -> Option<Segment> {
         let since = Segment(self.busy_since.load(Ordering::Relaxed));
         (since.0 > 0 && now.since(since) >= STALLED_AFTER).then_some(since)
@@ -42,7 +42,7 @@ impl StoreHealth {
         *self.failing() = None;
     }
 
-    /// Since when the storage fails, and the last error, if it does.
+    /// Returns the time since which the storage fails, and the last error, if it fails.
     pub fn failing_since(&self) -> Option<(Segment, StorageError)> {
         self.failing().clone()
     }

@@ -1,7 +1,7 @@
-//! Everything that all threads of a runtime read: time and chance, the board, pools, the store's health, the catalog
+//! State that all threads of a runtime read: time and random numbers, the board, pools, the store's health, the catalog
 //! of functions.
 //!
-//! Nothing here sends a message or runs what users write.
+//! Nothing here sends a message or runs user code.
 
 mod board;
 mod catalog;
@@ -16,7 +16,7 @@ use std::sync::{Arc, PoisonError};
 
 use hashbrown::HashMap;
 
-use crate::model::{Epoch, PoolId, Retention};
+use crate::model::{Epoch, Name, PoolId, Retention};
 use sync::RwLock;
 use sync::atomic::{AtomicBool, Ordering};
 
@@ -28,7 +28,7 @@ pub(crate) use pool::{Admitted, Overloaded, PoolShared};
 pub(crate) use seams::Seams;
 pub use seams::{Clock, SystemClock};
 
-/// One per runtime.
+/// The state shared by all threads. One per runtime.
 pub(crate) struct Shared {
     pub catalog: Catalog,
     pub seams: Seams,
@@ -70,7 +70,7 @@ impl Shared {
         }
     }
 
-    /// Returns `true` if jobs are gone with the process.
+    /// Returns `true` if jobs are lost when the process ends.
     pub fn is_in_memory(&self) -> bool {
         self.store_kind == "Memory"
     }
@@ -91,12 +91,20 @@ impl Shared {
         pools.by_name.get(name).cloned()
     }
 
+    /// Returns the names of all pools, in order.
+    pub fn pool_names(&self) -> Vec<Name> {
+        let pools = self.pools.read().unwrap_or_else(PoisonError::into_inner);
+        let mut names: Vec<_> = pools.by_name.values().map(|pool| pool.name).collect();
+        names.sort();
+        names
+    }
+
     pub fn pool_by_id(&self, id: PoolId) -> Option<Arc<PoolShared>> {
         let pools = self.pools.read().unwrap_or_else(PoisonError::into_inner);
         pools.by_id.get(&id).cloned()
     }
 
-    /// Every pool, in the order of their names.
+    /// Returns every pool, in the order of their names.
     pub fn pools(&self) -> Vec<Arc<PoolShared>> {
         let pools = self.pools.read().unwrap_or_else(PoisonError::into_inner);
         let mut all: Vec<_> = pools.by_name.values().cloned().collect();

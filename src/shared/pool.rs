@@ -7,21 +7,21 @@ use super::sync::{Notify, RwLock};
 use super::{Gauge, Shared};
 use crate::model::{Name, PoolId, Settings};
 
-/// A pool has as many jobs without an outcome as it may have.
+/// The error of a full pool: it has the maximum number of jobs without an outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Overloaded {
     pub pending: u64,
     pub max: u64,
 }
 
-/// One per pool: what its handles need to know.
+/// The facts that a pool's handles need. One per pool.
 pub(crate) struct PoolShared {
     pub id: PoolId,
     pub name: Name,
-    /// Jobs without an outcome, those on their way to the store included. Added to by handles and transactions,
-    /// taken from by the store.
+    /// The number of jobs without an outcome, including those on their way to the store. Handles and transactions
+    /// increase it, the store decreases it.
     pending: AtomicU64,
-    /// Told when `pending` has become zero.
+    /// Notified when `pending` becomes zero.
     idle: Notify,
     settings: RwLock<Arc<Settings>>,
     pub gauge: Gauge,
@@ -57,7 +57,7 @@ impl PoolShared {
         self.pending.load(Ordering::Relaxed)
     }
 
-    /// Errs when `works` more would be too many; counts nothing.
+    /// Fails if `works` more jobs would be too many. Does not count them.
     pub fn check_room(&self, works: u64) -> Result<(), Overloaded> {
         let (pending, max) = (self.pending(), self.settings().max_pending);
         match pending.saturating_add(works) > max {
@@ -66,7 +66,7 @@ impl PoolShared {
         }
     }
 
-    /// Counts `works` more, if they may come. What is not enqueued after all is given back with `leave`.
+    /// Counts `works` more jobs, if they are not too many. Call `leave` for those that are not enqueued after all.
     pub fn admit(&self, works: u64) -> Result<(), Overloaded> {
         let max = self.settings().max_pending;
         let pending = self.pending.fetch_add(works, Ordering::Relaxed);
@@ -77,24 +77,24 @@ impl PoolShared {
         Ok(())
     }
 
-    /// Counts jobs that a transaction has enqueued: they are there already.
+    /// Counts jobs that a transaction has enqueued, without a limit since they are committed already.
     pub fn enter(&self, works: u64) {
         self.pending.fetch_add(works, Ordering::Relaxed);
     }
 
-    /// Jobs have completed, or were not enqueued after all.
+    /// Subtracts jobs that have completed, or were not enqueued after all.
     pub fn leave(&self, works: u64) {
         if self.pending.fetch_sub(works, Ordering::SeqCst) == works {
             self.wake_idle();
         }
     }
 
-    /// Waits until there is no job without an outcome, or the runtime shuts down.
+    /// Waits until every job has an outcome, or the runtime shuts down.
     pub async fn idle(&self, shared: &Shared) {
         loop {
             let idle = self.idle.notified();
             tokio::pin!(idle);
-            // Registered before the look, so that the last completion cannot fall between the two.
+            // Registered before the check, so that the last completion cannot fall between the two.
             idle.as_mut().enable();
             if self.pending.load(Ordering::SeqCst) == 0 || shared.is_closed() {
                 return;
@@ -103,14 +103,14 @@ impl PoolShared {
         }
     }
 
-    /// Lets whoever waits for an idle pool look again.
+    /// Wakes the callers of `idle`.
     pub fn wake_idle(&self) {
         self.idle.notify_waiters();
     }
 }
 
-/// Jobs that were admitted and are on their way to the store. Those that do not get there, or that the store does not
-/// enqueue, are counted no more when this is dropped.
+/// Admitted jobs on their way to the store. On drop, the jobs that the store has not enqueued are subtracted from the
+/// pool's count.
 pub(crate) struct Admitted {
     pool: Arc<PoolShared>,
     works: u64,
@@ -122,7 +122,7 @@ impl Admitted {
         Ok(Admitted { pool, works })
     }
 
-    /// So many of them were enqueued: from now on their completion counts them off.
+    /// Marks `works` of the jobs as enqueued: their completion subtracts them.
     pub fn enqueued(mut self, works: u64) {
         self.works = self.works.saturating_sub(works);
     }

@@ -1,7 +1,7 @@
 //! Rates: the recent activity of a pool, in slots of time.
 //!
-//! Its loop has the rates and no other thread: it counts after each commit and each launch, without a lock, and a caller
-//! who wants to know asks the loop. A pool that rests keeps its slots and no histogram.
+//! The pool's loop owns the rates: it counts after each commit and each launch, without a lock, and other threads ask
+//! the loop for a copy. A resting pool keeps its slots but no histogram.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,45 +11,45 @@ use hdrhistogram::Histogram;
 use crate::engine::Launch;
 use crate::model::{Report, Segment};
 
-/// The length of a slot: a rate of it is more than chance, and its point on a page less than a pixel or two.
+/// The length of a slot: long enough for a meaningful rate, short enough for a fine chart.
 pub(crate) const SLOT: Duration = Duration::from_secs(10);
 
-/// Ten minutes of slots, the one under way included.
+/// The number of slots kept: ten minutes, including the current slot.
 pub(crate) const SLOTS: usize = 60;
 
-/// What is said of now is said of a minute: so many slots before the one under way.
+/// The number of slots before the current one that count as "now": one minute.
 const WINDOW: usize = 6;
 
-/// Waits longer than a day are a day.
+/// The longest recorded lag: longer ones count as a day.
 const LONGEST_LAG: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Two digits of a lag are enough to see, and keep a histogram below 12 KiB.
+/// The significant digits of a lag. Two are enough to read, and keep a histogram below 12 KiB.
 const DIGITS: u8 = 2;
 
-/// Written by the pool's loop, which copies from it for whoever asks.
+/// The rates of a pool. Written by the pool's loop, which gives copies to callers.
 #[derive(Debug, Default)]
 pub(crate) struct Rates {
-    /// The counts of the loop when they were looked at last.
+    /// The loop's counts at the last commit.
     seen: Option<Report>,
-    /// The number of the slot under way, counted from the epoch.
+    /// The number of the current slot, counted from the epoch.
     number: u64,
-    /// The last one is under way.
+    /// The slots, oldest first. The last one is the current slot.
     slots: VecDeque<Slot>,
-    /// The lags of the last slots, as far as anything has started in them. The last one is under way.
+    /// The lags of the last slots; `None` where nothing has started. The last one belongs to the current slot.
     lags: VecDeque<Option<Histogram<u32>>>,
 }
 
-/// A slot of time. Lags are in milliseconds, from due to started.
+/// A slot of time. Lags are in milliseconds, from due to start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Slot {
     /// Jobs with an outcome.
     pub completed: u32,
-    /// Those of them that failed for good.
+    /// Jobs that failed for good; included in `completed`.
     pub failed: u32,
     pub lag: Option<Lag>,
 }
 
-/// The start lag: for how long attempts that started had been due, in milliseconds.
+/// The start lag: the time from due to start of an attempt, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Lag {
     pub p50: u32,
@@ -59,20 +59,20 @@ pub(crate) struct Lag {
 /// The rates at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Recent {
-    /// Returns the length of the window: a minute of whole slots and what there is of the one under way, in whole seconds.
+    /// The length of the window: one minute of whole slots plus the elapsed part of the current slot, in whole seconds.
     pub window: Duration,
     pub completed: u64,
     pub failed: u64,
-    /// Of what has started in the window.
+    /// The lag of the attempts that started in the window.
     pub lag: Option<Lag>,
-    /// The time at which the slot under way has begun.
+    /// The start of the current slot.
     pub newest: Segment,
-    /// Oldest first.
+    /// All slots, oldest first.
     pub slots: Vec<Slot>,
 }
 
 impl Rates {
-    /// The loop's counts, as they were just committed.
+    /// Records the loop's counts after a commit.
     pub fn committed(&mut self, report: &Report, now: Segment) {
         let Some(seen) = self.seen.replace(*report) else { return };
         let outcomes = |report: &Report| report.succeeded + report.failed + report.canceled;
@@ -85,7 +85,7 @@ impl Rates {
         }
     }
 
-    /// Attempts start.
+    /// Records the lags of attempts that start.
     pub fn launched(&mut self, launches: &[Launch], now: Segment) {
         self.slot(now);
         let Some(lags) = self.lags.back_mut() else { return };
@@ -94,7 +94,7 @@ impl Rates {
         }
         let Some(lags) = lags else { return };
         for launch in launches {
-            // It grows as it has to, up to a day.
+            // The histogram grows as needed, up to a day.
             let _ = lags.record(now.since(launch.due).min(LONGEST_LAG).as_millis() as u64);
         }
     }
@@ -108,7 +108,7 @@ impl Rates {
         let mut all = None::<Histogram<u32>>;
         for lags in self.lags.iter().flatten() {
             match &mut all {
-                // It grows as well.
+                // This histogram grows too.
                 Some(all) => drop(all.add(lags)),
                 None => all = Some(lags.clone()),
             }
@@ -130,7 +130,7 @@ impl Rates {
         }
     }
 
-    /// The slot under way. Those before it that have ended meanwhile are closed.
+    /// Returns the current slot, and closes the slots that have ended meanwhile.
     fn slot(&mut self, now: Segment) -> &mut Slot {
         let number = now.0 / SLOT.as_millis() as u64;
         if self.slots.is_empty() {

@@ -1,4 +1,4 @@
-//! Time, chance and identities: what a simulation replaces.
+//! The sources of time, random numbers and ids, which a simulation replaces.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,22 +11,22 @@ use crate::model::{Segment, WorkId};
 
 /// The clock of a runtime.
 ///
-/// The pool asks for the time since the Unix epoch and never lets it run backwards.
+/// The pool reads the time since the Unix epoch, and never lets its own time run backwards.
 pub trait Clock: Send + Sync + 'static {
-    /// The time since the Unix epoch.
+    /// Returns the time since the Unix epoch.
     fn now(&self) -> Duration;
 
-    /// What the wall shows, to turn a `run_at` into a delay.
+    /// Returns the wall clock's time, which turns a `run_at` into a delay.
     fn wall(&self) -> SystemTime {
         SystemTime::now()
     }
 }
 
-/// The wall clock as it was when the runtime started, driven on by the monotonic clock.
+/// The wall clock's time when the runtime started, advanced by the monotonic clock.
 ///
-/// A wall clock that is set while the program runs therefore neither skips a delay nor cuts one short: `run_after(d)`
-/// waits `d`. A `run_at(t)` is turned into a delay when it is enqueued, by the wall clock of that moment. Under
-/// tokio's paused time it stands still with it.
+/// Setting the wall clock while the program runs therefore changes no delay: `run_after(d)` waits `d`. A `run_at(t)`
+/// becomes a delay when it is enqueued, by the wall clock at that moment. When tokio's time is paused, this clock is
+/// paused too.
 #[derive(Debug)]
 pub struct SystemClock {
     anchor: Duration,
@@ -54,11 +54,11 @@ impl Clock for SystemClock {
     }
 }
 
-/// What everything in a runtime takes its time, chance and identities from.
+/// The source of time, random numbers and ids for everything in a runtime.
 #[derive(Clone)]
 pub(crate) struct Seams {
     clock: Arc<dyn Clock>,
-    /// How far the store had been ahead of the clock when it was opened, in ms: time goes on from there.
+    /// The time by which the store was ahead of the clock when it was opened, in ms. It is added to the clock.
     ahead: Arc<AtomicU64>,
     seed: Option<Arc<Mutex<fastrand::Rng>>>,
 }
@@ -69,12 +69,12 @@ impl Seams {
         Seams { clock, ahead: Arc::default(), seed }
     }
 
-    /// The pool's time since the Unix epoch.
+    /// Returns the pool's time since the Unix epoch.
     pub fn now(&self) -> Duration {
         self.clock.now() + Duration::from_millis(self.ahead.load(Ordering::Relaxed))
     }
 
-    /// The slice of time under way.
+    /// Returns the current segment.
     pub fn segment(&self) -> Segment {
         Segment(u64::try_from(self.now().as_millis()).unwrap_or(u64::MAX - 1))
     }
@@ -84,13 +84,13 @@ impl Seams {
         time.duration_since(self.clock.wall()).unwrap_or_default()
     }
 
-    /// Goes on from a time that was reached before.
+    /// Continues from a time that the store has reached before.
     pub fn go_on_from(&self, reached: Segment) {
         let behind = reached.0.saturating_sub(self.segment().0);
         self.ahead.fetch_add(behind, Ordering::Relaxed);
     }
 
-    /// A generator of one's own: seeded from the runtime's seed if that has one.
+    /// Returns a new random generator, seeded from the runtime's seed if there is one.
     pub fn rng(&self) -> fastrand::Rng {
         match &self.seed {
             None => fastrand::Rng::new(),
@@ -102,7 +102,7 @@ impl Seams {
         self.seed.is_some()
     }
 
-    /// A new id: a UUID v7.
+    /// Returns a new id: a UUID v7.
     pub fn work_id(&self) -> WorkId {
         WorkId::from_uuid(match &self.seed {
             None => Uuid::now_v7(),

@@ -1,7 +1,7 @@
-//! What threads share: locks, counters, maps and channels.
+//! Synchronization types: locks, counters, maps and channels.
 //!
-//! With `--cfg shuttle` they are those of the shuttle crate: threads then take turns as a scheduler of the test decides,
-//! which tries other turns each time (`threads.rs`). Without it they are what they are called, at no cost.
+//! With `--cfg shuttle` they come from the shuttle crate, whose scheduler tries another thread interleaving in each run
+//! (`threads.rs`). Without it they are the real types, at no cost.
 
 #[cfg(not(shuttle))]
 mod real {
@@ -20,14 +20,14 @@ mod scheduled {
     use std::task::{Context, Poll, ready};
 
     pub(crate) use shuttle::sync::{Mutex, MutexGuard, RwLock, atomic};
-    /// One lock for the whole map, where the real one has several.
+    /// A map with one lock, where the real one has several.
     pub(crate) use shuttle_dashmap::DashMap as Map;
     pub(crate) use shuttle_dashmap::mapref::entry::Entry as MapEntry;
     pub(crate) use shuttle_tokio::sync::{Notify, oneshot, watch};
 
     type Changed<T> = (bool, watch::Receiver<T>);
 
-    /// The values of a `watch` as a stream, the first one at once, as tokio-stream's.
+    /// The values of a `watch` as a stream, the first one at once, like tokio-stream's type.
     pub(crate) struct WatchStream<T>(Pin<Box<dyn Future<Output = Changed<T>> + Send>>);
 
     impl<T: Clone + Send + Sync + 'static> WatchStream<T> {

@@ -23,6 +23,7 @@ use crate::model::{Name, PoolConfig, PoolId, Segment, StateRow, TableKey};
 
 /// A storage that failed, and whether it can be asked again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum StorageError {
     /// Another runtime is using it. Shut that one down first.
     #[error("storage is in use by another runtime")]

@@ -1,55 +1,55 @@
-//! A disk in memory, for tests: what was not synced when it stops is there afterwards, or not, or in part.
+//! A simulated disk in memory, for tests. After a crash, unsynced writes are there in full, in part, or not at all.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::storage::{Checkpoints, Disk, Redb, StorageError};
 
-/// A disk writes this much at once, or not at all.
+/// The size of a sector in bytes: a disk writes a sector in full or not at all.
 const SECTOR: usize = 512;
 
-/// A disk in memory, that fails when it is told to.
+/// A disk in memory that fails on request.
 #[derive(Clone, Debug, Default)]
 pub struct SimDisk(Arc<Mutex<Platter>>);
 
 #[derive(Debug, Default)]
 pub(crate) struct Platter {
-    /// What is read.
+    /// The bytes that reads return.
     pub(crate) seen: Vec<u8>,
-    /// What is certain to be there after a crash.
+    /// The bytes that are certain to survive a crash.
     synced: Vec<u8>,
-    /// What was done since.
+    /// The steps since the last sync.
     pending: Vec<Step>,
-    /// Writes, changes of length, and syncs so far.
+    /// The number of writes, changes of length, and syncs so far.
     pub(crate) steps: u64,
-    /// The machine stops at this step, which does not happen, nor does anything that follows.
+    /// The step at which the machine stops. This step and all later ones do not happen.
     pub(crate) stops_at: Option<u64>,
-    /// It has: a step was not done.
+    /// `true` if the machine has stopped: a step was not done.
     stopped: bool,
-    /// Steps from, and until, which there is no space left.
+    /// The range of steps during which the disk is full.
     pub(crate) full: Option<(u64, u64)>,
-    /// The sync at or after this step fails, once; what was to be synced may be there or not.
+    /// The first sync at or after this step fails, once. Its data may be on the disk or not.
     pub(crate) sync_fails_at: Option<u64>,
     pub(crate) syncs: Vec<u64>,
-    /// The write, or change of length, at or after this step fails, once, with a part of it done.
+    /// The first write or change of length at or after this step fails, once, with a part of it done.
     write_fails_at: Option<u64>,
     reads: u64,
-    /// The read at or after this one fails, once.
+    /// The first read at or after this one fails, once.
     read_fails_at: Option<u64>,
     failures: u64,
     failed_syncs: u64,
-    /// What a failed sync keeps is drawn from there.
+    /// The seed that decides which sectors a failed sync keeps.
     pub(crate) chance: u64,
 }
 
-/// What a disk may fail at.
+/// The operation that fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failing {
     /// Nothing is read.
     Read,
-    /// A part is written.
+    /// Only a part is written.
     Write,
-    /// What was written since the last sync is seen, and may never get to the disk.
+    /// Reads return the writes since the last sync, but these may never reach the disk.
     Sync,
 }
 
@@ -64,26 +64,26 @@ impl SimDisk {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A disk with these bytes, all of them synced.
+    /// Creates a disk with these bytes, all of them synced.
     #[must_use]
     pub fn holding(bytes: Vec<u8>) -> SimDisk {
         let platter = Platter { seen: bytes.clone(), synced: bytes, ..Platter::default() };
         SimDisk(Arc::new(Mutex::new(platter)))
     }
 
-    /// Writes, changes of length, and syncs so far.
+    /// The number of writes, changes of length, and syncs so far.
     #[must_use]
     pub fn steps(&self) -> u64 {
         self.platter().steps
     }
 
-    /// The machine stops so many steps from now: that one does not happen, nor does any that follows.
+    /// Stops the machine in `steps` steps: that step and all later ones do not happen.
     pub fn stop_after(&self, steps: u64) {
         let mut platter = self.platter();
         platter.stops_at = Some(platter.steps + steps);
     }
 
-    /// From now on nothing is written any more.
+    /// Stops the machine: nothing is written any more.
     pub fn stop(&self) {
         let mut platter = self.platter();
         platter.stopped = true;
@@ -96,12 +96,12 @@ impl SimDisk {
         self.platter().stopped
     }
 
-    /// From now on there is no space, or there is.
+    /// Makes the disk full, or gives it space again.
     pub fn set_full(&self, full: bool) {
         self.platter().full = full.then_some((0, u64::MAX));
     }
 
-    /// It fails once, when it has done so many more steps, or reads. By `chance` it is drawn what a failed sync keeps.
+    /// Makes the disk fail once, after `steps` more steps or reads. `chance` decides what a failed sync keeps.
     pub fn fail_after(&self, steps: u64, failing: Failing, chance: u64) {
         let mut platter = self.platter();
         platter.chance = chance;
@@ -113,25 +113,25 @@ impl SimDisk {
         }
     }
 
-    /// It will not fail any more.
+    /// Cancels the planned failures.
     pub fn heal(&self) {
         let mut platter = self.platter();
         (platter.read_fails_at, platter.write_fails_at, platter.sync_fails_at) = (None, None, None);
     }
 
-    /// The number of times that it has failed.
+    /// Returns the number of failures.
     #[must_use]
     pub fn failures(&self) -> u64 {
         self.platter().failures
     }
 
-    /// The number of syncs that have failed.
+    /// Returns the number of failed syncs.
     #[must_use]
     pub fn failed_syncs(&self) -> u64 {
         self.platter().failed_syncs
     }
 
-    /// The same disk for the next process. What the last one still does to its own is not seen there.
+    /// Returns a copy of the disk for the next process. Later writes of the old process do not appear in it.
     #[must_use]
     pub fn for_next_process(&self) -> SimDisk {
         let platter = self.platter();
@@ -144,12 +144,12 @@ impl SimDisk {
         SimDisk(Arc::new(Mutex::new(next)))
     }
 
-    /// What a crash may leave: of each write since the last sync any of its sectors, or none.
+    /// Returns what a crash may leave: of each write since the last sync, a random subset of its sectors.
     #[must_use]
     pub fn remains(&self, rng: &mut fastrand::Rng) -> Vec<u8> {
         let platter = self.platter();
         let mut bytes = platter.synced.clone();
-        // Often all or nothing of it, which are the likely cases.
+        // All or nothing is frequent, because these are the likely cases.
         let kept = [0.0, 0.2, 0.5, 0.9, 1.0][rng.usize(..5)];
         for step in &platter.pending {
             step.reach(&mut bytes, kept, rng);
@@ -158,13 +158,13 @@ impl SimDisk {
     }
 }
 
-/// How much of a write is done by a disk that fails in the middle of it.
+/// Returns how many bytes of a write are done by a disk that fails in the middle of it.
 fn half(offset: usize, len: usize) -> usize {
     ((offset + len / 2) / SECTOR * SECTOR).saturating_sub(offset)
 }
 
 impl Step {
-    /// Does a part of it: each sector is as likely as that.
+    /// Applies a part of the step: each sector with the probability `kept`.
     fn reach(&self, bytes: &mut Vec<u8>, kept: f64, rng: &mut fastrand::Rng) {
         match self {
             Step::SetLen(len) => {
@@ -191,7 +191,7 @@ impl Step {
 }
 
 impl Platter {
-    /// Nothing that was done before counts between these bytes any more.
+    /// Drops earlier pending writes to the bytes from `from` to `until`.
     fn supersede(&mut self, from: usize, until: usize) {
         for step in std::mem::take(&mut self.pending) {
             match step {
@@ -219,13 +219,14 @@ impl Platter {
         }
     }
 
-    /// Brings these to the disk, unless that fails.
+    /// Syncs these steps to the disk, unless the sync fails.
     fn sync(&mut self, steps: Vec<Step>) -> io::Result<()> {
         let step = self.steps;
         self.syncs.push(step);
         let fails = self.sync_fails_at.take_if(|at| *at <= step).is_some();
-        // What it could not write the system takes for written: no later sync brings it to the disk. The file's length is
-        // in the file system's journal, which does not forget.
+        // After a failed sync the system regards the data as written: no later sync writes it. The file's length is
+        // always
+        // kept, since it is in the file system's journal.
         let mut rng = fastrand::Rng::with_seed(step ^ self.chance);
         let kept = if fails { [0.0, 0.5, 1.0][rng.usize(..3)] } else { 1.0 };
         for step in steps {
@@ -293,7 +294,7 @@ impl Disk for SimDisk {
         let mut platter = self.platter();
         platter.step()?;
         let offset = offset as usize;
-        // Also what overwrites, as on a disk that never writes in place; some of it is there all the same.
+        // Overwrites fail too, as on a disk that never writes in place. A part of the data is written anyway.
         let (fails, is_full) = (platter.write_fails(), platter.is_full());
         let bytes = if fails || is_full { &bytes[..half(offset, bytes.len())] } else { bytes };
         if platter.seen.len() < offset + bytes.len() {
@@ -328,11 +329,11 @@ impl Disk for SimDisk {
     }
 }
 
-/// Opens a store there. Each checkpoint is made up to so many calls of the store after it has begun, by
+/// Opens a store on `disk`. Each checkpoint ends at most `within` calls of the store after it began, drawn from
 /// [`fastrand`]'s generator of the thread.
 ///
 /// # Errors
-/// As [`Redb::open`].
+/// Same as [`Redb::open`].
 pub fn open(disk: &SimDisk, log_length: u64, within: u32) -> Result<Redb, StorageError> {
     Redb::on(disk.clone(), log_length, Checkpoints::Within(within))
 }

@@ -1,4 +1,4 @@
-//! What the examples in the documentation leave out.
+//! The setup code that the examples in the documentation hide.
 
 use std::future::Future;
 
@@ -15,7 +15,7 @@ pub fn run(example: impl Future<Output = Result<(), Box<dyn std::error::Error>>>
     runtime.block_on(example).expect("the example succeeds");
 }
 
-/// Doubles a number.
+/// An action that doubles a number.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Double(pub u64);
 
@@ -28,10 +28,10 @@ impl Action for Double {
     }
 }
 
-/// A runtime with [`Double`] and a pool named `default`.
+/// Starts a runtime with [`Double`] and a pool named `default`.
 ///
 /// # Errors
-/// Fails if it does not start.
+/// Fails if the runtime does not start.
 pub async fn runtime() -> Result<Runtime, Box<dyn std::error::Error>> {
     let builder = Runtime::builder().action::<Double>().pool("default", PoolConfig::default());
     Ok(builder.start().await?)

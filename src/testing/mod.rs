@@ -1,4 +1,4 @@
-//! For tests: a suite that storage backends pass (feature `conformance`), and what the crate's own tests need.
+//! Test support: a conformance suite for storage backends (feature `conformance`) and tools for the crate's own tests.
 
 #[cfg(feature = "conformance")]
 pub mod conformance;

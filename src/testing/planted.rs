@@ -1,7 +1,7 @@
-//! Bugs on purpose, for the simulation to find: a simulation that finds nothing proves little.
+//! Deliberate bugs that test whether the simulation finds bugs.
 //!
-//! Each stands at its place as `planted!(Name)`, which is `false` unless the feature `planted` is on and this thread has
-//! switched that bug on.
+//! The code checks `planted!(Name)` where the bug would be. It is `false` unless the feature `planted` is on and this
+//! thread has switched that bug on.
 
 use std::cell::Cell;
 
@@ -14,10 +14,10 @@ macro_rules! bugs {
         }
 
         impl Bug {
-            /// Every bug there is.
+            /// All bugs.
             pub const ALL: &'static [Bug] = &[$(Bug::$bug),*];
 
-            /// What it does.
+            /// Returns a description of the bug.
             #[must_use]
             pub fn what(self) -> &'static str {
                 match self {
@@ -89,7 +89,7 @@ thread_local! {
     static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
 }
 
-/// Switches a bug on for this thread, or all of them off.
+/// Switches one bug on for this thread, or all bugs off.
 pub fn plant(bug: Option<Bug>) {
     PLANTED.set(bug);
 }

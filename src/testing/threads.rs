@@ -1,14 +1,16 @@
-//! What crosses threads, in many orders of what the threads do.
+//! Concurrency tests of the shared state, in many thread interleavings.
 //!
-//! Each test runs some thousand times, each time in another order, which shuttle's scheduler chooses. It switches
-//! threads at every lock, counter, map and channel of `sync.rs`, and nowhere else: not inside a message to an actor, nor
-//! where an `Arc` is counted. A thread that waits for ever fails a test as a deadlock. Memory is sequentially consistent
+//! Each test runs some thousand times, each time in another order, which shuttle's scheduler chooses. Shuttle switches
+//! threads at every lock, counter, map and channel of `sync.rs`, and nowhere else: not inside a message to an actor,
+//! nor
+//! where an `Arc` is counted. A thread that waits for ever fails a test as a deadlock. Memory is sequentially
+//! consistent
 //! here, whatever the code asks for. A failure prints a schedule, which `shuttle::replay` repeats.
 //!
-//! In most tests threads do what actors do to what is shared. In the last ones a whole runtime is on one thread, and
-//! those who call it are on others.
+//! In most tests, threads take the place of actors. In the last ones a whole runtime is on one thread, and its callers
+//! are on others.
 //!
-//! Each test says which mistakes it finds: those were made, and it found them.
+//! Each test lists the bugs that it finds. Each was put in once, and the test found it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,10 +38,10 @@ use crate::shared::{Board, FinishedOrder};
 use crate::shared::{Catalog, PoolShared, Shared};
 use crate::shared::{Clock, Seams};
 
-/// Runs a test so many times with switches at random, and as often with few of them in the worst places.
+/// Runs a test `times` times with random switches, and as often with few switches in the worst places.
 fn in_many_orders(times: usize, test: impl Fn() + Clone + Send + Sync + 'static) {
     let mut config = shuttle::Config::new();
-    // Room for all that a runtime does on one thread.
+    // A whole runtime on one thread needs this much stack.
     config.stack_size = 1 << 19;
     config.silence_warnings = true;
     let at_random = shuttle::scheduler::RandomScheduler::new(times);
@@ -48,7 +50,7 @@ fn in_many_orders(times: usize, test: impl Fn() + Clone + Send + Sync + 'static)
     shuttle::Runner::new(at_worst, config).run(test);
 }
 
-/// Time has no part in this.
+/// A clock that stands still.
 struct StandingStill;
 
 impl Clock for StandingStill {
@@ -57,7 +59,7 @@ impl Clock for StandingStill {
     }
 }
 
-/// A pool without actors: the test does what they would.
+/// Creates a pool without actors: the test does their part.
 fn pool() -> Workpool {
     let seams = Seams::new(Arc::new(StandingStill), Some(1));
     let shared = Arc::new(Shared::new(Catalog::default(), seams, Retention::default(), ""));
@@ -90,7 +92,7 @@ fn progress(done: u64) -> Progress {
     Progress { done, total: None, note: None }
 }
 
-/// Everything that a watch sees.
+/// Returns every status that a watch yields.
 fn read(mut watch: Watch) -> Vec<WorkStatus> {
     block_on(async move {
         let mut seen = Vec::new();
@@ -101,7 +103,7 @@ fn read(mut watch: Watch) -> Vec<WorkStatus> {
     })
 }
 
-/// Each watch ended with the outcome, and none is left.
+/// Checks that each watch ended with the outcome and that no watch is left.
 fn all_have_seen_the_end(
     board: &Board,
     watchers: impl IntoIterator<Item = thread::JoinHandle<Vec<WorkStatus>>>,
@@ -113,7 +115,7 @@ fn all_have_seen_the_end(
     assert_eq!(board.watching(), (0, 0));
 }
 
-/// Begins a watch, and asks the store to look, as handles do.
+/// Begins a watch and asks the store for the first status, as handles do.
 fn watch(pool: &Workpool, work_id: WorkId, asks: &mpsc::Sender<WorkId>) -> Watch {
     let watch = pool.work::<()>(work_id).watch();
     let _ = asks.send(work_id);
@@ -122,8 +124,8 @@ fn watch(pool: &Workpool, work_id: WorkId, asks: &mpsc::Sender<WorkId>) -> Watch
 
 /// Two jobs are watched while they complete: each watch ends with the outcome.
 ///
-/// Finds a watch that is counted after it is there: ended before that, it takes the count of the other one away, which
-/// nobody tells then.
+/// Finds: a watch that is counted after it is inserted. If it ends in between, it takes away the count of the other
+/// watch, which then gets no status.
 #[test]
 fn who_watches_sees_the_end() {
     in_many_orders(5_000, || {
@@ -155,10 +157,10 @@ fn who_watches_sees_the_end() {
     });
 }
 
-/// Watches of one job are dropped, and others of it begin, while it completes.
+/// Watches of one job are dropped, and new ones begin, while the job completes.
 ///
-/// Finds an end that takes away a watch which began after it was told, and one who stops reading that takes a watch away
-/// from others.
+/// Finds: the end of a job that removes a watch which began after the outcome was sent; a dropped reader that removes
+/// the watch of other readers.
 #[test]
 fn who_watches_again_sees_the_end() {
     in_many_orders(5_000, || {
@@ -182,10 +184,10 @@ fn who_watches_again_sees_the_end() {
     });
 }
 
-/// The runtime goes away while jobs complete and watches come and go: none of them waits for ever.
+/// The runtime shuts down while jobs complete and watches come and go: no watch waits for ever.
 ///
-/// Finds `closed` that is looked at outside the lock of the entry, or set after the watches are gone; and a close that
-/// sets the count to zero, below which it then falls.
+/// Finds: `closed` checked outside the lock of the entry, or set after the watches are removed; a close that sets the
+/// count to zero, so that it underflows later.
 #[test]
 fn a_watch_ends_with_the_runtime() {
     in_many_orders(5_000, || {
@@ -216,10 +218,10 @@ fn a_watch_ends_with_the_runtime() {
     });
 }
 
-/// An attempt that was given up goes on saying how far it is, while the job is tried again and completes.
+/// An abandoned attempt goes on reporting progress while the job is retried and completes.
 ///
-/// Finds progress, and the store's first look, that are told after the lock of the entry is given back: the older of two
-/// is told last. And progress that is taken from any run.
+/// Finds: progress, or the store's first status, sent after the lock of the entry is released, so that the older of two
+/// arrives last; progress accepted from any run.
 #[test]
 fn an_old_run_says_nothing_of_a_new_one() {
     in_many_orders(5_000, || {
@@ -294,11 +296,10 @@ fn attempt(pool: &Workpool, work_id: WorkId) -> Arc<Control> {
     Arc::new(Control::new(launch, 1_000, Arc::new(Lent::new(pool.client.clone(), Data::new()))))
 }
 
-/// A job is canceled while its start is under way on another thread, and while the cancel of a job that completes
-/// comes and goes.
+/// A job is canceled while another thread starts it, and while the cancel of a job that completes comes and goes.
 ///
-/// Finds a worker that looks whether it was told before it looks at the board: between the two it is told, and the board
-/// forgets. And a cancel that is counted after it is there, as with watches.
+/// Finds: a worker that checks its stage before it checks the board, since between the two the loop may set the stage
+/// and the board may forget the cancel; a cancel that is counted after it is inserted, as with watches.
 #[test]
 fn after_a_cancel_is_answered_nothing_begins() {
     in_many_orders(5_000, || {
@@ -331,9 +332,9 @@ fn after_a_cancel_is_answered_nothing_begins() {
     });
 }
 
-/// A function waits to be told to end, while it is told so from two sides.
+/// A function waits for the request to stop, while two threads send it.
 ///
-/// Finds a stage that is raised after those who wait are woken, and one that is looked at and then stored.
+/// Finds: a stage raised after the waiters are woken; a stage that is read and stored in two steps.
 #[test]
 fn an_attempt_hears_that_it_is_to_end() {
     in_many_orders(5_000, || {
@@ -348,9 +349,9 @@ fn an_attempt_hears_that_it_is_to_end() {
     });
 }
 
-/// Jobs come and go on several threads while somebody waits until there is none.
+/// Jobs come and go on several threads while a caller waits for an idle pool.
 ///
-/// Finds one who looks before it is registered, and a count that falls after those who wait are woken.
+/// Finds: a waiter that checks the count before it is registered; a count that falls after the waiters are woken.
 #[test]
 fn who_waits_for_an_idle_pool_hears_of_the_last_job() {
     in_many_orders(5_000, || {
@@ -376,9 +377,9 @@ fn who_waits_for_an_idle_pool_hears_of_the_last_job() {
     });
 }
 
-/// More jobs come than may: those that are refused leave no trace.
+/// More jobs arrive than `max_pending` allows: refused jobs leave no trace.
 ///
-/// Finds a count that is looked at and then added to, and jobs that were refused and stay counted.
+/// Finds: a count that is read and increased in two steps; refused jobs that stay counted.
 #[test]
 fn a_full_pool_takes_no_more_than_it_may() {
     in_many_orders(5_000, || {
@@ -402,9 +403,9 @@ fn a_full_pool_takes_no_more_than_it_may() {
     });
 }
 
-/// The runtime shuts down while somebody waits for a pool that will not be idle.
+/// The runtime shuts down while a caller waits for a pool that never becomes idle.
 ///
-/// Finds those who wait being woken before `closed` is set. Goes through all orders that there are.
+/// Finds: waiters woken before `closed` is set. Tries all possible orders.
 #[test]
 fn nobody_waits_for_the_pools_of_a_closed_runtime() {
     shuttle::check_dfs(
@@ -426,26 +427,27 @@ const ECHO: ActionKey<u8, u8> = ActionKey::new("echo");
 
 type Caller = Box<dyn FnOnce(Runtime) + Send>;
 
-/// What happens in a whole runtime.
+/// Counts of what happens in a whole runtime.
 #[derive(Default)]
 struct Told {
     /// The number of attempts that began.
     begun: AtomicUsize,
     /// The number of jobs that were acknowledged.
     acknowledged: AtomicUsize,
-    /// The number of those that succeeded, as their callers were told.
+    /// The number of jobs whose callers were told that they succeeded.
     succeeded: AtomicUsize,
-    /// The number of those that a shutdown left behind.
+    /// The number of jobs that a shutdown left in the queue.
     pending: AtomicUsize,
 }
 
-/// Runs a whole runtime on one thread, with a pool of one slot, and each caller on a thread of its own. Ends when all
-/// have returned and dropped their handles.
+/// Runs a whole runtime on one thread, with a pool of one slot, and each caller on a thread of its own. Returns when
+/// all
+/// callers have returned and dropped their handles.
 fn with_a_runtime(
     callers: impl Fn(&Arc<Told>) -> Vec<Caller> + Clone + Send + Sync + 'static,
     in_the_end: fn(&Told),
 ) {
-    // Actors have timers, which never fire here.
+    // Actors set timers, which never fire here.
     let timers = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let timers = timers.expect("a runtime");
     let _entered = timers.enter();
@@ -488,9 +490,9 @@ fn with_a_runtime(
     });
 }
 
-/// One enqueues and joins, one watches, one cancels and joins: all are told the same.
+/// One caller enqueues and joins, one watches, one cancels and joins: all get the same outcome.
 ///
-/// Finds a board that does not hold starts, and a listener that is forgotten.
+/// Finds: a board that does not hold back starts of canceled jobs; a forgotten listener.
 #[test]
 fn joins_agree_with_cancels() {
     let callers = |told: &Arc<Told>| -> Vec<Caller> {
@@ -523,9 +525,9 @@ fn joins_agree_with_cancels() {
     with_a_runtime(callers, |_| {});
 }
 
-/// The runtime shuts down while jobs are enqueued and joined, and while somebody waits until there is none.
+/// The runtime shuts down while jobs are enqueued and joined, and while a caller waits for an idle pool.
 ///
-/// Finds a shutdown that forgets those who wait for idle pools.
+/// Finds: a shutdown that forgets the callers who wait for idle pools.
 #[test]
 fn a_shutdown_answers_everybody() {
     let callers = |told: &Arc<Told>| -> Vec<Caller> {
@@ -569,15 +571,15 @@ fn a_shutdown_answers_everybody() {
         let get = |count: &AtomicUsize| count.load(Ordering::SeqCst);
         let (acknowledged, begun) = (get(&told.acknowledged), get(&told.begun));
         let (succeeded, pending) = (get(&told.succeeded), get(&told.pending));
-        // One that was told that the runtime is gone may have been answered before its job was.
+        // A caller that learns that the runtime is gone may be answered before its job is acknowledged.
         assert!(succeeded <= begun, "{succeeded} of {begun} succeeded");
         assert!(begun + pending >= acknowledged, "{begun} and {pending} of {acknowledged}");
     });
 }
 
-/// Every handle is dropped while others are used: the runtime ends with the last one, and not before.
+/// Handles are dropped while others are used: the runtime ends with the last one, and not before.
 ///
-/// Finds a handle that closes the runtime while another one is left, and a last one that does not.
+/// Finds: a handle that closes the runtime while another one is left; a last handle that does not close it.
 #[test]
 fn a_runtime_ends_with_its_last_handle() {
     let callers = |_: &Arc<Told>| -> Vec<Caller> {

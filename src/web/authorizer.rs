@@ -75,6 +75,7 @@ impl fmt::Debug for Permissions {
 
 /// The reason why somebody does not get in.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Refusal {
     /// Nobody knows who it is: 401. With a challenge a browser asks, as for `Basic realm="workpool"`.
     Unauthorized {

@@ -121,7 +121,7 @@ const INTERNAL: (StatusCode, &str) = (StatusCode::INTERNAL_SERVER_ERROR, "intern
 impl Answer for PoolError {
     fn kind(&self) -> (StatusCode, &'static str) {
         match self {
-            PoolError::Unknown(_) => (StatusCode::NOT_FOUND, "unknown_pool"),
+            PoolError::Unknown { .. } => (StatusCode::NOT_FOUND, "unknown_pool"),
             PoolError::Duplicate(_) => (StatusCode::CONFLICT, "duplicate_pool"),
             PoolError::Config(_) => INVALID,
             PoolError::Closed => SHUT_DOWN,
@@ -137,7 +137,7 @@ impl Answer for EnqueueError {
             EnqueueError::Overloaded { .. } => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
             EnqueueError::TooFarAhead { .. } => (StatusCode::BAD_REQUEST, "too_far_ahead"),
             EnqueueError::Config(_) => INVALID,
-            EnqueueError::Encode(_) | EnqueueError::UnknownFunction(_) => INTERNAL,
+            EnqueueError::Encode(_) | EnqueueError::UnknownFunction { .. } => INTERNAL,
             EnqueueError::Closed => SHUT_DOWN,
             EnqueueError::Storage(_) => STORAGE,
         }
@@ -259,7 +259,10 @@ mod tests {
         let error = EnqueueError::TooLarge { size: 9, max: 8 }.answer();
         assert_eq!((error.status.as_u16(), error.code), (413, "too_large"));
         assert!(error.message.contains("at most 8"), "{error:?}");
-        assert_eq!(PoolError::Unknown("x".into()).answer().status, StatusCode::NOT_FOUND);
+        assert_eq!(
+            PoolError::Unknown { name: "x".into(), pools: Vec::new() }.answer().status,
+            StatusCode::NOT_FOUND
+        );
         assert!(PoolError::Closed.answer().error_response().headers().contains_key(RETRY_AFTER));
     }
 }

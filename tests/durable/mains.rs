@@ -73,7 +73,6 @@ async fn tutorial() {
     let runtime = busy().await;
     let data = web::Data::new(runtime.clone());
     let server = HttpServer::new(move || {
-        // Its workers start when it has its signals.
         println!("ready");
         App::new().app_data(data.clone())
     });
@@ -223,6 +222,26 @@ fn wait(mut child: Child, output: &mut impl Read) -> (ExitStatus, String) {
     (status, said)
 }
 
+/// Waits until the process handles that signal. A server starts its workers before that.
+fn handles(process: u32, signal: &str) {
+    let number = match signal {
+        "INT" => 2,
+        "TERM" => 15,
+        other => panic!("{other} is no signal of these tests"),
+    };
+    let begun = Instant::now();
+    loop {
+        // proc_pid_status(5): a mask in hexadecimal, with the lowest bit for signal 1.
+        let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        if u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << (number - 1)) != 0 {
+            return;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{signal} is not handled");
+        std::thread::yield_now();
+    }
+}
+
 /// Starts a program, ends it with a signal while both jobs run, and looks what the file says.
 fn ended(role: &str, signal: &str) -> Left {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("mains");
@@ -248,6 +267,7 @@ fn ended(role: &str, signal: &str) -> Left {
             waits.remove(seen);
         }
     }
+    handles(child.id(), signal);
     let told = Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string()).status();
     assert!(told.unwrap().success());
     let (status, said) = wait(child, &mut output);

@@ -5,8 +5,34 @@ use std::time::{Duration, SystemTime};
 use crate::common::*;
 use crate::support::*;
 use actix_workpool::storage::Memory;
-use actix_workpool::{ActionKey, EnqueueError, Workpool};
+use actix_workpool::{ActionKey, EnqueueError, WorkId, Workpool};
 use tokio::time::Instant;
+
+#[test]
+fn an_enqueue_tells_whether_the_id_was_new() {
+    on_each_store(|| {
+        run_paused(async {
+            let (runtime, pool) = start(builder().echo(), config()).await;
+            let [first, second, third] = ["a", "b", "c"].map(WorkId::from_name);
+            let work = pool.enqueue(ECHO.call(1)).id(first).await.unwrap();
+            assert!(!work.is_duplicate());
+            let again = pool.enqueue(ECHO.call(1)).id(first).await.unwrap();
+            assert!(again.is_duplicate() && again.clone().is_duplicate());
+            work.join().await.unwrap();
+            assert!(pool.enqueue(ECHO.call(1)).id(first).await.unwrap().is_duplicate());
+            assert!(!pool.work::<u64>(first).is_duplicate(), "it was not enqueued by this handle");
+            let mut ids = [second, first, third].into_iter();
+            let calls = [1, 2, 3].map(|n| ECHO.call(n));
+            let batch = pool.enqueue_batch(calls).ids(|_| ids.next().unwrap()).await.unwrap();
+            assert_eq!(batch.duplicates(), 1);
+            let seen: Vec<_> = batch.handles().map(|work| work.is_duplicate()).collect();
+            assert_eq!(seen, [false, true, false]);
+            let fresh = pool.enqueue_batch([ECHO.call(1)]).await.unwrap();
+            assert_eq!(fresh.duplicates(), 0);
+            runtime.shutdown(secs(1)).await;
+        });
+    });
+}
 
 #[test]
 fn a_batch_runs_in_its_order() {

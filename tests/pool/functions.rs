@@ -5,8 +5,8 @@ use std::rc::Rc;
 use crate::common::*;
 use crate::support::*;
 use actix_workpool::{
-    Action, ActionContext, ActionKey, BlockingAction, Completion, CompletionResult, OnComplete,
-    PoolError, Query, QueryError, Reader, Transaction, WorkError, WorkId,
+    Action, ActionContext, ActionKey, BlockingAction, Completion, CompletionResult, JoinError,
+    OnComplete, PoolError, Query, QueryError, Reader, Transaction, WorkError, WorkId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -133,7 +133,9 @@ fn a_query_that_is_not_registered_is_refused() {
         run_paused(async {
             let (runtime, _) = start(builder(), config()).await;
             let error = runtime.query(Balance("ada".into())).await.unwrap_err();
-            assert_eq!(error.to_string(), "query balance is not registered with this runtime");
+            let message =
+                "query balance is not registered: add `.query::<..>()` to `Runtime::builder()`";
+            assert_eq!(error.to_string(), message);
             runtime.shutdown(secs(1)).await;
         });
     });
@@ -197,7 +199,7 @@ fn an_attempt_knows_who_it_is_and_what_the_program_lent_it() {
 }
 
 #[test]
-fn data_that_nobody_gave_fails_the_attempt_and_says_which() {
+fn data_that_nobody_gave_fails_the_job_without_retry_and_says_which() {
     on_each_store(|| {
         run_paused(async {
             let builder = builder().action_fn(TASK, |n, cx| async move {
@@ -205,8 +207,10 @@ fn data_that_nobody_gave_fails_the_attempt_and_says_which() {
                 Ok(n)
             });
             let (runtime, pool) = start(builder, config()).await;
-            let error = pool.enqueue(TASK.call(1)).await.unwrap().join().await.unwrap_err();
+            let work = pool.enqueue(TASK.call(1)).retry(retries(3)).await.unwrap();
+            let error = work.join().await.unwrap_err();
             assert!(error.to_string().contains("Gate was given"), "{error}");
+            assert!(matches!(error, JoinError::Failed { attempts: 1, .. }), "{error:?}");
             runtime.shutdown(secs(1)).await;
         });
     });
@@ -217,7 +221,7 @@ fn a_job_spawns_more_jobs_in_any_pool() {
     on_each_store(|| {
         run_paused(async {
             let builder = builder().echo().action_fn(TASK, |n, cx| async move {
-                assert!(matches!(cx.pool("nowhere"), Err(PoolError::Unknown(_))));
+                assert!(matches!(cx.pool("nowhere"), Err(PoolError::Unknown { .. })));
                 let child = cx.pool("children")?.enqueue(ECHO.call(n + 1)).await?;
                 child.join().await.map_err(|error| WorkError::retryable(error.to_string()))
             });

@@ -473,10 +473,10 @@ fn a_function_that_is_not_registered_is_refused_at_enqueue() {
                 pool.enqueue_batch([MISSING.call(1)]).await.unwrap_err(),
                 pool.do_enqueue(MISSING.call(1)).unwrap_err(),
             ] {
-                assert!(matches!(error, EnqueueError::UnknownFunction(_)), "{error:?}");
+                assert!(matches!(error, EnqueueError::UnknownFunction { .. }), "{error:?}");
                 assert_eq!(
                     error.to_string(),
-                    "function missing is not registered with this runtime"
+                    "function missing is not registered: add `.action_fn(..)` to `Runtime::builder()`"
                 );
             }
             runtime.shutdown(secs(1)).await;
@@ -573,7 +573,7 @@ fn a_name_has_1_to_200_bytes() {
                     error.to_string(),
                     format!("name {name:?} has {} bytes, it must have 1 to 200", name.len())
                 );
-                assert!(matches!(runtime.pool(name), Err(PoolError::Unknown(_))));
+                assert!(matches!(runtime.pool(name), Err(PoolError::Unknown { .. })));
             }
             runtime.create_pool(&"n".repeat(200), config()).await.unwrap();
 
@@ -594,8 +594,14 @@ fn a_pool_that_does_not_exist_is_named() {
     on_each_store(|| {
         run_paused(async {
             let (runtime, _) = pool(config()).await;
+            runtime.create_pool("a", config()).await.unwrap();
             let error = runtime.pool("nowhere").unwrap_err();
-            assert_eq!(error.to_string(), "pool \"nowhere\" does not exist");
+            let message = "pool \"nowhere\" does not exist; existing pools: a, p";
+            assert_eq!(error.to_string(), message);
+            runtime.shutdown(secs(1)).await;
+            let runtime = builder().start().await.unwrap();
+            let error = runtime.pool("nowhere").unwrap_err().to_string();
+            assert!(error.ends_with("add `.pool(..)` to `Runtime::builder()`"), "{error}");
             runtime.shutdown(secs(1)).await;
         });
     });

@@ -223,6 +223,7 @@ impl Player {
                     Outcome::Failed(_) => "failed",
                     Outcome::Canceled => "canceled",
                 }),
+                _ => panic!("{status:?}"),
             };
             let expected = model.works.get(&number).map(|work| match work {
                 Work::Pending { .. } => "pending",

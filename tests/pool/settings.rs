@@ -160,7 +160,7 @@ fn a_pool_is_created_at_run_time_once() {
         run_paused(async {
             let tables = Tables::new();
             let runtime = builder().storage(tables.clone()).echo().start().await.unwrap();
-            assert!(matches!(runtime.pool("new"), Err(PoolError::Unknown(_))));
+            assert!(matches!(runtime.pool("new"), Err(PoolError::Unknown { .. })));
             let pool = runtime.create_pool("new", config().max_parallelism(3)).await.unwrap();
             assert_eq!(pool.enqueue(ECHO.call(1)).await.unwrap().join().await, Ok(1));
             let again = runtime.create_pool("new", config()).await.unwrap_err();

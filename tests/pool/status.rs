@@ -194,7 +194,7 @@ fn a_watch_shows_a_retry_as_waiting_again() {
                         format!("r{previous_attempts}")
                     }
                     WorkStatus::Finished(row) => format!("f{}", row.attempts),
-                    WorkStatus::Unknown => "unknown".into(),
+                    status => format!("{status:?}"),
                 });
             }
             seen.dedup();

@@ -711,8 +711,9 @@ fn an_on_complete_that_is_not_registered_is_refused_at_enqueue() {
         run_paused(async {
             let (runtime, pool) = pool().await;
             let refused = pool.enqueue(ECHO.call(1)).on_complete::<Missing>(()).await.unwrap_err();
-            assert!(matches!(refused, EnqueueError::UnknownFunction(_)), "{refused:?}");
-            assert_eq!(refused.to_string(), "function missing is not registered with this runtime");
+            assert!(matches!(refused, EnqueueError::UnknownFunction { .. }), "{refused:?}");
+            let message = "function missing is not registered: add `.on_complete::<..>()` to `Runtime::builder()`";
+            assert_eq!(refused.to_string(), message);
             assert_eq!(pool.pending(), 0);
             runtime.shutdown(secs(1)).await;
         });

@@ -71,6 +71,7 @@ const CHECKPOINT_PAUSE_MS: u64 = 1_000;
 
 /// The events that a commit survives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Durability {
     /// Power failure: each commit is synced to the disk before anybody is told.
     #[default]

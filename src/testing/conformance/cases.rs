@@ -1,4 +1,4 @@
-//! What a turn is shown, and what the tables say of a job in each of its states: one named case after the other.
+//! Named cases: which rows a turn reads, and the facts of a job in each of its states.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::model::{
 };
 use crate::storage::{Storage, StorageError};
 
-/// Each case has a pool of its own, of its name.
+/// The cases. Each one has its own pool, of the same name.
 const CASES: [&str; 9] = [
     "rows behind the cursor",
     "rows that are not due",
@@ -25,12 +25,12 @@ const CASES: [&str; 9] = [
     "state table",
 ];
 
-/// The place where the cases have their rows: they are due at 1 to 9 milliseconds from here.
+/// The base time of the cases: their rows are due 1 to 9 milliseconds later.
 const BASE: u64 = 500;
 
 const STARTED_BY: Generation = Generation(3);
 
-/// Goes through every case on an empty store. What is committed goes to the script's memory too.
+/// Runs every case on an empty store. All commits go to the script's memory too.
 pub(super) fn go_through<S: Storage>(
     script: &mut Script,
     mut backend: S,
@@ -98,7 +98,7 @@ impl Case<'_> {
         Key { segment: at(millis), seq: self.script.next_seq() }
     }
 
-    /// Jobs that wait, one due at each of these times.
+    /// Inserts waiting jobs, one due at each of these times.
     fn waiting<const N: usize>(&mut self, millis: [u64; N]) -> [(Key, Arc<Spec>); N] {
         let works = millis.map(|millis| {
             let key = self.key(millis);
@@ -136,7 +136,7 @@ impl Case<'_> {
         self.commit(works.iter().map(start).collect());
     }
 
-    /// The jobs' attempts finish, at this time.
+    /// Finishes the jobs' attempts at this time.
     fn finish(&mut self, works: &[(Key, Arc<Spec>)], millis: u64, retry: Retry) -> Vec<Key> {
         let keys: Vec<_> = works.iter().map(|_| self.key(millis)).collect();
         let finish =
@@ -166,7 +166,7 @@ impl Case<'_> {
         self.backend.read_batch(self.pool, demand, at(now))
     }
 
-    /// Which rows of `pending_start` a turn is shown, and when the next one is due.
+    /// Checks which rows of `pending_start` a turn reads, and when the next one is due.
     fn expect_starts(
         &mut self,
         what: &str,
@@ -182,7 +182,7 @@ impl Case<'_> {
         self.expect(what, told, (starts, next_due.map(at)));
     }
 
-    /// Which rows of the other two tables.
+    /// Checks which rows of the other two tables a turn reads.
     fn expect_reports(
         &mut self,
         what: &str,
@@ -225,7 +225,7 @@ fn cursors(case: &mut Case<'_>) {
     };
     case.expect_starts("starts at the cursor", (behind(3), 9), &works[2..], None);
     case.expect_reports("reports at the cursor", (behind(3), 9), &completions, &cancelations);
-    // A cursor passes what a turn has started.
+    // The cursor moves past started rows.
     case.start(&works[2..3]);
     case.expect_starts("starts behind the cursor", (behind(4), 9), &works[3..], None);
     case.expect_reports("completions behind the cursor", (behind(4), 9), &[], &cancelations);
@@ -324,10 +324,10 @@ fn running(case: &mut Case<'_>) {
     let [late, first, early, again, ends, waits] = &works;
     let one = std::slice::from_ref;
     case.start_at(5, one(late));
-    // Of those that started together the lower id comes first.
+    // Jobs that started together are ordered by id.
     case.start_at(2, &[again.clone(), early.clone(), ends.clone()]);
     case.start_at(1, one(first));
-    // What has ended and was not handled yet occupies its slot; what waits for its retry does not.
+    // A finished attempt occupies its slot until it is handled; a job that waits for its retry does not.
     case.finish(one(early), 6, Retry::No);
     let completion = Some(case.finish(one(ends), 6, Retry::At(at(9)))[0]);
     let (work_id, pool, key) = (ends.1.work_id, case.pool, case.key(9));
@@ -344,7 +344,7 @@ fn running(case: &mut Case<'_>) {
         let expected = places[behind..].iter().copied().take(limit).collect();
         case.expect(&format!("{limit} behind the first {behind}"), told, expected);
     }
-    // A place need not be one of a row.
+    // The place to continue after need not belong to a row.
     let told = case.backend.running_places(all, Some(place(2, ends)), 9);
     case.expect("behind one that is gone", told, places[3..].to_vec());
     let told = case.backend.running_places(all, Some(place(2, waits)), 9);
@@ -358,7 +358,7 @@ fn running(case: &mut Case<'_>) {
 struct State {
     name: &'static str,
     work_id: WorkId,
-    /// What the tables say of it.
+    /// The facts that the tables have about it.
     fact: Option<WorkFact>,
 }
 

@@ -1,5 +1,5 @@
-//! Commits that happened and were answered by an error, and some that did not happen: the store has to find out
-//! which, by what the backend says then.
+//! Tests with commits that are answered by an error: some happened, some did not, and the store must find out from the
+//! backend which.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -30,12 +30,12 @@ const LOSES_ANSWERS: u8 = 1;
 const REFUSES: u8 = 2;
 /// The state of pools cannot be read.
 const STATE_IS_UNREADABLE: u8 = 3;
-/// Another writer is faster than the next commit, and then the state of pools cannot be read once.
+/// The next commit conflicts with another writer, and then the state of pools cannot be read once.
 const CONFLICT_THEN_UNREADABLE: u8 = 4;
-/// Another writer is faster than the next commits: so many from here on. Higher than the others.
+/// The next `n` commits conflict with another writer: the state is `CONFLICTS + n`. The highest of these values.
 const CONFLICTS: u8 = 100;
 
-/// A backend behind a bad line.
+/// A backend whose answers get lost.
 struct BadLine<S> {
     storage: S,
     state: Arc<AtomicU8>,
@@ -131,7 +131,7 @@ impl Line {
         answer.try_recv().expect("it is answered at once")
     }
 
-    /// Asks for a change while other writers are faster, more and more often: nobody notices.
+    /// Requests a change while more and more commits conflict: the caller notices nothing.
     fn conflicted<T: Clone + Debug + PartialEq>(
         &mut self,
         case: &str,
@@ -147,7 +147,7 @@ impl Line {
         }
     }
 
-    /// Asks for a change whose commit is refused, and then for the same, of which the answer is lost.
+    /// Requests a change twice: first the commit is refused, then its answer is lost.
     fn change<T: Debug + PartialEq>(
         &mut self,
         case: &str,
@@ -163,7 +163,7 @@ impl Line {
         }
     }
 
-    /// As `change`, for a turn. Says whether the store committed it.
+    /// Does the same as `change`, for a turn.
     fn turn(&mut self, case: &str, changes: &[Change]) {
         for (state, expected) in [(REFUSES, false), (LOSES_ANSWERS, true)] {
             self.state.store(state, Ordering::SeqCst);
@@ -173,7 +173,7 @@ impl Line {
             let batch = self.advance(next.fence(), changes);
             expect(case, "the turn is committed", batch, expected);
             if !expected {
-                // As a loop does whose turn has failed.
+                // A loop claims its pool again after a failed turn.
                 let pool = self.pool.id;
                 let claimed = self.ask(|reply| PoolRequest::Claim { pool, reply });
                 next = claimed.expect("the pool is claimed").state;
@@ -199,8 +199,7 @@ impl Line {
     }
 }
 
-/// Runs a request and lets everybody be answered. What another writer has kept from happening is tried again, as the
-/// StoreActor does.
+/// Runs a request and sends all answers. Retries requests that failed by a conflict, as the StoreActor does.
 fn run(store: &mut Store, request: impl Into<Request>) -> Settled {
     run_group(store, vec![request.into()])
 }
@@ -220,7 +219,7 @@ fn run_group(store: &mut Store, requests: Vec<Request>) -> Settled {
     }
 }
 
-/// Drives the store over a backend whose answers are lost.
+/// Runs the store on a backend whose answers are lost.
 pub(super) fn go_through(storage: impl Storage) {
     let mut line = Line::open(storage);
     let pool = line.pool.id;
@@ -299,7 +298,7 @@ pub(super) fn go_through(storage: impl Storage) {
     line.store.close();
 }
 
-/// A time that does not come.
+/// A time that never comes.
 const LATER: Segment = Segment((u32::MAX as u64) << 16);
 
 fn job(pool: PoolId, number: u128) -> Arc<Spec> {
@@ -318,7 +317,7 @@ fn requested(pool: PoolId) -> Canceled {
     Canceled { answer: CancelAnswer::Requested, pool: Some(pool) }
 }
 
-/// Other writers are faster for a while: everything is decided again, and callers notice nothing.
+/// Commits conflict with other writers for a while: the store decides the requests again, and callers notice nothing.
 fn conflicts(line: &mut Line) {
     type Asks<T> = Box<dyn FnOnce(&Arc<PoolShared>, Reply<T>) -> Command>;
     let pool = line.pool.id;
@@ -374,7 +373,7 @@ fn conflicts(line: &mut Line) {
     }
 }
 
-/// A loop waits for the answer to its turn, whatever becomes of the group that it is in.
+/// A loop always gets the answer to its turn, even if the turn's group conflicts.
 fn turns_in_conflict(line: &mut Line) {
     let pool = line.pool.id;
     let [known, new] = [21, 22].map(|number| job(pool, number));
@@ -389,7 +388,7 @@ fn turns_in_conflict(line: &mut Line) {
     expect("a turn in conflict", "an enqueue", told, Some(vec![EnqueueAnswer::Enqueued]));
 
     for conflicts in [1, 3, 20] {
-        // The turn of a generation that is over, beside an enqueue of a job that is there and one that may be.
+        // A turn of an old generation, in one group with an enqueue of a job that exists and one that may exist.
         line.state.store(CONFLICTS + conflicts, Ordering::SeqCst);
         let fence = line.internal.fence();
         let over = Turn { generation: Generation(fence.generation.0 - 1), ..fence };

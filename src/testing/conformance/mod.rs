@@ -1,9 +1,9 @@
-//! Is a backend right? It is when it cannot be told from [`Memory`] by what it answers.
+//! Conformance tests for storage backends: a backend passes if it always gives the same answers as [`Memory`].
 //!
-//! [`exercise`] first goes through named cases: what a turn is shown, and what the tables say of a job in each of its
-//! states, also when they are opened again. A failure names the case and what was expected. Then it makes both go
-//! through the same random life of jobs, commit by commit, and compares everything that can be asked after each; now
-//! and then the backend is closed and opened again. A failure names the seed. Last it loses answers of commits
+//! [`exercise`] first runs named cases: which rows a turn reads, and the facts of a job in each of its states, also
+//! after the tables are reopened. A failure names the case and the expected value. Then it applies the same random
+//! commits to the backend and to memory, and compares the answers to every question after each commit; now and then it
+//! closes and reopens the backend. A failure names the seed. Last, it loses the answers to commits
 //! ([`lost_answers()`]).
 //!
 //! ```no_run
@@ -32,7 +32,7 @@ use crate::storage::{Fsync, Memory, Opened, Storage, range_is_empty};
 
 pub(crate) const POOLS: u32 = 3;
 
-/// Goes through `commits` commits drawn from `seed`. `open` opens the same store each time; the first time it is empty.
+/// Runs `commits` commits drawn from `seed`. `open` opens the same store each time; the first time it is empty.
 ///
 /// # Panics
 /// Panics if the backend answers differently from memory, or with an error.
@@ -64,24 +64,24 @@ pub fn exercise<S: Storage>(seed: u64, commits: usize, mut open: impl FnMut() ->
     lost_answers(open());
 }
 
-/// Lets commits happen and says that they failed, and lets others not happen: by what the backend says then, the pool
-/// has to find out which. A part of [`exercise`], for a store of any content that is not open.
+/// Reports an error for commits that happened and for others that did not: the pool must find out from the backend
+/// which ones happened. A part of [`exercise`], for a store of any content that is not open.
 ///
 /// # Panics
-/// Panics if it finds out wrongly, or something happens twice; the message names the case.
+/// Panics if the pool finds out wrongly, or something happens twice; the message names the case.
 pub fn lost_answers(storage: impl Storage) {
     lost_answers::go_through(storage);
 }
 
-/// Draws changes, each valid after those before.
+/// A generator of random changes, each valid after the previous ones.
 pub(crate) struct Script {
     pub rng: fastrand::Rng,
     seed: u64,
     pub now: Segment,
     seq: u64,
-    /// What the tables hold after what was drawn so far.
+    /// The tables after all changes drawn so far.
     pub memory: Memory,
-    /// Every job there ever was.
+    /// The ids of all jobs ever inserted.
     pub ids: Vec<WorkId>,
 }
 
@@ -126,7 +126,7 @@ impl Script {
         Key { segment: Segment(self.now.0 + delay), seq: self.next_seq() }
     }
 
-    /// Changes of one commit, each valid after the one before.
+    /// Draws the changes of one commit, each valid after the one before.
     pub fn draw(&mut self) -> Vec<Change> {
         let pool = PoolId(self.rng.u32(..POOLS));
         let mut changes = match self.rng.u8(..8) {
@@ -143,7 +143,7 @@ impl Script {
             changes.push(Change::PutState { pool, state: self.state() });
         }
         if self.rng.u8(..8) == 0 {
-            // For what becomes of a commit when a log has no room for it.
+            // Large values test commits that do not fit in the log.
             let key = TableKey::from(vec![self.rng.u8(..4)]);
             let text = "x".repeat(self.rng.usize(..6_000));
             let value = Payload::new(format!("{text:?}").as_bytes());
@@ -152,7 +152,7 @@ impl Script {
         changes
     }
 
-    /// One of the finished jobs was enqueued once more, now and then.
+    /// Marks a finished job as retried, now and then.
     fn retried(&mut self) -> Option<Change> {
         if self.rng.u8(..4) > 0 {
             return None;
@@ -191,7 +191,7 @@ impl Script {
             timeout: self.rng.bool().then(|| Duration::from_nanos(self.rng.u64(..))),
             span: SpanLink::default(),
         });
-        // Options that say nothing are no options.
+        // Options that are all defaults are stored as `None`.
         let says = |options: &SpecOptions| *options != SpecOptions::default();
         Spec {
             work_id: WorkId::from_uuid(uuid::Uuid::from_u128(self.rng.u128(..))),
@@ -298,7 +298,7 @@ impl Script {
         changes
     }
 
-    /// Sometimes one failed attempt more.
+    /// Adds a failed attempt now and then.
     fn history(&mut self, before: History) -> History {
         if self.rng.u8(..4) > 0 {
             return before;
@@ -377,7 +377,7 @@ impl Script {
                 old.into_iter().map(|work_id| Change::DeleteFinished { work_id }).collect()
             }
             _ => {
-                // Into the unregistered lane, or out of it.
+                // Moves a row into the unregistered lane, or out of it.
                 let lane = self.memory.unregistered(pool, None, 2).expect("memory reads");
                 if let Some((from, spec)) = lane.into_iter().next() {
                     let (work_id, to) = (spec.work_id, self.key(0));
@@ -393,7 +393,7 @@ impl Script {
         }
     }
 
-    /// The place of a row that waits, or one around the present.
+    /// Returns the key of a waiting row, or a random key around the present.
     fn some_key(&mut self) -> Key {
         let work_id = self.rng.choice(&self.ids).copied();
         let facts = self.memory.facts(work_id.as_slice()).expect("memory reads");
@@ -404,7 +404,7 @@ impl Script {
         })
     }
 
-    /// The place of a row that runs, or one around the present.
+    /// Returns the place of a running row, or a random place around the present.
     fn some_start(&mut self) -> (Segment, WorkId) {
         let all = self.memory.running_places(None, None, usize::MAX).expect("memory reads");
         let place = self.rng.choice(&all).copied().filter(|_| self.rng.bool());
@@ -434,7 +434,7 @@ impl Script {
         }
     }
 
-    /// Asks both everything.
+    /// Compares the answers of the backend and of memory to every question.
     fn compare(&mut self, backend: &mut impl Storage, number: usize) {
         let at = format!("seed {}, commit {number}", self.seed);
         macro_rules! same {
@@ -457,7 +457,7 @@ impl Script {
         same!(last_finished(None, limit));
         let number = Some(self.rng.u64(..=self.seq));
         same!(last_finished(number, limit));
-        // One that nobody has made is among them: those behind the first are of the named cases.
+        // The last pool does not exist. The pools from `POOLS` on belong to the named cases.
         for pool in (0..POOLS).chain([POOLS + 100]).map(PoolId) {
             let demand = self.demand();
             same!(read_batch(pool, demand, self.now));

@@ -854,6 +854,7 @@ impl World {
                 self.violate(format_args!("job {number} has a result that is none: {error}"));
             }
             Err(JoinError::Closed | JoinError::Storage(_)) => {}
+            Err(other) => self.violate(format_args!("job {number} is joined with {other:?}")),
         }
     }
 }

@@ -289,6 +289,7 @@ impl World {
                 self.violate(format_args!("job {number} goes back from its outcome to {status:?}"));
             }
             WorkStatus::Pending { .. } | WorkStatus::Running { .. } => {}
+            other => self.violate(format_args!("job {number} has the new status {other:?}")),
         }
     }
 
