@@ -16,6 +16,9 @@
 //! duplicates of each other. Empty files count as files, never as duplicates. What cannot be read is named on stderr,
 //! counted in `failed`, and stops nothing. `--parallelism N` hashes N files at once.
 //!
+//! Inside a git repository, files that its `.gitignore` names do not count, nor does its `.git`; `--no-ignore` counts
+//! them all.
+//!
 //! With `--store FILE` the jobs and what came of them are kept in FILE. Killed at any moment and run again, it goes on
 //! where it was, and says how many files it knew from earlier runs:
 //!
@@ -46,6 +49,7 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use actix_workpool::storage::{Redb, StorageError};
@@ -98,6 +102,9 @@ struct Args {
     /// How many files are hashed at once [default: four per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     parallelism: Option<u16>,
+    /// Look at files that .gitignore names, and into .git, as well
+    #[arg(long)]
+    no_ignore: bool,
     /// Keep jobs and results in this file; run again with it to go on after a crash
     #[arg(long, value_name = "FILE")]
     store: Option<PathBuf>,
@@ -169,7 +176,7 @@ async fn run(args: &Args) -> Result<ExitCode, Refused> {
     let bar = progress_bar();
 
     let started = Instant::now();
-    let walk = Walk { roots, skipped, run: number };
+    let walk = Walk { roots, skipped, ignoring: !args.no_ignore, run: number };
     let hashed = tokio::select! {
         hashed = hash_all(&runtime, &pool, walk, &bar) => hashed,
         never = show_progress(&pool, &bar) => match never {},
@@ -271,6 +278,8 @@ struct Walk {
     roots: Vec<Root>,
     /// The store, which changes all the time.
     skipped: Option<PathBuf>,
+    /// `true` if files that git ignores do not count.
+    ignoring: bool,
     run: u64,
 }
 
@@ -287,12 +296,21 @@ enum Found {
 impl Walk {
     /// Sends everything that is found, until nobody listens.
     fn walk(&self, found: &mpsc::Sender<Found>) {
-        let starts: HashSet<&Path> = self.roots.iter().map(|root| &*root.canonical).collect();
+        let starts: HashSet<_> = self.roots.iter().map(|root| root.canonical.clone()).collect();
+        let (starts, ignoring) = (Arc::new(starts), self.ignoring);
         for root in &self.roots {
-            let entries = walkdir::WalkDir::new(&root.canonical)
-                .into_iter()
-                // A root inside of this one is walked on its own.
-                .filter_entry(|entry| entry.depth() == 0 || !starts.contains(entry.path()));
+            let starts = starts.clone();
+            let entries = ignore::WalkBuilder::new(&root.canonical)
+                .standard_filters(false)
+                .parents(ignoring)
+                .git_ignore(ignoring)
+                .git_exclude(ignoring)
+                .filter_entry(move |entry| {
+                    // A root inside of this one is walked on its own.
+                    let is_root = starts.contains(entry.path());
+                    entry.depth() == 0 || !is_root && !(ignoring && entry.file_name() == ".git")
+                })
+                .build();
             for entry in entries {
                 let message = match entry {
                     Ok(entry) => match self.look_at(root, entry) {
@@ -308,8 +326,10 @@ impl Walk {
         }
     }
 
-    fn look_at(&self, root: &Root, entry: walkdir::DirEntry) -> Option<Found> {
-        if !entry.file_type().is_file() || self.skipped.as_deref() == Some(entry.path()) {
+    fn look_at(&self, root: &Root, entry: ignore::DirEntry) -> Option<Found> {
+        if !entry.file_type().is_some_and(|kind| kind.is_file())
+            || self.skipped.as_deref() == Some(entry.path())
+        {
             return None;
         }
         let version = match entry.metadata() {
@@ -322,10 +342,21 @@ impl Walk {
     }
 }
 
-fn unreadable(root: &Root, error: walkdir::Error) -> Found {
-    let path = root.as_given(error.path().unwrap_or(&root.canonical));
+fn unreadable(root: &Root, error: ignore::Error) -> Found {
+    let path = root.as_given(path_of(&error).unwrap_or(&root.canonical));
     let error = error.io_error().map_or(error.to_string(), io::Error::to_string);
     Found::Unreadable(format!("{}: {error}", path.display()))
+}
+
+/// The path that an error of the walk is about.
+fn path_of(error: &ignore::Error) -> Option<&Path> {
+    match error {
+        ignore::Error::WithPath { path, .. } => Some(path),
+        ignore::Error::WithDepth { err, .. } | ignore::Error::WithLineNumber { err, .. } => {
+            path_of(err)
+        }
+        _ => None,
+    }
 }
 
 #[derive(Default)]

@@ -39,7 +39,7 @@ impl<O> WorkBatch<O> {
         self.existed.iter().filter(|existed| **existed).count()
     }
 
-    /// Returns the ids, in the order in which the jobs were given.
+    /// Returns the ids, in the order of the jobs.
     #[must_use]
     pub fn ids(&self) -> &[WorkId] {
         &self.ids

@@ -1,4 +1,4 @@
-//! Operations on any job by its id, whichever handle is used.
+//! Operations on any job by its id, shared by all handles.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use crate::protocol::{
 use crate::shared::sync::oneshot;
 use crate::shared::{Admitted, PoolShared, Shared};
 
-/// The way into a runtime. `Runtime`, `Workpool` and `WorkHandle` hold one, and share its operations.
+/// The client of a runtime. `Runtime`, `Workpool` and `WorkHandle` hold one and use its operations.
 ///
-/// It does not keep the runtime alive: once that is gone, every call fails as closed.
+/// It does not keep the runtime alive: once the runtime is gone, every call fails as closed.
 #[derive(Clone)]
 pub(crate) struct Client {
     pub shared: Arc<Shared>,
@@ -68,7 +68,7 @@ impl Client {
         self.ask_loop(pool, LoopMessage::Inspect).await
     }
 
-    /// Hands prepared jobs to the store. If the runtime ends meanwhile, they are dropped with the message.
+    /// Sends prepared jobs to the store. If the runtime ends meanwhile, they are dropped with the message.
     pub fn hand_over(
         &self,
         pool: &Arc<PoolShared>,
@@ -135,7 +135,7 @@ impl Client {
         Ok(statuses.into_iter().map(|status| status.unwrap_or(WorkStatus::Unknown)).collect())
     }
 
-    /// Asks the tables for the statuses of these jobs.
+    /// Reads the statuses of these jobs from the tables.
     pub async fn statuses(&self, work_ids: Vec<WorkId>) -> Result<Vec<WorkStatus>, PoolError> {
         self.ask(|reply| Question::Statuses { work_ids, reply }).await
     }
@@ -177,7 +177,7 @@ impl Client {
     pub async fn abort(&self, work_id: WorkId, grace: Duration) -> Result<CancelAnswer, PoolError> {
         let Canceled { answer, pool } = self.cancel_one(work_id).await?;
         if let Some(pool) = pool {
-            // A pool that was not started by this process has no attempt to drop.
+            // A pool that this process has not started has no attempt to drop.
             let _ = self.tell_loop(pool, LoopMessage::Abort { work_id, after: grace });
         }
         Ok(answer)
@@ -227,7 +227,7 @@ impl Client {
             let found = Found::Finished(row);
             return Ok(explain::explain(work_id, &found, &self.surroundings(&found, None)));
         }
-        // Read before the question: its answer may be the first success after the trouble.
+        // Read before the question is sent: its answer may be the first success after the failure, and would clear it.
         let trouble = shared.health.failing_since();
         let trouble =
             trouble.map(|(since, error)| Why::StoreFailing { since, error: error.to_string() });
@@ -263,7 +263,7 @@ impl Client {
         }
     }
 
-    /// Gathers the facts for an explanation that this process knows beside the tables.
+    /// Collects the facts for an explanation that are not in the tables.
     fn surroundings(&self, found: &Found, trouble: Option<Why>) -> Surroundings {
         let shared = &self.shared;
         let (pool, registered, board) = match found {

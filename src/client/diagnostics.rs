@@ -12,13 +12,13 @@ use crate::model::{Name, Progress, Report, RunStatus, Segment, WorkId};
 pub struct Diagnostics {
     /// The pool's name.
     pub pool: Name,
-    /// Jobs that wait for their time or for a slot.
+    /// Jobs that are not due yet or wait for a slot.
     pub waiting: u64,
     /// Attempts that occupy a slot.
     pub running: u64,
-    /// Attempts that finished and were not handled yet.
+    /// Finished attempts that are not handled yet.
     pub completing: u64,
-    /// Cancelations that were not handled yet.
+    /// Cancelations that are not handled yet.
     pub canceling: u64,
     /// Jobs whose function is not registered in this process.
     pub unregistered: u64,
@@ -26,9 +26,9 @@ pub struct Diagnostics {
     pub unregistered_names: Vec<Name>,
     /// The time at which the oldest waiting job was or will be due.
     pub oldest_due: Option<Segment>,
-    /// The number of further attempts that could run at once.
+    /// The number of free slots.
     pub spare_capacity: u64,
-    /// The state of the loop: running, or what it waits for.
+    /// The state of the loop: running, or the reason why it rests.
     pub run_status: RunStatus,
     /// The number of the last turn.
     pub turn: u64,
@@ -46,8 +46,8 @@ pub struct RunningWork {
     pub function: Name,
     /// The number of the attempt; the first is 1.
     pub attempt: u32,
-    /// The time of its start.
+    /// The time at which it started.
     pub started: Segment,
-    /// The last progress that it has reported.
+    /// The last progress that it reported.
     pub progress: Option<Arc<Progress>>,
 }

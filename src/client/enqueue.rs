@@ -1,4 +1,4 @@
-//! A job before it is enqueued.
+//! The builder of an enqueue: a job or a batch with its options.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub struct Enqueue<T, F, K> {
     kind: PhantomData<fn() -> K>,
 }
 
-/// Targets that take one job at a time, so that its id can be chosen.
+/// Enqueue targets that take one job at a time, so that its id can be chosen.
 pub trait OneWork {}
 
 /// Options of a job.
@@ -44,7 +44,7 @@ impl Options {
 
 #[derive(Default)]
 pub(super) enum Ids {
-    /// Drawn when the jobs are made.
+    /// Random ids, generated when the jobs are prepared.
     #[default]
     Fresh,
     /// One for each job, in order.
@@ -59,13 +59,13 @@ pub(super) enum Due {
     At(SystemTime),
 }
 
-/// Jobs as they go to the store.
+/// Jobs that are ready for the store.
 pub(crate) struct Prepared {
     /// The jobs, each with the time before which it is not started.
     pub works: Vec<(Arc<Spec>, Segment)>,
-    /// `true` if the ids were just made, so that no other job can have them.
+    /// `true` if the ids are newly generated, so that no other job can have them.
     pub fresh: bool,
-    /// The failed job, if the only one of these jobs is its retry.
+    /// The failed job that these retry; then there is only one job.
     pub retry_of: Option<WorkId>,
     pub on_finish: Option<OnFinish>,
 }
@@ -75,8 +75,8 @@ impl<T, F: Function<K>, K> Enqueue<T, F, K> {
         Enqueue { target, functions, options: Options::default(), kind: PhantomData }
     }
 
-    /// Chooses the job's id. If a job of this id exists, or existed and its outcome is remembered, nothing is enqueued
-    /// and the handle is on that job.
+    /// Sets the job's id, which makes the enqueue idempotent: if a job of this id exists, or existed and its outcome is
+    /// still stored, nothing is enqueued and the handle is on that job.
     pub fn id(mut self, work_id: WorkId) -> Self
     where
         T: OneWork,
@@ -91,26 +91,26 @@ impl<T, F: Function<K>, K> Enqueue<T, F, K> {
         self
     }
 
-    /// Starts the job at `time` at the earliest; a time that has passed means now.
+    /// Starts the job at `time` at the earliest; a time in the past means now.
     pub fn run_at(mut self, time: SystemTime) -> Self {
         self.options.due = Due::At(time);
         self
     }
 
-    /// Retries failed attempts by this policy, whatever the function and the pool say.
+    /// Sets the retry policy, which overrides those of the function and the pool.
     pub fn retry(mut self, behavior: RetryBehavior) -> Self {
         self.options.retry = RetryPolicy::With(behavior);
         self
     }
 
-    /// Makes one attempt only, whatever the function and the pool say.
+    /// Disables retries: the job has one attempt only, whatever the policies of the function and the pool.
     pub fn no_retry(mut self) -> Self {
         self.options.retry = RetryPolicy::Never;
         self
     }
 
-    /// Limits each attempt to `timeout`, whatever the function and the pool say. For actions; mutations and queries run
-    /// in the store and have no timeout.
+    /// Limits each attempt to `timeout`, which overrides the timeouts of the function and the pool. For actions only:
+    /// mutations and queries run in the store and have no timeout.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.timeout = Some(timeout);
         self

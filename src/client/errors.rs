@@ -18,7 +18,7 @@ pub enum EnqueueError {
         /// The maximum, in bytes.
         max: usize,
     },
-    /// The pool has as many jobs without an outcome as it may have. Try again later, or raise `max_pending`.
+    /// The pool is full: it has `max_pending` jobs without an outcome. Try again later, or raise `max_pending`.
     #[error("pool has {pending} jobs pending, at most {max} are taken; try again later")]
     Overloaded {
         /// The number of pending jobs.
@@ -26,7 +26,7 @@ pub enum EnqueueError {
         /// The maximum.
         max: u64,
     },
-    /// The time is further ahead than [`MAX_DELAY`](crate::MAX_DELAY).
+    /// The delay is longer than [`MAX_DELAY`](crate::MAX_DELAY).
     #[error("delay of {} s is too long, at most {} s are taken", given.as_secs(), max.as_secs())]
     TooFarAhead {
         /// The value that was given.
@@ -45,7 +45,7 @@ pub enum EnqueueError {
         /// The call of the builder that registers it.
         register: &'static str,
     },
-    /// The retry policy or the timeout is out of its range.
+    /// The retry policy or the timeout is out of range.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The runtime shuts down or is gone.
@@ -62,7 +62,7 @@ impl From<Overloaded> for EnqueueError {
     }
 }
 
-/// The reason why a request to a pool or a runtime was not carried out.
+/// The reason why a request to a pool or a runtime failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PoolError {
@@ -74,10 +74,10 @@ pub enum PoolError {
         /// The names of all pools, in order.
         pools: Vec<Name>,
     },
-    /// A pool of this name exists already.
+    /// A pool of this name already exists.
     #[error("pool {0} exists already")]
     Duplicate(Name),
-    /// A value is out of its range.
+    /// A value is out of range.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The runtime shuts down or is gone.
@@ -88,7 +88,7 @@ pub enum PoolError {
     Storage(#[from] StorageError),
 }
 
-/// The reason why a query has no result.
+/// The reason why a query failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueryError {
@@ -109,7 +109,7 @@ pub enum QueryError {
     Storage(#[from] StorageError),
 }
 
-/// The reason why a join has no result.
+/// The reason why a join returns no output.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum JoinError {
@@ -118,16 +118,16 @@ pub enum JoinError {
     Failed {
         /// The number of attempts that counted.
         attempts: u32,
-        /// The failure of the last one.
+        /// The failure of the last attempt.
         failure: Failure,
     },
     /// The job was canceled.
     #[error("job was canceled")]
     Canceled,
-    /// No job of this id was ever enqueued here, or its outcome is forgotten by now.
+    /// No job of this id was ever enqueued here, or its outcome has been deleted after its retention.
     #[error("job {0} is not known, or its outcome is forgotten")]
     Unknown(WorkId),
-    /// The result is not of the type asked for.
+    /// The result does not decode into the requested type.
     #[error("failed to decode result: {0}")]
     Decode(String),
     /// The runtime shuts down or is gone; the job may still be in the store.

@@ -1,4 +1,4 @@
-//! Functions: everything that can be enqueued.
+//! The `Function` trait: everything that can be enqueued.
 
 use std::marker::PhantomData;
 
@@ -8,7 +8,7 @@ use crate::model::{FunctionKind, Name};
 
 /// A function that can be enqueued. Implemented for all [`Action`](crate::Action)s,
 /// [`BlockingAction`](crate::BlockingAction)s, [`Mutation`](crate::Mutation)s, [`Query`](crate::Query)s and for the
-/// [`Call`] of an [`ActionKey`]; `K` tells them apart and is always inferred.
+/// [`Call`] of an [`ActionKey`]; `K` distinguishes them and is always inferred.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a function that can be enqueued",
     label = "not an `Action`, `BlockingAction`, `Mutation`, `Query` or `Call`",
@@ -31,7 +31,7 @@ pub trait Function<K> {
     fn encode(&self, json: &mut Vec<u8>) -> Result<(), serde_json::Error>;
 }
 
-/// Tells the kinds of [`Function`] apart. Never named by users.
+/// Markers that distinguish the kinds of [`Function`]. Users never name them.
 pub mod kind {
     /// Marks an [`Action`](crate::Action).
     #[derive(Debug)]
@@ -74,13 +74,13 @@ pub struct ActionKey<A, O> {
 }
 
 impl<A, O> ActionKey<A, O> {
-    /// Makes a key for closures that take `A` and result in `O`.
+    /// Creates a key for closures that take `A` and return `O`.
     #[must_use]
     pub const fn new(name: &'static str) -> Self {
         ActionKey { name: Name::from_static(name), types: PhantomData }
     }
 
-    /// Returns the call that runs the closure with `args`, to be enqueued.
+    /// Returns a call of the closure with `args`, to be enqueued.
     pub fn call(self, args: A) -> Call<A, O> {
         Call { name: self.name, args, output: PhantomData }
     }

@@ -1,4 +1,4 @@
-//! The handles that users hold on pools and jobs, and the builder of an enqueue.
+//! The users' handles on pools and jobs, and the builder of an enqueue.
 //!
 //! All handles hold one [`Client`], which sends requests to the store and to the loops and waits for the answers.
 

@@ -17,8 +17,8 @@ use crate::shared::PoolShared;
 
 /// A handle on one pool, to enqueue, cancel and inspect jobs.
 ///
-/// It is cheap to clone, and usable from any thread and any actor. It does not keep the runtime alive: once that is
-/// gone, its calls fail as closed.
+/// It is cheap to clone, and usable from any thread and any actor. It does not keep the runtime alive: once the runtime
+/// is gone, its calls fail as closed.
 #[derive(Clone)]
 pub struct Workpool {
     pub(crate) client: Client,
@@ -52,25 +52,25 @@ impl Workpool {
         self.pool.name
     }
 
-    /// Returns the settings in force.
+    /// Returns the current settings.
     #[must_use]
     pub fn settings(&self) -> Arc<Settings> {
         self.pool.settings()
     }
 
-    /// Returns the number of jobs without an outcome, those on their way to the store included.
+    /// Returns the number of jobs without an outcome, including those on their way to the store.
     #[must_use]
     pub fn pending(&self) -> u64 {
         self.pool.pending()
     }
 
-    /// Waits until every job has an outcome, delayed ones included. Cancel-safe.
+    /// Waits until every job has an outcome, including delayed jobs. Cancel-safe.
     ///
     /// # Errors
     /// Fails if the runtime shuts down before that.
     pub async fn idle(&self) -> Result<(), PoolError> {
         self.pool.idle(&self.client.shared).await;
-        // The count falls before the outcomes are told; once this question is answered, they have been.
+        // The count falls before the outcomes are sent. Once this question is answered, they have been sent.
         self.client.statuses(Vec::new()).await?;
         match self.client.shared.is_closed() && self.pool.pending() > 0 {
             true => Err(PoolError::Closed),
@@ -81,8 +81,8 @@ impl Workpool {
     /// Describes a job. Awaiting the description enqueues the job; once that returns, the job is acknowledged and will
     /// have exactly one outcome.
     ///
-    /// A future that is dropped before it returns may or may not have enqueued the job. Choose the id to be able to
-    /// tell.
+    /// If the future is dropped before it returns, the job may or may not be enqueued. Choose the id
+    /// ([`Enqueue::id`]) to make the enqueue idempotent.
     ///
     /// ```
     /// # actix_workpool::doctest::run(async {
@@ -102,8 +102,8 @@ impl Workpool {
     /// Enqueues without waiting for the acknowledgement, for use where nothing can be awaited, as in a `Handler`.
     ///
     /// # Errors
-    /// Fails if something is wrong with the job itself or with the pool. It does not see errors of the storage; ask the
-    /// handle for these.
+    /// Fails if the job is invalid or the pool cannot take it. Errors of the storage are not returned here; the handle
+    /// returns them.
     pub fn do_enqueue<F: Function<K>, K>(
         &self,
         function: F,
@@ -114,7 +114,7 @@ impl Workpool {
     /// Describes many jobs of one function. Awaiting the description enqueues all of them or none, in one commit and in
     /// order.
     ///
-    /// Choose their ids ([`Enqueue::ids`]) to be able to enqueue them again.
+    /// Choose their ids ([`Enqueue::ids`]) to make the enqueue idempotent.
     pub fn enqueue_batch<F: Function<K>, K>(
         &self,
         functions: impl IntoIterator<Item = F>,
@@ -122,13 +122,13 @@ impl Workpool {
         Enqueue::new(Batch(self), functions.into_iter().collect())
     }
 
-    /// Returns the handle on the job of this pool with that id, whether or not it exists.
+    /// Returns a handle on the job of this pool with that id, whether or not the job exists.
     #[must_use]
     pub fn work<O>(&self, work_id: WorkId) -> WorkHandle<O> {
         WorkHandle::new(self.client.clone(), work_id)
     }
 
-    /// Returns the status of a job. That of a job that runs or has finished lately is known without asking the store.
+    /// Returns the status of a job. For a running or recently finished job, the store is not asked.
     ///
     /// # Errors
     /// Fails if the runtime is gone or the storage failed.
@@ -136,7 +136,7 @@ impl Workpool {
         self.client.status(work_id).await
     }
 
-    /// Returns the statuses of many jobs, in the order asked, as [`status`](Self::status) does for one.
+    /// Returns the statuses of many jobs, in the given order, as [`status`](Self::status) does for one.
     ///
     /// # Errors
     /// Fails if the runtime is gone or the storage failed.
@@ -144,10 +144,10 @@ impl Workpool {
         self.client.status_batch(work_ids).await
     }
 
-    /// Explains why a job of any pool is where it is, and when it is expected to start.
+    /// Explains why a job of any pool waits or runs, and when it is expected to start.
     ///
-    /// This costs the store one search and some 1,000 steps, whatever the length of the queue, and the pool's loop
-    /// nothing. If the store fails or does not answer, the explanation says so, after two seconds at most.
+    /// This costs the store one search and some 1,000 steps, whatever the length of the queue, and does not load the
+    /// pool's loop. If the store fails or does not answer, the explanation says so, after two seconds at most.
     ///
     /// ```
     /// # actix_workpool::doctest::run(async {
@@ -171,10 +171,10 @@ impl Workpool {
 
     /// Lists jobs of this pool by state, a page at a time.
     ///
-    /// A page costs the store one search and a step for each job that it looks at, however many jobs there are: some
-    /// 2,000 jobs at most, or 8 MiB of arguments and results. A cursor tells where to continue. A page of running jobs
-    /// also goes through the start times of all of them. A page shows what was committed at one moment; between two
-    /// pages jobs come and go, but a job that stays in its place is listed once.
+    /// A page costs the store one search and a step for each job that it reads, however many jobs there are: some 2,000
+    /// jobs at most, or 8 MiB of arguments and results. A cursor marks where the next page begins. A page of running
+    /// jobs also reads the start times of all of them. Each page is a snapshot; jobs may move between two pages, but a
+    /// job that keeps its place is listed once.
     ///
     /// ```
     /// # actix_workpool::doctest::run(async {
@@ -195,13 +195,13 @@ impl Workpool {
     /// ```
     ///
     /// # Errors
-    /// Fails if the page's limit is out of its range, the runtime is gone, or the storage failed.
+    /// Fails if the page's limit is out of range, the runtime is gone, or the storage failed.
     pub async fn works(&self, filter: WorkFilter) -> Result<WorkPage, PoolError> {
         Ok(self.client.list(filter.pool(self.pool.name.as_str())).await?.page)
     }
 
-    /// Cancels a job: once this returns, the job will not be started again. A running attempt is told, and may go on to
-    /// its end; if it still has a result, that counts.
+    /// Cancels a job: once this returns, the job does not start again. A running attempt is told, and may run to its
+    /// end; if it still returns a result, the result counts.
     ///
     /// # Errors
     /// Fails if the runtime is gone or the storage failed.
@@ -222,9 +222,8 @@ impl Workpool {
 
     /// Cancels every job of this pool that was enqueued before now, and returns their number.
     ///
-    /// It goes through the jobs page by page, so that other requests get their turn. An `on_complete` that has failed
-    /// and is tried again as a job of its own is not canceled, since it belongs to a job that has ended. Cancel it by
-    /// its id.
+    /// It cancels the jobs page by page, so that it does not block other requests. It does not cancel the follow-up job
+    /// of a failed `on_complete`, since that belongs to a job that has ended. Cancel a follow-up job by its id.
     ///
     /// # Errors
     /// Fails if the runtime is gone or the storage failed; some of the jobs may be canceled then.
@@ -232,7 +231,7 @@ impl Workpool {
         self.client.cancel_all(self.pool.id).await
     }
 
-    /// Cancels a job of this pool, and drops its running attempt if that has not ended after `grace`.
+    /// Cancels a job of this pool, and drops its running attempt if the attempt has not ended after `grace`.
     ///
     /// # Errors
     /// Fails if the runtime is gone or the storage failed.
@@ -240,10 +239,10 @@ impl Workpool {
         self.client.abort(work_id, grace).await
     }
 
-    /// Ends the wait of a job of any pool, for its time or for its retry: the job is due now. It takes its place behind
-    /// the jobs that are due already, and waits for a slot as usual.
+    /// Makes a delayed job or a waiting retry of any pool due now. The job queues behind the jobs that are already due,
+    /// and waits for a slot as usual.
     ///
-    /// Once this returns, the job has moved for good, or is as it was.
+    /// Once this returns, the change is committed, or nothing has changed.
     ///
     /// ```
     /// # actix_workpool::doctest::run(async {
@@ -265,11 +264,11 @@ impl Workpool {
         self.client.run_now(work_id).await
     }
 
-    /// Enqueues a failed job of any pool once more, due now: the same function, arguments, retry policy and
-    /// `on_complete`, as a job of its own. The failed one keeps its outcome.
+    /// Enqueues a failed job of any pool once more, as a new job that is due now, with the same function, arguments,
+    /// retry policy and `on_complete`. The failed job keeps its outcome.
     ///
-    /// The id of the new job is derived from that of the failed one, so that this happens once, however often it is
-    /// asked for. If the new job fails too, retry it by its own id.
+    /// This is idempotent: the id of the new job is derived from the id of the failed one, so that repeated calls
+    /// enqueue one job. If the new job fails too, retry it by its own id.
     ///
     /// ```
     /// # actix_workpool::doctest::run(async {
@@ -292,14 +291,14 @@ impl Workpool {
         self.client.retry(work_id).await
     }
 
-    /// Changes the values that are set in `config`, from the next start of a job on, and stores them.
+    /// Changes the values that are set in `config` and stores them. They apply from the next start of a job on.
     ///
     /// Returns only when the outcome is certain: it waits as long as the storage does not answer and, if the loop's
     /// turn was given up meanwhile, until the loop has read the stored configuration.
     ///
     /// # Errors
-    /// Fails if a value is out of its range or the storage failed; then nothing has changed. If the runtime goes away
-    /// meanwhile, or the storage must be reopened, it is not known whether the change was stored: the next start shows.
+    /// Fails if a value is out of range or the storage failed; then nothing has changed. If the runtime goes away
+    /// meanwhile, or the storage must be reopened, the change may or may not be stored: the next start shows which.
     pub async fn update(&self, config: PoolConfig) -> Result<(), PoolError> {
         config.validate()?;
         if self.client.shared.is_closed() {
@@ -312,7 +311,7 @@ impl Workpool {
         Ok(configured?)
     }
 
-    /// Starts no job until [`resume`](Self::resume). Running attempts go on, and jobs are still taken.
+    /// Pauses the pool: no job starts until [`resume`](Self::resume). Running attempts go on, and enqueues still work.
     ///
     /// # Errors
     /// See [`update`](Self::update).
@@ -320,7 +319,7 @@ impl Workpool {
         self.update(PoolConfig::default().paused(true)).await
     }
 
-    /// Starts jobs again.
+    /// Resumes a paused pool: jobs start again.
     ///
     /// # Errors
     /// See [`update`](Self::update).
@@ -379,15 +378,15 @@ impl Workpool {
 
 impl OneWork for &Workpool {}
 
-/// A pool that takes many jobs at once. See [`Workpool::enqueue_batch`](crate::Workpool::enqueue_batch).
+/// An enqueue target that takes many jobs at once. See [`Workpool::enqueue_batch`](crate::Workpool::enqueue_batch).
 #[derive(Debug)]
 pub struct Batch<'p>(&'p Workpool);
 
 impl<F: Function<K>, K> Enqueue<Batch<'_>, F, K> {
-    /// Chooses the id of each job, as [`id`](Self::id) does for one: an id that was enqueued before, or that the batch
-    /// has twice, is not enqueued again. So a batch that may or may not have been enqueued can simply be repeated.
+    /// Sets the id of each job, as [`id`](Self::id) does for one: an id that was enqueued before, or that occurs twice
+    /// in the batch, is not enqueued again. This makes the enqueue idempotent: you can repeat a batch safely.
     ///
-    /// With ids that are derived from the content of the jobs, no list of the jobs enqueued so far is needed:
+    /// If the ids are derived from the content of the jobs, you need no list of the jobs enqueued so far:
     ///
     /// ```
     /// # actix_workpool::doctest::run(async {
@@ -412,7 +411,7 @@ impl<F: Function<K>, K> Enqueue<Batch<'_>, F, K> {
 type EnqueueFuture<T> = Pin<Box<dyn Future<Output = Result<T, EnqueueError>> + Send>>;
 
 impl<F: Function<K>, K> Enqueue<&Workpool, F, K> {
-    /// Enqueues the job as described, without waiting for the acknowledgement.
+    /// Enqueues the job without waiting for the acknowledgement.
     ///
     /// # Errors
     /// See [`Workpool::do_enqueue`].
@@ -473,7 +472,7 @@ mod tests {
             let pool = runtime.pool("default")?;
             let work = pool.enqueue(Double(1));
             let prepared = prepare(&work.functions, work.options, &pool.client.shared, &pool.pool)?;
-            // As if the runtime had shut down after the check that it is open.
+            // Simulates a shutdown after the check that the runtime is open.
             runtime.shutdown(Duration::ZERO).await;
             let (reply, answer) = oneshot::channel();
             pool.client.hand_over(&pool.pool, prepared, Some(reply))?;

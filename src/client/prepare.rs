@@ -1,4 +1,4 @@
-//! The checks and the encoding of jobs before they go to the store.
+//! Validation and encoding of jobs before they go to the store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::model::{
 use crate::protocol::OnFinish;
 use crate::shared::{PoolShared, Shared};
 
-/// Checks everything that can be checked here, and encodes the jobs, in order.
+/// Validates and encodes the jobs, in order.
 pub(crate) fn prepare<F: Function<K>, K>(
     functions: &[F],
     mut options: Options,
@@ -23,7 +23,7 @@ pub(crate) fn prepare<F: Function<K>, K>(
     let Some(first) = functions.first() else { return Ok(prepared) };
     let ids = std::mem::take(&mut options.ids);
     let mut common = Common::new(first, options, shared, pool)?;
-    // Ids that are drawn from a seed may have been drawn before.
+    // Ids generated from a seed may have been used before.
     prepared.fresh = matches!(ids, Ids::Fresh) && !shared.seams.is_seeded();
     prepared.on_finish = common.on_finish.take();
     prepared.works.reserve_exact(functions.len());
@@ -50,7 +50,7 @@ pub(crate) fn prepare<F: Function<K>, K>(
     Ok(prepared)
 }
 
-/// The parts that the jobs of one enqueue share, checked once.
+/// The common parts of the jobs of one enqueue, validated once.
 struct Common {
     pool: PoolId,
     kind: FunctionKind,
@@ -75,7 +75,7 @@ impl Common {
         let due = due_segment(options.due, shared)?;
 
         let retry = resolve_retry(options.retry, registered.retry, &settings)?;
-        // A mutation or query cannot be dropped midway, and waits for its turn in the store.
+        // A mutation or query has no timeout: it cannot be dropped midway, and waits for its turn in the store.
         let timeout = match F::KIND {
             FunctionKind::Action => {
                 options.timeout.or(registered.timeout).or(settings.attempt_timeout)
@@ -131,7 +131,7 @@ fn unknown(function: Name, register: &'static str) -> EnqueueError {
     EnqueueError::UnknownFunction { function, register }
 }
 
-/// Resolves the retry policy: that of the enqueue goes before the function's, and that before the pool's.
+/// Resolves the retry policy: the enqueue's overrides the function's, which overrides the pool's.
 fn resolve_retry(
     enqueue: RetryPolicy,
     function: RetryPolicy,
@@ -154,7 +154,7 @@ fn due_segment(due: Due, shared: &Shared) -> Result<Segment, EnqueueError> {
         Due::Now => return Ok(shared.seams.segment()),
         Due::After(delay) if planted!(DelayHalved) => delay / 2,
         Due::After(delay) => delay,
-        // Measured by the wall clock at this moment; the pool's own clock need not agree with it.
+        // Measured by the current wall clock, which may differ from the pool's own clock.
         Due::At(time) => shared.seams.until_wall(time),
     };
     if delay > MAX_DELAY {
@@ -163,7 +163,7 @@ fn due_segment(due: Due, shared: &Shared) -> Result<Segment, EnqueueError> {
     Ok(Segment(0).after(shared.seams.now() + delay))
 }
 
-/// Makes the follow-up job of a failed `on_complete`.
+/// Creates the follow-up job of a failed `on_complete`.
 pub(crate) fn follow_up(
     shared: &Shared,
     failed: &Spec,

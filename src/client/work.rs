@@ -16,7 +16,7 @@ use crate::model::{Finished, Outcome, WorkId, WorkStatus, decode};
 use crate::protocol::{Listener, Question};
 use crate::shared::sync::{WatchStream, oneshot};
 
-/// A handle on one job. Dropping it changes nothing for the job.
+/// A handle on one job. Dropping it does not affect the job.
 pub struct WorkHandle<O> {
     client: Client,
     work_id: WorkId,
@@ -83,7 +83,7 @@ impl<O> WorkHandle<O> {
         self.client.status(self.work_id).await
     }
 
-    /// Explains why the job is where it is. See [`Workpool::explain`](crate::Workpool::explain).
+    /// Explains why the job waits or runs. See [`Workpool::explain`](crate::Workpool::explain).
     ///
     /// # Errors
     /// Fails if the runtime is gone.
@@ -91,13 +91,14 @@ impl<O> WorkHandle<O> {
         self.client.explain(self.work_id).await
     }
 
-    /// Returns a stream of statuses: the current one, then each change. It ends after a final status.
+    /// Returns a stream of statuses: the current one, then each change. It ends after a final status, or with the
+    /// runtime.
     ///
-    /// A slow reader sees the latest status, not each. The stream also ends when the runtime does.
+    /// A slow reader sees the latest status, not every one.
     #[must_use]
     pub fn watch(&self) -> Watch {
         let receiver = self.client.shared.board.watch(self.work_id);
-        // A runtime that is gone has ended the watch already.
+        // If the runtime is gone, the watch has already ended.
         let _ = self.client.send(Question::Observe { work_id: self.work_id });
         Watch {
             changes: Some(WatchStream::new(receiver)),
@@ -123,7 +124,7 @@ impl<O> WorkHandle<O> {
         self.client.abort(self.work_id, grace).await
     }
 
-    /// Ends the job's wait: it is due now. See [`Workpool::run_now`](crate::Workpool::run_now).
+    /// Makes the job due now. See [`Workpool::run_now`](crate::Workpool::run_now).
     ///
     /// # Errors
     /// Fails if the runtime is gone or the storage failed.
@@ -131,7 +132,7 @@ impl<O> WorkHandle<O> {
         self.client.run_now(self.work_id).await
     }
 
-    /// Enqueues the job once more if it has failed. See [`Workpool::retry`](crate::Workpool::retry).
+    /// Enqueues a failed job once more. See [`Workpool::retry`](crate::Workpool::retry).
     ///
     /// # Errors
     /// Fails if its pool is full, the runtime is gone or the storage failed.
@@ -141,7 +142,7 @@ impl<O> WorkHandle<O> {
 }
 
 impl<O: DeserializeOwned> WorkHandle<O> {
-    /// Waits for the outcome. Cancel-safe: dropping the future changes nothing, and joining again is fine.
+    /// Waits for the outcome. Cancel-safe: you can drop the future and join again.
     ///
     /// # Errors
     /// Fails if the job failed or was canceled, is not known, or the runtime is gone.

@@ -1,6 +1,6 @@
-//! The decision on one message: an enqueue, a cancel, a finished attempt.
+//! Decisions on single messages: an enqueue, a cancel, a finished attempt.
 //!
-//! Each function takes the facts of the one job it is about and answers with at most one [`Change`].
+//! Each function takes the facts of one job and returns at most one [`Change`].
 
 use std::sync::Arc;
 
@@ -19,9 +19,9 @@ pub struct Arrival<A> {
 /// The answer to an enqueue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EnqueueAnswer {
-    /// The job is in the tables.
+    /// The job was enqueued.
     Enqueued,
-    /// A job of that id exists, or existed and is remembered; nothing was written.
+    /// A job of that id exists, or its outcome is still stored; nothing was written.
     Duplicate,
 }
 
@@ -30,11 +30,11 @@ pub enum EnqueueAnswer {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum CancelAnswer {
-    /// The job will not be started again; a running attempt is told to stop.
+    /// The job does not start again; a running attempt is told to stop.
     Requested,
-    /// The job had been canceled before.
+    /// The job was already canceled.
     AlreadyRequested,
-    /// The job has an outcome already.
+    /// The job already has an outcome.
     AlreadyFinished,
     /// No job of this id was ever enqueued here, or its outcome is forgotten.
     NotFound,
@@ -45,17 +45,17 @@ pub enum CancelAnswer {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RunNowAnswer {
-    /// The job's wait is over: it is due, and starts when there is a slot and its pool is not paused.
+    /// The job is due now, and starts when a slot is free and its pool is not paused.
     Moved,
-    /// The job had been due already.
+    /// The job was already due.
     AlreadyDue,
     /// The job waits until its function is registered.
     NotRegistered,
-    /// The job was canceled, and will not be started.
+    /// The job was canceled, and does not start.
     Canceled,
     /// An attempt is running, or has just ended.
     Running,
-    /// The job has an outcome already.
+    /// The job already has an outcome.
     AlreadyFinished,
     /// No job of this id was ever enqueued here, or its outcome is forgotten.
     NotFound,
@@ -68,15 +68,15 @@ pub enum RunNowAnswer {
 pub enum RetryAnswer {
     /// The job was enqueued once more, as a new job with this id.
     Enqueued(WorkId),
-    /// The job had been enqueued once more before, under this id.
+    /// The job was already enqueued once more, with this id.
     AlreadyEnqueued(WorkId),
     /// The job has not failed: it has no outcome yet, or another one.
     NotFailed,
     /// The job's function is not registered in this process.
     NotRegistered,
-    /// The job's pool was not started by this process.
+    /// This process has not started the job's pool.
     PoolNotStarted,
-    /// The job is not known, or forgotten.
+    /// No job of this id is known.
     NotFound,
 }
 
@@ -85,7 +85,7 @@ pub enum RetryAnswer {
 pub enum FinishAnswer {
     /// The report counts.
     Accepted,
-    /// Another run of the job counts, or has counted; nothing was written.
+    /// Another run of the job counts; nothing was written.
     Stale,
 }
 
@@ -100,18 +100,18 @@ pub struct AttemptReport {
     pub result: RunResult,
 }
 
-/// Everything that a decision on a finished attempt needs besides the facts.
+/// The input of a decision on a finished attempt, besides the facts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ArrivalCx {
     /// The store's clock.
     pub now: Segment,
-    /// The same moment rounded up: a wait that begins then does not end early.
+    /// The same moment rounded up, so that a wait that begins then does not end early.
     pub waits_from: Segment,
     /// A number drawn uniformly from `[0, 1)`.
     pub chance: f64,
 }
 
-/// Decides an enqueue. `known` is `true` if a job of this id is in `work` or in `finished`.
+/// Decides an enqueue. `known` is `true` if a job of this id is in `work` or `finished`.
 #[must_use]
 pub fn enqueue(spec: Arc<Spec>, due: Segment, known: bool) -> Arrival<EnqueueAnswer> {
     if known && !planted!(DuplicateEnqueues) {
@@ -121,7 +121,7 @@ pub fn enqueue(spec: Arc<Spec>, due: Segment, known: bool) -> Arrival<EnqueueAns
     Arrival { change: Some(Change::InsertWork { spec, key }), answer: EnqueueAnswer::Enqueued }
 }
 
-/// Decides a cancel. A job that has its outcome, even one that no turn has handled yet, is not canceled any more.
+/// Decides a cancel. A job that has an outcome cannot be canceled, even if no turn has handled the outcome yet.
 /// `is_finished` is `true` if the job is in `finished`.
 #[must_use]
 pub fn cancel(fact: Option<&WorkFact>, is_finished: bool, now: Segment) -> Arrival<CancelAnswer> {
@@ -146,8 +146,8 @@ pub fn cancel(fact: Option<&WorkFact>, is_finished: bool, now: Segment) -> Arriv
     Arrival { change: Some(change), answer: CancelAnswer::Requested }
 }
 
-/// Decides a `run_now`: S1, S10 → the same, due now. A row that is due stays where it is, since a turn may have been
-/// shown it there. Turns have been shown the rows up to `read_until`.
+/// Decides a `run_now`: S1, S10 → the same, due now. A due row keeps its key, since a turn may have read it already.
+/// Turns have read the rows up to `read_until`.
 #[must_use]
 pub fn run_now(
     fact: Option<&WorkFact>,
@@ -212,11 +212,12 @@ pub fn attempt_finished(
 pub(super) struct Verdict {
     pub result: RunResult,
     pub retry: Retry,
-    /// The number of attempts that count, this one included if it counts.
+    /// The number of attempts that count, including this one if it counts.
     pub attempts: u32,
 }
 
-/// Judges a finished attempt: row S2 of the state table, and S8 and S12, where the job is or is being canceled.
+/// Decides what follows a finished attempt: row S2 of the state table, and S8 and S12, where the job is or is being
+/// canceled.
 pub(super) fn judge(work: &WorkFact, result: RunResult, cx: ArrivalCx) -> Verdict {
     let counted = work.attempts.saturating_add(1 + u32::from(planted!(AttemptCountedTwice)));
     let again = |result, wait: std::time::Duration, attempts| match (work.canceled, result) {
@@ -226,7 +227,7 @@ pub(super) fn judge(work: &WorkFact, result: RunResult, cx: ArrivalCx) -> Verdic
         (true, RunResult::Failed(_)) => {
             Verdict { result: RunResult::Canceled, retry: Retry::No, attempts }
         }
-        // The result stays, so that the turn can still see that it does not count.
+        // The result is kept, so that the turn can see that it does not count.
         (true, result) => Verdict { result, retry: Retry::No, attempts },
     };
     match result {

@@ -1,4 +1,4 @@
-//! Cancelations: S7 → canceled, S8 → S12, a job that is gone → nothing.
+//! Cancelations: S7 → canceled, S8 → S12, a completed job → nothing.
 
 use super::draft::Draft;
 use crate::model::{CancelationRow, Change, Outcome};
@@ -8,7 +8,7 @@ pub(super) fn handle(draft: &mut Draft, rows: Vec<CancelationRow>) {
         let known =
             row.work.filter(|_| !draft.settled.contains(&row.work_id) || planted!(DeletedTwice));
         let Some(work) = known else {
-            // The job completed in an earlier turn or in this one.
+            // The job has completed in an earlier turn or in this one.
             draft.changes.push(Change::DeletePendingCancelation { pool: row.pool, key: row.key });
             continue;
         };

@@ -1,4 +1,4 @@
-//! Attempts that finished: S3 → gone, S5 → S10, S9 → canceled.
+//! Finished attempts: S3 → gone, S5 → S10, S9 → canceled.
 
 use super::arrivals::Verdict;
 use super::draft::Draft;
@@ -36,7 +36,7 @@ pub(super) fn settle(
     let counted = !matches!(result, RunResult::Snoozed(_) | RunResult::Returned);
     draft.state.report.completed += u64::from(counted && !planted!(CompletionUncounted));
 
-    // A cancel that races a retry wins, whether its row was handled already (S9) or is still on its way.
+    // A cancel wins over a retry, whether its row was handled already (S9) or not yet.
     let canceled = work.is_canceled() && !planted!(CancelLostAgainstRetry);
     let history = match &result {
         RunResult::Failed(failure) => {

@@ -1,4 +1,4 @@
-//! The turn under way.
+//! The state of a turn in progress.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::model::{
 pub struct Launch {
     /// The job.
     pub spec: Arc<Spec>,
-    /// The attempt's number as the user counts: 1 is the first.
+    /// The number of the attempt; the first is 1.
     pub attempt: u32,
     /// The number of the run.
     pub run: RunNumber,
@@ -22,13 +22,13 @@ pub struct Launch {
     pub due: Segment,
 }
 
-/// The turn under way: what the leaves read and write.
+/// The state of a turn in progress, which all phases read and write.
 pub(super) struct Draft {
     pub state: InternalState,
     pub changes: Vec<Change>,
     pub launches: Vec<Launch>,
     pub signals: Vec<WorkId>,
-    /// Jobs that this turn has completed: later rows of the same batch do not touch them.
+    /// Jobs that this turn has completed: later rows of the same batch skip them.
     pub settled: HashSet<WorkId>,
     /// Jobs that this turn has marked as canceled.
     pub marked: HashSet<WorkId>,
@@ -36,7 +36,7 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// Ends a job: frees its slot, counts it, and writes its row of `finished`.
+    /// Completes a job: counts it and writes its row of `finished`.
     pub fn complete(
         &mut self,
         spec: Arc<Spec>,

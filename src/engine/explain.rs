@@ -1,4 +1,4 @@
-//! Explanations: why a job waits, and until when.
+//! Explanations: why a job waits or runs, and when it is expected to start.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use crate::model::{
     ArgBytes, FailedAttempt, Finished, History, Name, Progress, Segment, Settings, WorkFact, WorkId,
 };
 
-/// The maximum number of jobs ahead that are counted: more would keep the store busy.
+/// The maximum number of jobs ahead that are counted, to limit the load of the store.
 pub(crate) const MOST_COUNTED: usize = 1_000;
 
-/// The reason why a job is where it is, and when it is expected to start. Made by
+/// The reason why a job waits or runs, and when it is expected to start. Made by
 /// [`Workpool::explain`](crate::Workpool::explain).
 ///
-/// It is a snapshot, and may change at any moment. `Display` puts it in a sentence.
+/// It is a snapshot. `Display` writes it as a sentence.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Explanation {
@@ -24,27 +24,28 @@ pub struct Explanation {
     pub work_id: WorkId,
     /// Its pool; `None` if the job is not known or the store does not answer.
     pub pool: Option<Name>,
-    /// Its function; `None` if `pool` is.
+    /// Its function; `None` if `pool` is `None`.
     pub function: Option<Name>,
     /// The time of the explanation.
     pub at: Segment,
     /// The number of attempts that counted so far.
     pub attempts: u32,
-    /// The maximum number of attempts; 0 where that is not known, as of a job that has finished.
+    /// The maximum number of attempts; 0 if not known, for example of a finished job.
     pub max_attempts: u32,
-    /// The time before which it is not started, if it waits.
+    /// The time at which it is due, if it waits.
     pub due: Option<Segment>,
     /// The number of jobs of its pool that come before it, if it waits.
     pub ahead: Option<Ahead>,
-    /// The reason why it is where it is; of several reasons, the one that has to go first.
+    /// The reason why it waits or runs; of several reasons, the one that must be removed first.
     pub why: Why,
-    /// The time at which it is expected to start; `None` if it has started, never will, or that cannot be estimated.
+    /// The time at which it is expected to start; `None` if it has started, never will, or the time cannot be
+    /// estimated.
     pub expected: Option<Expected>,
     /// Its failed attempts so far.
     pub history: History,
     /// The `on_complete` that runs, or has run, in the commit that completes it.
     pub on_complete: Option<Name>,
-    /// Its arguments, if they are still there: those of a job that has succeeded are not kept. Not serialized.
+    /// Its arguments, if they are still stored: those of a succeeded job are not kept. Not serialized.
     #[serde(skip)]
     pub args: Option<ArgBytes>,
 }
@@ -53,9 +54,9 @@ pub struct Explanation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Ahead {
-    /// The number that was counted.
+    /// The counted number.
     pub works: u64,
-    /// `true` if there may be more: the count ends at 1,000.
+    /// `true` if there may be more: the count stops at 1,000.
     pub or_more: bool,
 }
 
@@ -80,52 +81,53 @@ pub struct Expected {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Basis {
-    /// The job starts when it is due: there will be a slot, if nothing else comes.
+    /// The job starts when it is due: a slot will be free, unless new jobs come first.
     Due,
     /// An estimate: the jobs ahead are expected to take as long as recent ones.
     Estimate,
-    /// The earliest possible start. It may be much later: no attempt has ended yet, or not all jobs ahead were counted.
+    /// The earliest possible start. The job may start much later: no attempt has ended yet, or not all jobs ahead were
+    /// counted.
     AtTheEarliest,
 }
 
-/// A reason why a job is where it is.
+/// A reason why a job waits or runs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Why {
-    /// The store has not answered for a while. Nothing of any pool begins or completes until it does.
+    /// The store has not answered for a while. No job of any pool starts or completes until it does.
     StoreStalled {
-        /// The time at which it began what it is doing now.
+        /// The time at which its current operation began.
         since: Segment,
     },
-    /// The store cannot write. Nothing of any pool begins until it can.
+    /// The store cannot write. No job of any pool starts until it can.
     StoreFailing {
         /// The time since which it has been failing.
         since: Segment,
         /// The error.
         error: String,
     },
-    /// The runtime shuts down and starts nothing more.
+    /// The runtime is shutting down and starts no jobs.
     ShuttingDown,
-    /// The job's pool is in the store but was not started by this process.
+    /// The job's pool is in the store, but this process has not started it.
     PoolNotStarted,
-    /// The job's function is not registered in this process, or as another kind.
+    /// The job's function is not registered in this process, or is registered as another kind.
     NotRegistered,
-    /// The pool starts nothing: it is paused, or its `max_parallelism` is 0.
+    /// The pool starts no jobs: it is paused, or its `max_parallelism` is 0.
     Paused {
         /// `true` if it is paused.
         paused: bool,
     },
     /// The job is not due yet.
     NotDue,
-    /// An attempt failed, and the next one waits.
+    /// An attempt failed, and the retry is not due yet.
     RetryBackoff {
         /// The number of the retry; the first is 1.
         retry: u32,
         /// The maximum number of retries.
         max_retries: u32,
     },
-    /// The job is due, and every slot is taken.
+    /// The job is due, but no slot is free.
     NoFreeSlot {
         /// The number of running attempts.
         running: u64,
@@ -134,32 +136,32 @@ pub enum Why {
     },
     /// The job is due and slots are free, but other jobs come first.
     Behind,
-    /// The job is due and its turn is next.
+    /// The job is due and starts next.
     AboutToStart,
     /// An attempt is running.
     Running {
         /// The number of the attempt; the first is 1.
         attempt: u32,
-        /// The time of its start; `None` while it is on its way to its worker.
+        /// The time of its start; `None` until its worker has begun it.
         since: Option<Segment>,
         /// The time at which its timeout ends it, if it has one.
         timeout_at: Option<Segment>,
         /// The last progress that it has reported.
         progress: Option<Arc<Progress>>,
     },
-    /// The job's attempt has ended, and the pool has not handled that yet.
+    /// The job's attempt has ended, and the pool has not handled its result yet.
     Completing {
-        /// `true` if there will be another attempt.
+        /// `true` if a retry follows.
         will_retry: bool,
     },
     /// The job was canceled.
     Canceling {
-        /// The start of the running attempt, which was told; `None` if none is running.
+        /// The start of the running attempt, which was told to stop; `None` if none is running.
         running_since: Option<Segment>,
     },
     /// The job has an outcome.
     Finished(#[serde(serialize_with = "finished_fields")] Arc<Finished>),
-    /// No job of this id was ever enqueued here, or its outcome is forgotten.
+    /// No job of this id was ever enqueued here, or its outcome has been deleted after its retention.
     Unknown,
 }
 
@@ -168,7 +170,7 @@ fn finished_fields<S: serde::Serializer>(row: &Finished, serializer: S) -> Resul
 }
 
 impl Explanation {
-    /// Returns `true` if the job waits to be started, for whatever reason.
+    /// Returns `true` if the job waits to start, for any reason.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         !matches!(
@@ -211,17 +213,18 @@ pub(crate) enum Found {
     Work {
         work: WorkFact,
         pool: Name,
-        /// The number of jobs of its pool that come first, if it waits; counted up to one more than [`MOST_COUNTED`].
+        /// The number of jobs of its pool that come before it, if it waits; counted up to one more than
+        /// [`MOST_COUNTED`].
         ahead: usize,
     },
     Finished(Arc<Finished>),
     Nothing,
 }
 
-/// The facts for an explanation that this process knows beside the tables.
+/// The facts for an explanation that are not in the tables.
 pub(crate) struct Surroundings {
     pub at: Segment,
-    /// The failure of the storage, which keeps everything from starting.
+    /// The failure of the storage, which blocks all starts.
     pub trouble: Option<Why>,
     pub shutting_down: bool,
     /// `true` if the job's function is registered.
@@ -237,11 +240,11 @@ pub(crate) struct PoolNow {
     pub name: Name,
     pub settings: Arc<Settings>,
     pub running: u64,
-    /// The average time for which recent attempts occupied their slots.
+    /// The mean time in a slot of recent attempts.
     pub pace: Option<Duration>,
 }
 
-/// Explains a job from what the tables and the process know.
+/// Explains a job from the facts of the tables and of the process.
 pub(crate) fn explain(work_id: WorkId, found: &Found, around: &Surroundings) -> Explanation {
     let at = around.at;
     let trouble = || around.trouble.clone();
@@ -347,7 +350,7 @@ fn waiting(
     }
 }
 
-/// Estimates the start of a job. As long as all slots are taken, one becomes free every `pace / limit`.
+/// Estimates the start of a job. While all slots are taken, one becomes free every `pace / limit`.
 fn expected(
     now: Segment,
     due: Segment,
@@ -363,7 +366,7 @@ fn expected(
         return Some(Expected { start: due.max(now), basis: Basis::Due });
     }
     let Some(pace) = pace else {
-        // No attempt has ended yet, but one may have by then.
+        // No attempt has ended yet, but one may have ended when the job is due.
         let later = Expected { start: due, basis: Basis::AtTheEarliest };
         return (due > now).then_some(later);
     };
@@ -476,7 +479,7 @@ impl fmt::Display for Explanation {
     }
 }
 
-/// A duration in words, with two units at most.
+/// Formats a duration in words, with two units at most.
 pub(crate) struct Lasting(pub Duration);
 
 impl fmt::Display for Lasting {

@@ -1,6 +1,6 @@
-//! Pure decisions: facts, time and chance go in; changes, launches and answers come out.
+//! Pure decision functions: they take facts, time and random numbers, and return changes, launches and answers.
 //!
-//! No `async`, no clock, no random numbers, no rows, no logging, no actors. Same input, same output.
+//! No `async`, no clock, no random generator, no storage, no logging, no actors. Same input, same output.
 //!
 //! ```text
 //!  arrivals ─ one message of a caller or worker → one Change

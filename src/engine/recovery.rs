@@ -1,11 +1,11 @@
-//! Attempts that occupy a slot but have no worker.
+//! Recovery of lost attempts, which occupy a slot but have no worker.
 
 use super::arrivals::{ArrivalCx, judge};
 use super::completions::settle;
 use super::draft::Draft;
 use crate::model::{Failure, FailureKind, FunctionKind, RunNumber, RunResult, RunningRow};
 
-/// The number of launches after which a mutation or query is treated as poison: as the cause of the crashes.
+/// The number of launches after which a mutation or query is treated as poison, that is, as the cause of the crashes.
 pub(super) const MOST_LOST: RunNumber = 16;
 
 /// A row of `running` whose attempt will never report.
@@ -13,7 +13,7 @@ pub(super) const MOST_LOST: RunNumber = 16;
 pub struct Lost {
     /// The row and its job.
     pub row: RunningRow,
-    /// `true` if the attempt may have begun. One that certainly did not is not counted as an attempt.
+    /// `true` if the attempt may have begun. If it certainly has not, it does not count as an attempt.
     pub launched: bool,
     /// A number drawn uniformly from `[0, 1)`, for the backoff.
     pub chance: f64,
@@ -32,7 +32,7 @@ pub(super) fn handle(draft: &mut Draft, lost: Vec<Lost>) {
         if !still_running || row.work.pending_completion.is_some() {
             continue;
         }
-        // A lost mutation or query has left nothing, since its effects and its completion are one commit.
+        // A lost mutation or query has no effects, since its effects and its completion are one commit.
         let left_nothing = row.work.spec.kind != FunctionKind::Action && row.work.runs < MOST_LOST;
         let result = match launched && !left_nothing && !planted!(RecoveryNotCounting) {
             true => RunResult::Failed(Failure::retryable(

@@ -9,7 +9,7 @@
 
 use crate::model::{InternalState, RunStatus, Segment};
 
-/// The reason why the loop is to look again.
+/// The reason to wake the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KickSource {
@@ -19,17 +19,17 @@ pub enum KickSource {
     Completion,
     /// Jobs were canceled.
     Cancelation,
-    /// The time that was waited for has come.
+    /// The next job is due.
     Timer,
     /// The configuration changed.
     Configure,
-    /// Nothing moved for too long.
+    /// No progress was made for too long.
     Watchdog,
 }
 
 impl KickSource {
-    /// Returns `true` if this wakes a resting loop. While all slots are taken (`saturated`), jobs that are new or due
-    /// do not: they cannot start anyway.
+    /// Returns `true` if this wakes a resting loop. While all slots are taken (`saturated`), new or due jobs do not
+    /// wake it, since they cannot start.
     #[must_use]
     pub fn wakes(self, saturated: bool) -> bool {
         !(saturated && matches!(self, KickSource::Enqueue | KickSource::Timer))

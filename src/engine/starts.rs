@@ -1,9 +1,9 @@
-//! Jobs that are due: S1, S10 → S2, while there are slots.
+//! Starts of due jobs: S1, S10 → S2, while slots are free.
 
 use super::draft::{Draft, Launch};
 use crate::model::{Change, Key, Running, Segment, Spec, StartRow};
 
-/// Starts the jobs that find a slot. Returns the segment of the first row that found none.
+/// Starts jobs while slots are free. Returns the segment of the first row that got no slot.
 pub(super) fn handle(
     draft: &mut Draft,
     rows: Vec<StartRow>,

@@ -11,11 +11,11 @@ use crate::model::{
 /// The interval of reports, in milliseconds.
 pub const REPORT_INTERVAL_MS: u64 = 60_000;
 
-/// The maximum number of rows of each pending table that one turn handles, so that a flood in one pool does not keep
-/// the others waiting for longer than a millisecond or two.
+/// The maximum number of rows of each pending table that one turn handles, so that a burst in one pool does not delay
+/// the others by more than a millisecond or two.
 pub const MAX_BATCH: usize = 1_000;
 
-/// Everything that a turn needs besides the state and the batch.
+/// The input of a turn besides the state and the batch.
 pub struct TurnCx<'a> {
     /// The number of attempts that may run at once; 0 while the pool is paused or shuts down.
     pub max_parallelism: usize,
@@ -30,17 +30,17 @@ pub struct TurnCx<'a> {
 pub struct Step {
     /// The state after the turn. Valid once the changes are committed.
     pub state: InternalState,
-    /// The changes to commit: all of them or none. Empty when there was nothing to decide.
+    /// The changes to commit, all or none. Empty if there was nothing to decide.
     pub changes: Vec<Change>,
     /// The attempts to launch after the commit.
     pub launches: Vec<Launch>,
     /// The running attempts to tell, after the commit, that they are canceled.
     pub signals: Vec<WorkId>,
-    /// The counters, when a report is due.
+    /// The counters, if a report is due.
     pub report: Option<Report>,
 }
 
-/// Takes one turn. Consumes the state and returns the next; touches nothing else.
+/// Takes one turn. Consumes the state and returns the next one; has no side effects.
 #[must_use]
 pub fn step(
     state: InternalState,
@@ -60,7 +60,7 @@ pub fn step(
     };
     let cursors = drained(&draft.state.cursors, &batch);
 
-    // A cancelation in this batch needs to know which jobs the completions before it have ended.
+    // The cancelations of this batch must skip the jobs that its completions have ended.
     let remember = !batch.cancelations.is_empty();
     completions::handle(&mut draft, batch.completions, remember);
     cancelations::handle(&mut draft, batch.cancelations);
@@ -71,7 +71,7 @@ pub fn step(
     if !draft.changes.is_empty() || report.is_some() {
         draft.state.turn += 1;
         draft.state.cursors = Cursors {
-            // A row that found no slot is still to be drained.
+            // The cursor stays before a row that got no slot.
             incoming: left.map_or(cursors.incoming, |row| row.min(cursors.incoming)),
             ..cursors
         };
@@ -86,7 +86,7 @@ pub fn step(
     }
 }
 
-/// Returns the demand: the part of the tables that the loop wants to see after a turn.
+/// Returns the demand: the part of the tables that the loop reads after a turn.
 #[must_use]
 pub fn demand(state: &InternalState, max_parallelism: usize) -> Demand {
     let max_parallelism = max_parallelism + usize::from(planted!(CapacityOffByOne));
@@ -109,8 +109,8 @@ fn drained(before: &Cursors, batch: &Batch) -> Cursors {
     }
 }
 
-/// Returns the report if it is due: once a minute, in the first turn after that. A pool with nothing to do takes no
-/// turns.
+/// Returns the report if it is due: in the first turn after each minute. An idle pool takes no turns and reports
+/// nothing.
 fn report_if_due(draft: &mut Draft) -> Option<Report> {
     let report = &mut draft.state.report;
     if report.last_report_ts == Segment::default() {

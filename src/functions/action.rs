@@ -1,4 +1,4 @@
-//! Functions that reach outside.
+//! Actions: functions with side effects outside the store.
 
 use std::future::Future;
 use std::time::Duration;
@@ -8,13 +8,13 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{ActionContext, WorkError};
 use crate::model::RetryPolicy;
 
-/// A function that reaches outside: sends a mail, calls a service, writes a file.
+/// A function with side effects outside the store: it sends a mail, calls a service, writes a file.
 ///
-/// The value itself is the argument: it is kept as JSON until a slot is free. Without a retry policy an action runs at
-/// most once; with one it runs at least once and at most `max_attempts` times, also across crashes.
+/// The value itself is the argument: it is stored as JSON until a slot is free. Without a retry policy an action runs
+/// at most once; with one it runs at least once and at most `max_attempts` times, also across crashes.
 ///
 /// The future runs on one thread and need not be `Send`. It is dropped at an await point when its attempt is aborted
-/// or times out; what it holds should clean up when dropped.
+/// or times out; the values that it holds should clean up when dropped.
 ///
 /// ```
 /// use actix_workpool::{Action, ActionContext, WorkError};
@@ -37,7 +37,7 @@ use crate::model::RetryPolicy;
     note = "an `Action` also implements `Serialize` and `DeserializeOwned`: derive both with serde"
 )]
 pub trait Action: Serialize + DeserializeOwned + 'static {
-    /// The name under which jobs of this function are stored. Never reuse one for another meaning.
+    /// The name under which jobs of this function are stored. Never reuse a name for another function.
     const NAME: &'static str;
     /// The retry policy of this function.
     const RETRY: RetryPolicy = RetryPolicy::Inherit;
@@ -52,9 +52,9 @@ pub trait Action: Serialize + DeserializeOwned + 'static {
 
 /// An action that keeps its thread busy: it hashes, compresses, or uses blocking I/O.
 ///
-/// It runs on a thread for blocking actions. It cannot be dropped while it runs: if it is aborted or overdue, it is
-/// abandoned, its slot is freed, and its report is refused. A long one should ask [`ActionContext::is_canceled`] now
-/// and then.
+/// It runs on a thread for blocking actions. It cannot be dropped while it runs: if it is aborted or times out, it is
+/// abandoned, its slot is freed, and its result is refused. A long action should check [`ActionContext::is_canceled`]
+/// now and then.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a `BlockingAction`",
     note = "register an async one with `.action::<..>()`"

@@ -1,4 +1,4 @@
-//! One attempt, as its loop, its worker and its function share it.
+//! The control block of one attempt, shared by its loop, its worker and its function.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ pub(crate) enum Stage {
     Go = 0,
     /// The runtime shuts down: the attempt ends soon, or its job is returned to the queue.
     ShuttingDown = 1,
-    /// The job was canceled: the function is told, and may end when it likes.
+    /// The job was canceled: the function is told, and may stop at any time.
     Canceled = 2,
     /// The attempt is dropped now; the job is canceled.
     AbortCanceled = 3,
@@ -43,9 +43,9 @@ impl Stage {
     }
 }
 
-/// One attempt, as the loop, its worker and its function share it.
+/// The control block of one attempt, shared by the loop, its worker and its function.
 ///
-/// `stage` is written by the loop and read by the worker and the function; everything else never changes.
+/// The loop writes `stage`; the worker and the function read it.
 pub(crate) struct Control {
     pub spec: Arc<Spec>,
     pub attempt: u32,
@@ -54,9 +54,9 @@ pub(crate) struct Control {
     pub max_result_bytes: usize,
     pub lent: Arc<Lent>,
     stage: AtomicU8,
-    /// Set when the attempt was reported, or the duty to report it has passed to the store.
+    /// Set when the attempt was reported, or the store has taken over the report.
     reported: AtomicBool,
-    /// Set when the program lacks something that the function takes, which no retry would find either.
+    /// Set when the program lacks a value that the function needs, so that a retry would fail too.
     hopeless: AtomicBool,
     changed: Notify,
 }
@@ -85,7 +85,7 @@ impl Control {
 
     /// Returns `true` if the attempt may begin: it was not told to end, and no cancel of its job was answered.
     pub fn may_begin(&self) -> bool {
-        // The board is asked first: the loop tells the attempt before the board forgets the cancel.
+        // The board is checked first: the loop raises the stage before the board forgets the cancel.
         !self.lent.client.shared.board.is_canceling(self.spec.work_id) && self.stage() == Stage::Go
     }
 
@@ -98,7 +98,7 @@ impl Control {
         !self.reported.swap(true, Ordering::SeqCst)
     }
 
-    /// Marks a failure of this attempt as one that no retry would mend.
+    /// Marks the failure of this attempt as permanent: a retry would fail too.
     pub fn set_hopeless(&self) {
         self.hopeless.store(true, Ordering::SeqCst);
     }

@@ -7,7 +7,7 @@ use super::{Control, Stage};
 use crate::client::{PoolError, Workpool};
 use crate::model::{Name, Progress, WorkId};
 
-/// The context of an attempt: its identity, whether it should stop, and the values that the program lends it.
+/// The context of an attempt: its ids, whether it should stop, and the program's shared values.
 ///
 /// It is cheap to clone and may be sent to other threads.
 #[derive(Clone)]
@@ -22,8 +22,8 @@ impl ActionContext {
         self.control.spec.work_id
     }
 
-    /// Returns the number of the attempt; the first is 1. An attempt that was snoozed or returned to the queue is made
-    /// again under its number.
+    /// Returns the number of the attempt; the first is 1. An attempt that was snoozed or returned to the queue is
+    /// repeated with the same number.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.control.attempt
@@ -43,8 +43,8 @@ impl ActionContext {
 
     /// Returns `true` if the attempt should stop: its job was canceled, or the runtime shuts down.
     ///
-    /// Stop by returning [`WorkError::canceled`](crate::WorkError::canceled). A result that is returned all the same
-    /// counts.
+    /// To stop, return [`WorkError::canceled`](crate::WorkError::canceled). If the function returns a result instead,
+    /// the result counts.
     #[must_use]
     pub fn is_canceled(&self) -> bool {
         self.control.stage() != Stage::Go
@@ -55,7 +55,7 @@ impl ActionContext {
         self.control.until(|stage| stage != Stage::Go).await;
     }
 
-    /// Reports how far the attempt is. `status`, `watch` and `running` show it until the next report.
+    /// Reports the attempt's progress. `status`, `watch` and `running` show it until the next report.
     pub fn progress(&self, done: u64, total: Option<u64>) {
         self.say(Progress { done, total, note: None });
     }
@@ -92,7 +92,7 @@ impl ActionContext {
         self.control.lent.data()
     }
 
-    /// Returns the pool of that name, to enqueue more jobs. These stay, whatever the outcome of this attempt.
+    /// Returns the pool of that name, to enqueue more jobs. These stay enqueued whatever the outcome of this attempt.
     ///
     /// # Errors
     /// Fails if there is no pool of that name.

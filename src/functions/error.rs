@@ -6,8 +6,8 @@ use crate::model::{Failure, FailureKind};
 
 /// The error of a function.
 ///
-/// Any error becomes a retryable one with `?`, also an `anyhow::Error` or a `Box<dyn Error + Send + Sync>`, so that a
-/// function says only what is special:
+/// With `?` any error becomes a retryable one, also an `anyhow::Error` or a `Box<dyn Error + Send + Sync>`, so that a
+/// function only marks the special cases:
 ///
 /// ```
 /// use actix_workpool::WorkError;
@@ -38,20 +38,20 @@ impl WorkError {
         WorkError(WorkErrorKind::Failed(Failure::retryable(FailureKind::Error, message)))
     }
 
-    /// Fails the job now: any other attempt would fail as well.
+    /// Fails the job now, without a retry: any other attempt would fail too.
     #[must_use]
     pub fn non_retryable(message: impl Into<String>) -> WorkError {
         WorkError(WorkErrorKind::Failed(Failure::permanent(FailureKind::Error, message)))
     }
 
-    /// Fails the attempt, which counts; the next one is made after `wait` in place of the backoff.
+    /// Fails the attempt, which counts; the next one starts after `wait` instead of the backoff.
     #[must_use]
     pub fn retry_after(wait: Duration, message: impl Into<String>) -> WorkError {
         let failure = Failure::retryable(FailureKind::Error, message);
         WorkError(WorkErrorKind::Failed(Failure { retry_after: Some(wait), ..failure }))
     }
 
-    /// Ends the job as canceled, whether or not anybody asked for that.
+    /// Ends the job as canceled, whether or not a cancel was requested.
     #[must_use]
     pub fn canceled() -> WorkError {
         WorkError(WorkErrorKind::Canceled)
@@ -74,7 +74,7 @@ impl std::fmt::Display for WorkError {
     }
 }
 
-/// `WorkError` itself is no `std::error::Error`, so that everything else that is one converts into it with `?`:
+/// `WorkError` itself does not implement `std::error::Error`, so that everything else converts into it with `?`:
 /// errors, `anyhow::Error`, `Box<dyn Error + Send + Sync>`, and texts.
 impl<E: Into<Box<dyn std::error::Error + Send + Sync>>> From<E> for WorkError {
     fn from(error: E) -> Self {
@@ -88,7 +88,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     let mut cause = error.source();
     while let Some(error) = cause {
         let next = error.to_string();
-        // Transparent wrappers repeat what they wrap.
+        // Transparent wrappers have the same message as their source.
         if !text.ends_with(&next) {
             text.push_str(": ");
             text.push_str(&next);

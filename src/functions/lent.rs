@@ -1,4 +1,4 @@
-//! The parts of a runtime that functions may use.
+//! The parts of a runtime that functions can use.
 
 use std::any::{Any, TypeId};
 use std::sync::Arc;
@@ -7,12 +7,12 @@ use hashbrown::HashMap;
 
 use crate::client::Client;
 
-/// Values of the program, one of each type.
+/// Shared values of the program, one of each type.
 pub(crate) type Data = HashMap<TypeId, Arc<dyn Any + Send + Sync>>;
 
-/// The parts of a runtime that functions may use. One per runtime.
+/// The parts of a runtime that functions can use. One per runtime.
 pub(crate) struct Lent {
-    /// The way into the runtime, to enqueue more jobs.
+    /// The client of the runtime, to enqueue more jobs.
     pub client: Client,
     data: Data,
 }

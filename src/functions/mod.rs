@@ -1,5 +1,4 @@
-//! Everything that users write, and everything that their code is given: functions of each kind, contexts,
-//! transactions, errors.
+//! User code and its environment: functions of each kind, contexts, transactions, errors.
 //!
 //! ```text
 //!   Action, BlockingAction ── ActionContext ── runs on a worker
@@ -7,7 +6,7 @@
 //!   Query ─────────────────── Reader ───────── runs in the store, and changes nothing
 //! ```
 
-/// Lets every type of that kind be enqueued.
+/// Implements `Function` for every type of a kind, so that it can be enqueued.
 macro_rules! function {
     ($marker:ident, $trait:ident, $kind:ident, $register:literal) => {
         impl<F: $trait> crate::client::Function<crate::client::kind::$marker> for F {

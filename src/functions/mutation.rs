@@ -7,8 +7,8 @@ use crate::model::RetryPolicy;
 
 /// A function that changes user tables, exactly once: its effects and its completion are one commit.
 ///
-/// It runs inside the store's transaction and must be quick: everything else waits for it. If it fails or panics, its
-/// writes are rolled back.
+/// It runs inside the store's transaction and must be quick, since all other requests wait for it. If it fails or
+/// panics, its writes are rolled back.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a `Mutation`",
     note = "a mutation runs in the store; register other functions with `.action::<..>()`, `.blocking_action::<..>()` or `.query::<..>()`"

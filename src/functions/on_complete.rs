@@ -10,33 +10,33 @@ use crate::model::{Failure, Name, OnCompleteCall, WorkId, encode};
 
 /// Code that runs when a job completes: inside the completing commit, exactly once per job.
 ///
-/// If it fails or panics, its own effects are rolled back, the job completes all the same, and the call becomes a
-/// job of its own, named after it and retried, in the same commit.
+/// If it fails or panics, its own effects are rolled back and the job still completes. In the same commit the call is
+/// enqueued as a follow-up job of the same name, which is retried.
 pub trait OnComplete: 'static {
-    /// The name under which it is stored with a job. It shares one namespace with the functions.
+    /// The name under which it is stored with a job. It must differ from the names of all functions.
     const NAME: &'static str;
-    /// The type of the value that the enqueue passes along.
+    /// The type of the value that the caller passes at enqueue.
     type Context: Serialize + DeserializeOwned + 'static;
     /// The output of the function that completed.
     type Output: DeserializeOwned + 'static;
 
-    /// Records the completion.
+    /// Handles the completion.
     ///
     /// # Errors
-    /// An error makes it fail, with the consequences described above.
+    /// An error makes it fail, as described above.
     fn apply(
         tx: &mut Transaction<'_>,
         done: Completion<Self::Context, Self::Output>,
     ) -> Result<(), WorkError>;
 }
 
-/// A completed job, as its [`OnComplete`] sees it.
+/// A completed job, the input of its [`OnComplete`].
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Completion<C, O> {
     /// The job's id.
     pub work_id: WorkId,
-    /// The value that the enqueue passed along.
+    /// The value that was passed at enqueue.
     pub context: C,
     /// The outcome.
     pub result: CompletionResult<O>,
@@ -49,7 +49,7 @@ pub struct Completion<C, O> {
 pub enum CompletionResult<O> {
     /// The function succeeded.
     Success(O),
-    /// The last attempt failed and there is no other.
+    /// The last attempt failed and no retry follows.
     Failed(Failure),
     /// The job was canceled.
     Canceled,
@@ -67,9 +67,9 @@ impl<O> CompletionResult<O> {
 
 /// The message that [`Enqueue::notify`](crate::Enqueue::notify) sends to an actor when the job completes.
 ///
-/// `F` is the function's type, so that an actor can tell the messages of several functions apart. It is sent once, by
-/// this process only: no message is sent for a job that completes after a restart. Use an [`OnComplete`] for what must
-/// not be missed.
+/// `F` is the function's type, so that an actor can tell the messages of several functions apart. The message is sent
+/// once, by this process only: none is sent for a job that completes after a restart. Use an [`OnComplete`] if no
+/// completion may be missed.
 #[non_exhaustive]
 pub struct Completed<F, O> {
     /// The job's id.

@@ -4,8 +4,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{Reader, WorkError};
 
-/// A function that reads user tables and changes nothing. Ask it directly with
-/// [`Runtime::query`](crate::Runtime::query), or enqueue it like any other.
+/// A function that reads user tables and changes nothing. Run it directly with
+/// [`Runtime::query`](crate::Runtime::query), or enqueue it like any other function.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a `Query`",
     note = "a query reads user tables; register other functions with `.action::<..>()`, `.blocking_action::<..>()` or `.mutation::<..>()`"
@@ -16,7 +16,7 @@ pub trait Query: Serialize + DeserializeOwned + 'static {
     /// See [`Action::Output`](crate::Action::Output).
     type Output: Serialize + DeserializeOwned + 'static;
 
-    /// Reads through `reader`, which shows the tables at one moment.
+    /// Reads through `reader`, which shows a snapshot of the tables.
     ///
     /// # Errors
     /// An error makes the query fail.

@@ -1,4 +1,4 @@
-//! The functions that a runtime can run, with their types erased.
+//! The registry: the functions that a runtime can run, with their types erased.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -37,7 +37,7 @@ pub(crate) enum Code {
     OnComplete(ApplyOnComplete),
 }
 
-/// A completion on its way to an `on_complete`: also the stored arguments of a follow-up job.
+/// The input of an `on_complete`, and the stored arguments of a follow-up job.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct CompletionCall {
     pub work_id: WorkId,
@@ -46,7 +46,7 @@ pub(crate) struct CompletionCall {
     pub attempts: u32,
 }
 
-/// Collects the functions of a runtime that is being described.
+/// The functions registered with a runtime's builder.
 #[derive(Default)]
 pub(crate) struct Registry {
     catalog: Catalog,
@@ -55,7 +55,7 @@ pub(crate) struct Registry {
     duplicate: Option<Name>,
 }
 
-/// The functions of a runtime, with what it lends them. One per runtime.
+/// The functions of a runtime and the parts that they can use. One per runtime.
 pub(crate) struct Program {
     pub lent: Arc<Lent>,
     code: HashMap<Name, Code>,
@@ -90,7 +90,7 @@ impl Registry {
         self.duplicate
     }
 
-    /// Checks names and retry policies. Fails with the first function that is wrong.
+    /// Checks names and retry policies. Fails with the first invalid function.
     pub fn validate(&self) -> Result<(), (Name, ConfigError)> {
         for (name, registered) in self.catalog.iter() {
             let checked = validate_name(name.as_str()).and_then(|()| match registered.retry {
@@ -213,11 +213,11 @@ fn finished<O>(
     }
 }
 
-/// The length to which messages of failures are cut: an error may carry a whole page that a server has sent.
+/// The maximum length of a failure's message: an error may contain a server's whole response.
 const MAX_MESSAGE_BYTES: usize = 16 * 1024;
 
-/// Limits the size of a result. One that is too large fails its job, since another attempt would give the same; a
-/// message that is too large is cut.
+/// Limits the size of a result. A result that is too large fails its job without a retry, since another attempt would
+/// give the same; a message that is too large is cut.
 pub(crate) fn limit_result(result: RunResult, max: usize) -> RunResult {
     match result {
         RunResult::Failed(mut failure) => {

@@ -1,4 +1,4 @@
-//! User tables, as mutations, queries and `on_complete` see them.
+//! Access to user tables for mutations, queries and `on_complete`.
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, RangeBounds};
@@ -13,11 +13,11 @@ use crate::model::{
 use crate::shared::{PoolShared, Shared};
 use crate::storage::{KeyRange, Storage, StorageError};
 
-/// An error in a transaction. With `?` it fails the function that runs in it.
+/// An error in a transaction. With `?` it fails the function.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransactionError {
-    /// The row does not decode into the type asked for.
+    /// The row does not decode into the requested type.
     #[error("failed to decode a row of table {table}: {failure}")]
     Decode {
         /// The table.
@@ -44,12 +44,12 @@ pub enum TransactionError {
     /// The job cannot be enqueued.
     #[error(transparent)]
     Enqueue(#[from] EnqueueError),
-    /// The storage failed. Everything is tried again later; this does not count as an attempt.
+    /// The storage failed. The function is retried later; this does not count as an attempt.
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
 
-/// Rows that are written and not committed yet; `None` is a deleted row. Ordered, so that a run can be repeated.
+/// Uncommitted writes; `None` is a deleted row. Ordered, so that runs are reproducible.
 #[derive(Default)]
 pub(crate) struct Writes(BTreeMap<Name, BTreeMap<TableKey, Option<Payload>>>);
 
@@ -79,15 +79,15 @@ impl Writes {
     }
 }
 
-/// Reads user tables as of one moment. Given to queries; a [`Transaction`] reads in the same way.
+/// Reads a snapshot of the user tables. Passed to queries; a [`Transaction`] reads in the same way.
 ///
-/// Tables need not be declared: one that was never written is empty. Name them in code, not by input: each distinct
-/// name is kept for the life of the process.
+/// Tables need not be declared: one that was never written is empty. Do not take table names from user input: each
+/// distinct name stays in memory until the process ends.
 pub struct Reader<'a> {
     storage: &'a mut dyn Storage,
     group: &'a Writes,
     local: Writes,
-    /// An error of the storage itself: it is not the function's fault and must not fail its attempt.
+    /// An error of the storage itself, which must not fail the function's attempt.
     failed: Option<StorageError>,
 }
 
@@ -149,7 +149,7 @@ impl<'a> Reader<'a> {
             return Ok(Vec::new());
         }
         let overlay = self.overlay(table, &range);
-        // A row that the overlay deletes takes up no place in the result.
+        // A row that the overlay deletes does not count towards the limit.
         let deleted = overlay.values().filter(|value| value.is_none()).count();
         let stored = self.storage.scan(table, &range, limit.saturating_add(deleted));
         let stored = self.note(stored)?;
@@ -211,13 +211,13 @@ fn decode_row<T: DeserializeOwned>(table: Name, value: &Payload) -> Result<T, Tr
 
 /// Reads and writes user tables and enqueues jobs, all or nothing.
 ///
-/// It sees its own writes and everything that was committed before. If its function fails or panics, it is rolled back.
+/// It reads its own writes and everything committed before. If its function fails or panics, it is rolled back.
 ///
 /// It dereferences to a [`Reader`] for reading.
 pub struct Transaction<'a> {
     reader: Reader<'a>,
     shared: &'a Shared,
-    /// The number by which each pool's count of pending jobs falls with the group; negative where it enqueues.
+    /// The number by which the group decreases each pool's count of pending jobs; negative if the group enqueues jobs.
     group_left: &'a BTreeMap<PoolId, i64>,
     enqueued: Vec<(Arc<Spec>, Segment)>,
 }
@@ -231,12 +231,12 @@ impl<'a> Transaction<'a> {
         Transaction { reader, shared, group_left, enqueued: Vec::new() }
     }
 
-    /// Returns everything that was written and enqueued, to be kept.
+    /// Returns all writes and enqueued jobs, for the commit.
     pub(crate) fn into_effects(self) -> (Writes, Vec<(Arc<Spec>, Segment)>) {
         (self.reader.local, self.enqueued)
     }
 
-    /// Writes a row, and replaces an existing one.
+    /// Writes a row, replacing an existing one.
     ///
     /// # Errors
     /// Fails if the value does not encode as JSON.
@@ -294,7 +294,7 @@ impl std::fmt::Debug for Transaction<'_> {
     }
 }
 
-/// A pool as a transaction sees it. Made by [`Transaction::pool`].
+/// A pool in a transaction, to enqueue jobs. Made by [`Transaction::pool`].
 #[derive(Debug)]
 pub struct TransactionPool<'t, 'a> {
     transaction: &'t mut Transaction<'a>,
@@ -318,7 +318,7 @@ impl<'t, 'a, F: Function<K>, K> Enqueue<TransactionPool<'t, 'a>, F, K> {
     pub fn submit(self) -> Result<WorkId, TransactionError> {
         let TransactionPool { transaction, pool } = self.target;
         let prepared = prepare(&self.functions, self.options, transaction.shared, &pool)?;
-        // Jobs are counted with the commit, so those under way are added here.
+        // Jobs are counted at the commit, so uncommitted ones are added here.
         let own = transaction.enqueued.iter().filter(|(spec, _)| spec.pool == pool.id).count();
         let group = transaction.group_left.get(&pool.id).map_or(0, |left| (-left).max(0));
         pool.check_room(1 + own as u64 + group.unsigned_abs()).map_err(EnqueueError::from)?;

@@ -1,4 +1,4 @@
-//! Numbers of 64 bits in JSON.
+//! 64-bit numbers in JSON.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Operations on many jobs at once: on those that wait, or have failed, and are of a pool, a function, or both.
+//! Bulk operations: actions on all waiting or failed jobs of a pool, a function, or both.
 
 use std::future::Future;
 use std::time::Duration;
@@ -15,16 +15,16 @@ use crate::model::{
     ConfigError, Cursor, Key, ListedWork, OutcomeKind, Place, WorkFilter, WorkId, WorkStatus,
 };
 
-/// So many are taken at once at most; whoever wants more asks again.
+/// The maximum number of jobs per request.
 pub(crate) const MOST: usize = 1_000;
 
-/// For so long jobs that have nothing to do with it are looked through to say how many there are.
+/// The time limit for searching jobs to count them.
 pub(crate) const TO_SAY: Duration = Duration::from_millis(150);
 
-/// And for so long to do it.
+/// The time limit for searching jobs to act on them.
 const TO_DO: Duration = Duration::from_secs(3);
 
-/// So many are on their way to the store at a time. It commits them together.
+/// The number of concurrent requests to the store, which commits them together.
 const AT_ONCE: usize = 50;
 
 /// An action on many jobs.
@@ -45,7 +45,7 @@ impl BulkAction {
     }
 }
 
-/// To which jobs. Empty is as good as left out: forms send everything.
+/// The filter of a bulk operation. Empty values count as left out, since forms send everything.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(default, deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -55,7 +55,7 @@ pub(crate) struct Bulk {
     /// The maximum number of jobs.
     #[param(schema_with = super::bulk::most_asked)]
     pub limit: String,
-    /// The place to begin at: the `next` of an answer before.
+    /// The place to begin: the `next` of a previous answer.
     pub cursor: String,
 }
 
@@ -69,36 +69,37 @@ impl Bulk {
     }
 }
 
-/// The jobs that something is to be done to.
+/// The jobs that match a bulk operation.
 pub(crate) struct Found {
     pub works: Vec<WorkId>,
-    /// `true` if there are more, or may be: not all were looked at.
+    /// `true` if more jobs match, or may match because the search stopped early.
     pub more: bool,
-    /// The place to go on at, if not at the front.
+    /// The place to continue, if not at the front.
     pub next: Option<Cursor>,
 }
 
 /// The result of an action on many jobs.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Done {
-    /// To how many jobs.
+    /// The number of changed jobs.
     pub done: usize,
-    /// `true` if there are more, or may be: not all were looked at.
+    /// `true` if more jobs match, or may match because the search stopped early.
     pub more: bool,
-    /// The `cursor` for those, if they are not looked for from the front.
+    /// The `cursor` of the next request, if it does not begin at the front.
     pub next: Option<Cursor>,
 }
 
-/// The schema of `limit`: a size, or nothing.
+/// Returns the schema of `limit`: a size, or empty.
 fn most_asked() -> utoipa::openapi::schema::Schema {
     super::schema::size_or_nothing(MOST, MOST)
 }
 
 impl Operator {
-    /// Does it to as many jobs as may be.
+    /// Acts on the matching jobs, up to the limit.
     ///
     /// # Errors
-    /// Fails if nothing says which jobs, the runtime is gone or the storage failed; then it may be done to a part of them.
+    /// Fails if neither pool nor function is given, the runtime is gone or the storage failed; then some jobs may be
+    /// done.
     pub async fn act(&self, action: BulkAction, bulk: &Bulk) -> Result<Done, OpsError> {
         let Found { works, more, next } = self.find(action, bulk, TO_DO).await?;
         let mut done = 0;
@@ -119,10 +120,10 @@ impl Operator {
         }
     }
 
-    /// Looks for the jobs that it would be done to, for about that long.
+    /// Searches the matching jobs, for about that long.
     ///
     /// # Errors
-    /// Fails if nothing says which jobs, or they cannot be listed.
+    /// Fails if neither pool nor function is given, or the jobs cannot be listed.
     pub async fn find(
         &self,
         action: BulkAction,
@@ -138,7 +139,7 @@ impl Operator {
                 Some(bulk.cursor.parse().map_err(|error: ConfigError| OpsError::invalid(error))?)
             }
             BulkAction::Cancel | BulkAction::Retry => None,
-            // What is due already has no wait that could end, and stands in front.
+            // Jobs that are already due come first and are skipped: there is no wait to end.
             BulkAction::Run => {
                 let key = Key { segment: self.now(), seq: u64::MAX };
                 Some(Cursor(Place::Pending(key)))
@@ -179,7 +180,7 @@ impl Operator {
     }
 }
 
-/// Does it to these jobs at the same time. Says to how many it was done.
+/// Acts on these jobs concurrently. Returns the number of changed jobs.
 async fn act_on(client: &Client, action: BulkAction, works: &[WorkId]) -> Result<usize, OpsError> {
     Ok(match action {
         BulkAction::Cancel => {
@@ -199,7 +200,7 @@ async fn act_on(client: &Client, action: BulkAction, works: &[WorkId]) -> Result
     })
 }
 
-/// Does it to each of them at the same time.
+/// Acts on each of them concurrently.
 async fn each<T, E, F>(
     client: &Client,
     works: &[WorkId],
@@ -222,7 +223,7 @@ where
 fn takes(action: BulkAction, work: &ListedWork) -> bool {
     match (action, &work.status) {
         (BulkAction::Cancel, _) => !work.canceling,
-        // One that waits for its function has no time, and one that is canceled is about to go.
+        // A job that waits for its function has no due time, and a canceled job is about to end.
         (BulkAction::Run, WorkStatus::Pending { due: Some(_), .. }) => !work.canceling,
         (BulkAction::Run, _) => false,
         (BulkAction::Retry, WorkStatus::Finished(row)) => {

@@ -3,7 +3,7 @@
 use crate::client::{EnqueueError, PoolError};
 use crate::model::WorkId;
 
-/// The reason why an operation was not carried out.
+/// The reason why an operation failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpsError {
     #[error(transparent)]
@@ -12,14 +12,14 @@ pub(crate) enum OpsError {
     Enqueue(#[from] EnqueueError),
     #[error("job {0} is not known")]
     UnknownWork(WorkId),
-    /// The store has not answered for long. What was asked for may still happen.
+    /// The store did not answer in time. The requested change may still happen.
     #[error("the pool has not answered in time; what was asked for may still happen")]
     TimedOut,
     #[error("name a pool, a function, or both")]
     NoFilter,
     #[error("{0}")]
     Invalid(String),
-    /// An operation on many jobs ended midway.
+    /// An operation on many jobs failed midway.
     #[error("{cause}; {done} jobs were done before")]
     Partly { done: usize, cause: Box<OpsError> },
 }

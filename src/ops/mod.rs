@@ -1,6 +1,6 @@
-//! Everything that people do to pools: look at them, act on a job by its id, act on many jobs, change a pool.
+//! Operations on pools: read them, act on a job by its id, act on many jobs, change a pool.
 //!
-//! A dashboard and other tools are made of these. Nothing here knows HTTP or a terminal.
+//! The dashboard and other tools use these. Nothing here depends on HTTP or a terminal.
 
 mod big;
 mod bulk;

@@ -1,4 +1,4 @@
-//! The operator: questions and actions on a runtime, at a pace that the pools do not notice.
+//! The operator: questions and actions on a runtime, paced so that they do not slow the pools down.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,33 +17,33 @@ use crate::engine::explain::Why;
 use crate::model::{PoolConfig, Segment, WorkFilter, WorkId, WorkPage};
 use crate::protocol::Listing;
 
-/// The pools are looked at so often at most, however many are looking.
+/// The minimum interval between two snapshots of the pools, however many callers ask.
 const OVERVIEW_AGE: Duration = Duration::from_millis(250);
 
-/// The pause of the store after it has looked up one pool.
+/// The pause after the look-up of one pool.
 const PAUSE_AFTER_POOL: Duration = Duration::from_micros(20);
 
-/// An explanation counts up to a thousand jobs that come first.
+/// The pause after an explanation, which counts up to a thousand jobs that come first.
 const PAUSE_AFTER_EXPLANATION: Duration = Duration::from_millis(4);
 
-/// A look at the pools, with its time and the number of changes before it.
+/// A snapshot of the pools, with its time and the number of changes before it.
 struct Look {
     at: Instant,
     changes: u64,
     overview: Arc<Overview>,
 }
 
-/// Operates a runtime. Clones are one operator.
+/// The operator of a runtime. Clones share one operator.
 #[derive(Clone)]
 pub(crate) struct Operator {
     client: Client,
     pub redaction: Redaction,
-    /// The last look at the pools. Held by the caller who looks, so that no other one does.
+    /// The last snapshot of the pools. Locked while a caller takes one, so that no other caller does.
     last: Arc<Mutex<Option<Look>>>,
-    /// The number of changes that were made here.
+    /// The number of changes made by this operator.
     changes: Arc<AtomicU64>,
     reads: Turns,
-    /// The same for explanations: the store need not answer for them, so they do not wait behind the others.
+    /// The queue for explanations. They work without an answer of the store, so they have their own queue.
     explanations: Turns,
 }
 
@@ -73,7 +73,7 @@ impl Operator {
         &self.client
     }
 
-    /// The pools' time.
+    /// Returns the pools' time.
     pub fn now(&self) -> Segment {
         self.client.shared.seams.segment()
     }
@@ -82,7 +82,7 @@ impl Operator {
         self.client.shared.is_closed()
     }
 
-    /// Returns `true` if the store answers and does what it is to do.
+    /// Returns `true` if the store answers and works.
     pub fn is_well(&self) -> bool {
         let health = &self.client.shared.health;
         !self.is_closed()
@@ -99,12 +99,12 @@ impl Operator {
         pools.map(|pool| Workpool::new(self.client.clone(), pool)).collect()
     }
 
-    /// Returns the configuration, of each pool and of all.
+    /// Returns the configuration of each pool and of the runtime.
     pub fn config(&self) -> ConfigView {
         ConfigView::of(&self.client.shared, &self.pools())
     }
 
-    /// A page of jobs, as the store has it.
+    /// Returns a page of jobs, not redacted.
     pub(super) async fn list(&self, filter: WorkFilter) -> Result<WorkPage, OpsError> {
         let client = self.client.clone();
         let listed = async move {
@@ -114,20 +114,20 @@ impl Operator {
         self.reads.ask(listed).await
     }
 
-    /// A page of jobs, as it is shown.
+    /// Returns a page of jobs as views.
     pub async fn page(&self, filter: WorkFilter) -> Result<PageView, OpsError> {
         Ok(PageView::of(self.list(filter).await?, &self.redaction))
     }
 
-    /// One pool in numbers.
+    /// Returns one pool in numbers.
     pub async fn look_at(&self, pool: Workpool) -> Result<PoolView, OpsError> {
         let look = async move { Ok((PoolView::of(&pool).await?, PAUSE_AFTER_POOL)) };
         self.reads.ask(look).await
     }
 
-    /// The pools in numbers, not older than a moment.
+    /// Returns a recent snapshot of the pools in numbers.
     pub async fn overview(&self) -> Result<Arc<Overview>, OpsError> {
-        // A caller who waits behind one who waits for the store gives up at the same time.
+        // A caller that waits behind another one gives up at the same time.
         in_time(async {
             let mut last = self.last.clone().lock_owned().await;
             let changes = self.changes.load(Ordering::SeqCst);
@@ -149,7 +149,7 @@ impl Operator {
         .await
     }
 
-    /// Returns a job with its explanation, as it is shown.
+    /// Returns the view of a job with its explanation.
     pub async fn job(&self, work_id: WorkId) -> Result<WorkDetail, OpsError> {
         let client = self.client.clone();
         let explained =
@@ -166,7 +166,7 @@ impl Operator {
         self.canceled(work_id, answer.into())
     }
 
-    /// Cancels a job and drops its attempt after `grace`, also if nobody waits for that any more.
+    /// Cancels a job and drops its attempt after `grace`, even if the caller no longer waits.
     pub async fn abort(&self, work_id: WorkId, grace: Duration) -> Result<CancelAnswer, OpsError> {
         let client = self.client.clone();
         let aborted = until_answered(async move { client.abort(work_id, grace).await });
@@ -213,7 +213,7 @@ impl Operator {
         Ok(())
     }
 
-    /// Something was changed, and the caller who did that looks next.
+    /// Records a change, so that the next snapshot is a new one.
     pub(super) fn changed(&self) {
         self.changes.fetch_add(1, Ordering::SeqCst);
     }

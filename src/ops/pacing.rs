@@ -1,8 +1,8 @@
-//! Looking at pools does not slow them down.
+//! Pacing: reads of pools that do not slow the pools down.
 //!
-//! The store is asked for one thing at a time, and then left to the pools for as long as it would take to look up many
-//! more. A caller gives up on a store that does not answer; the turn ends only with the store's answer, so that what is
-//! owed to callers who gave up does not pile up.
+//! Callers ask the store one at a time, with a pause after each answer that is much longer than the look-up. A caller
+//! gives up if the store does not answer; its turn ends only with the store's answer, so that abandoned requests do not
+//! pile up.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use tokio::sync::Mutex;
 use super::OpsError;
 use crate::client::PoolError;
 
-/// A caller waits no longer than this for a store that is busy or does not answer.
+/// The maximum time that a caller waits for a store that is busy or does not answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Lets callers ask one after the other.
+/// A queue in which callers ask the store one after the other.
 #[derive(Clone, Default)]
 pub(super) struct Turns(Arc<Mutex<()>>);
 
 impl Turns {
-    /// Asks when it is this caller's turn. The answer says how long the pause is to be after it.
+    /// Asks when it is this caller's turn. The answer contains the length of the pause after it.
     pub async fn ask<T: Send + 'static>(
         &self,
         answer: impl Future<Output = Result<(T, Duration), PoolError>> + Send + 'static,
@@ -44,15 +44,15 @@ impl Turns {
     }
 }
 
-/// Waits for an answer that comes to its end also if nobody waits any more: until then it keeps what it holds.
+/// Runs a request to its end even if the caller gives up; until then the request keeps its locks.
 pub(super) async fn until_answered<T: Send + 'static, E: Send + From<PoolError> + 'static>(
     answer: impl Future<Output = Result<T, E>> + Send + 'static,
 ) -> Result<T, E> {
-    // Only the end of its runtime keeps it from that.
+    // It fails only if its runtime ends.
     tokio::spawn(answer).await.map_err(|_| PoolError::Closed)?
 }
 
-/// Gives up on a store that does not answer.
+/// Limits the wait for a store that does not answer.
 pub(super) async fn in_time<T, E: Into<OpsError>>(
     answer: impl Future<Output = Result<T, E>>,
 ) -> Result<T, OpsError> {

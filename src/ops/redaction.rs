@@ -1,4 +1,4 @@
-//! The text that is shown in place of texts that may be secret.
+//! Redaction: replaces texts that may be secret.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ impl Redaction {
         Redaction(Some(Arc::new(redact)))
     }
 
-    /// The text as it may be shown. `of` is the function that has said it.
+    /// Returns the text to show. `of` is the function that produced it.
     pub fn shown<'a>(&self, what: Sensitive, of: Name, text: &'a str) -> Cow<'a, str> {
         match &self.0 {
             Some(redact) => redact(what, of, text).into(),

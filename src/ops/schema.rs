@@ -1,4 +1,4 @@
-//! The answers as the API describes them. Each is made of its twin in the engine or the model, which know no schemas.
+//! Answers with OpenAPI schemas. Each one is made from its twin in the engine or the model, which have no schemas.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use super::big::Big;
 use crate::engine;
 use crate::model::{self, Cursor, Name, WorkId};
 
-/// Enums that have a twin, variant by variant.
+/// Defines enums that mirror a twin, variant by variant.
 macro_rules! twins {
     ($($(#[$doc:meta])* $name:ident of $twin:path { $($variant:ident,)* })*) => {$(
         $(#[$doc])*
@@ -70,21 +70,21 @@ twins! {
     }
 }
 
-/// The answer to the request to try a failed job once more.
+/// The answer to the request to retry a failed job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(tag = "answer", content = "work_id", rename_all = "snake_case")]
 pub(crate) enum RetryAnswer {
-    /// It was enqueued once more, as a job of its own with this id.
+    /// The job was enqueued once more, as a new job with this id.
     Enqueued(WorkId),
-    /// It had been before, under this id.
+    /// The job was already enqueued once more, with this id.
     AlreadyEnqueued(WorkId),
-    /// It has not failed: it has no outcome yet, or another one.
+    /// The job has not failed: it has no outcome yet, or another one.
     NotFailed,
-    /// Its function is not registered in this process.
+    /// The job's function is not registered in this process.
     NotRegistered,
-    /// Its pool was not started by this process.
+    /// This process has not started the job's pool.
     PoolNotStarted,
-    /// It is not known, or forgotten.
+    /// No job of this id is known.
     NotFound,
 }
 
@@ -107,7 +107,7 @@ pub(crate) fn words(all: &[&str]) -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::String).enum_values(Some(all.iter().copied()))
 }
 
-/// A size, or nothing.
+/// Returns the schema of a size, or empty.
 pub(crate) fn size_or_nothing(most: usize, usual: usize) -> Schema {
     let size = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1));
     let size = size.maximum(Some(most)).default(Some(usual.into()));
@@ -128,7 +128,7 @@ pub(super) fn outcome_if_any() -> Object {
     ObjectBuilder::new().schema_type(kinds).enum_values(Some(all)).build()
 }
 
-/// Texts in JSON that are something else in Rust.
+/// Types that are strings in JSON.
 macro_rules! texts {
     ($($of:ty, $name:literal, $says:literal, $pattern:expr;)*) => { $(
         impl PartialSchema for $of {

@@ -1,4 +1,4 @@
-//! Views of pools and jobs. Everything that may be secret is redacted here.
+//! Views of pools and jobs. Texts that may be secret are redacted here.
 
 use std::sync::Arc;
 
@@ -20,10 +20,10 @@ use crate::model::{
 use crate::shared::rates::{Lag, Recent, SLOT, Slot};
 use crate::shared::{Registered, Shared};
 
-/// The most that is sent of one text, in characters.
+/// The maximum length of a text, in characters.
 const LONGEST_TEXT: usize = 16 << 10;
 
-/// The most that is sent of one text where there are many.
+/// The maximum length of a text in a list.
 const LONGEST_IN_LIST: usize = 500;
 
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
@@ -56,7 +56,7 @@ pub(crate) struct PoolView {
     pub canceling: Big,
     pub unregistered: Big,
     pub unregistered_functions: Vec<Name>,
-    /// The time at which the first of those that wait was or will be due.
+    /// The time at which the oldest waiting job was or will be due.
     pub oldest_due: Option<Big>,
     /// `running`, `scheduled` or `idle`.
     #[schema(schema_with = super::schema::run_status)]
@@ -78,15 +78,15 @@ pub(crate) struct ReportView {
 /// The recent activity of a pool.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub(crate) struct LatelyView {
-    /// Jobs with an outcome, in the last minute and what there is of the slot under way.
+    /// The rate of jobs with an outcome, in the last minute and the elapsed part of the current slot.
     pub completed_per_s: f64,
-    /// The rate of those that failed for good.
+    /// The rate of jobs that failed for good.
     pub failed_per_s: f64,
-    /// For how long what has started in that time was due by then.
+    /// The time from due to start of the attempts that started in that time.
     pub start_lag: Option<LagView>,
     /// The length of each slot, in seconds.
     pub slot_s: u64,
-    /// The time at which the last slot, which is under way, has begun.
+    /// The time at which the last slot, the current one, began.
     pub last_slot_from: Big,
     /// Slots of time, oldest first.
     pub slots: Vec<SlotView>,
@@ -96,7 +96,7 @@ pub(crate) struct LatelyView {
 pub(crate) struct SlotView {
     pub completed: u32,
     pub failed: u32,
-    /// `None` if nothing has started.
+    /// `None` if no attempt has started.
     pub start_lag: Option<LagView>,
 }
 
@@ -115,7 +115,7 @@ impl From<Lag> for LagView {
 impl From<Recent> for LatelyView {
     fn from(recent: Recent) -> LatelyView {
         let Recent { window, completed, failed, lag, newest, slots } = recent;
-        // Three digits behind the point, so that it changes when there is something to see.
+        // Three decimal places, so that it changes only if the change is visible.
         let per_second =
             |count: u64| (count as f64 / window.as_secs_f64() * 1_000.0).round() / 1_000.0;
         let slot = |Slot { completed, failed, lag }| SlotView {
@@ -184,14 +184,14 @@ impl PoolView {
     }
 }
 
-/// The configuration, of each pool and of all.
+/// The configuration of each pool and of the runtime.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ConfigView {
     pub pools: Vec<PoolConfigView>,
     pub runtime: RuntimeView,
 }
 
-/// The configuration of a pool that is in force.
+/// The current configuration of a pool.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct PoolConfigView {
     pub name: Name,
@@ -216,7 +216,7 @@ pub(crate) struct RetryView {
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct RuntimeView {
-    /// Of the library.
+    /// The version of the library.
     pub version: &'static str,
     /// The name of the storage's type.
     pub store: &'static str,
@@ -226,7 +226,7 @@ pub(crate) struct RuntimeView {
     pub functions: Vec<FunctionView>,
 }
 
-/// For how long finished jobs are remembered; what is left out has no bound.
+/// The retention of finished jobs; a bound that is left out is unlimited.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct RetentionView {
     pub max_age_ms: Option<Big>,
@@ -238,9 +238,9 @@ pub(crate) struct FunctionView {
     pub name: Name,
     /// `action`, `blocking_action`, `mutation`, `query` or `on_complete`.
     pub kind: &'static str,
-    /// The number of attempts, if that is not up to the pool.
+    /// The number of attempts, if the function overrides the pool's.
     pub max_attempts: Option<u32>,
-    /// The time that an attempt may take, if that is not up to the pool.
+    /// The timeout of an attempt, if the function overrides the pool's.
     pub timeout_ms: Option<Big>,
 }
 
@@ -337,7 +337,7 @@ impl PageView {
     }
 }
 
-/// A job: what a list says of it.
+/// A job in a list.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct WorkView {
     pub id: String,
@@ -421,7 +421,7 @@ impl WorkView {
         view
     }
 
-    /// Makes the view of the job that an explanation, redacted already, is about.
+    /// Makes the view of a job from its explanation, which is already redacted.
     fn of_explained(explained: &Explanation) -> WorkView {
         let mut view = WorkView::pending(explained.work_id, explained.pool, explained.function);
         view.attempts = explained.attempts;
@@ -480,32 +480,32 @@ impl ProgressView {
     }
 }
 
-/// All that is shown of a job.
+/// A job with all its details.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct WorkDetail {
     #[serde(flatten)]
     pub work: WorkView,
     pub explain: ExplainView,
-    /// The attempts that are remembered, the oldest first, with the one that runs.
+    /// The stored attempts, oldest first, including the running one.
     pub timeline: Vec<AttemptView>,
-    /// Of a job that has not succeeded: those of one that has are not kept.
+    /// The arguments. Those of a succeeded job are not kept.
     pub args: Option<JsonView>,
     pub output: Option<JsonView>,
     pub on_complete: Option<OnCompleteView>,
-    /// `true` if it has failed, and can be enqueued once more.
+    /// `true` if the job has failed and can be enqueued once more.
     pub retryable: bool,
 }
 
 /// An attempt.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct AttemptView {
-    /// The first is 1.
+    /// The number of the attempt; the first is 1.
     pub attempt: u32,
     pub started: Option<Big>,
     pub ended: Option<Big>,
     /// `running`, `success`, `failed` or `canceled`.
     pub outcome: &'static str,
-    /// The kind of its failure.
+    /// The kind of the failure.
     pub kind: Option<FailureKind>,
     pub message: Option<String>,
 }
@@ -516,24 +516,24 @@ pub(crate) struct OnCompleteView {
     pub name: Name,
     /// `waiting`, `done` or `failed`.
     pub state: &'static str,
-    /// If it has failed: the job that it has become.
+    /// The follow-up job, if the `on_complete` has failed.
     #[schema(value_type = Option<uuid::Uuid>)]
     pub follow_up: Option<String>,
 }
 
-/// Arguments or a result: the JSON as text, since nobody knows how large its numbers are and how deep it is.
+/// Arguments or a result: the JSON as text, since its numbers may be too large and its nesting too deep for a parser.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct JsonView {
     pub json: String,
-    /// Its size in the store, in bytes.
+    /// The size in the store, in bytes.
     pub bytes: Big,
 }
 
-/// The reason why a job is where it is.
+/// The reason why a job waits or runs.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ExplainView {
     pub at: Big,
-    /// All of it in one sentence.
+    /// The explanation in one sentence.
     pub sentence: String,
     /// The name of the reason, as of [`Why`].
     pub why: &'static str,
@@ -581,7 +581,7 @@ impl WorkDetail {
     }
 }
 
-/// Makes the timeline of the attempts that are remembered.
+/// Makes the timeline of the stored attempts.
 fn timeline(explained: &Explanation) -> Vec<AttemptView> {
     let failed = explained.history.attempts();
     let mut attempts: Vec<_> = failed
@@ -610,7 +610,7 @@ fn timeline(explained: &Explanation) -> Vec<AttemptView> {
         Why::Canceling { running_since: Some(since) } => {
             attempts.push(last(explained.attempts + 1, Some(*since), None, "running"));
         }
-        // One that has failed is there already, also if the job was canceled meanwhile.
+        // A failed attempt is in the history already, even if the job was canceled meanwhile.
         Why::Finished(row)
             if row.started.is_some()
                 && row.started != failed.last().map(|failed| failed.started) =>
@@ -660,7 +660,7 @@ fn reason(why: &Why) -> (&'static str, Value) {
     let time = |time: &Option<Segment>| time.map(Big::from);
     match why {
         Why::StoreStalled { since } => ("store_stalled", json!({ "since": Big::from(*since) })),
-        // What the storage says is for the log.
+        // Messages of the storage go to the log only.
         Why::StoreFailing { since, .. } => ("store_failing", json!({ "since": Big::from(*since) })),
         Why::ShuttingDown => ("shutting_down", json!({})),
         Why::PoolNotStarted => ("pool_not_started", json!({})),
@@ -702,7 +702,7 @@ impl JsonView {
     }
 }
 
-/// The explanation with every text in it as it may be shown, so that its sentence may be as well.
+/// Redacts every text of an explanation, so that its sentence is redacted too.
 fn redacted(mut explained: Explanation, redaction: &Redaction) -> Explanation {
     let function = explained.function;
     if let Some(function) = function {
@@ -724,7 +724,7 @@ fn redacted(mut explained: Explanation, redaction: &Redaction) -> Explanation {
     explained
 }
 
-/// A row whose error may be shown. Its output is not looked at here: it may be large.
+/// Redacts the error of a row. Ignores its output, which may be large.
 fn redacted_row(row: &Arc<Finished>, redaction: &Redaction) -> Arc<Finished> {
     let Outcome::Failed(failure) = &row.outcome else { return row.clone() };
     let failure = redacted_failure(failure, row.function, redaction);
@@ -742,7 +742,7 @@ fn redacted_progress(said: &Progress, of: Name, redaction: &Redaction) -> Progre
     Progress { note, ..*said }
 }
 
-/// A text of at most so many characters; where something is missing, it says so.
+/// Cuts a text to the maximum number of characters, and marks the cut.
 fn shortened(text: &str, longest: usize) -> String {
     match text.char_indices().nth(longest) {
         Some((end, _)) => format!("{}…", &text[..end]),

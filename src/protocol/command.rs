@@ -46,8 +46,7 @@ pub(crate) enum Refused {
 
 impl Command {
     /// Adds the jobs whose facts the decision needs to `facts`. Adds those for which it must also know whether they
-    /// have
-    /// finished to `finished`.
+    /// have finished to `finished`.
     pub fn about(&self, facts: &mut Vec<WorkId>, finished: &mut Vec<WorkId>) {
         match self {
             Command::Enqueue(enqueue) if !enqueue.fresh => {

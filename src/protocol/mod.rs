@@ -9,10 +9,8 @@
 //! ```
 //!
 //! A [`Command`] changes jobs; the store decides many of them in one group. A [`Question`] changes nothing and sees
-//! what
-//! the group before it has committed. A [`PoolRequest`] takes over a pool, in its own commit. The transports to the
-//! store
-//! and to the loops are traits ([`StorePort`], [`LoopPort`]), implemented elsewhere.
+//! what the group before it has committed. A [`PoolRequest`] takes over a pool, in its own commit. The transports to
+//! the store and to the loops are traits ([`StorePort`], [`LoopPort`]), implemented elsewhere.
 
 mod command;
 mod event;

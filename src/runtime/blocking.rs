@@ -1,6 +1,6 @@
 //! The threads of blocking actions.
 
-/// The threads of blocking actions. When this is dropped, each ends with its current action, and nobody waits for them.
+/// The threads of blocking actions. After a drop each one ends with its current action; the drop does not wait.
 pub(super) struct BlockingThreads(Option<tokio::runtime::Runtime>);
 
 impl BlockingThreads {

@@ -1,4 +1,4 @@
-//! A runtime before it starts.
+//! The builder of a runtime.
 
 use std::any::TypeId;
 use std::future::Future;
@@ -22,7 +22,7 @@ use crate::observe::{metrics, telemetry};
 use crate::shared::{Clock, Seams, Shared, SystemClock};
 use crate::storage::{Memory, Storage};
 
-/// Describes a runtime before it starts: functions, pools, storage.
+/// The builder of a runtime: functions, pools, storage.
 ///
 /// ```
 /// # actix_workpool::doctest::run(async {
@@ -118,28 +118,28 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Lends a value to all attempts: see [`ActionContext::data`]. There is one of each type; a second replaces the
-    /// first.
+    /// Shares a value with all attempts: see [`ActionContext::data`]. There is one value of each type; a second one
+    /// replaces the first.
     pub fn data<T: Send + Sync + 'static>(mut self, value: T) -> Self {
         self.data.insert(TypeId::of::<T>(), Arc::new(value));
         self
     }
 
-    /// Sets the storage that keeps the jobs; [`Memory`] if this is not called.
+    /// Sets the storage of the jobs. The default is [`Memory`].
     pub fn storage<S: Storage>(mut self, storage: S) -> Self {
         self.storage = Box::new(storage);
         self.store_kind = name_of::<S>();
         self
     }
 
-    /// Configures a pool that is started with the runtime.
+    /// Adds a pool that starts with the runtime.
     pub fn pool(mut self, name: &str, config: PoolConfig) -> Self {
         self.pools.push((Name::intern(name), config));
         self
     }
 
-    /// Sets the number of threads for actions, besides the one of store and loops. The default is one per core. With 0,
-    /// actions, store and loops share one thread: the caller's own if that is an actix arbiter, and the runtime ends
+    /// Sets the number of threads for actions, besides the thread of store and loops. The default is one per core. With
+    /// 0, actions, store and loops share one thread: the caller's own if that is an actix arbiter, and the runtime ends
     /// with it.
     pub fn worker_arbiters(mut self, threads: usize) -> Self {
         self.worker_arbiters = Some(threads);
@@ -153,26 +153,26 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Sets how long finished jobs are remembered.
+    /// Sets how long finished jobs are kept.
     pub fn retention(mut self, retention: Retention) -> Self {
         self.retention = retention;
         self
     }
 
-    /// Sets the clock; [`SystemClock`] if this is not called.
+    /// Sets the clock. The default is [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
         self
     }
 
-    /// Draws ids, jitter and epochs from this seed, so that a run can be repeated. For tests and simulations: ids
-    /// can be guessed.
+    /// Generates ids, jitter and epochs from this seed, so that runs are reproducible. For tests and simulations only,
+    /// since ids can be guessed.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
     }
 
-    /// Sets how messages travel between loops, workers and the store. For simulations.
+    /// Sets the transport of messages between loops, workers and the store. For simulations.
     #[cfg(feature = "conformance")]
     #[doc(hidden)]
     pub fn courier(mut self, courier: impl actors::network::Courier) -> Self {
@@ -182,12 +182,11 @@ impl RuntimeBuilder {
 
     /// Opens the storage, and starts the runtime with every pool.
     ///
-    /// The runtime brings threads of its own, whatever the program runs on: they do not end with its actix `System` or
-    /// tokio runtime.
+    /// The runtime has its own threads: they do not end with the program's actix `System` or tokio runtime.
     ///
     /// # Errors
-    /// Fails if something that was registered or configured is wrong, or the storage cannot be opened. Then nothing is
-    /// left running.
+    /// Fails if a registered function or a configured value is invalid, or the storage cannot be opened. Then nothing
+    /// is left running.
     pub async fn start(self) -> Result<Runtime, StartError> {
         if let Some(name) = self.registry.duplicate() {
             return Err(StartError::DuplicateFunction(name));

@@ -1,4 +1,4 @@
-//! The errors of a start.
+//! The errors of starting a runtime.
 
 use crate::actors::RingError;
 use crate::model::{ConfigError, Name};
@@ -8,16 +8,16 @@ use crate::storage::StorageError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// Two functions have one name.
+    /// Two functions have the same name.
     #[error("function {0} is registered twice")]
     DuplicateFunction(Name),
-    /// Two pools have one name.
+    /// Two pools have the same name.
     #[error("pool {0} is configured twice")]
     DuplicatePool(Name),
-    /// A value is out of its range.
+    /// A value is out of range.
     #[error("pool {pool}: {error}")]
     Config {
-        /// The pool that the value was meant for.
+        /// The pool with this value.
         pool: Name,
         /// The error.
         error: ConfigError,

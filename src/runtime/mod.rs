@@ -23,11 +23,11 @@ pub use builder::RuntimeBuilder;
 pub use error::StartError;
 pub use shutdown::ShutdownReport;
 
-/// Running pools over one store.
+/// A runtime: running pools over one store.
 ///
-/// Cheap to clone. Its threads are its own: they outlive the actix `System` or tokio runtime that it was started in, so
-/// that [`shutdown`](Runtime::shutdown) does its work whatever has stopped before. Dropping the last clone without a
-/// shutdown ends everything: running attempts are told and then dropped, and their jobs go back to the queue.
+/// Cheap to clone. It has its own threads, which outlive the actix `System` or tokio runtime that it was started in, so
+/// that [`shutdown`](Runtime::shutdown) works even after these have stopped. Dropping the last clone without a
+/// shutdown ends everything: running attempts are told and then dropped, and their jobs return to the queue.
 #[derive(Clone)]
 pub struct Runtime {
     inner: Arc<Inner>,
@@ -63,7 +63,7 @@ impl Runtime {
         Runtime { inner: Arc::new(inner) }
     }
 
-    /// Describes a runtime; see [`RuntimeBuilder`].
+    /// Returns a builder; see [`RuntimeBuilder`].
     pub fn builder() -> RuntimeBuilder {
         RuntimeBuilder::new()
     }
@@ -71,7 +71,7 @@ impl Runtime {
     /// Returns the pool of that name.
     ///
     /// # Errors
-    /// Fails if there is none.
+    /// Fails if there is no such pool.
     pub fn pool(&self, name: &str) -> Result<Workpool, PoolError> {
         Workpool::find(&self.inner.client, name)
     }
@@ -84,7 +84,7 @@ impl Runtime {
         pools.map(|pool| Workpool::new(client.clone(), pool)).collect()
     }
 
-    /// Returns the way into the runtime.
+    /// Returns the client of the runtime.
     #[cfg_attr(not(feature = "ops"), allow(dead_code))]
     pub(crate) fn client(&self) -> &Client {
         &self.inner.client
@@ -98,7 +98,7 @@ impl Runtime {
         self.inner.client.status(work_id).await
     }
 
-    /// Explains why a job of any pool is where it is. See [`Workpool::explain`].
+    /// Explains why a job of any pool waits or runs. See [`Workpool::explain`].
     ///
     /// # Errors
     /// Fails if the runtime is gone.
@@ -122,7 +122,7 @@ impl Runtime {
         self.inner.client.abort(work_id, grace).await
     }
 
-    /// Ends the wait of a job of any pool: it is due now. See [`Workpool::run_now`].
+    /// Makes a job of any pool due now. See [`Workpool::run_now`].
     ///
     /// # Errors
     /// Fails if the runtime is gone or the storage failed.
@@ -138,19 +138,19 @@ impl Runtime {
         self.inner.client.retry(work_id).await
     }
 
-    /// Lists jobs of every pool by state, a page at a time, including pools that the store has from an earlier run and
-    /// that were not started. See [`Workpool::works`].
+    /// Lists jobs of every pool by state, a page at a time, including stored pools of an earlier run that were not
+    /// started. See [`Workpool::works`].
     ///
     /// # Errors
-    /// Fails if the page's limit is out of its range, the runtime is gone, or the storage failed.
+    /// Fails if the page's limit is out of range, the runtime is gone, or the storage failed.
     pub async fn works(&self, filter: WorkFilter) -> Result<WorkPage, PoolError> {
         Ok(self.inner.client.list(filter).await?.page)
     }
 
-    /// Creates a pool, or starts the one of that name that the store has from an earlier run.
+    /// Creates a pool, or starts the stored pool of that name from an earlier run.
     ///
     /// # Errors
-    /// Fails if a pool of that name is running, a value is out of its range, or the storage failed.
+    /// Fails if a pool of that name is running, a value is out of range, or the storage failed.
     pub async fn create_pool(&self, name: &str, config: PoolConfig) -> Result<Workpool, PoolError> {
         validate_name(name)?;
         config.validate()?;
@@ -167,7 +167,7 @@ impl Runtime {
         Workpool::find(client, name.as_str())
     }
 
-    /// Runs a query now, on the committed rows.
+    /// Runs a query at once, on the committed rows.
     ///
     /// # Errors
     /// Fails if the query is not registered, fails, or the runtime is gone.

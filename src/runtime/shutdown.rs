@@ -1,4 +1,4 @@
-//! The end of a runtime.
+//! The shutdown of a runtime.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::observe::telemetry;
 use crate::protocol::{Drained, LoopMessage};
 use crate::shared::sync::oneshot;
 
-/// The time between the notice to functions, at the end of a shutdown's grace, and their drop.
+/// The time between the notice to functions, at the end of a shutdown's grace, and the drop of their attempts.
 const NOTICE: Duration = Duration::from_millis(500);
 
-/// The same time when a runtime is dropped.
+/// The same time for a runtime that is dropped.
 const DROP_NOTICE: Duration = Duration::from_millis(100);
 
 /// The longest time for which dropping a runtime blocks its thread.
@@ -27,12 +27,13 @@ const RETURN_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// Attempts that ended in the time they were given.
+    /// Attempts that ended within the grace.
     pub finished: u64,
-    /// Attempts whose jobs were returned to the queue without using an attempt; they run again when the store is opened
-    /// again.
+    /// Attempts whose jobs were returned to the queue without using an attempt; they run again when the store is
+    /// reopened.
     pub returned: u64,
-    /// Jobs without an outcome, those returned to the queue included. In memory they are gone; a durable store has them.
+    /// Jobs without an outcome, including those returned to the queue. In memory they are lost; a durable store keeps
+    /// them.
     pub pending: u64,
 }
 
@@ -44,16 +45,16 @@ impl ShutdownReport {
 }
 
 impl Runtime {
-    /// Ends the runtime: no job is enqueued or started any more, and running attempts may go on for `grace`. Then
-    /// functions are told ([`ActionContext::canceled`](crate::ActionContext::canceled)); half a second later the rest
-    /// is dropped, and its jobs are returned to the queue without using an attempt. Returns when everything is written
-    /// and the storage is free again.
+    /// Shuts the runtime down. It stops all enqueues and starts, and gives running attempts `grace` to end. Then it
+    /// tells their functions ([`ActionContext::canceled`](crate::ActionContext::canceled)); half a second later it
+    /// drops the remaining attempts and returns their jobs to the queue without using an attempt. Returns when
+    /// everything is written and the storage is closed.
     ///
-    /// It works outside of tokio and actix as well, and after the system or runtime of the program has stopped. A
-    /// second call returns the same report.
+    /// It also works outside of tokio and actix, and after the program's system or runtime has stopped. A second call
+    /// returns the same report.
     ///
     /// # Cancel safety
-    /// Once begun, a shutdown goes on, whether it is awaited or not. With
+    /// A shutdown that has begun goes on, whether it is awaited or not. With
     /// [`worker_arbiters(0)`](crate::RuntimeBuilder::worker_arbiters) it must be awaited to the end.
     pub async fn shutdown(&self, grace: Duration) -> ShutdownReport {
         let mut done = self.inner.shutdown.lock().await;
@@ -75,7 +76,7 @@ impl Runtime {
     }
 }
 
-/// Ends a ring that takes no more requests.
+/// Drains the loops of a closed runtime and ends its actors.
 async fn end(
     client: &Client,
     actors: &Actors,
@@ -90,7 +91,7 @@ async fn end(
             draining.push((pool.id, drained));
         }
     }
-    // A grace that never ends has no deadline.
+    // An infinite grace has no deadline.
     let deadline = tokio::time::Instant::now().checked_add(grace);
     let mut report = ShutdownReport::default();
     let mut late = Vec::new();
@@ -102,13 +103,13 @@ async fn end(
         match in_time {
             Some(in_time) => report.count(in_time.unwrap_or_default()),
             None => {
-                // A loop that is gone runs nothing.
+                // A loop that is gone has no attempts.
                 let _ = client.tell_loop(pool, LoopMessage::ReturnRunning { notice });
                 late.push(drained);
             }
         }
     }
-    // A loop whose storage is broken cannot return anything.
+    // The limit is for loops whose storage is broken: they cannot return their jobs.
     let limit = tokio::time::Instant::now() + notice + RETURN_LIMIT;
     for drained in late {
         if let Ok(Ok(drained)) = tokio::time::timeout_at(limit, drained).await {
@@ -121,7 +122,7 @@ async fn end(
 }
 
 impl Drop for Inner {
-    /// Ends a runtime that was not shut down, and waits for the end where it can.
+    /// Ends a runtime that was not shut down, and waits for the end if possible.
     fn drop(&mut self) {
         self.client.shared.close();
         if self.shutdown.get_mut().is_some() {

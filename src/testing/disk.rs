@@ -225,8 +225,7 @@ impl Platter {
         self.syncs.push(step);
         let fails = self.sync_fails_at.take_if(|at| *at <= step).is_some();
         // After a failed sync the system regards the data as written: no later sync writes it. The file's length is
-        // always
-        // kept, since it is in the file system's journal.
+        // always kept, since it is in the file system's journal.
         let mut rng = fastrand::Rng::with_seed(step ^ self.chance);
         let kept = if fails { [0.0, 0.5, 1.0][rng.usize(..3)] } else { 1.0 };
         for step in steps {

@@ -2,10 +2,8 @@
 //!
 //! Each test runs some thousand times, each time in another order, which shuttle's scheduler chooses. Shuttle switches
 //! threads at every lock, counter, map and channel of `sync.rs`, and nowhere else: not inside a message to an actor,
-//! nor
-//! where an `Arc` is counted. A thread that waits for ever fails a test as a deadlock. Memory is sequentially
-//! consistent
-//! here, whatever the code asks for. A failure prints a schedule, which `shuttle::replay` repeats.
+//! nor where an `Arc` is counted. A thread that waits for ever fails a test as a deadlock. Memory is sequentially
+//! consistent here, whatever the code asks for. A failure prints a schedule, which `shuttle::replay` repeats.
 //!
 //! In most tests, threads take the place of actors. In the last ones a whole runtime is on one thread, and its callers
 //! are on others.
@@ -441,8 +439,7 @@ struct Told {
 }
 
 /// Runs a whole runtime on one thread, with a pool of one slot, and each caller on a thread of its own. Returns when
-/// all
-/// callers have returned and dropped their handles.
+/// all callers have returned and dropped their handles.
 fn with_a_runtime(
     callers: impl Fn(&Arc<Told>) -> Vec<Caller> + Clone + Send + Sync + 'static,
     in_the_end: fn(&Told),

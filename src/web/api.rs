@@ -14,13 +14,13 @@ use crate::ops::{
     RetryAnswer, RunNowAnswer, WorkDetail,
 };
 
-/// The time that an attempt that is aborted is given to end by itself.
+/// The default time in which an aborted attempt may end by itself.
 const GRACE_MS: u64 = 5_000;
 
-/// Longer than that is no abort.
+/// The maximum grace of an abort.
 const LONGEST_GRACE_MS: u64 = 60 * 60 * 1_000;
 
-/// Says no more than whether the store answers, since everybody may ask.
+/// Reports only whether the store answers, since the path is open to everybody.
 #[utoipa::path(
     get,
     path = "/healthz",
@@ -161,7 +161,7 @@ pub(super) async fn configure(
     demand(&request, Permission::Configure)?;
     let pool = board.operator().pool(&name)?;
     let body = body_of(&request, body, "application/json")?;
-    // Through an object: without that, a list of the values would do as well.
+    // Parsed through an object, since serde would also accept a list of the values.
     let change: PoolChange = serde_json::from_slice::<serde_json::Map<_, _>>(&body)
         .and_then(|change| serde_json::from_value(change.into()))
         .map_err(|error| ApiError::invalid(format!("the body is not what is taken: {error}")))?;
@@ -174,7 +174,7 @@ struct Health {
     status: &'static str,
 }
 
-/// What a control has answered.
+/// The answer of an action on a job.
 #[derive(Serialize, ToSchema)]
 struct Answered<T> {
     answer: T,
@@ -184,7 +184,7 @@ struct Answered<T> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct Grace {
-    /// The time that the attempt is given to end by itself.
+    /// The time in which the attempt may end by itself.
     #[param(maximum = 3_600_000, default = 5_000)]
     grace_ms: Option<u64>,
 }

@@ -1,4 +1,4 @@
-//! Permissions: who may do what.
+//! Authorization: permissions of the users of a dashboard.
 
 use std::fmt;
 use std::future::Future;
@@ -7,7 +7,7 @@ use std::pin::Pin;
 use actix_web::http::header::HeaderValue;
 use actix_web::{HttpRequest, HttpResponse};
 
-/// A permission in a dashboard, beyond looking.
+/// A permission in a dashboard, beyond read access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Permission {
@@ -15,11 +15,11 @@ pub enum Permission {
     Cancel,
     /// Cancel a job and drop its attempt.
     Abort,
-    /// End the wait of a job.
+    /// Make a job due now.
     RunNow,
     /// Enqueue a failed job once more.
     Retry,
-    /// Change a pool's parallelism, pause and resume it.
+    /// Change a pool's parallelism, pause it and resume it.
     Configure,
 }
 
@@ -37,30 +37,30 @@ impl Permission {
     }
 }
 
-/// The permissions of somebody. Whoever has any may look; one who may not even do that is refused.
+/// The permissions of a user. They always include read access; a user without read access is refused.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Permissions(u8);
 
 impl Permissions {
-    /// To look, and nothing else.
+    /// Read access only.
     #[must_use]
     pub const fn read_only() -> Permissions {
         Permissions(0)
     }
 
-    /// Everything, also what later versions add.
+    /// All permissions, including those that later versions add.
     #[must_use]
     pub const fn full() -> Permissions {
         Permissions(u8::MAX)
     }
 
-    /// These and one more.
+    /// Adds a permission.
     #[must_use]
     pub const fn with(self, permission: Permission) -> Permissions {
         Permissions(self.0 | permission.bit())
     }
 
-    /// Returns `true` if they contain this one.
+    /// Returns `true` if they contain this permission.
     #[must_use]
     pub const fn allow(self, permission: Permission) -> bool {
         self.0 & permission.bit() != 0
@@ -73,18 +73,19 @@ impl fmt::Debug for Permissions {
     }
 }
 
-/// The reason why somebody does not get in.
+/// The reason why a user is refused.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// Nobody knows who it is: 401. With a challenge a browser asks, as for `Basic realm="workpool"`.
+    /// The user is not authenticated: 401. With a challenge, such as `Basic realm="workpool"`, a browser asks for a
+    /// login.
     Unauthorized {
         /// The value of `WWW-Authenticate`.
         challenge: Option<HeaderValue>,
     },
-    /// It is known who it is, or does not matter: 403.
+    /// The user is authenticated, or need not be, but has no access: 403.
     Forbidden,
-    /// Anything else, such as a redirect to where one logs in.
+    /// Any other answer, such as a redirect to a login page.
     Response(Box<HttpResponse>),
 }
 
@@ -94,10 +95,10 @@ impl From<HttpResponse> for Refusal {
     }
 }
 
-/// Decides who may do what. Asked at every request, before anything else is looked at.
+/// Decides the permissions of a request. Called for every request, before it is handled.
 ///
-/// A plain function or closure from the request to the permissions is one too; see
-/// [the module](crate::web) for such a one.
+/// A plain function or closure from the request to the permissions is an authorizer too; see
+/// [the module](crate::web) for an example.
 ///
 /// ```
 /// use actix_web::HttpRequest;
@@ -116,10 +117,10 @@ impl From<HttpResponse> for Refusal {
 /// }
 /// ```
 pub trait Authorizer: Send + Sync + 'static {
-    /// Returns the permissions of whoever sent this request.
+    /// Returns the permissions of the sender of this request.
     ///
     /// # Errors
-    /// Fails if it may not even look.
+    /// Fails if the sender has no read access.
     fn authorize(
         &self,
         request: &HttpRequest,
@@ -135,11 +136,11 @@ where
     }
 }
 
-/// Lets everybody do everything. Made by [`insecure_allow_all`].
+/// An authorizer that gives everybody all permissions. Made by [`insecure_allow_all`].
 #[derive(Clone, Copy, Debug)]
 pub struct InsecureAllowAll(());
 
-/// Lets everybody who reaches the address do everything, and warns about that in the log: for trying things out.
+/// Gives everybody who reaches the address all permissions, and logs a warning. For trying things out.
 #[must_use]
 pub fn insecure_allow_all() -> InsecureAllowAll {
     crate::observe::telemetry::dashboard_open();

@@ -1,4 +1,4 @@
-//! The dashboard: an operator of a runtime, and who may use it.
+//! The dashboard: an operator of a runtime with an authorizer.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use crate::model::Name;
 use crate::ops::{Operator, Redaction, Sensitive};
 use crate::runtime::Runtime;
 
-/// As many may listen to events at once. The pools are looked at once for all of them.
+/// The maximum number of clients that listen to events at once. They share one look-up of the pools.
 const MOST_CLIENTS: usize = 32;
 
-/// A dashboard over a runtime. Made by [`workpool_dashboard`]; clones are one dashboard.
+/// A dashboard over a runtime. Made by [`workpool_dashboard`]; clones share one dashboard.
 #[derive(Clone)]
 #[must_use = "a dashboard is seen where its scope is"]
 pub struct Dashboard {
@@ -22,9 +22,9 @@ pub struct Dashboard {
     runtime: Runtime,
     operator: Operator,
     authorizer: Arc<dyn AnyAuthorizer>,
-    /// A place for each client that listens.
+    /// One permit per listening client.
     clients: Arc<Semaphore>,
-    /// The names under which the service may be asked; all, if nobody has said.
+    /// The accepted host names; `None` accepts all.
     hosts: Option<Arc<[String]>>,
 }
 
@@ -34,9 +34,9 @@ impl fmt::Debug for Dashboard {
     }
 }
 
-/// A dashboard with a JSON API for those whom the authorizer lets in. See [the module](crate::web).
+/// Creates a dashboard with a JSON API for the users that the authorizer allows. See [the module](crate::web).
 ///
-/// Make it once and take its [`scope`](Dashboard::scope) in each worker's app.
+/// Create it once and use its [`scope`](Dashboard::scope) in each worker's app.
 pub fn workpool_dashboard(runtime: Runtime, authorizer: impl Authorizer) -> Dashboard {
     Dashboard {
         operator: Operator::new(runtime.client().clone()),
@@ -48,7 +48,8 @@ pub fn workpool_dashboard(runtime: Runtime, authorizer: impl Authorizer) -> Dash
 }
 
 impl Dashboard {
-    /// Sets the text that is shown in place of arguments, results, error messages and progress notes.
+    /// Sets the redaction: a function that returns the text shown in place of arguments, results, error messages and
+    /// progress notes.
     ///
     /// ```
     /// # use actix_workpool::{Runtime, web::{Sensitive, insecure_allow_all, workpool_dashboard}};
@@ -69,10 +70,10 @@ impl Dashboard {
         self
     }
 
-    /// Takes requests only for these names, as `Host` has them; the port does not matter. Others are answered with 421,
-    /// but for `healthz`. Without this every name will do.
+    /// Accepts requests only for these names in the `Host` header; the port does not matter. Other requests are
+    /// answered with 421, except `healthz`. By default every name is accepted.
     ///
-    /// This keeps out pages that let their own name point here. See [the module](crate::web).
+    /// This protects against DNS rebinding. See [the module](crate::web).
     ///
     /// ```
     /// # use actix_workpool::{Runtime, web::{insecure_allow_all, workpool_dashboard}};

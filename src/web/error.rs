@@ -1,6 +1,6 @@
-//! Errors as answers: a status, a code that stays the same, and a message.
+//! Errors as HTTP answers: a status, a stable code, and a message.
 //!
-//! What functions and the storage say is not for whoever sent the request; their errors come without details.
+//! Messages of functions and of the storage are not sent to clients: these errors have no details.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,7 +16,7 @@ use crate::client::{EnqueueError, JoinError, PoolError, QueryError};
 use crate::model::WorkId;
 use crate::ops::OpsError;
 
-/// What every error is answered with.
+/// The body of every error answer.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Error)]
 pub(super) struct ErrorAnswer<'a> {
@@ -25,7 +25,7 @@ pub(super) struct ErrorAnswer<'a> {
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct ErrorBody<'a> {
-    /// Stays the same from version to version.
+    /// A stable code: it does not change between versions.
     pub code: &'a str,
     pub message: &'a str,
 }
@@ -36,7 +36,7 @@ pub(super) struct ApiError {
     pub status: StatusCode,
     pub code: &'static str,
     pub message: Cow<'static, str>,
-    /// What the answer says besides.
+    /// An additional header of the answer, if any.
     header: Option<(HeaderName, HeaderValue)>,
 }
 
@@ -54,7 +54,7 @@ impl ApiError {
         self
     }
 
-    /// An answer without its body.
+    /// Begins the answer: its status and headers, without the body.
     pub fn begin(&self) -> HttpResponseBuilder {
         let mut answer = HttpResponse::build(self.status);
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
@@ -101,7 +101,7 @@ const SHUT_DOWN: (StatusCode, &str) = (StatusCode::SERVICE_UNAVAILABLE, "shut_do
 const STORAGE: (StatusCode, &str) = (StatusCode::SERVICE_UNAVAILABLE, "storage_failed");
 const INVALID: (StatusCode, &str) = (StatusCode::BAD_REQUEST, "invalid_value");
 
-/// What an error is for whoever sent the request.
+/// Converts an error into the answer that the client gets.
 trait Answer: fmt::Display {
     fn kind(&self) -> (StatusCode, &'static str);
 
@@ -204,7 +204,7 @@ impl From<EnqueueError> for ApiError {
 
 macro_rules! response_error {
     ($($error:ty),*) => { $(
-        /// Answers `{"error":{"code":"…","message":"…"}}`, without what a function or the storage has said.
+        /// Answers `{"error":{"code":"…","message":"…"}}`, without messages of functions or of the storage.
         impl ResponseError for $error {
             fn status_code(&self) -> StatusCode {
                 self.kind().0

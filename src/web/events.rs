@@ -1,4 +1,4 @@
-//! Changes as server-sent events.
+//! Server-sent events with changes of the overview.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -14,18 +14,18 @@ use super::error::ApiError;
 use super::query::{Answer, Board};
 use crate::ops::{Operator, Overview};
 
-/// Four times a second is live for an eye.
+/// The interval of events: four a second look live.
 const TICK: Duration = Duration::from_millis(250);
 
-/// After so long without news something is said all the same, so that nothing between here and there hangs up, and
-/// that a client that has gone gives its place to another soon: the server sees that only when it writes, twice, as the
+/// The interval of keep-alive comments. They keep proxies from closing the connection, and let the server notice a
+/// client that is gone, so that its place becomes free. The server notices that only at the second write, since the
 /// first one is answered by a reset.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// One who has not taken an event after so long is not there any more.
+/// The time after which a client that has not taken an event is considered gone.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Then the client has to come again, and is looked at again.
+/// The maximum length of a stream. Then the client must reconnect, and is authorized again.
 const LONGEST: Duration = Duration::from_secs(5 * 60);
 
 const KIND: &str = "text/event-stream";
@@ -51,14 +51,14 @@ pub(super) async fn events(board: Board, request: HttpRequest) -> Answer {
         let message = "too many are listening; ask for the overview now and then";
         return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_clients", message));
     };
-    // One event at a time: one who reads slowly misses what was in between.
+    // One event at a time: a slow client misses the events in between.
     let (sender, receiver) = mpsc::channel(1);
     actix_web::rt::spawn(tell(board.operator().clone(), sender, place));
     let stream = ReceiverStream::new(receiver);
     Ok(HttpResponse::Ok().content_type(KIND).streaming(stream))
 }
 
-/// Tells the client what changes until it goes, its time is up, or the runtime ends.
+/// Sends changes to the client until it disconnects, its time is up, or the runtime ends.
 async fn tell(operator: Operator, sender: Sender, _place: OwnedSemaphorePermit) {
     let begun = Instant::now();
     let mut said = begun;
@@ -93,7 +93,7 @@ async fn tell(operator: Operator, sender: Sender, _place: OwnedSemaphorePermit) 
     }
 }
 
-/// JSON has no line breaks, so it is one line of data.
+/// Formats an event. JSON has no line breaks, so it is one line of data.
 fn event(name: &str, json: &str) -> String {
     format!("event: {name}\ndata: {json}\n\n")
 }

@@ -12,13 +12,13 @@ use super::error::ApiError;
 use crate::client::Workpool;
 use crate::runtime::Runtime;
 
-/// Gives a pool's name a type, for [`Pool`].
+/// A type that stands for a pool's name, for [`Pool`].
 pub trait PoolName: 'static {
     /// The pool's name.
     const NAME: &'static str;
 }
 
-/// The pool of that name, for a handler to take. Needs `web::Data<Runtime>` in the app.
+/// The pool of that name, as an extractor for handlers. Needs `web::Data<Runtime>` in the app.
 ///
 /// ```
 /// # actix_workpool::doctest::run(async {
@@ -50,7 +50,7 @@ pub trait PoolName: 'static {
 pub struct Pool<N>(Workpool, PhantomData<fn() -> N>);
 
 impl<N> Pool<N> {
-    /// The handle itself.
+    /// Returns the handle.
     #[must_use]
     pub fn into_inner(self) -> Workpool {
         self.0
@@ -81,7 +81,7 @@ impl<N: PoolName> FromRequest for Pool<N> {
     }
 }
 
-/// The `web::Data<Runtime>` of the app.
+/// Extracts the runtime from the `web::Data<Runtime>` of the app.
 impl FromRequest for Runtime {
     type Error = Error;
     type Future = Ready<Result<Self, Error>>;
@@ -91,7 +91,7 @@ impl FromRequest for Runtime {
     }
 }
 
-/// The `web::Data<Workpool>` of the app. Where there are several pools, take [`Pool`].
+/// Extracts the pool from the `web::Data<Workpool>` of the app. With several pools, use [`Pool`].
 impl FromRequest for Workpool {
     type Error = Error;
     type Future = Ready<Result<Self, Error>>;

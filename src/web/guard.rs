@@ -1,4 +1,4 @@
-//! What every request to a dashboard goes through, and what every answer carries.
+//! The guard: checks of every request to a dashboard, and headers of every answer.
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -15,10 +15,10 @@ use super::dashboard::Dashboard;
 use super::error::ApiError;
 use super::pages;
 
-/// The longest path and query that is looked at.
+/// The maximum length of a path and query.
 const LONGEST_URI: usize = 4 << 10;
 
-/// Nothing from elsewhere, nothing inline, and no page around it.
+/// The headers of every answer: no content from other sites, nothing inline, no embedding in other pages.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
     connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
@@ -27,7 +27,7 @@ const HEADERS: [(HeaderName, HeaderValue); 6] = [
     (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
     (CACHE_CONTROL, HeaderValue::from_static("no-store")),
-    // With "no-referrer" a form would be sent with the origin "null", and without TLS nothing else says where it is from.
+    // With "no-referrer" a form would have the origin "null", which without TLS is the only information on its source.
     (REFERRER_POLICY, HeaderValue::from_static("same-origin")),
     (
         HeaderName::from_static("cross-origin-resource-policy"),
@@ -35,8 +35,7 @@ const HEADERS: [(HeaderName, HeaderValue); 6] = [
     ),
 ];
 
-/// Lets a request through that comes from the right place and from somebody who may look. Where pages are, errors
-/// become pages.
+/// Accepts requests from an allowed origin and a user with read access. For pages, errors become pages.
 pub(super) async fn guard(
     dashboard: Dashboard,
     request: ServiceRequest,
@@ -59,22 +58,23 @@ pub(super) async fn guard(
     Ok(answer)
 }
 
-/// What leads from a page to the overview; `None` where there are no pages. `path` is below the scope, `whole` is not.
+/// Returns the relative link from a page to the overview; `None` for paths that are no pages. `path` is relative to the
+/// scope, `whole` is the complete path.
 fn base_of(path: &str, whole: &str) -> Option<String> {
     if path == "/healthz" || path == "/api" || path.starts_with("/api/") {
         return None;
     }
     Some(match path.strip_prefix('/') {
         Some(path) => "../".repeat(path.matches('/').count()),
-        // Without its slash the scope is a page of what is around it.
+        // Without the trailing slash, links are relative to the parent of the scope.
         None => format!("{}/", whole.rsplit('/').next().unwrap_or_default()),
     })
 }
 
-/// The reason why a request goes no further.
+/// The reason why a request is refused.
 enum Refused {
     Error(ApiError),
-    /// The authorizer's own words.
+    /// The authorizer's own answer.
     Answer(Box<HttpResponse>),
 }
 
@@ -100,7 +100,7 @@ async fn check(dashboard: &Dashboard, request: &ServiceRequest) -> Result<(), Re
         let status = StatusCode::MISDIRECTED_REQUEST;
         return Err(ApiError::new(status, "unknown_host", message).into());
     }
-    // Listening changes nothing, but takes one of few places.
+    // Listening changes nothing, but takes one of a limited number of places.
     if (!reads || path == "/api/events") && !is_same_origin(request.headers(), host) {
         let message = "the request comes from another site";
         return Err(ApiError::new(StatusCode::FORBIDDEN, "cross_site", message).into());
@@ -120,7 +120,7 @@ async fn check(dashboard: &Dashboard, request: &ServiceRequest) -> Result<(), Re
     }
 }
 
-/// Under which name, and perhaps port, the service was asked.
+/// Returns the name, and the port if given, to which the request was sent.
 fn host<'a>(headers: &'a HeaderMap, authority: Option<&'a Authority>) -> Option<&'a str> {
     match headers.get(HOST) {
         Some(host) => host.to_str().ok(),
@@ -128,10 +128,10 @@ fn host<'a>(headers: &'a HeaderMap, authority: Option<&'a Authority>) -> Option<
     }
 }
 
-/// Returns `true` if a host is one of those names, on whatever port.
+/// Returns `true` if a host is one of those names, on any port.
 fn is_known(host: Option<&str>, known: &[String]) -> bool {
     let authority = host.and_then(|host| host.parse::<Authority>().ok());
-    // A name before an at sign is not a part of any host.
+    // User information before an at sign is not part of a host.
     let authority = authority.filter(|authority| !authority.as_str().contains('@'));
     authority.is_some_and(|authority| {
         known.iter().any(|known| known.eq_ignore_ascii_case(authority.host()))
@@ -140,8 +140,8 @@ fn is_known(host: Option<&str>, known: &[String]) -> bool {
 
 /// Returns `true` if a request that changes something was made by a page of the same origin, or by no page at all.
 ///
-/// Browsers say where a request comes from in `Sec-Fetch-Site`; where they do not, as without TLS, they say in `Origin`
-/// whose page has made it. One with neither comes from another program, which nobody can trick into sending it.
+/// Browsers state the source of a request in `Sec-Fetch-Site`, or, as without TLS, the page's origin in `Origin`. A
+/// request with neither comes from another program, which a web page cannot trick into sending it.
 fn is_same_origin(headers: &HeaderMap, host: Option<&str>) -> bool {
     if let Some(site) = headers.get("sec-fetch-site") {
         return site == "same-origin" || site == "none";

@@ -1,4 +1,4 @@
-//! The pages as HTML. Whatever comes from outside is text to maud, which escapes it.
+//! The pages as HTML. All outside data is text for maud, which escapes it.
 
 use std::fmt::Display;
 use std::fmt::Write as _;
@@ -16,7 +16,7 @@ use crate::ops::{
     PageView, PoolConfigView, PoolView, ProgressView, RuntimeView, SlotView, WorkDetail, WorkView,
 };
 
-/// A page around its content. `base` leads from the page to the overview.
+/// A page around its content. `base` is the relative link from the page to the overview.
 pub(super) fn page(base: &str, title: &str, content: Markup) -> Markup {
     html! {
         (DOCTYPE)
@@ -125,7 +125,7 @@ fn pool_card(pool: &PoolView, now: Big, may: Permissions) -> Markup {
     }
 }
 
-/// The forms that change a pool, and lead back to the page named, or to the overview.
+/// The forms that change a pool. They lead back to the named page, or to the overview.
 fn change_pool(pool: Name, max_parallelism: usize, paused: bool, back: &str) -> Markup {
     let name = encoded(pool.as_str());
     let action = match back {
@@ -246,7 +246,7 @@ fn runtime_config(runtime: &RuntimeView) -> Markup {
     }
 }
 
-/// What a bulk operation would do, and what the last one has done.
+/// The confirmation of a bulk operation, with the result of the last one.
 pub(super) fn bulk(action: BulkAction, found: &Found, bulk: &Bulk, done: Option<usize>) -> Markup {
     let (verb, past, sure) = match action {
         BulkAction::Cancel => ("Cancel", "canceled", "Yes, cancel them"),
@@ -287,12 +287,12 @@ pub(super) fn bulk(action: BulkAction, found: &Found, bulk: &Bulk, done: Option<
     }
 }
 
-/// Rates and waits of the last minute, and how they were before.
+/// The rates and start lags of the last minute, with charts of the time before.
 fn lately(lately: &LatelyView) -> Markup {
     let minutes = lately.slots.len() as u64 * lately.slot_s / 60;
     let label = |what: &str| format!("{what}, the last {minutes} minutes");
     let series = |of: fn(&SlotView) -> Option<u32>| lately.slots.iter().map(of).collect::<Vec<_>>();
-    // There is always less in the slot that is under way, which would look as if the pool slowed down.
+    // The current slot is left out: it is incomplete, and would look as if the pool slowed down.
     let whole = |of: fn(&SlotView) -> Option<u32>| {
         let mut series = series(of);
         series.pop();
@@ -327,11 +327,11 @@ fn lately(lately: &LatelyView) -> Markup {
     }
 }
 
-/// How far apart two values of a sparkline are, and how high the highest is.
+/// The distance between two values of a sparkline; `HEIGHT` is the height of the highest value.
 const STEP: usize = 2;
 const HEIGHT: u64 = 20;
 
-/// Lines from the oldest value to the last one, with nothing where there is no value.
+/// A chart with lines from the oldest value to the last one, with gaps where there is no value.
 fn sparkline(label: &str, lines: &[(&str, Vec<Option<u32>>)]) -> Markup {
     let values = || lines.iter().flat_map(|(_, values)| values.iter().flatten());
     let Some(highest) = values().copied().max() else { return html! {} };
@@ -343,7 +343,7 @@ fn sparkline(label: &str, lines: &[(&str, Vec<Option<u32>>)]) -> Markup {
                 let up = u64::from(*value) * HEIGHT * 10 / u64::from(highest.max(1));
                 let (x, y) = (place * STEP + 1, HEIGHT * 10 - up + 10);
                 let verb = if is_on { 'L' } else { 'M' };
-                // Writing to a string does not fail. A line of no length is a dot, which one value alone is.
+                // Writing to a string does not fail. A line of length 0 is a dot, for a single value.
                 let _ = write!(path, "{verb}{x} {}.{}", y / 10, y % 10);
                 path.push_str(if is_on { "" } else { "h0" });
             }
@@ -554,7 +554,7 @@ pub(super) fn work(detail: &WorkDetail, may: Permissions, said: Option<&str>) ->
     }
 }
 
-/// What is remembered of a job's attempts, as a table.
+/// The stored attempts of a job, as a table.
 fn attempts(timeline: &[AttemptView], now: Segment) -> Markup {
     html! {
         section aria-label="Attempts" {
@@ -587,7 +587,7 @@ fn attempts(timeline: &[AttemptView], now: Segment) -> Markup {
     }
 }
 
-/// Each control is opened first and confirmed then.
+/// The controls of a job. The user opens a control first and then confirms it.
 fn controls(work: &WorkView, retryable: bool, may: Permissions) -> Markup {
     let control = |permission: Permission, action: &str, label: &str, sure: &str| {
         html! {
@@ -658,7 +658,7 @@ fn progress(said: &ProgressView) -> Markup {
     }
 }
 
-/// What a control has answered, in words; nothing that comes from the address is repeated.
+/// The answer of a control, in words. Nothing from the address is repeated.
 fn spoken(answer: &str) -> Option<&'static str> {
     Some(match answer {
         "requested" => "It is being canceled.",
@@ -679,7 +679,7 @@ fn spoken(answer: &str) -> Option<&'static str> {
     })
 }
 
-/// A time as seen from now, and when that was.
+/// A time relative to now, with the absolute time.
 fn time(at: Big, now: Segment) -> Markup {
     let date = date(at.0);
     html! {
@@ -690,7 +690,7 @@ fn time(at: Big, now: Segment) -> Markup {
     }
 }
 
-/// A number whose thousands can be told apart.
+/// A number with separated thousands.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::with_capacity(digits.len() * 4 / 3);
@@ -718,7 +718,7 @@ fn lasting(millis: u64) -> String {
 /// Milliseconds since the Unix epoch, as a date and a time of the day in UTC.
 fn date(millis: u64) -> String {
     let (seconds, days) = (millis / 1_000 % 86_400, millis / 86_400_000);
-    // The civil calendar, in eras of 400 years that begin on the first of March.
+    // The civil calendar, in eras of 400 years that begin on 1 March.
     let days = days + 719_468;
     let (era, of_era) = (days / 146_097, days % 146_097);
     let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
@@ -731,7 +731,7 @@ fn date(millis: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
-/// Text as a part of a path or a query.
+/// Encodes text for a path or a query.
 pub(super) fn encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {

@@ -1,4 +1,4 @@
-//! The API as an OpenAPI document. `docs/openapi.json` is a copy of it, for those who generate clients.
+//! The API as an OpenAPI document. `docs/openapi.json` is a copy of it, for client generators.
 
 use actix_web::HttpResponse;
 use utoipa::openapi::path::{Operation, Parameter, ParameterIn};
@@ -28,7 +28,7 @@ pub(super) async fn document() -> HttpResponse {
             What changes something, and events, must not be asked for by a page of another origin. Other methods than \
             those of a path are answered with 405, other paths with 404."
     ),
-    // From where this document is.
+    // Relative to the address of this document.
     servers((url = "..", description = "The scope of the dashboard")),
     paths(
         api::healthz,
@@ -53,7 +53,7 @@ pub(super) async fn document() -> HttpResponse {
 )]
 struct Document;
 
-/// What a request may be refused with: its status, the name of that, and why.
+/// The possible errors of a request: status, its name, and the reason.
 const REFUSALS: [(u16, &str, &str); 9] = [
     (400, "Invalid", "Something in the request is not what is taken."),
     (401, "Unauthorized", "The authorizer does not know who asks."),
@@ -70,7 +70,7 @@ const REFUSALS: [(u16, &str, &str); 9] = [
     ),
 ];
 
-/// Each operation tells how it may be refused.
+/// Adds the possible errors to each operation.
 struct Refusals;
 
 impl Modify for Refusals {
@@ -85,7 +85,7 @@ impl Modify for Refusals {
         for (path, item) in &mut document.paths.paths {
             for operation in [&mut item.get, &mut item.post, &mut item.patch] {
                 let Some(operation) = operation else { continue };
-                // Otherwise they are named after where the code is.
+                // By default they are named after the module of the code.
                 operation.tags = None;
                 for (status, name, _) in REFUSALS {
                     if may_answer(operation, path, status) {
@@ -111,7 +111,7 @@ fn may_answer(operation: &Operation, path: &str, status: u16) -> bool {
         404 => has(ParameterIn::Path),
         413 | 415 => operation.request_body.is_some(),
         414 => true,
-        // Open to everybody, and has its own words.
+        // `healthz` is open to everybody, and has its own answers.
         _ => path != "/healthz",
     }
 }

@@ -1,4 +1,4 @@
-//! The pages: what is asked of the pool for each, and what a form does.
+//! The handlers of pages and forms.
 
 use std::time::Duration;
 
@@ -18,14 +18,14 @@ use super::query::{
 };
 use crate::ops::{Bulk, BulkAction, Done, PoolChange, RetryAnswer, TO_SAY};
 
-/// The time that an attempt that is aborted is given to end by itself.
+/// The time in which an aborted attempt may end by itself.
 const GRACE: Duration = Duration::from_secs(5);
 
 const HTML: &str = "text/html; charset=utf-8";
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
-/// Links are relative, so that they hold under any prefix; for that the overview ends in a slash.
+/// Redirects the overview to its path with a slash: links are relative, so that they work under any prefix.
 pub(super) async fn without_slash(request: HttpRequest) -> HttpResponse {
     let last = request.path().rsplit('/').next().unwrap_or_default();
     redirect(StatusCode::PERMANENT_REDIRECT, &format!("./{last}/"))
@@ -64,7 +64,7 @@ pub(super) async fn confirm_retry(board: Board, request: HttpRequest) -> HttpRes
     page("../", "Many jobs", confirm(&board, &request, BulkAction::Retry).await)
 }
 
-/// Returns the number of jobs that it would be done to, and the form that does it. Counting asks for as much as doing.
+/// Returns the number of affected jobs, and the form to confirm the action. Counting needs the same permission.
 async fn confirm(
     board: &Dashboard,
     request: &HttpRequest,
@@ -86,7 +86,7 @@ struct Confirm {
     function: String,
     #[serde(default)]
     cursor: String,
-    /// To how many jobs it was just done.
+    /// The number of jobs that the last action has changed.
     done: Option<usize>,
 }
 
@@ -123,7 +123,7 @@ async fn act_on_many(
     }
 }
 
-/// The place where the form ends that looks for a job by its id.
+/// Handles the form that finds a job by its id.
 pub(super) async fn find(request: HttpRequest) -> HttpResponse {
     #[derive(Deserialize)]
     struct Find {
@@ -150,7 +150,7 @@ async fn work_of(board: &Dashboard, request: &HttpRequest, id: &str) -> Result<M
     Ok(html::work(&detail, permissions(request), said.as_deref()))
 }
 
-/// What has come of the control that has led here.
+/// The answer of the control that led to this page.
 #[derive(Deserialize)]
 struct Said {
     said: Option<String>,
@@ -188,7 +188,7 @@ pub(super) async fn run(board: Board, request: HttpRequest, id: web::Path<String
     back_to_work(&id, done.await)
 }
 
-/// Leads to the job that the failed one has become.
+/// Retries a failed job, and redirects to the new job.
 pub(super) async fn retry(
     board: Board,
     request: HttpRequest,
@@ -235,7 +235,7 @@ pub(super) async fn configure(
     }
 }
 
-/// The page that a form came from, if it was not the overview.
+/// The page that the form was on, if not the overview.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Back {
@@ -278,7 +278,7 @@ fn redirect(status: StatusCode, location: &str) -> HttpResponse {
     HttpResponse::build(status).insert_header((LOCATION, location)).finish()
 }
 
-/// A page, or the page that says why there is none. `base` leads from it to the overview.
+/// Returns a page, or the error page. `base` is the relative link to the overview.
 fn page(base: &str, title: &str, content: Result<Markup, ApiError>) -> HttpResponse {
     match content {
         Ok(content) => HttpResponse::Ok()
@@ -288,7 +288,7 @@ fn page(base: &str, title: &str, content: Result<Markup, ApiError>) -> HttpRespo
     }
 }
 
-/// The page that says what is wrong.
+/// Returns the error page.
 pub(super) fn error(base: &str, error: &ApiError) -> HttpResponse {
     let page = html::page(base, html::title_of(error), html::error(error)).into_string();
     error.begin().content_type(HTML).body(page)

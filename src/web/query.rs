@@ -1,4 +1,4 @@
-//! What requests say, in paths, queries and bodies.
+//! Parsing of requests: paths, queries and bodies.
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::CONTENT_TYPE;
@@ -15,17 +15,17 @@ use crate::model::{ConfigError, Cursor, OutcomeKind, WorkFilter, WorkId};
 use crate::ops::BulkAction;
 use crate::ops::schema::{size_or_nothing, words};
 
-/// The number of jobs that a page has, if nothing else is asked for.
+/// The default number of jobs on a page.
 pub(super) const PAGE: usize = 50;
 
-/// The maximum number of jobs on a page: fewer than a program may ask for, since each may bring a result along.
+/// The maximum number of jobs on a page: lower than the limit for programs, since each job may include a result.
 pub(super) const LARGEST_PAGE: usize = 200;
 
 pub(super) type Board = web::Data<Dashboard>;
 pub(super) type Answer = Result<HttpResponse, ApiError>;
 pub(super) type Body = Result<web::Bytes, Error>;
 
-/// Which jobs are to be listed, as the query says. Empty is as good as left out: forms send everything.
+/// The query of a list of jobs. Empty values count as left out, since forms send everything.
 #[derive(Debug, Default, Deserialize, Serialize, IntoParams)]
 #[serde(default, deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -34,10 +34,10 @@ pub(super) struct Filter {
     #[param(schema_with = super::query::state_asked)]
     pub state: String,
     pub function: String,
-    /// Of those that have finished.
+    /// The outcome of finished jobs.
     #[param(schema_with = super::query::outcome_asked)]
     pub outcome: String,
-    /// `next` of the page before, with the same of everything else.
+    /// The `next` of the previous page; all other parameters must be the same.
     pub cursor: String,
     #[param(schema_with = super::query::limit_asked)]
     pub limit: String,
@@ -87,13 +87,13 @@ pub(super) fn work_id(text: &str) -> Result<WorkId, ApiError> {
     text.parse().map_err(|_| ApiError::invalid("the id of a job is a UUID"))
 }
 
-/// What a query, or the body of a form, says.
+/// Parses a query, or the body of a form.
 pub(super) fn query<T: DeserializeOwned>(text: &str) -> Result<T, ApiError> {
     let query = web::Query::from_query(text);
     query.map(web::Query::into_inner).map_err(|error| ApiError::invalid(error.to_string()))
 }
 
-/// A body of that type that is not too large.
+/// Returns the body, if it has that type and is not too large.
 pub(super) fn body_of(
     request: &HttpRequest,
     body: Body,
@@ -117,7 +117,7 @@ pub(super) fn body_of(
     })
 }
 
-/// Errs unless whoever sent the request may do this.
+/// Fails unless the sender of the request has this permission.
 pub(super) fn demand(request: &HttpRequest, permission: Permission) -> Result<(), ApiError> {
     match permissions(request).allow(permission) {
         true => Ok(()),
@@ -125,12 +125,12 @@ pub(super) fn demand(request: &HttpRequest, permission: Permission) -> Result<()
     }
 }
 
-/// What the guard has found that the sender may do.
+/// Returns the sender's permissions, as found by the guard.
 pub(super) fn permissions(request: &HttpRequest) -> Permissions {
     request.extensions().get().copied().unwrap_or(Permissions::read_only())
 }
 
-/// What somebody must be allowed to do this to many jobs.
+/// Returns the permission that this action on many jobs needs.
 pub(super) fn permission_of(action: BulkAction) -> Permission {
     match action {
         BulkAction::Cancel => Permission::Cancel,
@@ -139,7 +139,7 @@ pub(super) fn permission_of(action: BulkAction) -> Permission {
     }
 }
 
-/// Empty is as good as left out.
+/// Returns the schema of `state`. Empty counts as left out.
 pub(super) fn state_asked() -> Object {
     words(&["", "pending", "running", "finished"]).build()
 }

@@ -1,4 +1,4 @@
-//! The scope: where everything is.
+//! The scope: the routes of the dashboard.
 
 use actix_web::dev::HttpServiceFactory;
 use actix_web::guard::fn_guard;
@@ -12,11 +12,12 @@ use super::error::ApiError;
 use super::query::Answer;
 use super::{api, events, guard, openapi, pages};
 
-/// The largest body that is taken: no request needs more than a few words.
+/// The maximum size of a body: no request needs more than a few words.
 const LARGEST_BODY: usize = 4 << 10;
 
 impl Dashboard {
-    /// The scope under that prefix, such as `/workpool`. An empty one takes everything that nothing before it has taken.
+    /// Returns the scope under that prefix, such as `/workpool`. With an empty prefix it takes every request that no
+    /// earlier service has taken.
     pub fn scope(&self, prefix: &str) -> impl HttpServiceFactory + use<> {
         let dashboard = self.clone();
         let resource = |path: &str, allowed: &'static str| -> Resource {
@@ -85,10 +86,10 @@ async fn not_found() -> Answer {
     Err(ApiError::new(StatusCode::NOT_FOUND, "not_found", "there is nothing here"))
 }
 
-/// What a path takes that is only read.
+/// The methods of a read-only path.
 const READ: &str = "GET, HEAD";
 
-/// A route for those who read. The server sends no body to those who ask for the `HEAD`.
+/// A route for reads. The server sends no body for `HEAD`.
 fn reads() -> Route {
     web::route()
         .guard(fn_guard(|request| matches!(request.head().method, Method::GET | Method::HEAD)))

@@ -1,4 +1,4 @@
-//! A server and a runtime that end together.
+//! Running a server and a runtime that end together.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -11,8 +11,8 @@ use actix_web::dev::Server;
 use crate::runtime::{Runtime, ShutdownReport};
 
 impl Runtime {
-    /// Serves until the server ends or the process is told to end, by Ctrl-C (`SIGINT`) or `SIGTERM`; then lets requests
-    /// finish, and [shuts down](Runtime::shutdown) with `grace`. It is all that a `main` needs:
+    /// Runs the server until it ends or the process gets Ctrl-C (`SIGINT`) or `SIGTERM`; then lets requests finish, and
+    /// [shuts down](Runtime::shutdown) with `grace`. A `main` needs nothing else:
     ///
     /// ```no_run
     /// use std::time::Duration;
@@ -32,15 +32,15 @@ impl Runtime {
     /// }
     /// ```
     ///
-    /// The server may handle signals itself, as it does by default, or leave that to this method
-    /// (`HttpServer::disable_signals`); then `SIGINT` too lets requests finish.
+    /// The server can handle signals itself, as it does by default, or leave them to this method
+    /// (`HttpServer::disable_signals`); then requests also finish after `SIGINT`.
     ///
     /// # Errors
-    /// Those of the server, after the runtime has been shut down.
+    /// Returns the server's error, after the runtime has been shut down.
     pub async fn serve(&self, server: Server, grace: Duration) -> io::Result<ShutdownReport> {
         let handle = server.handle();
         let (mut server, mut told) = (pin!(server), pin!(told_to_end()));
-        // Signals first, so that they are listened to before anybody is served.
+        // Signals first, so that they are handled before the first request.
         let served = poll_fn(|cx| match told.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(None),
             Poll::Pending => server.as_mut().poll(cx).map(Some),
@@ -48,7 +48,7 @@ impl Runtime {
         let served = match served.await {
             Some(served) => served,
             None => {
-                // Sent at once; the server ends when it has done so.
+                // The command is sent at once, and `server` ends when it has stopped.
                 drop(handle.stop(true));
                 server.await
             }
@@ -58,7 +58,7 @@ impl Runtime {
     }
 }
 
-/// Waits for what ends a service. A signal that cannot be listened to never comes.
+/// Waits for a signal that ends the service. A signal that cannot be listened to never comes.
 async fn told_to_end() {
     let mut interrupted = pin!(tokio::signal::ctrl_c());
     #[cfg(unix)]

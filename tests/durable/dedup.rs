@@ -430,8 +430,9 @@ fn a_file_is_hashed_again_only_if_it_has_changed() {
     assert_eq!(steady(first), expected);
 
     // Other content behind the same looks: were anything read again, the report would tell.
-    let entries = walkdir::WalkDir::new(&root).into_iter().map(Result::unwrap);
-    for file in entries.filter(|entry| entry.file_type().is_file()) {
+    let walk = ignore::WalkBuilder::new(&root).standard_filters(false).build();
+    let entries = walk.map(Result::unwrap);
+    for file in entries.filter(|entry| entry.file_type().unwrap().is_file()) {
         let metadata = file.metadata().unwrap();
         let number: u32 = file.file_name().to_str().unwrap().parse().unwrap();
         let mut content = number.to_le_bytes().repeat(metadata.len() as usize);
@@ -489,6 +490,24 @@ fn the_report_is_about_the_paths_given_whatever_the_store_has() {
     let mut totals = totals(&output);
     assert_eq!(resumed(&mut totals), totals["files"].as_u64().unwrap());
     assert_eq!(steady(totals), steady(both));
+}
+
+#[test]
+fn files_that_git_ignores_do_not_count_unless_that_is_asked_for() {
+    let tree = Tree::new("ignored");
+    tree.write(".git/objects/a", "an object");
+    tree.write(".gitignore", "/built\n*.log\n");
+    tree.write("built/a", "made");
+    tree.write("inside/built/a", "made");
+    tree.write("inside/b.log", "a log");
+    tree.write(".hidden", "made");
+    let files = |args: &[&str]| {
+        let inside = tree.path("inside").into_os_string();
+        let paths = [tree.0.clone().into_os_string(), inside];
+        totals(&run(args.iter().map(OsString::from).chain(paths)))["files"].clone()
+    };
+    assert_eq!(files(&["--json"]), 3, "the .gitignore, what is hidden, and what lies deeper");
+    assert_eq!(files(&["--json", "--no-ignore"]), 6);
 }
 
 #[test]

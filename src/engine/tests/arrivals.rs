@@ -1,4 +1,4 @@
-//! Arrivals: one message of a caller or a worker becomes one change.
+//! Arrivals: a message of a caller or worker becomes one change.
 
 use super::*;
 
@@ -112,7 +112,7 @@ fn a_wait_that_the_function_asks_for_replaces_the_backoff() {
     let result = RunResult::Failed(asked);
     let expected = pending_completion(&work, result.clone(), Retry::At(Segment(10_000)), 1);
     assert_eq!(arrived(&work, result.clone()), expected);
-    // It is still counted: with no attempt left it does not help.
+    // The attempt still counts: without an attempt left, `retry_after` has no effect.
     let last = WorkFact { attempts: 2, runs: 3, ..s2(1) };
     let expected = pending_completion(&last, result.clone(), Retry::No, 3);
     assert_eq!(arrived(&last, result), expected);
@@ -193,7 +193,7 @@ fn what_does_not_wait_for_its_time_is_not_moved() {
     for (work, answer) in [
         (s1(1), RunNowAnswer::AlreadyDue),
         (at(NOW), RunNowAnswer::AlreadyDue),
-        // A turn may have been shown it there.
+        // A turn may have read the row already.
         (at(Segment(1_200)), RunNowAnswer::AlreadyDue),
         (at(Segment::UNREGISTERED), RunNowAnswer::NotRegistered),
         (canceling, RunNowAnswer::Canceled),

@@ -1,4 +1,4 @@
-//! Every cell of the state table as a list of changes, and what a turn promises beside it.
+//! Tests of every cell of the state table, as a list of changes, and of the other guarantees of a turn.
 
 mod arrivals;
 mod recovery;
@@ -29,14 +29,14 @@ const TURN: u64 = 41;
 /// The cursors before a turn.
 const DRAINED: Segment = Segment(900);
 const NOW: Segment = Segment(1_000);
-/// The start of everything that runs.
+/// The start time of all running attempts.
 const STARTED: Segment = Segment(940);
 const RUNNING: Running = Running { run: 1, started: STARTED, generation: GENERATION };
 const SLOTS: usize = 10;
-/// With this chance a retry waits exactly as long as its policy says.
+/// The random number with which a retry waits exactly as long as its policy says.
 const EVEN: f64 = 0.5;
 
-// Jobs in each state. `n` is the job's id and, in its keys, its place.
+// Jobs in each state. `n` is the job's id and the `seq` of its keys.
 
 fn id(n: u64) -> WorkId {
     WorkId::from_uuid(uuid::Uuid::from_u128(n.into()))
@@ -100,13 +100,13 @@ fn s12(n: u64) -> WorkFact {
     WorkFact { canceled: true, ..s2(n) }
 }
 
-/// A job that may be tried once.
+/// A job with one attempt.
 fn without_retry(work: WorkFact) -> WorkFact {
     let number = work.spec.work_id.as_u128() as u64;
     WorkFact { spec: spec(number, None), ..work }
 }
 
-// The rows and the state that show jobs to a turn.
+// Rows and states, the input of a turn.
 
 fn running_row(work: &WorkFact) -> Running {
     Running { run: work.runs, started: STARTED, generation: GENERATION }
@@ -188,7 +188,7 @@ fn turn_with(state: InternalState, batch: Batch, max_parallelism: usize, lost: V
     step
 }
 
-/// The decisions of a turn besides its new state, which stands last and is the one it returned.
+/// Returns the decisions of a turn besides its new state, and checks that this is the last change.
 fn decided(step: &Step) -> &[Change] {
     let Some((last, changes)) = step.changes.split_last() else { return &[] };
     let put = Change::PutState { pool: POOL, state: StateRow::from(&step.state) };
@@ -207,7 +207,7 @@ fn started_as(work: &WorkFact, run: u32) -> Change {
     }
 }
 
-/// The history of a job whose attempt, the one that ends in the turn, has failed like this.
+/// The history of a job whose attempt failed in this turn.
 fn remembered(work: &WorkFact, attempt: u32, failure: Failure) -> History {
     let ended = work.pending_completion.map_or(NOW, |(key, _)| key.segment);
     let Failure { kind, message, .. } = failure;
@@ -242,7 +242,7 @@ fn completed_after(work: &WorkFact, outcome: Outcome, attempts: u32, history: Hi
     Change::CompleteWork { finished, spec: work.spec.clone() }
 }
 
-/// An attempt that counts as an attempt has failed.
+/// A failed attempt that counts.
 fn retried(work: &WorkFact, at: u64, attempts: u32) -> Change {
     let failure = if work.pending_completion.is_some() { failure() } else { lost_failure() };
     let history = match attempts {
@@ -291,7 +291,7 @@ fn failed() -> RunResult {
     RunResult::Failed(failure())
 }
 
-// An attempt that finishes.
+// A finished attempt.
 
 const AT: ArrivalCx = ArrivalCx { now: NOW, waits_from: NOW, chance: EVEN };
 
@@ -299,7 +299,7 @@ fn report(work: &WorkFact, result: RunResult) -> AttemptReport {
     AttemptReport { work_id: work.spec.work_id, run: work.runs, result }
 }
 
-/// The change that the report of the run that counts makes.
+/// The change for a report that counts.
 fn arrived(work: &WorkFact, result: RunResult) -> Change {
     let arrival = attempt_finished(Some(work), report(work, result), AT);
     assert_eq!(arrival.answer, FinishAnswer::Accepted);

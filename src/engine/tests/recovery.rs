@@ -1,4 +1,4 @@
-//! Recovery: rows of `running` that no worker stands behind.
+//! Recovery: rows of `running` that have no worker.
 
 use super::*;
 use crate::engine::recovery::MOST_LOST;
@@ -36,7 +36,7 @@ fn a_lost_attempt_that_never_began_goes_back_without_counting() {
     }
 }
 
-/// Its effects and its completion are one commit, so nothing of it is there.
+/// A lost mutation has no effects, since its effects and its completion are one commit.
 #[test]
 fn a_lost_mutation_goes_back_without_counting_unless_it_may_be_what_ends_the_process() {
     let mutation = |runs| {
@@ -59,7 +59,7 @@ fn a_lost_attempt_of_a_canceled_job_is_not_retried() {
         let step = recover(state([&work]), lost(&work, launched));
         let history = match work.canceled {
             true => History::default(),
-            // The turn only sees that it is to be canceled.
+            // The turn only sees that the job is to be canceled.
             false => remembered(&work, attempts, lost_failure()),
         };
         let ended = completed_after(&work, Outcome::Canceled, attempts, history);
@@ -93,7 +93,7 @@ fn a_recovered_slot_is_free_in_the_same_turn() {
     assert_eq!(decided(&step), [retried(&gone, 1_250, 1), started_as(&next, 1)]);
 }
 
-/// The facts of a lost attempt are from when the pool was claimed; the cancel came after that.
+/// The facts of a lost attempt are from the claim of the pool; the cancel came later.
 #[test]
 fn a_cancel_that_is_read_together_with_a_lost_attempt_wins_over_its_retry() {
     let (claimed, canceled) = (s2(1), s8(1));

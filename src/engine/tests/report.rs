@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// One turn in which everything happens that is counted.
+/// A turn with every counted event.
 fn eventful() -> Step {
     let (won, lost_for_good, again, snoozed) = (s3(1), s3(2), s5(3), s5(4));
     let (stopped, waiting, running) = (s9(5), s7(6), s8(7));
@@ -89,7 +89,7 @@ fn the_first_turn_of_a_pool_reports_nothing() {
     assert_eq!(step.changes, []);
 }
 
-/// A snooze is not counted as an attempt and not counted, whichever turn read the cancel that ended its job.
+/// A snooze is not counted, neither as an attempt nor in the report, whichever turn read the cancel of its job.
 #[test]
 fn an_attempt_that_does_not_count_is_not_counted_also_when_its_job_was_canceled() {
     let snooze = RunResult::Snoozed(Duration::from_secs(1));

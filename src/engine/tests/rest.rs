@@ -1,4 +1,4 @@
-//! Rest: what a loop without anything to decide waits for.
+//! Rest: what an idle loop waits for.
 
 use super::*;
 

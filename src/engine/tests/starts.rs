@@ -1,4 +1,4 @@
-//! Starts: slots, the order of jobs, and where the cursor stands afterwards.
+//! Starts: slots, the order of jobs, and the cursor afterwards.
 
 use super::*;
 
@@ -76,7 +76,7 @@ fn a_job_whose_function_is_not_registered_moves_to_the_lane_and_hides_nothing() 
     };
     let step = turn_with(state([]), starts([&unknown, &next]), 1, Vec::new());
     assert_eq!(decided(&step), [moved.clone(), started_as(&next, 1)]);
-    // Also when there is no slot, for it would take the place of one that could run on the next page.
+    // Moved even if no slot is free: otherwise it would take the place of a runnable job on the next page.
     let step = turn_with(state([]), starts([&unknown, &next]), 0, Vec::new());
     assert_eq!(decided(&step), [moved]);
 }

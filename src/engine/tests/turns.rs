@@ -1,4 +1,4 @@
-//! A turn: every transition of the state table that a loop decides, and the order of its phases.
+//! Turns: every transition of the state table that a loop decides, and the order of the phases.
 
 use super::*;
 
@@ -77,7 +77,7 @@ fn s5_will_retry_remembers_how_it_failed_and_the_oldest_are_forgotten() {
     }
     let attempts: Vec<_> = history.attempts().iter().map(|failed| failed.attempt).collect();
     assert_eq!(attempts, (4..=History::MOST as u32 + 3).collect::<Vec<_>>());
-    // What waits for no slot again, canceled or done, keeps it.
+    // A job that is canceled or done keeps its history.
     let canceled = WorkFact { attempts: 2, history: history.clone(), ..s7(1) };
     let step = turn(state([]), cancelations([cancelation(&canceled)]));
     assert_eq!(decided(&step), [completed(&canceled, Outcome::Canceled, 2)]);
