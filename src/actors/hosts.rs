@@ -25,8 +25,8 @@ pub(super) struct Spawner {
     pub hosts: Rc<RefCell<Hosts>>,
 }
 
-/// While attempts wait to begin, the threads are looked at this often. One that is in the same piece of user code in two
-/// looks does not turn.
+/// While attempts wait to begin, the threads are looked at this often. One that is in the same piece of user code in
+/// two looks does not turn.
 const LOOK_SOON: Duration = Duration::from_millis(10);
 
 /// While attempts run and none waits.
@@ -244,7 +244,8 @@ impl Hosts {
         self.look_at
     }
 
-    /// Looks which threads turn, finds others for attempts that wait on those that do not, and tells of code that blocks.
+    /// Looks which threads turn, finds others for attempts that wait on those that do not, and tells of code that
+    /// blocks.
     fn look(&mut self) {
         let now = Instant::now();
         self.look_at = None;

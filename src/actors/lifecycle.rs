@@ -58,7 +58,8 @@ pub(super) enum Effect {
 }
 
 impl Life {
-    /// Takes a transition. Every one is allowed in every state: what is late or does not fit changes nothing that counts.
+    /// Takes a transition. Every one is allowed in every state: what is late or does not fit changes nothing that
+    /// counts.
     pub fn accept(self, transition: Transition) -> (Life, Effect) {
         match (self, transition) {
             (Life::Resting(status), Transition::Kick) => (Life::Resting(status), Effect::Look),

@@ -1,6 +1,5 @@
 //! The pulse of a worker thread, which the control thread reads: the attempts that wait to begin there, the reports
-//! that wait to be
-//! sent, and whether user code lets the thread turn.
+//! that wait to be sent, and whether user code lets the thread turn.
 
 use std::collections::VecDeque;
 

@@ -142,8 +142,8 @@ async fn on<T: Send + 'static>(
     receiver.await.map_err(|_| RingError::Closed)
 }
 
-/// Starts a system on a thread of its own. Store and loops do no I/O, and without an I/O driver the thread is cheaper to
-/// wake; actions that run there need one.
+/// Starts a system on a thread of its own. Store and loops do no I/O, and without an I/O driver the thread is cheaper
+/// to wake; actions that run there need one.
 async fn start_system(runs_actions: bool) -> Result<Home, RingError> {
     let (reply, receiver) = oneshot::channel();
     std::thread::Builder::new().name("workpool".into()).spawn(move || {
@@ -220,8 +220,8 @@ impl Actors {
         receiver.await.ok()
     }
 
-    /// Runs a future on the ring's own thread and blocks the caller's until it has ended, or for `limit`. Answers `None`
-    /// where that is not possible: the ring has no thread of its own, or the caller is on one of them.
+    /// Runs a future on the ring's own thread and blocks the caller's until it has ended, or for `limit`. Answers
+    /// `None` where that is not possible: the ring has no thread of its own, or the caller is on one of them.
     pub fn block_at_home<T: Send + 'static>(
         &self,
         future: impl Future<Output = T> + Send + 'static,

@@ -32,10 +32,10 @@ const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Holds the job and pending tables.
 ///
-/// Promises: what it answers is committed; later messages see earlier ones; a loop that rests is woken; a report that
-/// a failed commit could not take is tried again. Its handlers only gather; one [`Flush`] decides everything that has
-/// gathered, or what is enough for a group, if the storage's thread has none. It never waits for a storage: one that may
-/// block has a thread of its own.
+/// Promises: what it answers is committed; later messages see earlier ones; a loop that rests is woken; a report that a
+/// failed commit could not take is tried again. Its handlers only gather; one [`Flush`] decides everything that has
+/// gathered, or what is enough for a group, if the storage's thread has none. It never waits for a storage: one that
+/// may block has a thread of its own.
 pub(super) struct StoreActor {
     shared: Arc<Shared>,
     network: Network,
@@ -127,8 +127,8 @@ impl StoreActor {
         }
     }
 
-    /// Tells those who ask for explanations when the storage does not answer: whoever asks why nothing happens is not to
-    /// wait for it.
+    /// Tells those who ask for explanations when the storage does not answer: whoever asks why nothing happens is not
+    /// to wait for it.
     fn look_for_stall(&mut self, ctx: &mut Context<Self>) {
         if std::mem::replace(&mut self.looks_for_stall, true) {
             return;

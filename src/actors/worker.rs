@@ -167,7 +167,8 @@ fn begin(control: &Arc<Control>, outbox: &Outbox) -> Begun {
         let message = format!("function {} is not registered", spec.function);
         return Begun::Finished(RunResult::Failed(Failure::permanent(FailureKind::Error, message)));
     };
-    // Told to end before it began: then it never did, and is not counted as an attempt. A canceled job does not start again.
+    // Told to end before it began: then it never did, and is not counted as an attempt. A canceled job does not start
+    // again.
     if !control.may_begin() {
         return Begun::Finished(RunResult::Returned);
     }

@@ -49,8 +49,8 @@ impl<O> WorkHandle<O> {
     /// Returns `true` if the awaited enqueue that this handle comes from found a job of the chosen id, waiting, running
     /// or finished, and enqueued nothing. The job may be of another function or have other arguments.
     ///
-    /// `false` for all other handles, also for those of [`do_enqueue`](crate::Workpool::do_enqueue), which does not wait
-    /// for the answer.
+    /// `false` for all other handles, also for those of [`do_enqueue`](crate::Workpool::do_enqueue), which does not
+    /// wait for the answer.
     ///
     /// ```
     /// # actix_workpool::doctest::run(async {

@@ -1,7 +1,7 @@
 //! JSON that can be read back.
 //!
-//! serde_json writes NaN and infinite numbers as `null`, `Some(None)` and `Some(())` as `null`, and any depth of nesting,
-//! of which it reads 127 levels. Here each of these is an error that names the field.
+//! serde_json writes NaN and infinite numbers as `null`, `Some(None)` and `Some(())` as `null`, and any depth of
+//! nesting, of which it reads 127 levels. Here each of these is an error that names the field.
 
 use serde::Serialize;
 use serde::ser::{self, Error, Serializer};

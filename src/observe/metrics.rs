@@ -29,8 +29,8 @@
 
 pub(crate) use inner::*;
 
-/// Describes all metrics to the recorder that is installed. A runtime does so when it starts; this is for recorders that
-/// are installed later.
+/// Describes all metrics to the recorder that is installed. A runtime does so when it starts; this is for recorders
+/// that are installed later.
 #[cfg(feature = "metrics")]
 pub fn describe() {
     use ::metrics::{Unit, describe_counter, describe_gauge, describe_histogram};

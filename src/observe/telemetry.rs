@@ -1,7 +1,7 @@
 //! Every event, named once.
 //!
-//! Target of all is `actix_workpool`. Arguments and results are never logged, error messages only where the pool says so
-//! (`PoolConfig::log_error_messages`): read them with `status` and `join`.
+//! Target of all is `actix_workpool`. Arguments and results are never logged, error messages only where the pool says
+//! so (`PoolConfig::log_error_messages`): read them with `status` and `join`.
 //!
 //! | event | tracing level | from `log_level` | fields |
 //! |---|---|---|---|

@@ -119,15 +119,15 @@ macro_rules! storage {
 storage! {
     /// A storage of jobs, implemented by each backend.
     ///
-    /// All calls come from one thread at a time. Reads see the last commit. Implementations hold rows and decide nothing:
-    /// each [`Change`] says exactly which rows it touches.
+    /// All calls come from one thread at a time. Reads see the last commit. Implementations hold rows and decide
+    /// nothing: each [`Change`] says exactly which rows it touches.
     ///
     /// # Writers
     /// A storage that several processes write answers [`StorageError::Conflict`] from [`Storage::commit`] when another
-    /// writer was faster, and has written nothing then: the store decides the group again from what it reads. Fences, states
-    /// and cursors are read again with that. These the store keeps in memory instead, and they are right with one writer
-    /// only: the highest `seq`, a pool's count of jobs without an outcome, up to where its starts have been read, and its
-    /// configuration between two claims.
+    /// writer was faster, and has written nothing then: the store decides the group again from what it reads. Fences,
+    /// states and cursors are read again with that. These the store keeps in memory instead, and they are right with
+    /// one writer only: the highest `seq`, a pool's count of jobs without an outcome, up to where its starts have been
+    /// read, and its configuration between two claims.
     ///
     /// # Errors
     /// Every method answers with a [`StorageError`] when the storage cannot be read or written; after an error of

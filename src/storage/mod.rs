@@ -110,9 +110,8 @@ fn lowest<T: Ord>(rows: impl Iterator<Item = T>, limit: usize) -> Vec<T> {
 /// Tables are not made smaller below so many rows.
 const SMALL: usize = 16_384;
 
-/// Returns `true` if a table for so many rows is to be made smaller: it had many more than it has now. What it costs
-/// to make it
-/// smaller is paid by the rows that went.
+/// Returns `true` if a table for so many rows is to be made smaller: it had many more than it has now. What it costs to
+/// make it smaller is paid by the rows that went.
 pub(crate) fn is_oversized(capacity: usize, rows: usize) -> bool {
     capacity > SMALL && capacity / 4 > rows
 }

@@ -92,8 +92,8 @@ impl Store {
         })
     }
 
-    /// Nothing of the group happened, since another writer was faster. Answers with its commands, in order, to be decided
-    /// anew over what the tables say now.
+    /// Nothing of the group happened, since another writer was faster. Answers with its commands, in order, to be
+    /// decided anew over what the tables say now.
     pub(super) fn take_back(&mut self, mut group: Box<Group>) -> Vec<Command> {
         self.undo(&mut group);
         for taken in &group.taken {
@@ -229,8 +229,8 @@ impl Store {
         }
     }
 
-    /// Tells a loop that its turn did not happen. It claims its pool anew; no kick until then, since that would pass for
-    /// the receipt of this turn.
+    /// Tells a loop that its turn did not happen. It claims its pool anew; no kick until then, since that would pass
+    /// for the receipt of this turn.
     fn fail_turn(
         &mut self,
         settled: &mut Settled,

@@ -108,8 +108,8 @@ impl Group {
     }
 
     /// Returns `true` if nobody is told anything of the group: a report that is lost with the process is a lost
-    /// attempt, and the
-    /// turn that acts on it is synced. A page of a `cancel_all` is told of by the last one, which may write nothing.
+    /// attempt, and the turn that acts on it is synced. A page of a `cancel_all` is told of by the last one, which may
+    /// write nothing.
     pub fn only_takes_reports(&self) -> bool {
         self.taken.iter().all(|taken| matches!(taken, Taken::Reports(_)))
     }

@@ -187,9 +187,10 @@ impl Disk for FileDisk {
 /// A disk that is not written to any more once a sync has failed.
 ///
 /// After a failed sync nobody can say what is on the disk: the system may have dropped what it could not write, and a
-/// second sync would succeed. (Rebello et al., *Can Applications Recover from fsync Failures?*, USENIX ATC 2020.) It may
-/// be the sync of another thread that hears of it, for an open file reports what it could not write once: syncs come one
-/// after the other, and each sees how those before it have ended. One of a part is on its own, and hears for itself.
+/// second sync would succeed. (Rebello et al., *Can Applications Recover from fsync Failures?*, USENIX ATC 2020.) It
+/// may be the sync of another thread that hears of it, for an open file reports what it could not write once: syncs
+/// come one after the other, and each sees how those before it have ended. One of a part is on its own, and hears for
+/// itself.
 #[derive(Debug)]
 pub(super) struct CheckedDisk {
     disk: Box<dyn Disk>,

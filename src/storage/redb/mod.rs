@@ -8,8 +8,8 @@
 //!            tables (redb) ───────────────────── read where memory knows nothing
 //! ```
 //!
-//! The file is log-structured, with the words of that field: the *write-ahead log* (WAL) has one frame per commit, synced
-//! before anybody is told. The *memtable* has, in memory, what the log says and the tables do not have yet. A
+//! The file is log-structured, with the words of that field: the *write-ahead log* (WAL) has one frame per commit,
+//! synced before anybody is told. The *memtable* has, in memory, what the log says and the tables do not have yet. A
 //! *checkpoint* (a flush) seals the memtable, writes it into the tables, and frees its half of the log. The *merge
 //! iterator* reads memtable, sealed memtable and tables as one.
 //!
@@ -82,11 +82,12 @@ pub enum Durability {
     Process,
 }
 
-/// Keeps every table in one file, with a log of its own and [redb](https://docs.rs/redb). One process at a time uses it.
+/// Keeps every table in one file, with a log of its own and [redb](https://docs.rs/redb). One process at a time uses
+/// it.
 ///
 /// `enqueue(..).await` returning means that the job is on disk. One sync serves everything that gathered while the one
-/// before it was under way. The log has 16 MiB, which the file has from the beginning; what was committed goes from there
-/// into the tables in large steps, beside the commits that follow.
+/// before it was under way. The log has 16 MiB, which the file has from the beginning; what was committed goes from
+/// there into the tables in large steps, beside the commits that follow.
 ///
 /// Memory is bounded by what runs, by the log's size, by a cache of 64 MiB and by 4 MiB of jobs that were read to be
 /// started, however many jobs wait.
@@ -145,15 +146,15 @@ impl Redb {
     ///
     /// # Errors
     /// [`StorageError::InUse`] when another process or runtime has it, [`StorageError::Poisoned`] when it cannot be
-    /// read or written, is damaged, or is not a workpool file, [`StorageError::TooNew`] when a newer version has written
-    /// it. A damaged last commit cannot be told from one that was cut short, and is left out.
+    /// read or written, is damaged, or is not a workpool file, [`StorageError::TooNew`] when a newer version has
+    /// written it. A damaged last commit cannot be told from one that was cut short, and is left out.
     pub fn open(path: impl AsRef<Path>) -> Result<Redb, StorageError> {
         Redb::open_with_log(path, wal::LENGTH)
     }
 
-    /// As [`Redb::open`], but a file that is made gets a log of about `length` bytes, at least 8 KiB. What was committed
-    /// gathers there before it goes into the tables: a small log makes a small file, a large one makes checkpoints
-    /// cheaper. A file that is there keeps its log.
+    /// As [`Redb::open`], but a file that is made gets a log of about `length` bytes, at least 8 KiB. What was
+    /// committed gathers there before it goes into the tables: a small log makes a small file, a large one makes
+    /// checkpoints cheaper. A file that is there keeps its log.
     ///
     /// # Errors
     /// As [`Redb::open`].
@@ -924,7 +925,8 @@ impl Store {
     }
 
     fn close(mut self) {
-        // Reports that were not synced, and the clock. If the last steps fail, the next start finds the rest in the log.
+        // Reports that were not synced, and the clock. If the last steps fail, the next start finds the rest in the
+        // log.
         let _ = self.write(&[], self.memtable.clock);
         let _ = self.checkpoint_all();
     }

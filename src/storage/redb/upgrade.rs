@@ -1,8 +1,8 @@
 //! A file of an earlier format is upgraded when it is opened, one step per format.
 //!
-//! A step changes rows of the tables, in transactions of redb, and may be interrupted and begun anew: the header keeps the
-//! old format until the steps are done and everything behind them is synced. So every step must also take rows that it
-//! has changed already. Frames of the log are replayed behind the steps, by a decoder that knows every format.
+//! A step changes rows of the tables, in transactions of redb, and may be interrupted and begun anew: the header keeps
+//! the old format until the steps are done and everything behind them is synced. So every step must also take rows that
+//! it has changed already. Frames of the log are replayed behind the steps, by a decoder that knows every format.
 
 use super::tables::Tables;
 use crate::storage::StorageError;

@@ -5,10 +5,10 @@
 //! 0        4 KiB                           + half                         + half
 //! ```
 //!
-//! A commit appends one frame and syncs once, where the system can do that the frame alone; the room is there already, so
-//! nothing but the frame's bytes goes to the disk. When a half has enough frames, the log goes on in the other one while a checkpoint brings the first into the
-//! tables. Frames are numbered one by one, for ever, and the tables know the number of the last one that they contain.
-//! What is left of older frames has lower numbers.
+//! A commit appends one frame and syncs once, where the system can do that the frame alone; the room is there already,
+//! so nothing but the frame's bytes goes to the disk. When a half has enough frames, the log goes on in the other one
+//! while a checkpoint brings the first into the tables. Frames are numbered one by one, for ever, and the tables know
+//! the number of the last one that they contain. What is left of older frames has lower numbers.
 //!
 //! A frame that is not whole was never acknowledged, for it was never synced: the log ends before it. If a later frame
 //! is there, the broken one was synced once, and the file is damaged.
@@ -31,8 +31,7 @@ const MAKING: [u8; 8] = *b"workmake";
 /// The place where the first half begins.
 const HEADER: u64 = 4096;
 
-/// The length of the log of a new file. A checkpoint is worth more the more it brings together: jobs that come and
-/// go
+/// The length of the log of a new file. A checkpoint is worth more the more it brings together: jobs that come and go
 /// within one half never reach the tables. A larger log takes longer to replay, and more memory.
 pub(super) const LENGTH: u64 = 16 << 20;
 
