@@ -308,7 +308,8 @@ impl Walk {
                 .filter_entry(move |entry| {
                     // A root inside of this one is walked on its own.
                     let is_root = starts.contains(entry.path());
-                    entry.depth() == 0 || !is_root && !(ignoring && entry.file_name() == ".git")
+                    let is_ignored = ignoring && entry.file_name() == ".git";
+                    entry.depth() == 0 || !(is_root || is_ignored)
                 })
                 .build();
             for entry in entries {
