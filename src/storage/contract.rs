@@ -1,4 +1,4 @@
-//! What a backend promises, and how to stand in front of one.
+//! The contract of a storage, and hooks that wrap one.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::model::{
     Segment, Spec, StateRow, TableKey, WorkFact, WorkId,
 };
 
-/// Writes each signature of [`Storage`] into the trait itself, into [`Hook`], and into the storage that a hook is.
+/// Generates [`Storage`], [`Hook`], and the `Storage` implementation of every hook from one list of signatures.
 macro_rules! storage {
     (
         $(#[$about:meta])*
@@ -21,10 +21,11 @@ macro_rules! storage {
     ) => {
         $(#[$about])*
         pub trait Storage: Send + 'static {
-            /// Returns `true` if calls may wait for a disk or a network: then they are made on a thread of their own.
+            /// Returns `true` if calls may wait for a disk or a network; the runtime then makes them on a separate
+            /// thread.
             fn may_block(&self) -> bool;
 
-            /// Gives the storage back. Called once, after the last commit.
+            /// Closes the storage. Called once, after the last commit.
             fn close(&mut self);
 
             $(
@@ -33,10 +34,10 @@ macro_rules! storage {
             )*
         }
 
-        /// Stands in front of a storage and sees each call: to measure it, to count it, or to make it fail.
-        /// Whatever implements this is a [`Storage`].
+        /// Wraps a storage and intercepts each call: to measure it, to count it, or to make it fail. Every type that
+        /// implements `Hook` is a [`Storage`].
         ///
-        /// [`Hook::call`] sees every call whose own method here is not replaced.
+        /// [`Hook::call`] receives every call whose method is not overridden.
         ///
         /// ```
         /// use actix_workpool::storage::{Hook, Memory, Storage, StorageError};
@@ -66,20 +67,20 @@ macro_rules! storage {
         /// # Ok::<(), StorageError>(())
         /// ```
         pub trait Hook: Send + 'static {
-            /// Answers as [`Storage::may_block`] does.
+            /// Returns the same as [`Storage::may_block`].
             fn may_block(&self) -> bool;
 
-            /// Makes a call of the storage behind, or fails. `operation` is the name of the method.
+            /// Calls the wrapped storage, or fails. `operation` is the name of the method.
             ///
             /// # Errors
-            /// Those of the storage behind, and the hook's own.
+            /// Those of the wrapped storage, and the hook's own.
             fn call<T: 'static>(
                 &mut self,
                 operation: &'static str,
                 call: impl FnOnce(&mut dyn Storage) -> Result<T, StorageError>,
             ) -> Result<T, StorageError>;
 
-            /// Closes the storage behind.
+            /// Closes the wrapped storage.
             fn close(&mut self) {
                 let _ = self.call("close", |storage| {
                     storage.close();
@@ -119,36 +120,36 @@ macro_rules! storage {
 storage! {
     /// A storage of jobs, implemented by each backend.
     ///
-    /// All calls come from one thread at a time. Reads see the last commit. Implementations hold rows and decide
-    /// nothing: each [`Change`] says exactly which rows it touches.
+    /// Only one thread at a time makes calls. Reads see the last commit. Implementations hold rows and make no
+    /// decisions: each [`Change`] says exactly which rows it touches.
     ///
     /// # Writers
-    /// A storage that several processes write answers [`StorageError::Conflict`] from [`Storage::commit`] when another
-    /// writer was faster, and has written nothing then: the store decides the group again from what it reads. Fences,
-    /// states and cursors are read again with that. These the store keeps in memory instead, and they are right with
-    /// one writer only: the highest `seq`, a pool's count of jobs without an outcome, up to where its starts have been
-    /// read, and its configuration between two claims.
+    /// A storage with several writing processes returns [`StorageError::Conflict`] from [`Storage::commit`], and writes
+    /// nothing, when another writer was faster: the store then decides the group again. It rereads fences, states and
+    /// cursors. The following it keeps in memory, which is correct with a single writer only: the highest `seq`, a
+    /// pool's count of jobs without an outcome, the time up to which its starts have been read, and its configuration
+    /// between two claims.
     ///
     /// # Errors
-    /// Every method answers with a [`StorageError`] when the storage cannot be read or written; after an error of
-    /// [`Storage::commit`] none of the changes is there, unless the answer was lost on the way, which the fences of the
-    /// changes make harmless.
+    /// Every method returns a [`StorageError`] when the storage cannot be read or written. After an error of
+    /// [`Storage::commit`] none of the changes was applied, unless the answer was lost on the way; the fences of the
+    /// changes make that harmless.
     trait Storage;
 
     /// Takes the storage for one runtime.
     fn open(&mut self) -> Result<Opened, StorageError>;
 
-    /// Everything the tables say of these jobs, in the order asked.
+    /// Returns all rows of these jobs, in the order asked.
     fn facts(&mut self, work_ids: &[WorkId]) -> Result<Vec<Option<WorkFact>>, StorageError>;
 
-    /// Rows of `finished`, in the order asked.
+    /// Returns rows of `finished`, in the order asked.
     fn finished(&mut self, work_ids: &[WorkId])
     -> Result<Vec<Option<Arc<Finished>>>, StorageError>;
 
-    /// What a pool's loop is to decide on: rows from the demand's cursors up to `now`, in order.
+    /// Returns the rows that a pool's loop decides next: from the demand's cursors up to `now`, in order.
     ///
-    /// At most `batch_size` rows of each table; of `pending_start` at most as many as there will be slots:
-    /// `free_slots` and one for each completion returned.
+    /// Returns at most `batch_size` rows of each table, and of `pending_start` at most as many as there will be free
+    /// slots: `free_slots` and one for each completion returned.
     fn read_batch(
         &mut self,
         pool: PoolId,
@@ -156,17 +157,17 @@ storage! {
         now: Segment,
     ) -> Result<Batch, StorageError>;
 
-    /// A pool's `internal_state`; the default when there is none.
+    /// Returns a pool's `internal_state`; the default when there is none.
     fn state(&mut self, pool: PoolId) -> Result<StateRow, StorageError>;
 
-    /// The rows of `running` of a pool, with their jobs.
+    /// Returns the rows of `running` of a pool, with their jobs.
     fn running(&mut self, pool: PoolId) -> Result<Vec<RunningRow>, StorageError>;
 
-    /// The places of rows of `running`, of one pool or of all: when they started and their ids. In order, up to `limit`
-    /// of those behind `after`.
+    /// Returns up to `limit` keys of rows of `running` behind `after`, of one pool or of all, in order: the start times
+    /// and ids.
     ///
-    /// A storage that has what runs in memory may go through all of it: that is bounded by what the pools may run. It
-    /// touches nothing else for it, least of all the jobs.
+    /// A storage that keeps `running` in memory may scan all of it, because `max_parallelism` bounds its size. It reads
+    /// nothing else, in particular not the jobs.
     fn running_places(
         &mut self,
         pool: Option<PoolId>,
@@ -174,7 +175,7 @@ storage! {
         limit: usize,
     ) -> Result<Vec<(Segment, WorkId)>, StorageError>;
 
-    /// The jobs of a pool that have no outcome, in the order of their ids, behind `after`.
+    /// Returns the jobs of a pool that have no outcome, in the order of their ids, behind `after`.
     fn works(
         &mut self,
         pool: PoolId,
@@ -182,7 +183,7 @@ storage! {
         limit: usize,
     ) -> Result<Vec<WorkId>, StorageError>;
 
-    /// Rows of the unregistered lane, in order, behind `after`.
+    /// Returns rows of the unregistered lane, in order, behind `after`.
     fn unregistered(
         &mut self,
         pool: PoolId,
@@ -190,10 +191,11 @@ storage! {
         limit: usize,
     ) -> Result<Vec<(Key, Arc<Spec>)>, StorageError>;
 
-    /// Rows of `pending_start`, the unregistered lane included, in order: those behind `after` and before `until`.
+    /// Returns rows of `pending_start`, including the unregistered lane, in order: those behind `after` and before
+    /// `until`.
     ///
-    /// Costs one search and a step for each row that is returned, however many there are. A storage that gathers
-    /// what has changed before it touches its tables also passes the rows that went since then.
+    /// Costs one search and one step for each returned row, however many rows there are. A storage that collects
+    /// changes before it writes them to its tables also steps over the rows deleted since then.
     fn pending_starts(
         &mut self,
         pool: PoolId,
@@ -205,7 +207,8 @@ storage! {
     /// Returns the number of rows that a pool has in each table.
     fn counts(&mut self, pool: PoolId, cursors: &Cursors) -> Result<Counts, StorageError>;
 
-    /// Up to `limit` rows of `finished` that are older than `before`, or more than `keep` back; the oldest first.
+    /// Returns up to `limit` rows of `finished` that are older than `before`, or more than `keep` back; the oldest
+    /// first.
     fn expired(
         &mut self,
         before: Segment,
@@ -213,18 +216,19 @@ storage! {
         limit: usize,
     ) -> Result<Vec<WorkId>, StorageError>;
 
-    /// Up to `limit` rows of `finished`, the last one first, that are numbered below `before`: each with its number in
-    /// the order of finishing, which it keeps for ever. Fewer only at the end. Costs no more than the rows.
+    /// Returns up to `limit` rows of `finished` that are numbered below `before`, the last one first, each with its
+    /// number in the order of finishing, which never changes. Returns fewer only at the end. Costs no more than the
+    /// rows.
     fn last_finished(
         &mut self,
         before: Option<u64>,
         limit: usize,
     ) -> Result<Vec<(u64, Arc<Finished>)>, StorageError>;
 
-    /// A row of a user table.
+    /// Returns a row of a user table.
     fn get(&mut self, table: Name, key: &TableKey) -> Result<Option<Payload>, StorageError>;
 
-    /// Rows of a user table, in order of their keys.
+    /// Returns rows of a user table, in order of their keys.
     fn scan(
         &mut self,
         table: Name,
@@ -232,7 +236,7 @@ storage! {
         limit: usize,
     ) -> Result<Vec<(TableKey, Payload)>, StorageError>;
 
-    /// Applies all changes in order, or none, and empties the list when it did. `now` is the store's clock.
+    /// Applies all changes in order, or none. Empties the list if it applied them. `now` is the store's clock.
     fn commit(
         &mut self,
         changes: &mut Vec<Change>,

@@ -1,4 +1,4 @@
-//! Tables in memory: the default. Fast, bounded by what is enqueued, gone with the process.
+//! Tables in memory: the default. Fast, bounded by what is enqueued, lost when the process ends.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::BuildHasher;
@@ -19,8 +19,8 @@ use crate::model::{
 
 /// Keeps every table in memory.
 ///
-/// A clone is another handle on the same tables: what one runtime left there, the next one finds. Only one runtime
-/// uses them at a time.
+/// A clone is another handle to the same tables: the next runtime finds what an earlier one left. Only one runtime at a
+/// time can use them.
 ///
 /// ```
 /// # actix_workpool::doctest::run(async {
@@ -41,14 +41,14 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Empty tables.
+    /// Creates empty tables.
     #[must_use]
     pub fn new() -> Memory {
         Memory::default()
     }
 
     fn tables(&self) -> MutexGuard<'_, Tables> {
-        // A panic under the lock cannot leave half a commit: applying changes calls no code but ours.
+        // A panic under the lock cannot leave half a commit: applying changes calls no user code.
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -272,7 +272,7 @@ impl Storage for Memory {
     }
 }
 
-/// Returns `true` if no key can lie in the range; `BTreeMap::range` panics on some of those.
+/// Returns `true` if the range contains no key; `BTreeMap::range` panics on some of those.
 pub(crate) fn range_is_empty(range: &KeyRange) -> bool {
     use Bound::{Excluded, Included};
     match (&range.0, &range.1) {
@@ -293,7 +293,7 @@ struct Tables {
     pools: Vec<Pool>,
     finished: HashMap<WorkId, Arc<Finished>>,
     finished_order: VecDeque<Arc<Finished>>,
-    /// The number of jobs that were forgotten: the number of the first one in the order of finishing.
+    /// The number of deleted finished jobs, which is the number of the first one in the order of finishing.
     forgotten: u64,
     user: HashMap<Name, BTreeMap<TableKey, Payload>>,
 }
@@ -310,7 +310,7 @@ struct Pool {
     running: HashMap<WorkId, Running>,
     pending_completion: BTreeMap<Key, Completion>,
     pending_cancelation: BTreeMap<Key, WorkId>,
-    /// The same rows by job.
+    /// The keys of the same rows by job.
     cancelation_keys: HashMap<WorkId, Key>,
 }
 
@@ -321,7 +321,7 @@ struct Completion {
     retry: Retry,
 }
 
-/// A row of `work`. Small, for there may be millions.
+/// A row of `work`. Small, because there may be millions.
 struct Row {
     spec: Arc<Spec>,
     attempts: u32,
@@ -334,19 +334,19 @@ struct Row {
     history: History,
 }
 
-/// Which table holds a job besides `work`.
+/// The table that holds a job besides `work`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// `pending_start`.
     Waiting,
     /// `running`.
     Running,
-    /// `running` and `pending_completion`; whether it will be retried.
+    /// `running` and `pending_completion`, and whether the job will be retried.
     Completing { retry: bool },
 }
 
 impl Tables {
-    /// Gives memory back after a flood.
+    /// Frees memory after a peak.
     fn shrink(&mut self) {
         if is_oversized(self.works.slab.len(), self.works.len()) {
             let pools = &mut self.pools;
@@ -640,12 +640,12 @@ impl Pool {
     }
 }
 
-/// The place of a row in [`Works`]. Four bytes, so that a pending row of another table is small.
+/// The index of a row in [`Works`]. Four bytes, so that a pending row of another table is small.
 type Slot = u32;
 
 /// The `work` table: rows in a slab, found by id through a table of slots.
 ///
-/// At a million pending jobs this takes about half of what a map with the rows in it does.
+/// At a million pending jobs it takes about half the memory of a map that contains the rows.
 #[derive(Default)]
 struct Works {
     slab: Vec<Option<Row>>,
@@ -680,10 +680,10 @@ impl Works {
         self.slab[slot as usize].as_mut().expect("the index names occupied slots")
     }
 
-    /// Reads a little of each of these rows, so that they are in the cache when they are needed.
+    /// Reads a few bytes of each of these rows, so that they are in the CPU cache when they are needed.
     ///
-    /// Far-apart rows of a large table cost a memory access each. Asked for one after the other with nothing to do in
-    /// between, these overlap; spread among everything else that happens to a job, they do not.
+    /// Rows of a large table that lie far apart cost a memory access each. These accesses overlap when they are made in
+    /// a row, but not when they are spread over everything else that happens to a job.
     fn warm(&self, work_ids: impl Iterator<Item = WorkId>) {
         let mut read = 0;
         for work_id in work_ids {
@@ -695,7 +695,7 @@ impl Works {
         std::hint::black_box(read);
     }
 
-    /// As [`Works::warm`], for rows whose place is known, with what was enqueued.
+    /// Does the same as [`Works::warm`] for rows whose slot is known, and also reads what was enqueued.
     fn warm_slots(&self, slots: impl Iterator<Item = Slot>) {
         let read = slots.fold(0, |read, slot| {
             let row = self.slab[slot as usize].as_ref();
@@ -712,7 +712,7 @@ impl Works {
         self.slot(work_id).map(|slot| self.at_mut(slot))
     }
 
-    /// Moves all rows to the front, and frees what is behind them. `moved` is told of each.
+    /// Moves all rows to the front and frees the space behind them. Calls `moved` for each.
     fn compact(&mut self, mut moved: impl FnMut(&Row, Slot)) {
         let rows = std::mem::take(&mut self.slab).into_iter().flatten();
         let mut slab = Vec::with_capacity(2 * self.index.len());

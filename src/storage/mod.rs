@@ -1,7 +1,7 @@
-//! Rows: where jobs are kept. A backend is an implementation of [`Storage`].
+//! Storage of jobs. A backend is an implementation of [`Storage`].
 //!
-//! The trait knows tables and nothing of what they are for. It is called by one thread at a time, for one group of
-//! messages after another: read the facts of all jobs that the group is about, decide elsewhere, commit once.
+//! The trait knows tables and nothing of their purpose. One thread at a time calls it, for one group of messages after
+//! another: read the facts of all jobs that the group is about, decide elsewhere, commit once.
 
 mod contract;
 mod memory;
@@ -21,21 +21,21 @@ pub(crate) use memory::range_is_empty;
 
 use crate::model::{Name, PoolConfig, PoolId, Segment, StateRow, TableKey};
 
-/// A storage that failed, and whether it can be asked again.
+/// An error of a storage; it says whether the storage can be used again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StorageError {
     /// Another runtime is using it. Shut that one down first.
     #[error("storage is in use by another runtime")]
     InUse,
-    /// The operation failed; the same may work later. A commit that fails so may have happened all the same: it is
-    /// looked for before it is given up.
+    /// The operation failed; a retry may succeed. A commit that fails so may have happened all the same: the store
+    /// checks that before it gives the commit up.
     #[error("storage failed, will be tried again: {0}")]
     Unavailable(String),
     /// A concurrent writer was faster, and nothing was written.
     #[error("storage was changed by another writer")]
     Conflict,
-    /// A newer version of this crate has written it. Update the program; nothing in the storage was changed.
+    /// A newer version of this crate has written the storage, which is unchanged. Update the program.
     #[error(
         "written by a newer version of actix-workpool (format {found}, this program reads up to {known}); update the program"
     )]
@@ -45,26 +45,26 @@ pub enum StorageError {
         /// The newest format that this program reads.
         known: u32,
     },
-    /// The storage cannot be trusted any more and must be opened anew.
+    /// The storage cannot be trusted any more and must be reopened.
     #[error("storage must be reopened: {0}")]
     Poisoned(String),
 }
 
-/// What a store holds about its pools when it is opened.
+/// The pools and counters of a storage when it is opened.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Opened {
-    /// Every pool that was ever created here.
+    /// Every pool that was ever created in this storage.
     pub pools: Vec<PoolRow>,
     /// The highest `seq` in use.
     pub last_seq: u64,
-    /// A time that the store's clock has reached before. It goes on from there.
+    /// A time that the store's clock has reached before. The clock continues from there.
     pub clock: Segment,
 }
 
 /// A row of `globals` together with the pool's `internal_state`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PoolRow {
-    /// Its number here.
+    /// Its number in this storage.
     pub pool: PoolId,
     /// Its name.
     pub name: Name,
@@ -72,27 +72,27 @@ pub struct PoolRow {
     pub config: PoolConfig,
     /// Its state.
     pub state: StateRow,
-    /// Jobs of this pool that have no outcome yet.
+    /// The number of its jobs that have no outcome yet.
     pub pending: u64,
 }
 
-/// The time at which a commit must be safe.
+/// The time by which a commit must be durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fsync {
-    /// Before the call returns: somebody is told.
+    /// Before the call returns, because somebody is told.
     Now,
-    /// With the next commit that is synced: so far nobody is told. A crash may lose it, but not a part of it, and
-    /// nothing that comes later without it.
+    /// With the next commit that is synced, because nobody is told yet. A crash may lose the commit, but only as a
+    /// whole, and together with everything after it.
     WithNext,
 }
 
 /// The rows of a user table that a scan may return.
 pub type KeyRange = (Bound<TableKey>, Bound<TableKey>);
 
-/// The lowest of these, in order.
+/// The `limit` lowest rows, in order.
 ///
-/// The order of what runs is asked for only when somebody looks. To keep it would cost every job that starts; to go
-/// through 65,536 running attempts, as many as a pool may have, takes a millisecond or so.
+/// Running jobs are sorted only on request: to keep them in order would cost every job that starts, while a scan of
+/// 65,536 running attempts, the maximum of a pool, takes about a millisecond.
 fn lowest<T: Ord>(rows: impl Iterator<Item = T>, limit: usize) -> Vec<T> {
     let mut found = BinaryHeap::new();
     for row in rows {
@@ -107,16 +107,16 @@ fn lowest<T: Ord>(rows: impl Iterator<Item = T>, limit: usize) -> Vec<T> {
     found.into_sorted_vec()
 }
 
-/// Tables are not made smaller below so many rows.
+/// The number of rows below which tables are not shrunk.
 const SMALL: usize = 16_384;
 
-/// Returns `true` if a table for so many rows is to be made smaller: it had many more than it has now. What it costs to
-/// make it smaller is paid by the rows that went.
+/// Returns `true` if a table with so many rows should be shrunk: it had many more than it has now. The removed rows pay
+/// for the cost of shrinking.
 pub(crate) fn is_oversized(capacity: usize, rows: usize) -> bool {
     capacity > SMALL && capacity / 4 > rows
 }
 
-/// Gives memory back after a flood.
+/// Frees memory after a peak.
 pub(crate) fn shrink<K: Eq + std::hash::Hash, V>(map: &mut hashbrown::HashMap<K, V>) {
     if is_oversized(map.capacity(), map.len()) {
         map.shrink_to(2 * map.len());

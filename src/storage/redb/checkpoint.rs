@@ -1,25 +1,24 @@
-//! A checkpoint beside the commits: on a thread of its own, or, in tests, at a later call.
+//! A checkpoint that runs concurrently with commits: on its own thread, or, in tests, during a later call.
 
 use std::io;
 use std::thread::JoinHandle;
 
 use crate::storage::StorageError;
 
-/// `true` if the sealed layer is in the tables.
+/// The result of a checkpoint: `Ok` if the sealed layer is in the tables.
 pub(super) type Written = Result<(), StorageError>;
 
-/// The thread on which checkpoints are made.
+/// Where checkpoints run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Checkpoints {
-    /// On a thread of their own.
+    /// On their own thread.
     OnThread,
-    /// On the thread of the commits, each up to so many calls later: for tests whose steps must not depend on
-    /// threads.
+    /// On the commit thread, each up to so many calls later: for tests whose steps must not depend on threads.
     #[cfg(feature = "conformance")]
     Within(u32),
 }
 
-/// A checkpoint that is under way.
+/// A checkpoint in progress.
 pub(super) enum Checkpoint {
     OnThread(JoinHandle<Written>),
     #[cfg(feature = "conformance")]
@@ -30,7 +29,7 @@ pub(super) enum Checkpoint {
 }
 
 impl Checkpoints {
-    /// Begins one. After how many calls a later one comes to its end is drawn.
+    /// Begins a checkpoint. For `Within`, draws the number of calls after which it ends.
     pub(super) fn begin(
         self,
         write: impl FnOnce() -> Written + Send + Sync + 'static,
@@ -50,8 +49,8 @@ impl Checkpoints {
 }
 
 impl Checkpoint {
-    /// `true` if it has come to its end. Asked with each call; one whose tables have failed does not take long any
-    /// more.
+    /// Returns `true` if the checkpoint has ended. Called on every call of the storage; a checkpoint whose tables have
+    /// failed ends soon.
     #[cfg_attr(
         not(feature = "conformance"),
         expect(unused_variables, reason = "a thread notices by itself")
@@ -68,7 +67,7 @@ impl Checkpoint {
         }
     }
 
-    /// Waits for its end.
+    /// Waits until the checkpoint has ended.
     pub fn end(self) -> Written {
         let written = match self {
             Checkpoint::OnThread(thread) => thread.join(),

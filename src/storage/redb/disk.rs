@@ -1,4 +1,4 @@
-//! The bytes under the store: a file, and the parts of it that the log and the tables use.
+//! The disk under the store: a file, and the parts of it that the log and the tables use.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -10,18 +10,18 @@ use ::redb::StorageBackend;
 
 use crate::storage::StorageError;
 
-/// What a store needs of a file.
+/// The file operations that a store needs.
 ///
-/// What was written is certain to be there after a crash only once `sync` has returned; until then any part of it may
-/// be. All calls may come from two threads at a time, which then write to different places.
+/// Written bytes are certain to survive a crash only once `sync` has returned; until then any part of them may survive.
+/// Two threads may make calls at the same time, and then write to different places.
 pub trait Disk: std::fmt::Debug + Send + Sync + 'static {
-    /// Returns the number of bytes that there are.
+    /// Returns the length in bytes.
     fn len(&self) -> io::Result<u64>;
 
-    /// Cuts the end off, or adds zeros.
+    /// Sets the length: cuts the end off, or adds zeros.
     fn set_len(&self, len: u64) -> io::Result<()>;
 
-    /// Fills `into` with the bytes from `offset` on; an error when there are not as many.
+    /// Fills `into` with the bytes from `offset` on. Fails if there are fewer.
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()>;
 
     /// Writes all `bytes` from `offset` on.
@@ -30,13 +30,13 @@ pub trait Disk: std::fmt::Debug + Send + Sync + 'static {
     /// Waits until everything written so far is on the disk.
     fn sync(&self) -> io::Result<()>;
 
-    /// Returns `true` if it can sync a part alone.
+    /// Returns `true` if it can sync a part of the file alone.
     fn syncs_parts(&self) -> bool {
         false
     }
 
-    /// Waits until these bytes, which were just written there, are on the disk, whatever becomes of others. It says
-    /// of its own bytes alone whether they are there. For a disk that [syncs parts](Disk::syncs_parts).
+    /// Waits until these bytes, which were just written there, are on the disk. The result is about these bytes only,
+    /// whatever happens to others. For a disk that [syncs parts](Disk::syncs_parts).
     fn sync_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let _ = (offset, bytes);
         self.sync()
@@ -47,8 +47,8 @@ pub trait Disk: std::fmt::Debug + Send + Sync + 'static {
 #[derive(Debug)]
 pub(super) struct FileDisk {
     file: File,
-    /// The same file once more, for writes that return when they are on the disk: a sync of the whole file would wait
-    /// for the pages of a checkpoint as well. Open on its own, it hears by itself of what could not be written.
+    /// A second handle to the file, for writes that return when they are on the disk: a sync of the whole file would
+    /// also wait for the pages of a checkpoint. It is opened separately, so that it receives its own write errors.
     through: Option<File>,
 }
 
@@ -74,7 +74,7 @@ impl FileDisk {
     }
 }
 
-/// The file once more, for writes that are synced one by one.
+/// Opens the file a second time, for writes that are synced one by one.
 #[cfg(target_os = "linux")]
 fn through(path: &Path, file: &File) -> io::Result<Option<File>> {
     use std::os::unix::fs::MetadataExt;
@@ -86,20 +86,20 @@ fn through(path: &Path, file: &File) -> io::Result<Option<File>> {
     }
 }
 
-/// Elsewhere a write like that need not get further than the disk's own memory, or there is none.
+/// Other systems lack such writes, or the writes may get no further than the disk's own cache.
 #[cfg(not(target_os = "linux"))]
 fn through(_: &Path, _: &File) -> io::Result<Option<File>> {
     Ok(None)
 }
 
-/// Makes the name of a new file last: the file's own sync does not do that. (`fsync(2)`.)
+/// Makes the name of a new file durable, which a sync of the file itself does not. (`fsync(2)`.)
 #[cfg(unix)]
 fn sync_folder(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-/// Elsewhere a folder cannot be synced.
+/// Does nothing: on other systems a folder cannot be synced.
 #[cfg(not(unix))]
 fn sync_folder(_: &Path) -> io::Result<()> {
     Ok(())
@@ -160,7 +160,7 @@ impl Disk for FileDisk {
         self.through.is_some()
     }
 
-    /// Writes them once more: what the first write could not do is told apart from what the disk could not.
+    /// Writes the bytes once more, synced. This tells an error of the first write from an error of the disk.
     /// (`RWF_DSYNC` of `pwritev2(2)`.)
     #[cfg(target_os = "linux")]
     fn sync_at(&self, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
@@ -175,7 +175,7 @@ impl Disk for FileDisk {
                     offset += written as u64;
                 }
                 Err(Errno::INTR) => {}
-                // An old system.
+                // An old kernel.
                 Err(Errno::NOSYS | Errno::OPNOTSUPP) => return file.sync_data(),
                 Err(error) => return Err(error.into()),
             }
@@ -184,13 +184,12 @@ impl Disk for FileDisk {
     }
 }
 
-/// A disk that is not written to any more once a sync has failed.
+/// A disk that refuses writes once a sync has failed.
 ///
-/// After a failed sync nobody can say what is on the disk: the system may have dropped what it could not write, and a
-/// second sync would succeed. (Rebello et al., *Can Applications Recover from fsync Failures?*, USENIX ATC 2020.) It
-/// may be the sync of another thread that hears of it, for an open file reports what it could not write once: syncs
-/// come one after the other, and each sees how those before it have ended. One of a part is on its own, and hears for
-/// itself.
+/// After a failed sync the content of the disk is unknown: the system may have dropped what it could not write, and a
+/// second sync would succeed. (Rebello et al., *Can Applications Recover from fsync Failures?*, USENIX ATC 2020.) An
+/// open file reports a write error only once, possibly to the sync of another thread. So syncs run one after the other,
+/// and each sees the results of those before it. A sync of a part has its own handle, and gets its own errors.
 #[derive(Debug)]
 pub(super) struct CheckedDisk {
     disk: Box<dyn Disk>,
@@ -261,7 +260,7 @@ impl Disk for CheckedDisk {
     }
 }
 
-/// Everything behind `from`, as a file of its own: what redb sees.
+/// The part of the disk behind `from`, as the file that redb sees.
 #[derive(Debug)]
 pub(super) struct Rest {
     disk: Arc<CheckedDisk>,
@@ -274,7 +273,7 @@ impl Rest {
         Rest { disk: disk.clone(), from, failed: Arc::default() }
     }
 
-    /// Becomes true with the first error. redb refuses everything from then on.
+    /// Becomes `true` with the first error. After that redb refuses every call.
     pub fn failed(&self) -> Arc<AtomicBool> {
         self.failed.clone()
     }

@@ -1,4 +1,4 @@
-//! What is kept in memory: what runs, what each pool counts, and the rows that the tables do not have yet.
+//! The memtable: running jobs, the counts of each pool, and the rows that the tables do not have yet.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use crate::storage::shrink;
 /// A row of a user table: its table's name and its key.
 pub(super) type UserKey = (Name, TableKey);
 
-/// Jobs as they were read from the tables, for the changes that follow.
+/// A cache of jobs that were read from the tables, for upcoming changes.
 #[derive(Default)]
 pub(super) struct Known {
     works: HashMap<WorkId, (Head, Arc<Spec>)>,
-    /// About how much memory they take.
+    /// Their approximate size in memory.
     bytes: usize,
 }
 
@@ -42,13 +42,13 @@ impl Known {
         }
     }
 
-    /// Forgets everything.
+    /// Removes all jobs.
     pub fn clear(&mut self) {
         self.works.clear();
         self.bytes = 0;
     }
 
-    /// Forgets everything if it is more than `most` bytes.
+    /// Removes all jobs if they take more than `most` bytes.
     pub fn bound(&mut self, most: usize) {
         if self.bytes > most {
             self.clear();
@@ -56,18 +56,18 @@ impl Known {
     }
 }
 
-/// About how much memory a job takes.
+/// The approximate size of a job in memory.
 fn size(head: &Head, spec: &Spec) -> usize {
     size_of::<Spec>() + spec.bytes() + head.history.bytes()
 }
 
-/// Rows that the tables do not have yet, and those that are gone from them (`None`).
+/// Rows that the tables do not have yet, and deletions (`None`) of rows that they have.
 #[derive(Clone, Default)]
 pub(super) struct Layer {
     pub works: HashMap<WorkId, Option<WorkRow>>,
     pub starts: BTreeMap<(PoolId, Key), Option<WorkId>>,
     pub finished: HashMap<WorkId, Option<Arc<Finished>>>,
-    /// Jobs that finished again under an id whose older row lies underneath.
+    /// Jobs that finished again under an id whose older row is in a layer below.
     finished_again: HashSet<WorkId>,
     /// Jobs in the order of finishing; the first one has the number `order_from`.
     pub order: VecDeque<(Segment, WorkId)>,
@@ -79,12 +79,12 @@ pub(super) struct Layer {
 pub(super) struct WorkRow {
     pub head: Head,
     pub spec: Arc<Spec>,
-    /// `true` if older rows of this job lie underneath, so that deleting it has to be noted.
+    /// `true` if a layer below has older rows of this job, so that its deletion must be recorded.
     covers: bool,
 }
 
 impl Layer {
-    /// Returns the number of rows that it has.
+    /// Returns the number of rows in the layer.
     pub fn len(&self) -> usize {
         self.works.len() + self.starts.len() + self.finished.len() + self.user.len()
     }
@@ -119,12 +119,12 @@ impl Layer {
         self.order.push_back((finished.finished_at, work_id));
     }
 
-    /// Replaces a row that is here or lies underneath.
+    /// Replaces a row of this layer or of a layer below.
     fn replace_finished(&mut self, finished: &Arc<Finished>) {
         self.finished.insert(finished.work_id, Some(finished.clone()));
     }
 
-    /// Forgets the first job of the order.
+    /// Removes the first job of the order.
     fn forget_first(&mut self, work_id: WorkId) {
         let first = self.order.pop_front();
         debug_assert_eq!(first.map(|(_, first)| first), Some(work_id), "the oldest first");
@@ -136,17 +136,17 @@ impl Layer {
     }
 
     fn remove_start(&mut self, pool: PoolId, key: Key) {
-        // A key names one row for ever: what is here is nowhere else.
+        // A key is used for one row only: a row found here is in no other layer.
         if !matches!(self.starts.remove(&(pool, key)), Some(Some(_))) {
             self.starts.insert((pool, key), None);
         }
     }
 }
 
-/// A layer that is being written into the tables, with everything else that they get.
+/// A layer that is being written to the tables, with everything else that is written with it.
 pub(super) struct Sealed {
     pub layer: Layer,
-    /// The number of the last commit that is in it.
+    /// The number of the last commit in it.
     pub last: u64,
     pub last_seq: u64,
     pub clock: Segment,
@@ -163,14 +163,14 @@ pub(super) struct PoolEntry {
     pub config: PoolConfig,
     pub state: StateRow,
     pub works: u64,
-    /// Rows of `pending_start` outside the unregistered lane, and in it.
+    /// The number of rows of `pending_start` outside the unregistered lane, and in it.
     pub waiting: u64,
     pub lane: u64,
-    /// Rows of `running`, which are in memory: the tables do not count them.
+    /// The number of rows of `running`. They are in memory: the tables do not count them.
     pub running: u64,
-    /// No row of `pending_start` lies before this: what was started there need not be gone through again.
+    /// No row of `pending_start` lies before this key, so that reads can skip the rows that were started.
     pub starts_from: Key,
-    /// `true` if the tables have it as it is.
+    /// `true` if the tables have its current value.
     saved: bool,
 }
 
@@ -198,45 +198,45 @@ impl Default for PoolEntry {
 pub(super) struct RunningWork {
     pub row: RunRow,
     pub spec: Arc<Spec>,
-    /// `true` if the tables have it as it is.
+    /// `true` if the tables have its current value.
     pub saved: bool,
 }
 
-/// Everything that is in memory.
+/// The whole state in memory.
 #[derive(Clone, Default)]
 pub(super) struct Memtable {
     pub pools: Vec<PoolEntry>,
     pub running: HashMap<WorkId, RunningWork>,
-    /// The completions that wait, in order.
+    /// The waiting completions, in order.
     pub completions: BTreeMap<(PoolId, Key), WorkId>,
     pub cancelations: BTreeMap<(PoolId, Key), WorkId>,
     pub cancelation_keys: HashMap<WorkId, Key>,
     pub last_seq: u64,
     pub clock: Segment,
-    /// The number of rows that `finished` has.
+    /// The number of rows of `finished`.
     pub finished: u64,
-    /// The number of jobs that were forgotten: the number of the oldest one in the order of finishing.
+    /// The number of deleted finished jobs, which is the number of the oldest one in the order of finishing.
     pub forgotten: u64,
     pub layer: Layer,
-    /// The layer under it, while it is written into the tables.
+    /// The layer below, while it is written to the tables.
     pub sealed: Option<Arc<Sealed>>,
-    /// What the tables have of `running` and `pending_cancelation`.
+    /// The rows of `running` and `pending_cancelation` that the tables have.
     pub tables_running: HashSet<WorkId>,
     pub tables_cancelations: HashSet<(PoolId, Key)>,
 }
 
 impl Memtable {
-    /// The layers, the newest first.
+    /// Returns the layers, the newest first.
     pub fn layers(&self) -> impl Iterator<Item = &Layer> {
         std::iter::once(&self.layer).chain(self.sealed.as_ref().map(|sealed| &sealed.layer))
     }
 
-    /// The row of `work`, if something newer than the tables is known.
+    /// Returns the row of `work`, if a layer has a newer one than the tables.
     pub fn work(&self, work_id: WorkId) -> Option<Option<&WorkRow>> {
         self.layers().find_map(|layer| layer.works.get(&work_id)).map(Option::as_ref)
     }
 
-    /// Takes what a commit does. `known` has the jobs that a change is about and that are found nowhere else.
+    /// Applies a change. `known` has the jobs that the change is about and that are found nowhere else.
     pub fn apply(&mut self, change: &Change, known: &Known) {
         match change {
             Change::InsertWork { spec, key } => {
@@ -306,7 +306,7 @@ impl Memtable {
         }
     }
 
-    /// Takes a change from the log.
+    /// Applies a change from the log.
     pub fn replay(&mut self, change: &Logged, known: &Known) {
         match change {
             Logged::Change(change) => self.apply(change, known),
@@ -332,7 +332,7 @@ impl Memtable {
         self.finished += 1;
     }
 
-    /// Forgets the job that has been finished the longest.
+    /// Removes the job that finished first.
     fn forget(&mut self, work_id: WorkId) {
         match self.forgotten == self.layer.order_from {
             true => self.layer.forget_first(work_id),
@@ -342,7 +342,7 @@ impl Memtable {
         self.finished = self.finished.saturating_sub(1);
     }
 
-    /// Takes a completion. It need not be in the log yet: nobody is told of it before.
+    /// Applies a completion. It need not be in the log yet: nobody is told of it before that.
     pub fn take_completion(&mut self, change: &Change) {
         let Change::InsertPendingCompletion { work_id, key, run, result, retry, attempts, .. } =
             change
@@ -358,7 +358,7 @@ impl Memtable {
         self.completions.insert((row.pool, *key), *work_id);
     }
 
-    /// Puts a row of `running` that the tables have.
+    /// Adds a row of `running` that the tables have.
     pub fn put_running(&mut self, row: RunRow, spec: Arc<Spec>) {
         let work_id = spec.work_id;
         if let Some((key, ..)) = &row.completion {
@@ -417,7 +417,7 @@ impl Memtable {
         }
     }
 
-    /// The pool's entry, which is about to change.
+    /// Returns the pool's entry to change it.
     fn pool(&mut self, pool: PoolId) -> &mut PoolEntry {
         let number = pool.0 as usize;
         while self.pools.len() <= number {
@@ -435,7 +435,7 @@ impl Memtable {
         }
     }
 
-    /// Everything known of a job.
+    /// Returns everything known of a job.
     pub fn fact(&self, head: Head, spec: Arc<Spec>) -> WorkFact {
         let pending_cancelation = self.cancelation_keys.get(&spec.work_id).copied();
         WorkFact {
@@ -448,7 +448,7 @@ impl Memtable {
         }
     }
 
-    /// Everything known of a job that runs.
+    /// Returns everything known of a running job.
     pub fn running_fact(&self, work_id: WorkId) -> Option<WorkFact> {
         let RunningWork { row, spec, .. } = self.running.get(&work_id)?;
         let completion = row.completion.as_ref();
@@ -489,7 +489,7 @@ impl Memtable {
         let new = self.cancelations.iter().filter(|(place, _)| !before.contains(*place));
         let new = new.map(|(place, work_id)| (*place, Some(*work_id)));
         let mut cancelations: Vec<_> = gone.chain(new).collect();
-        // The tables take rows in the order of their keys.
+        // The tables are written in the order of their keys.
         cancelations.sort_unstable_by_key(|(place, _)| *place);
         running.sort_unstable_by_key(|(work_id, _)| *work_id);
         let mut pools = Vec::new();

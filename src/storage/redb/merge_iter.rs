@@ -1,13 +1,13 @@
-//! Reading several layers as one.
+//! Merges the rows of several layers.
 
 use std::iter::Peekable;
 
 use crate::storage::StorageError;
 
-/// Rows of one layer, in the order of their keys; `None` says that the row is gone from the layers below.
+/// Rows of one layer, in the order of their keys; `None` means that the row is deleted in the layers below.
 type Rows<'r, K, V> = Box<dyn Iterator<Item = Result<(K, Option<V>), StorageError>> + 'r>;
 
-/// Rows of several layers, the newest first, in the order of their keys.
+/// Merges the rows of several layers, the newest first, in the order of their keys.
 pub(super) struct MergeIter<'r, K, V>(Vec<Peekable<Rows<'r, K, V>>>);
 
 impl<'r, K: Ord, V> MergeIter<'r, K, V> {
@@ -15,13 +15,13 @@ impl<'r, K: Ord, V> MergeIter<'r, K, V> {
         MergeIter(Vec::with_capacity(3))
     }
 
-    /// Puts another layer underneath.
+    /// Adds another layer at the bottom.
     pub fn over(&mut self, rows: impl Iterator<Item = Result<(K, Option<V>), StorageError>> + 'r) {
         let rows: Rows<'r, K, V> = Box::new(rows);
         self.0.push(rows.peekable());
     }
 
-    /// The next row of the uppermost layer that has one with the lowest key; all others of that key are passed.
+    /// Returns the row with the lowest key, from the newest layer that has it, and skips the older rows of that key.
     fn lowest(&mut self) -> Option<Result<(K, Option<V>), StorageError>> {
         let mut lowest: Option<usize> = None;
         for layer in 0..self.0.len() {

@@ -3,26 +3,26 @@
 //! ```text
 //!  commit ──► WAL ───────────────► acknowledged
 //!              │ and in memory: memtable ─────── read first
-//!              │      checkpoint, now and then, on a thread of its own
+//!              │      checkpoint, from time to time, on its own thread
 //!              ▼                                  │
-//!            tables (redb) ───────────────────── read where memory knows nothing
+//!            tables (redb) ───────────────────── read for rows that are not in memory
 //! ```
 //!
-//! The file is log-structured, with the words of that field: the *write-ahead log* (WAL) has one frame per commit,
-//! synced before anybody is told. The *memtable* has, in memory, what the log says and the tables do not have yet. A
-//! *checkpoint* (a flush) seals the memtable, writes it into the tables, and frees its half of the log. The *merge
-//! iterator* reads memtable, sealed memtable and tables as one.
+//! The file is log-structured. The *write-ahead log* (WAL) has one frame per commit, which is synced before the commit
+//! is acknowledged. The *memtable* holds in memory what is in the log and not yet in the tables. A *checkpoint* (a
+//! flush) seals the memtable, writes it to the tables, and frees its half of the log. The *merge iterator* reads
+//! memtable, sealed memtable and tables as one.
 //!
 //! | file | what |
 //! |---|---|
 //! | `disk.rs` | the bytes: a file, and how it is shared |
 //! | `wal.rs` | the write-ahead log: one frame per commit, synced |
-//! | `memtable.rs` | what is in memory: what runs, and the rows that the tables do not have yet |
+//! | `memtable.rs` | the state in memory: running jobs, and the rows that the tables do not have yet |
 //! | `tables.rs` | the tables, written by checkpoints |
-//! | `checkpoint.rs` | a checkpoint that is under way |
-//! | `merge_iter.rs` | reading all of it as one |
-//! | `codec/` | how rows and changes become bytes |
-//! | `upgrade.rs` | from one format of the file to the next |
+//! | `checkpoint.rs` | a checkpoint in progress |
+//! | `merge_iter.rs` | a merged view of all layers |
+//! | `codec/` | encodes rows and changes as bytes |
+//! | `upgrade.rs` | upgrades the file from one format to the next |
 
 mod checkpoint;
 mod codec;
@@ -57,40 +57,39 @@ use crate::model::{
 
 pub use self::disk::Disk;
 
-/// A checkpoint is due when so many rows have gathered, however few bytes they have in the log.
+/// The number of rows in the memtable at which a checkpoint is due, however few bytes they take in the log.
 const MEMTABLE_ROWS: usize = 200_000;
 
-/// The number of bytes of jobs that were read and are remembered for the changes that follow.
+/// The maximum size, in bytes, of the cache of jobs that were read for upcoming changes.
 const MOST_KNOWN: usize = 4 << 20;
 
-/// In a frame, the store's clock stands before the changes.
+/// The length of the store's clock, which precedes the changes in a frame.
 const CLOCK: usize = 8;
 
-/// The time that a checkpoint that failed waits before it is tried again.
+/// The wait before a failed checkpoint is retried.
 const CHECKPOINT_PAUSE_MS: u64 = 1_000;
 
 /// The events that a commit survives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Durability {
-    /// Power failure: each commit is synced to the disk before anybody is told.
+    /// Power failure: each commit is synced to the disk before it is acknowledged.
     #[default]
     Disk,
-    /// The end of the process, however it comes about, but not that of the machine: commits are left to the operating
-    /// system, which writes them within a minute or so. What a power failure leaves is a whole state of some moment
-    /// before it.
+    /// A crash or kill of the process, but not of the machine: the operating system writes commits to the disk within a
+    /// minute or so. After a power failure the file holds a complete earlier state.
     Process,
 }
 
-/// Keeps every table in one file, with a log of its own and [redb](https://docs.rs/redb). One process at a time uses
+/// Keeps every table in one file, with its own log and [redb](https://docs.rs/redb). Only one process at a time can use
 /// it.
 ///
-/// `enqueue(..).await` returning means that the job is on disk. One sync serves everything that gathered while the one
-/// before it was under way. The log has 16 MiB, which the file has from the beginning; what was committed goes from
-/// there into the tables in large steps, beside the commits that follow.
+/// When `enqueue(..).await` returns, the job is on disk. One sync covers all commits that arrived during the previous
+/// sync. The log has 16 MiB, which the file reserves when it is created; checkpoints move committed rows from the log
+/// to the tables in large steps, concurrently with later commits.
 ///
-/// Memory is bounded by what runs, by the log's size, by a cache of 64 MiB and by 4 MiB of jobs that were read to be
-/// started, however many jobs wait.
+/// Memory is bounded by the running jobs, the size of the log, a cache of 64 MiB, and 4 MiB of jobs that were read to
+/// be started. It does not grow with the number of waiting jobs.
 ///
 /// ```
 /// # actix_workpool::doctest::run(async {
@@ -109,9 +108,9 @@ pub enum Durability {
 /// # Ok(()) });
 /// ```
 pub struct Redb {
-    /// Taken when the storage is closed, which frees the file.
+    /// `None` once the storage is closed, which frees the file.
     store: Option<Store>,
-    /// The reason why nothing is asked of it any more.
+    /// The error after which the storage refuses every call.
     poisoned: Option<StorageError>,
 }
 
@@ -119,42 +118,41 @@ struct Store {
     disk: Arc<CheckedDisk>,
     wal: Wal,
     memtable: Memtable,
-    /// Missing while they cannot be opened again after a failure.
+    /// `None` while the tables cannot be reopened after a failure.
     tables: Option<Arc<Tables>>,
     /// The number of the last commit that is in the tables.
     applied: u64,
-    /// `true` if the tables have rows in `pending_start`, so that they need not be asked for nothing.
+    /// `true` if the tables have rows in `pending_start`; if not, they need not be read for starts.
     tables_have_starts: bool,
-    /// Jobs as they were read from the tables.
+    /// Jobs that were read from the tables.
     known: Known,
-    /// The frame under way: the clock, and changes. Reports that were not synced wait here for the next commit.
+    /// The next frame: the clock, then changes. Reports that were not synced wait here for the next commit.
     frame: Vec<u8>,
     checkpoint: Option<Checkpoint>,
     checkpoints: Checkpoints,
-    /// The reason why the tables could not be used, and when the checkpoint under way is tried again, by the store's
-    /// clock.
+    /// The error that made the tables unusable, and the time, by the store's clock, at which the checkpoint is retried.
     setback: Option<(StorageError, Segment)>,
-    /// What memory will hold if a commit turns out to be in the tables that went there directly, and failed.
+    /// The memtable to use if a failed commit that was written directly to the tables turns out to be there.
     in_doubt: Option<Box<Memtable>>,
-    /// A layer that is in the tables. The next checkpoint's thread frees it: that takes a while.
+    /// A layer that is in the tables. The next checkpoint's thread frees it, because that takes a while.
     done: Option<Arc<Sealed>>,
 }
 
 impl Redb {
-    /// Opens the file, or makes it. Jobs that were running when its last process ended are recovered when their pool
-    /// is started.
+    /// Opens the file, or creates it. Jobs that were running when the last process ended are recovered when their pool
+    /// starts.
     ///
     /// # Errors
-    /// [`StorageError::InUse`] when another process or runtime has it, [`StorageError::Poisoned`] when it cannot be
-    /// read or written, is damaged, or is not a workpool file, [`StorageError::TooNew`] when a newer version has
-    /// written it. A damaged last commit cannot be told from one that was cut short, and is left out.
+    /// [`StorageError::InUse`] when another process or runtime has it open, [`StorageError::Poisoned`] when it cannot
+    /// be read or written, is damaged, or is not a workpool file, [`StorageError::TooNew`] when a newer version has
+    /// written it. A damaged last commit looks like one that was cut short, and is dropped.
     pub fn open(path: impl AsRef<Path>) -> Result<Redb, StorageError> {
         Redb::open_with_log(path, wal::LENGTH)
     }
 
-    /// As [`Redb::open`], but a file that is made gets a log of about `length` bytes, at least 8 KiB. What was
-    /// committed gathers there before it goes into the tables: a small log makes a small file, a large one makes
-    /// checkpoints cheaper. A file that is there keeps its log.
+    /// Opens the file like [`Redb::open`], but creates a new one with a log of about `length` bytes, at least 8 KiB.
+    /// The log holds commits until a checkpoint writes them to the tables: a small log makes a small file, a large one
+    /// makes checkpoints cheaper. An existing file keeps its log.
     ///
     /// # Errors
     /// As [`Redb::open`].
@@ -181,7 +179,7 @@ impl Redb {
         Ok(Redb { store: Some(store), poisoned: None })
     }
 
-    /// Sets what commits survive. The default is [`Durability::Disk`].
+    /// Sets which events a commit survives. The default is [`Durability::Disk`].
     #[must_use]
     pub fn durability(mut self, durability: Durability) -> Redb {
         if let Some(store) = &mut self.store {
@@ -190,8 +188,8 @@ impl Redb {
         self
     }
 
-    /// Makes checkpoints where the commits are, and says that it does not block: for tests whose steps must not depend
-    /// on threads.
+    /// Makes checkpoints on the commit thread and reports that the storage does not block, for tests whose steps must
+    /// not depend on threads.
     #[cfg(feature = "conformance")]
     #[doc(hidden)]
     #[must_use]
@@ -202,8 +200,7 @@ impl Redb {
         self
     }
 
-    /// Gives pages that are free back to the file system. Takes a while on a large file; do it before the runtime
-    /// starts.
+    /// Returns free pages to the file system. Slow on a large file; call it before the runtime starts.
     ///
     /// # Errors
     /// Fails if the file cannot be written.
@@ -249,14 +246,14 @@ impl Store {
             Ok(())
         })?;
         drop(works);
-        // What was replayed may only be in the system's cache, of a file that another process failed to sync: now it is
-        // written, and the log begins anew.
+        // Replayed frames may exist only in the system's cache, if another process failed to sync them. Write them to
+        // the tables and start the log anew.
         let seed = fastrand::u64(1..);
         let sealed = memtable.seal(wal.last());
         tables.checkpoint(&sealed, Some(seed))?;
         memtable.sealed = None;
         wal.restart(seed);
-        // Also of one that was a store before: that, too, may only be in the system's cache.
+        // Also for an existing store: its header, too, may exist only in the system's cache.
         wal.made()?;
         let tables_have_starts = tables.read()?.has_starts()?;
         Ok(Store {
@@ -276,7 +273,7 @@ impl Store {
         })
     }
 
-    /// Whatever went wrong, after a failed sync it cannot be mended.
+    /// Makes every error permanent once a sync has failed.
     fn judge(&self, error: StorageError) -> StorageError {
         match error {
             StorageError::Unavailable(error) if self.disk.is_lost() => {
@@ -430,14 +427,14 @@ impl Store {
             batch.starts.push(StartRow { key, spec, attempts, runs });
         }
         self.known.bound(MOST_KNOWN);
-        // No row is behind its cursor, and none was found before this one.
+        // No row is behind its cursor, and none was found before `first`.
         if let Some(entry) = self.memtable.pools.get_mut(pool.0 as usize) {
             entry.starts_from = first.unwrap_or(LANE);
         }
         Ok(batch)
     }
 
-    /// Gets to know those of these jobs that are only in the tables.
+    /// Caches those of these jobs that are only in the tables.
     fn know(&mut self, work_ids: impl Iterator<Item = WorkId>) -> Result<(), StorageError> {
         let is_new =
             |id: &WorkId| self.memtable.work(*id).is_none() && self.known.get(*id).is_none();
@@ -452,7 +449,7 @@ impl Store {
         Ok(())
     }
 
-    /// Learns what the changes need to know of jobs that are only in the tables.
+    /// Caches the jobs that the changes need and that are only in the tables.
     fn learn(&mut self, changes: &[Change]) -> Result<(), StorageError> {
         let mut works = None;
         for change in changes {
@@ -497,7 +494,7 @@ impl Store {
         Ok(())
     }
 
-    /// Writes the frame under way, and takes the changes that it ends with.
+    /// Writes the current frame and applies the changes at its end.
     fn write(&mut self, changes: &[Change], now: Segment) -> Result<(), StorageError> {
         let clock = self.memtable.clock.max(now);
         self.frame[..CLOCK].copy_from_slice(&clock.0.to_le_bytes());
@@ -510,12 +507,12 @@ impl Store {
             }
             Room::Nowhere => return self.write_into_tables(changes, clock),
         }
-        // Not earlier: a checkpoint that has ended took jobs out of memory, and forgets what was known.
+        // Only now: a checkpoint that ended above moved jobs out of memory and cleared the cache.
         self.learn(changes)?;
         self.wal.append(&self.frame)?;
         self.written(changes, clock);
         if self.wal.wants_checkpoint() || self.memtable.layer.len() > MEMTABLE_ROWS {
-            // Without one, the log goes on until it is full.
+            // If it cannot begin, the log is still usable until it is full.
             let _ = self.begin_checkpoint();
         }
         Ok(())
@@ -556,25 +553,25 @@ impl Store {
         self.frame = before.1;
         self.in_doubt = Some(Box::new(after));
         self.set_back(error.clone());
-        // Perhaps it was written all the same.
+        // It may have been written despite the error.
         self.mend()?;
         if self.wal.last() == sealed.last { Ok(()) } else { Err(error) }
     }
 
-    /// Brings everything into the tables.
+    /// Writes everything to the tables.
     fn checkpoint_all(&mut self) -> Result<(), StorageError> {
         self.finish_checkpoint()?;
         self.begin_checkpoint()?;
         self.finish_checkpoint()
     }
 
-    /// Begins a checkpoint of everything committed so far, unless one is under way.
+    /// Begins a checkpoint of everything committed so far, unless one is in progress.
     fn begin_checkpoint(&mut self) -> Result<(), StorageError> {
         if self.memtable.sealed.is_some() {
             return Ok(());
         }
         self.wal.switch()?;
-        // What is newer than the tables is told apart from what is in them by the number of its last commit.
+        // The number of the last commit tells what is newer than the tables.
         if self.wal.last() == self.applied {
             return Ok(());
         }
@@ -582,7 +579,7 @@ impl Store {
         self.run_checkpoint()
     }
 
-    /// Writes the sealed layer into the tables, beside the commits.
+    /// Writes the sealed layer to the tables, concurrently with commits.
     fn run_checkpoint(&mut self) -> Result<(), StorageError> {
         let (Some(tables), Some(sealed)) = (self.tables.clone(), self.memtable.sealed.clone())
         else {
@@ -600,7 +597,7 @@ impl Store {
         self.take_checkpoint()
     }
 
-    /// Takes the result of the checkpoint that is under way, if it has come to its end.
+    /// Takes the result of the checkpoint in progress, if it has ended.
     fn take_checkpoint(&mut self) -> Result<(), StorageError> {
         let failed = self.tables_have_failed();
         match self.checkpoint.take_if(|checkpoint| checkpoint.has_ended(failed)) {
@@ -613,7 +610,7 @@ impl Store {
         self.tables.as_ref().is_some_and(|tables| tables.have_failed())
     }
 
-    /// Waits until the checkpoint that is under way has come to its end, and tries again if it has failed.
+    /// Waits until the checkpoint in progress has ended, and retries it if it failed.
     fn finish_checkpoint(&mut self) -> Result<(), StorageError> {
         if let Some(checkpoint) = self.checkpoint.take() {
             self.end_checkpoint(checkpoint.end())?;
@@ -631,7 +628,7 @@ impl Store {
         }
     }
 
-    /// Tries again a checkpoint that has failed, when it is time. The log goes on meanwhile, until it is full.
+    /// Retries a failed checkpoint when it is due. Until then commits go to the log, until it is full.
     fn retry_checkpoint(&mut self, now: Segment) -> Result<(), StorageError> {
         match &self.setback {
             Some((_, again)) if now >= *again && self.checkpoint.is_none() => {}
@@ -652,17 +649,17 @@ impl Store {
         Ok(())
     }
 
-    /// After an error redb wants to be opened again.
+    /// Closes the tables: redb must be reopened after an error.
     fn set_back(&mut self, error: StorageError) {
         let again = Segment(self.memtable.clock.0 + CHECKPOINT_PAUSE_MS);
         self.setback = Some((error, again));
         self.tables = None;
     }
 
-    /// Takes the result of a checkpoint that has ended, and opens the tables again if they failed.
+    /// Takes the result of a checkpoint that has ended, and reopens the tables if they failed.
     fn mend(&mut self) -> Result<(), StorageError> {
         self.take_checkpoint()?;
-        // One that is under way uses them, and fails as well.
+        // A checkpoint in progress uses the tables, and fails as well.
         if self.checkpoint.is_none() && self.tables_have_failed() {
             self.set_back(StorageError::Unavailable("failed to use the tables".into()));
         }
@@ -675,7 +672,7 @@ impl Store {
         let is_in = |memtable: &Memtable| {
             memtable.sealed.as_ref().is_some_and(|sealed| sealed.last == applied.last)
         };
-        // What failed may have been written all the same.
+        // The failed commit may have been written despite the error.
         if let Some(after) = self.in_doubt.take()
             && is_in(&after)
         {
@@ -689,8 +686,8 @@ impl Store {
         Ok(())
     }
 
-    /// As [`Store::mend`]; but while the tables cannot be opened, memory and the log may be enough. Whoever needs the
-    /// tables finds them missing.
+    /// Does the same as [`Store::mend`], but succeeds while the tables cannot be opened: memory and the log may be
+    /// enough. Calls that need the tables get the error.
     fn try_mend(&mut self) -> Result<(), StorageError> {
         match self.mend() {
             Err(StorageError::Unavailable(_)) if self.in_doubt.is_none() => Ok(()),
@@ -698,9 +695,9 @@ impl Store {
         }
     }
 
-    /// The sealed layer is in the tables.
+    /// Drops the sealed layer, which is now in the tables.
     fn checkpoint_done(&mut self) {
-        // Asked for nothing they are only slower.
+        // Reading tables without starts only costs time.
         self.tables_have_starts = self.rows().and_then(|rows| rows.has_starts()).unwrap_or(true);
         self.done = self.memtable.sealed.take();
         if let Some(done) = &self.done {
@@ -741,7 +738,7 @@ impl Store {
         Ok(expired.map(|(_, (_, work_id))| work_id).collect())
     }
 
-    /// Up to `limit` jobs in the order of finishing, from a number on.
+    /// Returns up to `limit` jobs in the order of finishing, starting at a number.
     fn finish_order(
         &self,
         mut from: u64,
@@ -925,7 +922,7 @@ impl Store {
     }
 
     fn close(mut self) {
-        // Reports that were not synced, and the clock. If the last steps fail, the next start finds the rest in the
+        // Writes reports that were not synced, and the clock. If a step fails, the next start finds the rest in the
         // log.
         let _ = self.write(&[], self.memtable.clock);
         let _ = self.checkpoint_all();
@@ -940,10 +937,10 @@ impl Drop for Store {
     }
 }
 
-/// The place where the unregistered lane begins.
+/// The first key of the unregistered lane.
 const LANE: Key = Key { segment: Segment::UNREGISTERED, seq: 0 };
 
-/// The job that a change is about, if it has to be found.
+/// The job of a change whose row must be looked up.
 fn needs_work(change: &Change) -> Option<WorkId> {
     match change {
         Change::StartWork { work_id, .. } | Change::MovePendingStart { work_id, .. } => {
@@ -954,7 +951,7 @@ fn needs_work(change: &Change) -> Option<WorkId> {
     }
 }
 
-/// redb panics over a page that is not as it wrote it.
+/// The error for a panic of redb, which panics on a damaged page.
 fn damaged() -> StorageError {
     StorageError::Poisoned("the file's tables are damaged".into())
 }
@@ -964,7 +961,7 @@ fn closed() -> StorageError {
 }
 
 impl Redb {
-    /// Asks the store, which is mended first if that is necessary. After a panic it is not asked again.
+    /// Calls the store, after reopening the tables if necessary. After a panic every call fails.
     fn ask<T>(
         &mut self,
         ask: impl FnOnce(&mut Store) -> Result<T, StorageError>,
@@ -1016,7 +1013,7 @@ impl Storage for Redb {
 
     fn close(&mut self) {
         if let Some(store) = self.store.take() {
-            // What does not get into damaged tables is still in the log.
+            // Rows that cannot be written to damaged tables are still in the log.
             let _ = catch_unwind(AssertUnwindSafe(|| store.close()));
         }
     }

@@ -1,4 +1,4 @@
-//! The tables, in redb. They are written by checkpoints only.
+//! The tables, in redb. Only checkpoints write them.
 //!
 //! | table | key | value |
 //! |---|---|---|
@@ -10,11 +10,11 @@
 //! | `running` | id | run, start, generation, attempts, canceled, and its `pending_completion` |
 //! | `pending_cancelation` | pool, segment, seq | id |
 //! | `finished` | id | outcome |
-//! | `finished_order` | a number that counts up | times and ids of the jobs that finished from this number on |
+//! | `finished_order` | a number that counts up | times and ids of the jobs that finished, from this number on |
 //! | `user` | table, key | value |
 //!
-//! Each value ends with a checksum of its key and itself: redb does not look at its own when it reads a page. A row of
-//! `pending_start` has none; the job that it names says where its row must be.
+//! Each value ends with a checksum of its key and itself, because redb does not verify its own checksums when it reads
+//! a page. A row of `pending_start` has none; the job that it names holds the row's key.
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -44,22 +44,22 @@ const FINISHED: TableDefinition<Id, &[u8]> = TableDefinition::new("finished");
 const FINISHED_ORDER: TableDefinition<u64, &[u8]> = TableDefinition::new("finished_order");
 const USER: TableDefinition<&[u8], &[u8]> = TableDefinition::new("user");
 
-/// A job's id as a number: compared at once, not byte by byte.
+/// A job's id as a number, which is faster to compare than bytes.
 type Id = u128;
 
 /// The key of a pending row: pool, segment, seq.
 type Place = (u32, u64, u64);
 
-/// The number of jobs that one row of `finished_order` has at most: with 24 bytes each, what fits in a page of 4 KiB.
+/// The maximum number of jobs in a row of `finished_order`: with 24 bytes each, what fits in a page of 4 KiB.
 const ORDER_CHUNK: usize = 160;
 
-/// Bytes of an entry of `finished_order`.
+/// The length of an entry of `finished_order`.
 const ORDER_ENTRY: usize = 24;
 
-/// Bytes of a checksum.
+/// The length of a checksum.
 const CHECKSUM: usize = 8;
 
-/// How much of the tables redb keeps in memory. The system keeps more if it has room.
+/// The size of redb's cache of the tables. The operating system caches more if it has room.
 const CACHE: usize = 64 << 20;
 
 pub(super) struct Tables {
@@ -67,7 +67,7 @@ pub(super) struct Tables {
     has_failed: Arc<AtomicBool>,
 }
 
-/// What the tables know of the log.
+/// The position of the tables in the log.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Applied {
     /// The number of the last commit that is in the tables.
@@ -84,15 +84,15 @@ impl Tables {
         Ok(Tables { db, has_failed })
     }
 
-    /// Returns `true` if the disk has failed them, so that they have to be opened again.
+    /// Returns `true` if the disk has failed under the tables, so that they must be reopened.
     pub fn have_failed(&self) -> bool {
         self.has_failed.load(Ordering::Relaxed)
     }
 
-    /// Gives pages that are free back to the file system.
+    /// Returns free pages to the file system.
     pub fn compact(&mut self) -> Result<(), StorageError> {
         while self.db.compact().map_err(failed)? {}
-        // It leaves tables that would be gone through as a whole after a crash.
+        // `compact` leaves tables that redb would scan as a whole after a crash.
         let mut txn = self.db.begin_write().map_err(failed)?;
         txn.set_quick_repair(true);
         txn.commit().map_err(failed)
@@ -105,7 +105,7 @@ impl Tables {
         Ok(Applied { last: number("last")?, seed: number("seed")? })
     }
 
-    /// Makes what is not there.
+    /// Creates the tables that do not exist.
     fn make(&self) -> Result<(), StorageError> {
         if self.read()?.0.list_tables().map_err(failed)?.next().is_some() {
             return Ok(());
@@ -124,7 +124,7 @@ impl Tables {
         txn.commit().map_err(failed)
     }
 
-    /// What is always in memory.
+    /// Reads what is always in memory.
     pub fn load(&self) -> Result<Memtable, StorageError> {
         let rows = self.read()?;
         let mut memtable = Memtable::default();
@@ -167,10 +167,10 @@ impl Tables {
         Ok(memtable)
     }
 
-    /// Writes a layer, in one transaction. `seed` is that of the frames behind it, if it changes.
+    /// Writes a layer, in one transaction. `seed` is the new seed of the frames behind it, if it changes.
     pub fn checkpoint(&self, sealed: &Sealed, seed: Option<u64>) -> Result<(), StorageError> {
         let mut txn = self.db.begin_write().map_err(failed)?;
-        // A crash is then repaired at once, whatever the size of the file.
+        // Makes the repair after a crash immediate, whatever the size of the file.
         txn.set_quick_repair(true);
         if planted!(LogRetiredEarly) && seed.is_none() {
             txn.set_durability(::redb::Durability::None).map_err(failed)?;
@@ -231,7 +231,7 @@ impl Tables {
                 order.insert(from, row).map_err(failed)?;
                 from += (row.len() / ORDER_ENTRY) as u64;
             }
-            // A row goes when the next one begins at or before the oldest job that is left.
+            // Remove a row when the next one begins at or before the oldest remaining job.
             while let Some((first, second)) = first_two(&order)?
                 && second.unwrap_or(from) <= sealed.forgotten
             {
@@ -261,7 +261,7 @@ impl Tables {
     }
 }
 
-/// Writes and deletes rows that are found by a job's id, in the order of their ids.
+/// Writes and deletes rows that are keyed by a job's id, in the order of their ids.
 fn put_rows<'r, T: 'r>(
     txn: &WriteTransaction,
     table: TableDefinition<'_, Id, &'static [u8]>,
@@ -280,7 +280,7 @@ fn put_rows<'r, T: 'r>(
     })
 }
 
-/// Writes and deletes rows of a pending table, in the order of their places.
+/// Writes and deletes rows of a pending table, in the order of their keys.
 fn put_places(
     txn: &WriteTransaction,
     table: TableDefinition<'_, Place, Id>,
@@ -294,16 +294,16 @@ fn put_places(
     edit(&mut table, rows, |_, id, put| put(id.map(raw).as_ref()))
 }
 
-/// The number of rows that a cursor passes on its way to the next edit before that is searched for.
+/// The number of rows that a cursor steps over on its way to the next edit before a search takes its place.
 const NEAR: usize = 8;
 
-/// So many edits are made one by one after a cursor that was good for one only.
+/// The number of edits that are made one by one after a cursor that served only one edit.
 const ALONE: usize = 32;
 
-/// Writes and deletes rows in the order of their keys. `value` gives what is to stand there, or nothing.
+/// Writes and deletes rows in the order of their keys. `value` gives the new value, or `None` to delete the row.
 ///
-/// While the keys lie close together, one cursor goes along them: a queue is worked off at its front and grows at its
-/// end, and what is searched for each time costs several times as much.
+/// While the keys lie close together, one cursor moves along them: a queue shrinks at its front and grows at its end,
+/// and a search for each key costs several times as much.
 fn edit<K, V, S, T>(
     table: &mut ::redb::Table<'_, K, V>,
     edits: impl Iterator<Item = (S, T)>,
@@ -388,14 +388,14 @@ fn number(
     Ok(u64::from_le_bytes(row.try_into().map_err(|_| damaged_row())?))
 }
 
-/// The rows of a layer in the order of their ids, in which the tables take them fastest.
+/// The rows of a layer in the order of their ids, which is the fastest order to write them in.
 fn in_order<T>(rows: &HashMap<WorkId, Option<T>>) -> Vec<(WorkId, &Option<T>)> {
     let mut rows: Vec<_> = rows.iter().map(|(work_id, row)| (*work_id, row)).collect();
     rows.sort_unstable_by_key(|(work_id, _)| *work_id);
     rows
 }
 
-/// A row as it is stored, with a checksum that begins with `key`.
+/// Encodes a row as it is stored, with a checksum that begins with `key`.
 fn fresh(bytes: &mut Vec<u8>, key: u64, write: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
     bytes.clear();
     write(bytes);
@@ -404,7 +404,7 @@ fn fresh(bytes: &mut Vec<u8>, key: u64, write: impl FnOnce(&mut Vec<u8>)) -> &[u
     bytes
 }
 
-/// What was stored under this key.
+/// Checks the checksum of a stored row and returns the row without it.
 fn whole(key: u64, row: &[u8]) -> Result<&[u8], StorageError> {
     match row.split_last_chunk::<CHECKSUM>() {
         Some((row, checksum))
@@ -428,7 +428,7 @@ fn of_bytes(key: &[u8]) -> u64 {
     XxHash3_64::oneshot(key)
 }
 
-/// The tables as they were at one moment.
+/// A snapshot of the tables.
 pub(super) struct Rows(ReadTransaction);
 
 impl Rows {
@@ -447,7 +447,7 @@ impl Rows {
         Ok(!self.open(PENDING_START)?.is_empty().map_err(failed)?)
     }
 
-    /// Rows of `pending_start` between two keys, in order.
+    /// Returns rows of `pending_start` between two keys, in order.
     pub fn starts(
         &self,
         pool: PoolId,
@@ -478,7 +478,7 @@ impl Rows {
         work_ids.iter().map(row).collect()
     }
 
-    /// Up to `limit` jobs in the order of finishing, between two numbers.
+    /// Returns up to `limit` jobs in the order of finishing, between two numbers.
     pub fn finished_order(
         &self,
         from: u64,
@@ -515,7 +515,7 @@ impl Rows {
         row.map(|row| Ok(Payload::new(whole(check, row.value())?))).transpose()
     }
 
-    /// Rows of a user table from a key on, in order.
+    /// Returns rows of a user table from a key on, in order.
     pub fn user_rows(
         &self,
         table: Name,
@@ -529,7 +529,7 @@ impl Rows {
         let rows = self.open(USER)?.range::<&[u8]>(from.as_slice()..).map_err(failed)?;
         let rows = rows.map(move |row| {
             let (key, value) = row.map_err(failed)?;
-            // Without an upper bound the range runs into the tables behind.
+            // Without an upper bound the range extends into the tables behind.
             let Some(short) = key.value().strip_prefix(prefix.as_slice()) else { return Ok(None) };
             let value = Payload::new(whole(of_bytes(key.value()), value.value())?);
             Ok(Some(((table, TableKey::from(short)), Some(value))))
@@ -538,7 +538,7 @@ impl Rows {
     }
 }
 
-/// The `work` table as it was at one moment.
+/// A snapshot of the `work` table.
 pub(super) struct Works(ReadOnlyTable<Id, &'static [u8]>);
 
 impl Works {
@@ -546,7 +546,7 @@ impl Works {
         work_in(&self.0, work_id)
     }
 
-    /// Those of these jobs that are there. The ids come in order: what lies close together is read along the table.
+    /// Returns those of these jobs that exist. The ids are in order: neighbors are read along the table.
     pub fn get_all(&self, work_ids: &[WorkId]) -> Result<Vec<(Head, Arc<Spec>)>, StorageError> {
         let mut found = Vec::with_capacity(work_ids.len());
         let mut wanted = work_ids.iter().map(|work_id| raw(*work_id)).peekable();
@@ -555,7 +555,7 @@ impl Works {
             for row in self.0.range::<Id>(*from..).map_err(failed)? {
                 let (key, row) = row.map_err(failed)?;
                 let key = key.value();
-                // Those before it are not there.
+                // The ids before this key do not exist.
                 while wanted.next_if(|wanted| *wanted < key).is_some() {}
                 if wanted.next_if_eq(&key).is_some() {
                     found.push(codec::decode_work(id(key), whole(of_id(key), row.value())?)?);
@@ -568,14 +568,14 @@ impl Works {
                 }
             }
             if passed < NEAR {
-                // The table ends before the rest, or there is none.
+                // The table ends before the remaining ids.
                 break;
             }
         }
         Ok(found)
     }
 
-    /// The jobs of a pool behind `after`, in the order of their ids.
+    /// Returns the jobs of a pool behind `after`, in the order of their ids.
     pub fn of_pool(
         &self,
         pool: PoolId,
@@ -612,7 +612,7 @@ impl From<Damaged> for StorageError {
     }
 }
 
-/// What an error of redb means: the disk may recover, the rest cannot.
+/// Converts an error of redb: a disk error may be temporary, all others are permanent.
 fn failed(error: impl Into<::redb::Error>) -> StorageError {
     match error.into() {
         error @ (::redb::Error::Io(_) | ::redb::Error::PreviousIo) => {
@@ -639,7 +639,7 @@ fn place_of((pool, segment, seq): Place) -> (PoolId, Key) {
     (PoolId(pool), Key { segment: Segment(segment), seq })
 }
 
-/// The key of a user row: the table's name with its length before it, so that no table runs into another.
+/// The key of a user row: the table's name with its length before it, so that tables do not overlap.
 fn user_key(table: Name, key: &[u8]) -> Vec<u8> {
     let name = table.as_str().as_bytes();
     let mut whole = Vec::with_capacity(4 + name.len() + key.len());

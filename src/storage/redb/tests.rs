@@ -1,4 +1,4 @@
-//! Crashes, at every step, with every kind of remains: on a disk that keeps of what was not synced whatever it likes.
+//! Crashes at every step, on a simulated disk that keeps an arbitrary part of what was not synced.
 
 use std::sync::Arc;
 
@@ -8,15 +8,15 @@ use crate::storage::Memory;
 use crate::testing::conformance::{POOLS, Script};
 use crate::testing::disk::{Failing, SimDisk};
 
-/// A small log, so that a short script goes through it several times, and a commit may be too large for it.
+/// A small log, so that a short script wraps around several times, and a commit may be too large for it.
 const LOG: u64 = 16 << 10;
 
 fn open(disk: &SimDisk) -> Result<Redb, StorageError> {
     Redb::on(disk.clone(), LOG, Checkpoints::Within(0))
 }
 
-/// Some seeds have checkpoints some calls later, some on their thread, where what goes wrong does so at another time in
-/// each run.
+/// Opens a store. Depending on the seed, checkpoints run at once, some calls later, or on a thread, where errors come
+/// at another time in each run.
 fn open_any(disk: &SimDisk, seed: u64) -> Result<Redb, StorageError> {
     let checkpoints = match seed % 4 {
         0 => Checkpoints::Within(0),
@@ -27,7 +27,7 @@ fn open_any(disk: &SimDisk, seed: u64) -> Result<Redb, StorageError> {
     Redb::on(disk.clone(), LOG, checkpoints)
 }
 
-/// Everything that can be asked.
+/// The results of all reads.
 #[derive(Debug, PartialEq)]
 struct Everything {
     facts: Vec<Option<WorkFact>>,
@@ -78,13 +78,13 @@ fn everything(storage: &mut dyn Storage, ids: &[WorkId]) -> Result<Everything, S
     })
 }
 
-/// A script with the commits that it has made so far.
+/// A script and the commits that it has made so far.
 struct Life {
     script: Script,
     commits: Vec<(Vec<Change>, Segment)>,
-    /// So many of them are certain to be there after a crash.
+    /// The number of commits that are certain to survive a crash.
     safe: usize,
-    /// The number of commits before the last one that was synced.
+    /// The value of `safe` before the last synced commit.
     safe_before: usize,
     /// The number of commits in 256 that are larger than a half of the log.
     large: u8,
@@ -92,7 +92,7 @@ struct Life {
 
 impl Life {
     fn new(seed: u64) -> Life {
-        // The store draws from there.
+        // Seeds the random numbers of the store.
         fastrand::seed(seed);
         let large = if seed % 8 < 6 { 8 } else { 64 };
         Life { script: Script::new(seed), commits: Vec::new(), safe: 0, safe_before: 0, large }
@@ -122,7 +122,7 @@ impl Life {
         Ok(())
     }
 
-    /// Takes back everything behind `commits`.
+    /// Takes back all commits after the first `commits`.
     fn go_back_to(&mut self, commits: usize) {
         self.commits.truncate(commits);
         self.safe = commits;
@@ -133,19 +133,19 @@ impl Life {
         }
     }
 
-    /// Finds out which commits a store holds: all of those that are safe, and some of those that follow.
+    /// Returns how many commits a store holds: all that are safe, and perhaps some of those after them.
     fn find(&mut self, backend: &mut Redb) -> usize {
         self.try_find(backend).expect("the store answers")
     }
 
-    /// As [`Life::find`], of a store that may have no space for mending itself.
+    /// Retries [`Life::find`] for a store that may have no space to reopen its tables.
     fn find_when_it_answers(&mut self, backend: &mut Redb) -> usize {
         let found = (0..1_000).find_map(|_| self.try_find(backend).ok());
         found.expect("the store answers again when there is space")
     }
 
-    /// Makes the next commit of a store that may refuse it, but has all of it then, or nothing, and says which when it
-    /// answers again. Whether it was refused.
+    /// Makes the next commit. If the store refuses it, finds out whether the commit is there, all or nothing, once the
+    /// store answers again. Returns `true` if it was refused.
     fn go_on_or_back(&mut self, seed: u64, backend: &mut Redb) -> bool {
         let before = self.commits.len();
         let Err(error) = self.go_on(backend) else { return false };
@@ -173,7 +173,7 @@ impl Life {
     }
 }
 
-/// The number of times that a random test is repeated.
+/// The number of repetitions of a random test.
 fn rounds(default: u64) -> u64 {
     let rounds = std::env::var("WORKPOOL_CRASH_ROUNDS").ok();
     rounds.map_or(default, |rounds| rounds.parse().expect("a number"))
@@ -274,7 +274,7 @@ fn after_a_failed_sync_the_store_is_to_be_opened_again() {
             assert!(matches!(later, Err(StorageError::Poisoned(_))), "seed {seed}: {later:?}");
         }
         drop(backend);
-        // The machine stops later on. What the system could not write is not there then, though it was seen before.
+        // The machine stops later. What the system could not write is lost then, though it was readable before.
         let mut reopened = open_any(&disk, seed).expect("opens again");
         let found = life.find(&mut reopened);
         life.go_back_to(found);
@@ -294,7 +294,7 @@ fn reads_and_writes_that_fail_are_errors_and_pass() {
         let mut life = Life::new(seed);
         let mut backend = open_any(&disk, seed).expect("opens");
         while life.commits.len() < 120 {
-            // After a failed write the tables are opened anew, with nothing in memory.
+            // After a failed write the tables are reopened, with an empty cache.
             if rng.u8(..4) == 0 {
                 disk.fail_after(rng.u64(..20), Failing::Write, rng.u64(..));
             }
@@ -323,7 +323,7 @@ fn a_store_whose_making_a_sync_has_failed_keeps_what_it_takes_later() {
             disk.platter().sync_fails_at = Some(sync);
             disk.platter().chance = rng.u64(..);
             assert!(open(&disk).is_err(), "{sync}/{seed}");
-            // What was not written is seen all the same, until the machine stops.
+            // Unwritten bytes stay readable until the machine stops.
             let mut backend = open(&disk).expect("opens again");
             let mut life = Life::new(seed);
             while life.commits.len() < 5 {
@@ -367,7 +367,7 @@ fn without_syncs_a_process_loses_nothing_and_a_machine_only_the_end() {
         for _ in 0..rng.usize(1..80) {
             life.go_on(&mut backend).expect("commits");
         }
-        // Before the backend is gone: the tables sync when they are dropped.
+        // Before the backend is dropped, which syncs the tables.
         let machine = SimDisk::holding(disk.remains(&mut rng));
         let process = SimDisk::holding(disk.platter().seen.clone());
         life.find(&mut open(&process).expect("opens after the process"));
@@ -400,7 +400,7 @@ fn a_flipped_bit_in_the_log_is_found_unless_it_is_in_the_last_commit() {
             }
             Err(error) => panic!("seed {seed}: {error:?}"),
             Ok(mut backend) => {
-                // It lies where nothing is, or in what the tables have, or in the last commit.
+                // The damage is in unused space, in frames that the tables contain, or in the last commit.
                 life.safe = life.safe_before;
                 life.find(&mut backend);
             }
@@ -409,7 +409,7 @@ fn a_flipped_bit_in_the_log_is_found_unless_it_is_in_the_last_commit() {
     assert!(found > 0, "some of them matter");
 }
 
-/// The kept file of a process that was killed, in the format before this one.
+/// The file of a killed process, in the previous format.
 fn earlier_format() -> Vec<u8> {
     use std::io::Read;
     let packed = include_bytes!("../../../tests/data/format-2.redb.gz");

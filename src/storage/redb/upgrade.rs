@@ -1,8 +1,8 @@
-//! A file of an earlier format is upgraded when it is opened, one step per format.
+//! Upgrades a file of an earlier format when it is opened, one step per format.
 //!
-//! A step changes rows of the tables, in transactions of redb, and may be interrupted and begun anew: the header keeps
-//! the old format until the steps are done and everything behind them is synced. So every step must also take rows that
-//! it has changed already. Frames of the log are replayed behind the steps, by a decoder that knows every format.
+//! A step changes rows of the tables, in transactions of redb. A step may be interrupted and run again, so it must be
+//! idempotent: the header keeps the old format until all steps are done and everything is synced. Frames of the log are
+//! replayed after the steps, by a decoder that knows every format.
 
 use super::tables::Tables;
 use crate::storage::StorageError;
@@ -12,17 +12,16 @@ type Step = fn(&Tables) -> Result<(), StorageError>;
 /// The format of the file and of its rows.
 pub(super) const FORMAT: u32 = 3;
 
-/// The oldest format that can be read.
+/// The oldest format that this version reads.
 const OLDEST: u32 = 2;
 
-/// What leads from each format, from [`OLDEST`] on, to the next one.
+/// The steps from each format, starting with [`OLDEST`], to the next.
 const STEPS: [Step; (FORMAT - OLDEST) as usize] = [
-    // 3: rows of `finished` may say what the job was retried as, and the log may say so of one. Rows that say nothing
-    // of it are read as they are.
+    // 3: rows of `finished`, and the log, may say what the job was retried as. Rows without it are read as they are.
     |_| Ok(()),
 ];
 
-/// Errs if this program cannot read files of that format.
+/// Fails if this program cannot read files of that format.
 pub(super) fn check(format: u32) -> Result<(), StorageError> {
     match format {
         OLDEST..=FORMAT => Ok(()),
@@ -33,7 +32,7 @@ pub(super) fn check(format: u32) -> Result<(), StorageError> {
     }
 }
 
-/// Brings tables of that format to today's.
+/// Upgrades tables of that format to the current one.
 pub(super) fn run(format: u32, tables: &Tables) -> Result<(), StorageError> {
     let done = format.saturating_sub(OLDEST) as usize;
     STEPS.iter().skip(done).try_for_each(|step| step(tables))

@@ -1,17 +1,17 @@
-//! The log: what was committed since the tables were last written, one frame per commit.
+//! The write-ahead log: the commits since the tables were last written, one frame per commit.
 //!
 //! ```text
 //! │ header │ half A: frame frame frame …   │ half B: frame frame …         │ tables (redb) …
 //! 0        4 KiB                           + half                         + half
 //! ```
 //!
-//! A commit appends one frame and syncs once, where the system can do that the frame alone; the room is there already,
-//! so nothing but the frame's bytes goes to the disk. When a half has enough frames, the log goes on in the other one
-//! while a checkpoint brings the first into the tables. Frames are numbered one by one, for ever, and the tables know
-//! the number of the last one that they contain. What is left of older frames has lower numbers.
+//! A commit appends one frame and syncs once; where the system can, it syncs that frame alone. The space is allocated
+//! already, so only the frame's bytes go to the disk. When a half is full enough, the log continues in the other half
+//! while a checkpoint writes the first one to the tables. Frame numbers count up by one and are never reused, and the
+//! tables store the number of the last frame that they contain. Leftover older frames have lower numbers.
 //!
-//! A frame that is not whole was never acknowledged, for it was never synced: the log ends before it. If a later frame
-//! is there, the broken one was synced once, and the file is damaged.
+//! An incomplete frame was never synced and so never acknowledged: the log ends before it. If a later synced frame
+//! follows, the broken frame had been synced, and the file is damaged.
 
 use std::io;
 use std::sync::Arc;
@@ -22,79 +22,79 @@ use super::disk::{CheckedDisk, Disk};
 use super::upgrade::{self, FORMAT};
 use crate::storage::StorageError;
 
-/// The start of every store.
+/// The first bytes of every store.
 const MAGIC: [u8; 8] = *b"workpool";
 
-/// The start of a file that is being made into a store. There is nothing in it that anybody was told of.
+/// The first bytes of a file that is being created. It holds nothing that was acknowledged.
 const MAKING: [u8; 8] = *b"workmake";
 
-/// The place where the first half begins.
+/// The offset of the first half.
 const HEADER: u64 = 4096;
 
-/// The length of the log of a new file. A checkpoint is worth more the more it brings together: jobs that come and go
-/// within one half never reach the tables. A larger log takes longer to replay, and more memory.
+/// The length of the log of a new file. A larger log makes checkpoints more efficient: jobs that are enqueued and
+/// finished within one half never reach the tables. It also takes longer to replay, and more memory.
 pub(super) const LENGTH: u64 = 16 << 20;
 
-/// Halves are multiples of this.
+/// The length of a half is a multiple of this.
 const UNIT: u64 = 4096;
 
-/// Before each payload: checksum, number, length, kind.
+/// The length of a frame's header: checksum, number, length, kind.
 const FRAME: usize = 24;
 
-/// Frames begin at multiples of this.
+/// The alignment of frames.
 const ALIGN: usize = 8;
 
-/// A half is no longer than this: it is read into memory as a whole when the store is opened.
+/// The maximum length of a half, which is read into memory as a whole when the store is opened.
 const MOST_HALF: u64 = 512 << 20;
 
-/// A commit that is larger gives its memory back.
+/// The frame buffer is shrunk after a commit that is larger than this.
 const MOST_KEPT: usize = 1 << 20;
 
-/// The kind of a frame that was written when everything before it had been synced.
+/// The kind of a frame before which everything was synced.
 const SYNCED: u32 = u32::from_le_bytes(*b"sync");
 
-/// The kind of a frame that says nothing of those before it.
+/// The kind of a frame that says nothing about earlier frames.
 const RELAXED: u32 = u32::from_le_bytes(*b"lazy");
 
-/// The place where a payload can go.
+/// Where a payload fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Room {
-    /// Into the half that is written to.
+    /// In the current half.
     Here,
-    /// Into a half that has nothing in it.
+    /// In an empty half.
     InEmptyHalf,
-    /// It is larger than a half.
+    /// Nowhere: it is larger than a half.
     Nowhere,
 }
 
-/// What was committed since the tables were written.
+/// The log of a store.
 #[derive(Debug)]
 pub(super) struct Wal {
     disk: Arc<CheckedDisk>,
-    /// The format that the file has had when it was opened.
+    /// The format that the file had when it was opened.
     format: u32,
     half_len: u64,
-    /// Which half is written to.
+    /// The half that is written to.
     half: u64,
     used: u64,
     /// The number of the next frame.
     next: u64,
-    /// Begins each checksum. Another one is drawn each time the store is opened, so that nothing else in the file is
-    /// taken for a frame: neither what an earlier process left, nor arguments that are made to look like one.
+    /// The start of each checksum. A new seed is drawn each time the store is opened, so that nothing else in the file
+    /// passes for a frame: neither leftovers of an earlier process, nor arguments crafted to look like one.
     seed: u64,
-    /// `true` if a write at `used` has failed, so that there may be part of a frame, or all of it.
+    /// `true` if a write at `used` has failed, so that all or part of a frame may be there.
     dirty: bool,
     /// `true` if every frame is synced.
     synced: bool,
-    /// `true` if frames were written that are not.
+    /// `true` if frames were written that are not synced.
     unsynced: bool,
-    /// The frame under way; its memory serves one after the other.
+    /// The buffer of the current frame, reused for the next.
     frame: Vec<u8>,
 }
 
 impl Wal {
-    /// Opens the log of a store. An empty file gets one of about this length, and is a store once it is [`Wal::made`];
-    /// until then it is made anew.
+    /// Opens the log of a store. An empty file gets a log of about this length, and becomes a store with [`Wal::made`];
+    /// until then, each open creates it again.
     pub fn open(disk: &Arc<CheckedDisk>, length: u64) -> Result<Wal, StorageError> {
         let len = disk.len().map_err(unreadable)?;
         let mut header = [0; 24];
@@ -140,7 +140,7 @@ impl Wal {
     fn make(&self) -> io::Result<()> {
         self.write_header(MAKING)?;
         self.disk.set_len(HEADER)?;
-        // Zeros, not a hole: later writes then have their place on the disk.
+        // Zeros, not a hole: this allocates the disk space for later writes.
         let zeros = vec![0; 1 << 20];
         for offset in (HEADER..self.tables_from()).step_by(zeros.len()) {
             let len = (self.tables_from() - offset).min(zeros.len() as u64);
@@ -154,7 +154,7 @@ impl Wal {
         self.format
     }
 
-    /// From now on the file is a store, of today's format.
+    /// Marks the file as a store of the current format.
     pub fn made(&self) -> Result<(), StorageError> {
         self.write_header(MAGIC).map_err(unwritable)
     }
@@ -168,12 +168,12 @@ impl Wal {
         self.disk.sync()
     }
 
-    /// The place where the tables begin.
+    /// The offset of the tables.
     pub fn tables_from(&self) -> u64 {
         HEADER + 2 * self.half_len
     }
 
-    /// Hands over the payloads of all frames behind number `applied`, in order.
+    /// Passes the payloads of all frames after number `applied`, in order.
     pub fn replay(
         &mut self,
         applied: u64,
@@ -186,7 +186,7 @@ impl Wal {
             let offset = HEADER + half * self.half_len;
             self.disk.read_at(offset, bytes).map_err(unreadable)?;
         }
-        // What the tables do not contain begins in one half, and may go on in the other.
+        // Frames that the tables do not contain begin in one half, and may continue in the other.
         for half in [&halves[0], &halves[1], &halves[0]] {
             if planted!(HalfNotReplayed) && self.next > applied + 1 {
                 return Ok(());
@@ -237,17 +237,18 @@ impl Wal {
         })
     }
 
-    /// Begins anew, behind everything that is there: the tables contain it, and know the new seed.
+    /// Starts the log anew. The tables contain everything in it, and know the new seed.
     pub fn restart(&mut self, seed: u64) {
         (self.half, self.used, self.seed, self.dirty) = (0, 0, seed, false);
     }
 
-    /// Sets whether frames are only written, not synced: they survive the process, but not the machine.
+    /// Sets whether frames are only written, not synced: they then survive a crash of the process, but not of the
+    /// machine.
     pub fn relax(&mut self, relaxed: bool) {
         self.synced = !relaxed;
     }
 
-    /// The place where a payload of this length can go.
+    /// Returns where a payload of this length fits.
     pub fn room(&self, len: usize) -> Room {
         let len = frame_len(len) as u64;
         match (self.used + len <= self.half_len, len <= self.half_len) {
@@ -257,7 +258,7 @@ impl Wal {
         }
     }
 
-    /// Returns `true` if a checkpoint is due. There is then as much room left for what comes meanwhile.
+    /// Returns `true` if a checkpoint is due. As much room is then left for the commits during the checkpoint.
     pub fn wants_checkpoint(&self) -> bool {
         self.used > self.half_len / 2
     }
@@ -267,14 +268,14 @@ impl Wal {
         self.next - 1
     }
 
-    /// Takes a number for a commit that goes into the tables at once.
+    /// Uses up a number for a commit that goes directly to the tables.
     pub fn skip(&mut self) {
         self.next += 1;
     }
 
-    /// Adds a frame that has room. When this returns, it is on the disk.
+    /// Appends a frame that fits. When this returns, the frame is on the disk.
     ///
-    /// After an error it is not there; after [`StorageError::Poisoned`], nobody knows.
+    /// After an error the frame is not there; after [`StorageError::Poisoned`], it may be.
     pub fn append(&mut self, payload: &[u8]) -> Result<(), StorageError> {
         debug_assert_eq!(self.room(payload.len()), Room::Here, "there is room");
         let kind = if self.synced { SYNCED } else { RELAXED };
@@ -290,7 +291,7 @@ impl Wal {
         frame.resize(frame_len(payload.len()), 0);
 
         if self.synced && std::mem::take(&mut self.unsynced) {
-            // A frame that is synced says so of those before it.
+            // A synced frame guarantees that those before it are synced.
             self.disk.sync().map_err(lost)?;
         }
         self.unsynced |= !self.synced;
@@ -313,12 +314,12 @@ impl Wal {
         Ok(())
     }
 
-    /// The place where the next frame goes.
+    /// The offset of the next frame.
     fn end(&self) -> u64 {
         HEADER + self.half * self.half_len + self.used
     }
 
-    /// Makes what a failed write has left no frame. The next frame takes its place, if it is not synced before.
+    /// Overwrites the header of what a failed write left. If this is not synced first, the next frame overwrites it.
     fn rub_out(&mut self) -> io::Result<()> {
         match self.used + FRAME as u64 <= self.half_len {
             true => self.disk.write_at(self.end(), &[0; FRAME]),
@@ -326,10 +327,10 @@ impl Wal {
         }
     }
 
-    /// Goes on in the other half. The tables contain its frames.
+    /// Switches to the other half, whose frames the tables contain.
     pub fn switch(&mut self) -> Result<(), StorageError> {
         if self.dirty {
-            // What failed here must not stand beside the frame that gets its number, not even after a crash.
+            // A failed frame must not remain beside the frame that gets its number, not even after a crash.
             self.rub_out().map_err(unwritable)?;
             self.disk.sync().map_err(lost)?;
             self.dirty = false;
@@ -341,12 +342,12 @@ impl Wal {
 
 struct Frame<'h> {
     number: u64,
-    /// `true` if everything before it was synced when it was written.
+    /// `true` if everything before it had been synced when it was written.
     synced: bool,
     payload: &'h [u8],
 }
 
-/// Of everything in a frame that stands behind it.
+/// The checksum of everything in a frame after the checksum itself.
 fn checksum(seed: u64, frame: &[u8]) -> u64 {
     let covered = if planted!(TornFrameTaken) { FRAME } else { frame.len() };
     XxHash3_64::oneshot_with_seed(seed, &frame[8..covered])

@@ -1,4 +1,4 @@
-//! A change as the log keeps it.
+//! Encodes and decodes the changes in the log.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use super::parts::{Damaged, Decoded, Input, bytes, number, put_id, put_key, put_
 use super::rows::{Head, completion, finished, globals, put_history, put_state, work};
 use crate::model::{Change, Finished, Generation, Payload, PoolId, Segment, TableKey};
 
-/// A change as the log keeps it.
+/// Encodes a change for the log.
 pub fn change(out: &mut Vec<u8>, change: &Change) {
     match change {
         Change::InsertWork { spec, key } => {
@@ -94,7 +94,7 @@ pub fn change(out: &mut Vec<u8>, change: &Change) {
     }
 }
 
-/// What the log says. All of a change is there, but for what is known of the job anyway.
+/// A change from the log, without the fields that are known from the job anyway.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Logged {
     Change(Change),
@@ -105,7 +105,7 @@ pub enum Logged {
 }
 
 impl Input<'_> {
-    /// The next change of the log; `None` at its end.
+    /// Decodes the next change of the log; `None` at its end.
     pub fn change(&mut self) -> Decoded<Option<Logged>> {
         if self.0.is_empty() {
             return Ok(None);

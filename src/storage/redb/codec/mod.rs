@@ -1,4 +1,4 @@
-//! How rows become bytes: little-endian, lengths and small numbers as LEB128.
+//! Encoding of rows as bytes: little-endian, lengths and small numbers as LEB128.
 
 mod change;
 mod parts;

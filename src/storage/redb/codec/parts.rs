@@ -1,17 +1,17 @@
-//! The parts that rows are made of: numbers, bytes, ids, keys, failures. Each encoder stands before its decoder.
+//! The parts of rows: numbers, bytes, ids, keys, failures. Each encoder stands before its decoder.
 
 use std::time::Duration;
 
 use crate::model::{Failure, FailureKind, Key, Name, PoolId, Segment, WorkId};
 
-/// A row that does not say what it should. The file was damaged, or written by something else.
+/// An error in a row. The file was damaged, or written by another program.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("damaged row: {0}")]
 pub struct Damaged(pub(super) &'static str);
 
 pub type Decoded<T> = Result<T, Damaged>;
 
-/// What is left to decode.
+/// The bytes that are left to decode.
 pub struct Input<'a>(pub &'a [u8]);
 
 impl<'a> Input<'a> {

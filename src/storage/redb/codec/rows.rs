@@ -1,4 +1,4 @@
-//! A row of each table. Each encoder stands before its decoder.
+//! The rows of each table. Each encoder stands before its decoder.
 
 use std::sync::Arc;
 
@@ -11,14 +11,14 @@ use crate::model::{
     RetryBehavior, RunNumber, RunResult, Segment, SpanLink, Spec, SpecOptions, StateRow, WorkId,
 };
 
-/// The part of a `work` row that changes; it stands in front, so that it can be replaced in place.
+/// The part of a `work` row that changes. It comes first, so that it can be replaced in place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Head {
     pub attempts: u32,
     pub runs: RunNumber,
-    /// The job's place in `pending_start`, unless it is in `running`.
+    /// The job's key in `pending_start`, unless it is in `running`.
     pub key: Key,
-    /// Stands at the end, since most jobs have none.
+    /// Comes last, because most jobs have none.
     pub history: History,
 }
 
@@ -49,7 +49,7 @@ impl Input<'_> {
     }
 }
 
-/// A row of `work`.
+/// Encodes a row of `work`.
 pub fn work(out: &mut Vec<u8>, head: &Head, spec: &Spec) {
     out.extend_from_slice(&head.to_bytes());
     let options = spec.options.as_deref();
@@ -134,7 +134,7 @@ impl Input<'_> {
     }
 }
 
-/// Only the pool of a `work` row.
+/// Decodes only the pool of a `work` row.
 pub fn decode_pool(row: &[u8]) -> Decoded<PoolId> {
     let mut input = Input(row);
     input.take(Head::LEN + 1)?;
@@ -168,7 +168,7 @@ impl Input<'_> {
     }
 }
 
-/// A row of `running`, with the completion that waits for its turn, if there is one.
+/// A row of `running`, with its waiting completion, if there is one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunRow {
     pub pool: PoolId,
@@ -262,7 +262,7 @@ impl Input<'_> {
     }
 }
 
-/// A row of `finished`.
+/// Encodes a row of `finished`.
 pub fn finished(out: &mut Vec<u8>, row: &Finished) {
     number(out, row.pool.0.into());
     bytes(out, row.function.as_str().as_bytes());
@@ -346,7 +346,7 @@ impl Input<'_> {
 /// The number of rows that a pool has: jobs, waiting, in the unregistered lane.
 pub type RowCounts = [u64; 3];
 
-/// A row of `state`: a pool's `internal_state`, and how many rows it has.
+/// Encodes a row of `state`: a pool's `internal_state`, and the number of its rows.
 pub fn state(out: &mut Vec<u8>, row: &StateRow, counts: RowCounts) {
     put_state(out, row);
     for count in counts {
@@ -407,7 +407,7 @@ impl Input<'_> {
     }
 }
 
-/// A row of `pools`.
+/// Encodes a row of `pools`.
 pub fn globals(out: &mut Vec<u8>, name: Name, config: &PoolConfig) {
     let config = serde_json::to_vec(config).unwrap_or_default();
     bytes(out, name.as_str().as_bytes());
