@@ -1,4 +1,4 @@
-//! The duty to report an attempt.
+//! The obligation to report an attempt.
 
 use std::sync::Arc;
 
@@ -7,8 +7,8 @@ use crate::functions::Control;
 use crate::model::{Failure, FailureKind, Name, RunResult};
 use crate::protocol::Command;
 
-/// The duty to report one attempt. Dropped without a report it reports the attempt as lost, so that a panic, an
-/// arbiter that ends or a forgotten future cannot leave a slot occupied.
+/// The obligation to report one attempt. If it is dropped without a report, it reports the attempt as lost, so that a
+/// panic, an arbiter that ends or a leaked future cannot keep a slot occupied.
 pub(super) struct Attempt {
     control: Arc<Control>,
 }
@@ -38,13 +38,13 @@ impl Drop for Attempt {
             let message = "the worker went away without a report";
             let report =
                 self.report(RunResult::Failed(Failure::retryable(FailureKind::Lost, message)));
-            // A runtime that is gone hears nothing any more.
+            // The send fails if the runtime is gone; nobody needs the report then.
             let _ = self.control.lent.client.send(Command::AttemptsFinished(vec![report]));
         }
     }
 }
 
-/// The failure of an attempt that took too long.
+/// The failure of an attempt that exceeded its timeout.
 pub(super) fn timed_out(control: &Control) -> Failure {
     let limit = control.spec.timeout().unwrap_or_default();
     Failure::retryable(FailureKind::Timeout, format!("attempt took longer than {limit:?}"))

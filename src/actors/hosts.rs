@@ -1,7 +1,7 @@
-//! Hosts: the worker threads, and which of them gets the next attempt.
+//! Hosts: the worker threads, and the choice of the one for the next attempt.
 //!
-//! Attempts go to threads that turn. A thread whose user code does not give it back is passed over, the attempts that
-//! have not begun there go to others, and if none is left another thread takes its place for as long as it lasts.
+//! Attempts go to threads that are not blocked. A thread that user code blocks is skipped, and its attempts that have
+//! not begun move to other threads. If there are too few of these, an extra thread replaces it while it is blocked.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -19,29 +19,29 @@ use super::worker::{WorkerHost, Workshop};
 use crate::model::Name;
 use crate::observe::{metrics, telemetry};
 
-/// Hands attempts to the hosts. All loops share them; they live on one thread.
+/// Hands attempts to the hosts. All loops share it; they run on one thread.
 #[derive(Clone)]
 pub(super) struct Spawner {
     pub hosts: Rc<RefCell<Hosts>>,
 }
 
-/// While attempts wait to begin, the threads are looked at this often. One that is in the same piece of user code in
-/// two looks does not turn.
+/// The interval of checks while attempts wait to begin. A thread that is in the same call of user code in two checks is
+/// blocked.
 const LOOK_SOON: Duration = Duration::from_millis(10);
 
-/// While attempts run and none waits.
+/// The interval of checks while attempts run and none waits.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Code that keeps its thread for this long is told of.
+/// The time after which code that blocks its thread is reported.
 const TELL_AFTER: Duration = Duration::from_millis(200);
 
-/// A function that blocks is logged once in this time, and for as long its attempts begin behind others.
+/// The interval at which a function that blocks is logged; for as long, its attempts begin after others.
 const TELL_AGAIN: Duration = Duration::from_secs(60);
 
-/// The number of threads beyond the configured ones, at most.
+/// The maximum number of threads beyond the configured ones.
 const MOST_EXTRA: usize = 64;
 
-/// A thread beyond the configured ones ends when it has had nothing to do for this long.
+/// The idle time after which a thread beyond the configured ones ends.
 const EXTRA_IDLE: Duration = Duration::from_secs(1);
 
 impl Spawner {
@@ -51,13 +51,13 @@ impl Spawner {
         self.look_later();
     }
 
-    /// Sets a timer for the next look, unless one is due by then.
+    /// Sets a timer for the next check, unless one is due by then.
     fn look_later(&self) {
         let Some(at) = self.hosts.borrow_mut().next_look() else { return };
         let spawner = self.clone();
         actix::spawn(async move {
             tokio::time::sleep_until(at.into()).await;
-            // Unless a sooner one was set meanwhile.
+            // Skip this if an earlier check was set since.
             if spawner.hosts.borrow().look_at == Some(at) {
                 spawner.hosts.borrow_mut().look();
                 spawner.look_later();
@@ -68,30 +68,30 @@ impl Spawner {
 
 pub(super) struct Hosts {
     workshop: Workshop,
-    /// The hosts; those in front are preferred.
+    /// The hosts, in order of preference.
     hosts: Vec<Host>,
-    /// The number of threads that were configured; 0 for the caller's own.
+    /// The number of configured threads; 0 for the caller's own.
     threads: usize,
-    /// Whose turn it is.
+    /// The next host in the round-robin order.
     next: usize,
-    /// The time of the next look.
+    /// The time of the next check.
     look_at: Option<Instant>,
-    /// Functions that have blocked a thread, and when that was last seen and logged.
+    /// Functions that have blocked a thread, with the times when that was last seen and logged.
     blockers: HashMap<Name, Blocker>,
 }
 
 struct Host {
     addr: Addr<WorkerHost>,
-    /// `None` for the one on the caller's own thread.
+    /// `None` for the host on the caller's own thread.
     arbiter: Option<ArbiterHandle>,
     pulse: Arc<Pulse>,
-    /// The piece of user code that it was in at the last look, and since when at least.
+    /// The call of user code at the last check, and a time since when it has run at least.
     seen: Option<(u64, Instant)>,
-    /// Set while it is in the same piece of user code in two looks.
+    /// `true` while two checks find the same call of user code.
     is_blocked: bool,
-    /// `true` if the piece of user code that it is in was logged.
+    /// `true` if the current call of user code was reported.
     is_told: bool,
-    /// The last time at which it had something to do.
+    /// The last time at which it had attempts.
     busy_at: Instant,
 }
 
@@ -102,7 +102,7 @@ struct Blocker {
 }
 
 impl Host {
-    /// Looks whether the thread turns.
+    /// Checks whether the thread is blocked.
     fn look(&mut self, now: Instant) {
         if self.pulse.load() > 0 {
             self.busy_at = now;
@@ -160,7 +160,7 @@ impl Hosts {
         Ok(Host::new(addr, Some(arbiter), pulse))
     }
 
-    /// The hosts that get the next attempts: as many of those that turn as there are threads configured.
+    /// Returns the hosts for the next attempts: at most as many unblocked ones as there are configured threads.
     fn turning(&mut self) -> Vec<usize> {
         let hosts = self.hosts.iter_mut().enumerate();
         let turning = hosts.filter_map(|(number, host)| host.turns().then_some(number));
@@ -174,7 +174,7 @@ impl Hosts {
             turning = self.turning();
         }
         if turning.is_empty() {
-            // They wait where they are handed, until a look finds them a thread.
+            // Attempts wait at a blocked host until a check finds a thread for them.
             turning = (0..self.hosts.len().min(self.threads.max(1))).collect();
         }
         self.hand_over(attempts, &turning);
@@ -182,7 +182,7 @@ impl Hosts {
 
     fn hand_over(&mut self, attempts: Vec<Attempt>, to: &[usize]) {
         if to.is_empty() {
-            // The ring has ended: dropped, they report themselves as lost.
+            // The actors have stopped. The dropped attempts report themselves as lost.
             return;
         }
         let share = attempts.len().div_ceil(to.len());
@@ -199,12 +199,12 @@ impl Hosts {
                     (attempt, is_blocker)
                 })),
             }
-            // From a host that is gone they are taken back when it is replaced.
+            // If the host is gone, they are taken back when it is replaced.
             host.addr.do_send(StartWorkers(count));
         }
     }
 
-    /// Puts new threads in the place of those that have ended.
+    /// Replaces threads that have ended.
     fn replace_dead(&mut self) {
         for number in 0..self.hosts.len() {
             if self.hosts[number].addr.connected() || self.hosts[number].arbiter.is_none() {
@@ -213,7 +213,7 @@ impl Hosts {
             match self.new_host() {
                 Ok(new) => {
                     telemetry::host_replaced(number);
-                    // What has not begun there begins elsewhere.
+                    // Attempts that have not begun there move to the new thread.
                     let old = std::mem::replace(&mut self.hosts[number], new);
                     let left = old.pulse.take_all();
                     if !left.is_empty() {
@@ -225,7 +225,7 @@ impl Hosts {
         }
     }
 
-    /// Sets the time of the next look, if one is needed before the one that is set.
+    /// Sets the time of the next check, if one is needed before the one that is set.
     fn next_look(&mut self) -> Option<Instant> {
         let now = Instant::now();
         if self.threads == 0 || self.look_at.is_some_and(|at| at <= now + LOOK_SOON) {
@@ -244,8 +244,7 @@ impl Hosts {
         self.look_at
     }
 
-    /// Looks which threads turn, finds others for attempts that wait on those that do not, and tells of code that
-    /// blocks.
+    /// Checks which threads are blocked, moves the attempts that wait there, and reports code that blocks.
     fn look(&mut self) {
         let now = Instant::now();
         self.look_at = None;
@@ -260,7 +259,7 @@ impl Hosts {
         let mut left = Vec::new();
         for host in self.hosts.iter().filter(|host| host.is_blocked) {
             left.extend(host.pulse.take_all());
-            // Whoever has ended there does not wait for the thread.
+            // The reports of ended attempts need not wait for the blocked thread.
             self.workshop.send(host.pulse.take_reports());
         }
         if !left.is_empty() {
@@ -270,11 +269,11 @@ impl Hosts {
         self.end_extra(now);
     }
 
-    /// Notes which function keeps a thread, and tells of it if that takes long.
+    /// Records the function that blocks a thread, and reports it if it blocks for long.
     fn is_blocked(&mut self, number: usize, now: Instant) {
         let host = &mut self.hosts[number];
         let Some((function, (poll, since))) = host.pulse.function().zip(host.seen) else { return };
-        // What it is in now may be the next piece already.
+        // The next call may have begun already.
         if host.pulse.poll() != Some(poll) {
             return;
         }
@@ -291,7 +290,7 @@ impl Hosts {
         }
     }
 
-    /// Starts attempts that were taken back from threads that do not turn.
+    /// Starts attempts that were taken back from blocked threads.
     fn start_elsewhere(&mut self, attempts: Vec<Attempt>) {
         let mut turning = self.turning();
         while turning.len() < self.threads && self.hosts.len() < self.threads + MOST_EXTRA {
@@ -310,7 +309,7 @@ impl Hosts {
         }
     }
 
-    /// Ends threads beyond the configured ones that have nothing to do any more.
+    /// Ends idle threads beyond the configured ones.
     fn end_extra(&mut self, now: Instant) {
         while self.hosts.len() > self.threads {
             let is_idle = |host: &Host| {
@@ -324,7 +323,7 @@ impl Hosts {
         }
     }
 
-    /// Stops every thread. The host on the caller's own thread ends with its last address.
+    /// Stops every thread. The host on the caller's own thread ends when its last address is dropped.
     pub fn end(&mut self) {
         for arbiter in self.hosts.drain(..).filter_map(|host| host.arbiter) {
             arbiter.stop();

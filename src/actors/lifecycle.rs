@@ -10,7 +10,7 @@
 //!      └──────────────────────── Claiming ◄─────────────┘
 //! ```
 //!
-//! A kick that comes while a turn is under way is remembered, and taken up when the turn ends.
+//! A kick during a turn is remembered, and handled when the turn ends.
 
 use crate::model::{PoolConfig, RunStatus, Segment, WorkId};
 use crate::protocol::Reply;
@@ -20,13 +20,13 @@ use crate::engine::Launch;
 /// The state of a loop.
 #[derive(Debug)]
 pub(super) enum Life {
-    /// Nothing is under way. The status says what the loop waits for.
+    /// Nothing is in progress. The status says what the loop waits for.
     Resting(RunStatus),
     /// A turn is with the store.
     InFlight { flight: Box<Flight>, kicked: bool },
-    /// The store has answered, and the turn is being decided. Only within one handler.
+    /// The store has answered, and the turn is being decided. Lasts only within one handler.
     Deciding { kicked: bool },
-    /// A turn has failed or was given up. The loop looks at nothing until it has a new generation.
+    /// A turn has failed or was given up. The loop does nothing until it has a new generation.
     Claiming { kicked: bool },
 }
 
@@ -35,31 +35,31 @@ pub(super) enum Life {
 pub(super) enum Transition {
     /// There may be something to decide.
     Kick,
-    /// A turn goes to the store.
+    /// A turn is sent to the store.
     Send(Box<Flight>),
-    /// A batch has come: the answer to what is in flight, or for a loop that rests.
+    /// A batch has arrived: the answer to the turn in flight, or one for a resting loop.
     Answer,
     /// There was nothing to decide.
     Rest(RunStatus),
     /// The turn has failed, or is given up.
     Fail,
-    /// The pool has been claimed anew.
+    /// The pool has been claimed again.
     Claimed(RunStatus),
 }
 
-/// The consequence of a transition.
+/// The effect of a transition.
 #[derive(Debug)]
 pub(super) enum Effect {
     Nothing,
-    /// The loop is to ask the store for a batch.
+    /// The loop must ask the store for a batch.
     Look,
     /// The turn that was in flight.
     Landed(Box<Flight>),
 }
 
 impl Life {
-    /// Takes a transition. Every one is allowed in every state: what is late or does not fit changes nothing that
-    /// counts.
+    /// Applies a transition. Every transition is allowed in every state: one that is late or does not fit has no
+    /// harmful effect.
     pub fn accept(self, transition: Transition) -> (Life, Effect) {
         match (self, transition) {
             (Life::Resting(status), Transition::Kick) => (Life::Resting(status), Effect::Look),
@@ -78,8 +78,8 @@ impl Life {
             (Life::InFlight { flight, kicked }, Transition::Answer) => {
                 (Life::Deciding { kicked }, Effect::Landed(flight))
             }
-            // A kick that crosses a question to the store answers it: both see what there is at this turn. The answer
-            // that comes after it finds the loop resting, or a turn further on.
+            // A kick that crosses a question to the store answers it: both see the rows of this turn. The answer that
+            // comes later finds the loop resting, or a turn further on.
             (life, Transition::Answer) => {
                 (Life::Deciding { kicked: life.is_kicked() }, Effect::Landed(Box::default()))
             }
@@ -95,7 +95,7 @@ impl Life {
         }
     }
 
-    /// Returns `true` if a kick came that was not taken up yet.
+    /// Returns `true` if a kick is waiting to be handled.
     pub fn is_kicked(&self) -> bool {
         match self {
             Life::Resting(_) => false,
@@ -109,7 +109,7 @@ impl Life {
         matches!(self, Life::Claiming { .. })
     }
 
-    /// The turn that is with the store, if there is one.
+    /// Returns the turn that is with the store, if there is one.
     pub fn in_flight(&self) -> Option<&Flight> {
         match self {
             Life::InFlight { flight, .. } => Some(flight),
@@ -120,13 +120,13 @@ impl Life {
     pub fn status(&self) -> RunStatus {
         match self {
             Life::Resting(status) => *status,
-            // Until the turn has ended no timer has anything to look for.
+            // No timer needs to fire during a turn.
             _ => RunStatus::Running,
         }
     }
 }
 
-/// Everything that follows the commit of a turn.
+/// Everything to do after the commit of a turn.
 #[derive(Debug, Default)]
 pub(super) struct Flight {
     /// The time at which it was sent.
@@ -135,11 +135,11 @@ pub(super) struct Flight {
     pub probe: bool,
     pub launches: Vec<Launch>,
     pub signals: Vec<WorkId>,
-    /// The number of rows of `running` without a worker that it takes back.
+    /// The number of rows of `running` without a worker that the turn recovers.
     pub recovered: usize,
-    /// The callers that wait for the change of the configuration that is committed with it.
+    /// The callers that wait for the change of the configuration in this turn's commit.
     pub configures: Vec<Reply<()>>,
-    /// The configuration that is committed with it, if it changes.
+    /// The configuration in this turn's commit, if it changes.
     pub config: Option<PoolConfig>,
 }
 

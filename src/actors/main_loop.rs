@@ -1,4 +1,4 @@
-//! The MainActor: one pool's loop.
+//! The MainActor: the loop of one pool.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,20 +31,19 @@ use crate::storage::StorageError;
 /// The interval at which a loop checks that it makes progress.
 const WATCHDOG_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A turn that the store has not answered in this time is given up, and the pool claimed anew.
+/// The time after which a turn without an answer is given up, and the pool claimed again.
 const TURN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The time that an aborted attempt has to report before its slot is taken back without it.
+/// The time that an aborted attempt has to report before its slot is freed without a report.
 const ABANDON_AFTER: Duration = Duration::from_secs(2);
 
-/// The wait before a loop claims its pool anew after a failed turn.
+/// The wait before a loop claims its pool again after a failed turn.
 const CLAIM_BACKOFF: Duration = Duration::from_millis(50);
 
 /// Owns a pool's `internal_state` and `run_status`.
 ///
-/// Promises: one turn in flight; a launch follows its commit; what runs never exceeds the limit that was in force
-/// when it started. It decides nothing itself (that is the engine's), writes nothing itself (that is the store's), and
-/// never awaits.
+/// Guarantees: one turn in flight; a launch follows its commit; the number of running jobs never exceeds the limit that
+/// was in force when they started. It leaves decisions to the engine and writes to the store, and never awaits.
 pub(super) struct MainActor {
     program: Arc<Program>,
     pool: Arc<PoolShared>,
@@ -53,38 +52,37 @@ pub(super) struct MainActor {
     life: Life,
     state: InternalState,
     config: Configuration,
-    /// Rates of the last minutes. Written after commits and launches, copied for those who ask.
+    /// The rates of the last minutes. Updated after commits and launches, copied for callers that ask.
     rates: Rates,
-    /// The first generation of this loop: what a later one started, it has launched or knows that it has not.
+    /// The first generation of this loop, which knows whether each start since then was launched.
     first_generation: Option<Generation>,
     /// Attempts that were launched here and whose completion no turn has handled yet.
     live: HashMap<WorkId, Live>,
-    /// Rows of `running` without a worker, for the next turn.
+    /// Rows of `running` without a worker, to recover in the next turn.
     lost: Vec<Lost>,
     /// The times at which attempts are told to end, and how.
     deadlines: BTreeMap<(Segment, WorkId), Deadline>,
     tick: Option<(Segment, SpawnHandle)>,
-    /// Aborts of attempts that wait for the commit of their start.
+    /// Aborts of attempts whose start is not committed yet.
     aborts: HashMap<WorkId, Duration>,
-    /// Set by shutdown: nothing is started any more.
+    /// Set by shutdown: no more jobs are started.
     draining: Option<Draining>,
 }
 
-/// The configuration of a pool, with the changes that are under way.
+/// The configuration of a pool, with its pending changes.
 #[derive(Default)]
 struct Configuration {
-    /// The configuration that turns are decided by; ahead of `committed` while a change is on its way.
+    /// The configuration that turns use; ahead of `committed` while a change is in flight.
     wanted: PoolConfig,
     committed: PoolConfig,
-    /// Changes that the next turn commits; turns are decided by them already.
+    /// Changes that the next turn commits; turns use them already.
     waiting: Vec<(PoolConfig, Reply<()>)>,
-    /// Changes whose turn was given up, with what they make of the configuration: the claim tells whether they were
-    /// committed.
+    /// Changes whose turn was given up, with the resulting configuration: the claim shows whether they were committed.
     in_doubt: Vec<(PoolConfig, Reply<()>)>,
 }
 
 impl Configuration {
-    /// Takes over what is stored, and tells those whose changes were in doubt.
+    /// Takes over the stored configuration, and answers the changes that were in doubt.
     fn take_over(&mut self, stored: PoolConfig) {
         for (wanted, reply) in self.in_doubt.drain(..) {
             let is_there = stored == wanted && !planted!(DoubtRefused);
@@ -97,7 +95,7 @@ impl Configuration {
         }
     }
 
-    /// Answers changes that were not committed, and takes them back.
+    /// Answers changes that were not committed, and undoes them.
     fn refuse(&mut self, in_flight: Vec<Reply<()>>, error: &StorageError) {
         let waiting = self.waiting.drain(..).map(|(_, reply)| reply);
         for reply in in_flight.into_iter().chain(waiting) {
@@ -111,7 +109,7 @@ struct Live {
     control: Arc<Control>,
     /// The time of the launch.
     since: Duration,
-    /// Its row in `deadlines`.
+    /// Its key in `deadlines`.
     deadline: Option<Segment>,
 }
 
@@ -119,7 +117,7 @@ struct Live {
 struct Draining {
     /// The caller that waits for the last attempt.
     reply: Option<oneshot::Sender<Drained>>,
-    /// The outcomes of the attempts that ended since then.
+    /// The outcomes of the attempts that have ended since the shutdown began.
     drained: Drained,
 }
 
@@ -134,9 +132,9 @@ impl Draining {
 #[derive(Clone, Copy, Debug)]
 struct Deadline {
     run: RunNumber,
-    /// The stage to raise.
+    /// The stage to set.
     stage: Stage,
-    /// `true` if the abort was sent before: then the slot is taken back.
+    /// `true` if the abort was sent before: then the slot is freed.
     abandon: bool,
 }
 
@@ -171,7 +169,7 @@ impl MainActor {
         main
     }
 
-    /// Goes on from the tables. Rows of `running` that no worker of ours stands behind are lost.
+    /// Continues from the tables. Rows of `running` without a worker of this loop are lost.
     fn take_over(&mut self, claimed: Claimed) {
         let Claimed { state, running, config } = claimed;
         debug_assert!(
@@ -190,12 +188,12 @@ impl MainActor {
             let RunningRow { running, ref work } = row;
             let work_id = work.spec.work_id;
             match self.live.get(&work_id).filter(|live| live.control.run == running.run) {
-                // The receipt that was to be followed by the signal may have been lost.
+                // The receipt that triggers the signal may have been lost.
                 Some(live) if work.canceled => live.control.raise(Stage::Canceled),
                 Some(_) => {}
                 None if work.pending_completion.is_some() => {}
                 // Committed by a turn of this loop whose receipt never came: not launched. Rows from before this loop
-                // were launched, for all it knows.
+                // count as launched, because it cannot know.
                 None => {
                     let launched = Some(running.generation) < self.first_generation;
                     self.lost.push(Lost { row, launched, chance: self.rng.f64() });
@@ -208,7 +206,7 @@ impl MainActor {
         });
     }
 
-    /// Takes a transition of the loop's life; what comes of it is data.
+    /// Applies a transition of the loop's life and returns the effect.
     fn accept(&mut self, transition: Transition) -> Effect {
         let life = std::mem::replace(&mut self.life, Life::Claiming { kicked: false });
         let (life, effect) = life.accept(transition);
@@ -228,17 +226,17 @@ impl MainActor {
         self.shared().seams.segment()
     }
 
-    /// The first segment that is no earlier than `wait` from now.
+    /// Returns the first segment that is no earlier than `wait` from now.
     fn after(&self, wait: Duration) -> Segment {
         Segment(0).after(self.shared().seams.now().saturating_add(wait))
     }
 
     fn send(&self, request: impl Into<Request>) {
-        // A store that is gone hears nothing any more, and so will this actor be.
+        // The send fails if the store is gone; this actor will stop as well.
         let _ = self.program.client().send(request);
     }
 
-    /// Starts a turn by asking for its input, unless one is under way.
+    /// Starts a turn by asking for its input, unless one is in progress.
     fn look_again(&mut self) {
         self.look(false);
     }
@@ -249,7 +247,7 @@ impl MainActor {
         }
     }
 
-    /// Sends a turn's decisions to the store and asks for the next batch. `flight` says what follows their commit.
+    /// Sends a turn's decisions to the store and asks for the next batch. `flight` says what to do after their commit.
     fn advance(&mut self, mut changes: Vec<Change>, mut flight: Flight) {
         if planted!(LaunchBeforeCommit) {
             self.launch(std::mem::take(&mut flight.launches));
@@ -269,7 +267,7 @@ impl MainActor {
         self.send(Command::Advance(advance));
     }
 
-    /// Adds the changes of the configuration that came meanwhile; the turn was decided by them already.
+    /// Adds pending changes of the configuration, which the turn has used already.
     fn configure(&mut self, changes: &mut Vec<Change>) -> Vec<Reply<()>> {
         let replies: Vec<_> = self.config.waiting.drain(..).map(|(_, reply)| reply).collect();
         if replies.is_empty() {
@@ -287,7 +285,7 @@ impl MainActor {
         replies
     }
 
-    /// The receipt of a commit: what waited for it happens now.
+    /// Does what waited for the commit of a turn.
     fn follow_commit(&mut self, flight: Flight) {
         let Flight { mut launches, signals, recovered, configures, config: committed, .. } = flight;
         if recovered > 0 {
@@ -311,7 +309,7 @@ impl MainActor {
         }
     }
 
-    /// Hands back what was decided to start but must not any more: its job was canceled, or the runtime shuts down.
+    /// Returns jobs to the queue that must no longer start: they were canceled, or the runtime shuts down.
     fn withhold(&mut self, launches: &mut Vec<Launch>) {
         let (stopping, board) = (self.draining.is_some(), &self.shared().board);
         let withheld = launches
@@ -327,7 +325,7 @@ impl MainActor {
         }
     }
 
-    /// Starts what a turn has decided to start: actions on workers, everything else in the store.
+    /// Launches the starts of a turn: actions on workers, everything else in the store.
     fn launch(&mut self, launches: Vec<Launch>) {
         if launches.is_empty() {
             return;
@@ -360,7 +358,7 @@ impl MainActor {
             match kind {
                 FunctionKind::Action => attempts.push(Attempt::new(control)),
                 FunctionKind::Mutation | FunctionKind::Query | FunctionKind::OnComplete => {
-                    // From here on the store has the duty to report.
+                    // From here on the store must report.
                     control.set_reported();
                     in_store.push(RunInStore { spec: control.spec.clone(), run });
                 }
@@ -374,7 +372,7 @@ impl MainActor {
         }
     }
 
-    /// Takes one turn on a batch.
+    /// Decides one turn on a batch.
     fn turn(&mut self, batch: Batch, ctx: &mut Context<Self>) {
         let (mut ended, mut durations) = ((0, Duration::ZERO), metrics::Ended::new());
         let now = self.shared().seams.now();
@@ -426,7 +424,7 @@ impl MainActor {
         }
     }
 
-    /// One timer, for whatever comes first: a job that is due or an attempt whose time is up.
+    /// Sets one timer for whatever comes first: the next due job or the next deadline.
     fn set_tick(&mut self, ctx: &mut Context<Self>) {
         let due = match self.life.status() {
             RunStatus::Scheduled { segment, saturated: false, .. } if !planted!(TimerLost) => {
@@ -437,7 +435,7 @@ impl MainActor {
         let deadline = self.deadlines.keys().next().map(|(segment, _)| *segment);
         let Some(next) = due.into_iter().chain(deadline).min() else { return };
         if let Some((set, handle)) = self.tick {
-            // A timer that comes too early finds nothing due and is set again.
+            // A timer that fires too early finds nothing due and is set again.
             if set <= next {
                 return;
             }
@@ -470,7 +468,7 @@ impl MainActor {
         self.set_tick(ctx);
     }
 
-    /// An attempt has one deadline: the earlier one counts.
+    /// Sets the deadline of an attempt. It has only one: the earlier one counts.
     fn set_deadline(&mut self, work_id: WorkId, segment: Segment, deadline: Deadline) {
         let Some(live) = self.live.get_mut(&work_id) else { return };
         if let Some(set) = live.deadline {
@@ -483,7 +481,7 @@ impl MainActor {
         self.deadlines.insert((segment, work_id), deadline);
     }
 
-    /// Tells an attempt to end; one that was told before and is still there loses its slot.
+    /// Tells an attempt to end; if it was told before and still runs, frees its slot.
     fn end(&mut self, work_id: WorkId, deadline: Deadline) {
         let Some(live) = self.live.get_mut(&work_id) else { return };
         if live.control.run != deadline.run {
@@ -491,7 +489,7 @@ impl MainActor {
         }
         live.deadline = None;
         if live.control.is_reported() {
-            // It has ended, or is the store's affair now.
+            // It has ended, or runs in the store.
             return;
         }
         let control = live.control.clone();
@@ -514,9 +512,9 @@ impl MainActor {
         }]));
     }
 
-    /// Begins a new generation, from what the tables say.
+    /// Begins a new generation from the tables.
     fn claim_soon(&mut self, wait: Duration, ctx: &mut Context<Self>) {
-        // A turn that is given up is committed before the claim or never: behind that it is refused.
+        // A turn that is given up is committed before the claim or never: after the claim it is refused.
         if let Effect::Landed(flight) = self.accept(Transition::Fail)
             && let Flight { configures, config: Some(config), .. } = *flight
         {
@@ -535,7 +533,7 @@ impl MainActor {
                 main.look_again();
             }
             Ok(Err(error)) => main.claim_failed(&error, ctx),
-            // The store is gone, and so will this actor be.
+            // The store is gone; this actor will stop as well.
             Err(_) => ctx.stop(),
         });
         ctx.spawn(claimed);
@@ -549,14 +547,14 @@ impl MainActor {
         };
         let never_known = never_known.into_iter().map(|(_, reply)| reply).collect();
         self.config.refuse(never_known, error);
-        // With a storage that stays broken there is nothing left to wait for.
+        // While the storage keeps failing, there is nothing to wait for.
         if let Some(draining) = &mut self.draining {
             draining.answer();
         }
         self.claim_soon(Duration::from_secs(1), ctx);
     }
 
-    /// Looks whether the loop moves: a turn that is never answered, or a wake-up that never came.
+    /// Checks that the loop makes progress: detects a turn without an answer, and lost wake-ups.
     fn watch(&mut self, ctx: &mut Context<Self>) {
         let now = self.now();
         if let Some(flight) = self.life.in_flight() {
@@ -570,7 +568,7 @@ impl MainActor {
         if self.life.is_claiming() {
             return;
         }
-        // A look costs one message to the store, and finds what a lost wake-up has left.
+        // A look costs one message to the store, and finds what a lost wake-up has left behind.
         let has_work = self.pool.pending() > 0;
         let report_due = !self.state.running.is_empty();
         if has_work || report_due {
@@ -581,7 +579,7 @@ impl MainActor {
 }
 
 impl MainActor {
-    /// Logs a lost wake-up: the watchdog's look should find nothing old.
+    /// Logs a lost wake-up: the watchdog's look should find no old rows.
     fn judge_probe(&self, batch: &Batch) {
         // A start may have waited for a slot that a completion of this batch has freed.
         let starts = batch.starts.first().filter(|_| batch.completions.is_empty());
@@ -657,7 +655,7 @@ impl Handler<LoopMessage> for MainActor {
     fn handle(&mut self, message: LoopMessage, ctx: &mut Self::Context) {
         match message {
             LoopMessage::Configure { config, reply } => {
-                // From now on, so that nothing starts against it once it is acknowledged.
+                // Effective at once, so that nothing starts against it after it is acknowledged.
                 self.config.wanted = config.clone().over(&self.config.wanted);
                 self.config.waiting.push((config, reply));
                 telemetry::kicked(&self.pool, KickSource::Configure);
@@ -674,7 +672,7 @@ impl Handler<LoopMessage> for MainActor {
             }
             LoopMessage::ReturnRunning { notice } => self.return_running(notice, ctx),
             LoopMessage::Stop => {
-                // After a shutdown there are none. Without one they end here, also where their thread goes on.
+                // After a shutdown none are left. Without one they end here, even if their thread continues.
                 for (_, live) in self.in_order() {
                     live.control.raise(Stage::AbortReturn);
                 }
@@ -685,14 +683,14 @@ impl Handler<LoopMessage> for MainActor {
 }
 
 impl MainActor {
-    /// Drops the attempt of a canceled job if it has not ended after that.
+    /// Drops the attempt of a canceled job if it has not ended after this time.
     fn abort(&mut self, work_id: WorkId, after: Duration, ctx: &mut Context<Self>) {
         if planted!(AbortIgnored) {
             return;
         }
         let Some(live) = self.live.get(&work_id) else {
             if self.state.running.contains_key(&work_id) {
-                // Decided but not launched: its commit is in flight.
+                // The start is decided but not launched: its commit is in flight.
                 self.aborts.insert(work_id, after);
             }
             return;
@@ -726,7 +724,7 @@ impl MainActor {
         }
     }
 
-    /// Tells what runs to end within the notice.
+    /// Tells running attempts to end within the notice.
     fn return_running(&mut self, notice: Duration, ctx: &mut Context<Self>) {
         let running: Vec<_> =
             self.in_order().into_iter().map(|(id, live)| (id, live.control.clone())).collect();
@@ -739,7 +737,7 @@ impl MainActor {
         self.set_tick(ctx);
     }
 
-    /// The running attempts, in an order that a simulation can repeat.
+    /// Returns the running attempts, in an order that a simulation can repeat.
     fn in_order(&self) -> Vec<(WorkId, &Live)> {
         let mut running: Vec<_> =
             self.live.iter().map(|(work_id, live)| (*work_id, live)).collect();

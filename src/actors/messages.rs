@@ -1,4 +1,4 @@
-//! Messages between the actors of the ring, beside those of the protocol.
+//! Messages between the actors, beside those of the protocol.
 
 use actix::prelude::*;
 
@@ -24,22 +24,22 @@ impl<F: 'static, O: Send + 'static> Message for Completed<F, O> {
     type Result = ();
 }
 
-/// Store → itself: decide what has gathered. It lands behind everything that is queued already.
+/// Store → itself: decide the waiting requests. It arrives behind everything that is queued already.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct Flush;
 
-/// Storage thread → store: a group is decided.
+/// Storage thread → store: the results of a group.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct GroupSettled(pub Settled);
 
-/// Runtime → store: finish, and give the storage back.
+/// Runtime → store: finish, and close the storage.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct Close(pub oneshot::Sender<()>);
 
-/// Runtime → store: a pool has a loop from now on.
+/// Runtime → store: register the loop of a pool.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct AddMain {

@@ -1,4 +1,4 @@
-//! Carriers: the ring of actors, and the only modules that name actix.
+//! The actors, in the only modules that use actix.
 //!
 //! ```text
 //!   client ── Request ─────────► StoreActor ────── BatchReady ─────► MainActor
@@ -8,8 +8,8 @@
 //!                                    └── AttemptsFinished ── WorkerActor ◄─ WorkerHost
 //! ```
 //!
-//! The StoreActor and all MainActors live on the control arbiter; WorkerActors live on the worker arbiters, where a
-//! WorkerHost starts them in batches and gathers their reports.
+//! The StoreActor and all MainActors run on the control arbiter. WorkerActors run on the worker arbiters, where a
+//! WorkerHost starts them in batches and collects their reports.
 
 mod attempt;
 mod hosts;

@@ -1,8 +1,8 @@
-//! The network: how messages travel between loops, workers and the store.
+//! The network: carries messages between loops, workers and the store.
 //!
-//! In one process they arrive, once and at once, and nothing here costs anything. A simulation sends them by a
-//! [`Courier`] who is late and delivers twice, as a network between machines is: what the fences are for. The same one
-//! knows which workers are lost.
+//! In one process, messages arrive exactly once and immediately, and this module costs nothing. A simulation sends them
+//! through a [`Courier`] that delays and duplicates them, like a network between machines; the fences handle that. The
+//! same courier decides which workers are lost.
 
 use actix::Recipient;
 
@@ -20,36 +20,36 @@ mod courier {
     /// A kind of message.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Letter {
-        /// Main → store: what a turn has decided.
+        /// Main → store: the decisions of a turn.
         Turn,
-        /// Store → main: a batch, or why there is none.
+        /// Store → main: a batch, or the reason why there is none.
         Batch,
-        /// Worker → store, or main in its place: an attempt has ended, or a mutation is to be run.
+        /// Worker → store, or main in its place: an attempt has ended, or a mutation must run.
         Report,
     }
 
-    /// The delay of a message.
+    /// The delays of a message and of its duplicate.
     #[derive(Clone, Copy, Debug, Default)]
     pub struct Delivery {
-        /// After so long.
+        /// The delay of the message.
         pub after: Duration,
-        /// And so long after that, once more. Of reports only: whoever reports and hears nothing says it again.
+        /// The further delay of a duplicate. Reports only: a sender that gets no answer sends its report again.
         pub again: Option<Duration>,
     }
 
-    /// Decides when letters arrive. Called on the thread that sends, which must be an actix arbiter.
+    /// Decides when messages arrive. Called on the sending thread, which must be an actix arbiter.
     pub trait Courier: Send + Sync + 'static {
-        /// Takes a letter.
+        /// Decides the delivery of a message.
         fn take(&self, letter: Letter) -> Delivery;
 
-        /// Asked whenever an action waits for something: whether its worker is gone from now on, without a word.
+        /// Returns `true` if the worker is lost from now on, without a report. Called whenever an action waits.
         fn loses_worker(&self, work_id: WorkId) -> bool;
     }
 }
 #[cfg(feature = "conformance")]
 pub use courier::{Courier, Delivery, Letter};
 
-/// The way of messages.
+/// Sends messages between the actors.
 #[derive(Clone, Default)]
 pub(crate) struct Network {
     #[cfg(feature = "conformance")]
@@ -62,7 +62,7 @@ impl Network {
         Network { courier: Some(std::sync::Arc::new(courier)) }
     }
 
-    /// Sends without waiting. An actor that is gone drops the message.
+    /// Sends without waiting. If the actor is gone, the message is dropped.
     pub fn to_store(&self, store: &Recipient<Request>, request: Request) {
         #[cfg(feature = "conformance")]
         if let Some(courier) = &self.courier {
@@ -81,7 +81,7 @@ impl Network {
         store.do_send(request);
     }
 
-    /// Sends without waiting. An actor that is gone drops the message.
+    /// Sends without waiting. If the actor is gone, the message is dropped.
     pub fn to_main(&self, main: &Recipient<BatchReady>, batch: BatchReady) {
         #[cfg(feature = "conformance")]
         if let Some(courier) = &self.courier {
@@ -90,7 +90,7 @@ impl Network {
         main.do_send(batch);
     }
 
-    /// Returns `true` if the worker of an attempt is to go away.
+    /// Returns `true` if the worker of an attempt must be lost.
     pub fn loses_worker(&self, _work_id: WorkId) -> bool {
         #[cfg(feature = "conformance")]
         if let Some(courier) = &self.courier {
@@ -100,7 +100,7 @@ impl Network {
     }
 }
 
-/// Delivers as the courier says. What is under way keeps nobody alive.
+/// Delivers a message as the courier decides. A message in flight keeps no actor alive.
 #[cfg(feature = "conformance")]
 fn deliver<M>(delivery: Delivery, to: &Recipient<M>, message: M, copy: Option<M>)
 where
@@ -127,7 +127,7 @@ where
     });
 }
 
-/// The way to the StoreActor.
+/// The port of the StoreActor.
 pub(super) struct ToStore {
     pub store: Recipient<Request>,
     pub network: Network,
@@ -139,7 +139,7 @@ impl StorePort for ToStore {
     }
 }
 
-/// The way to a MainActor.
+/// The port of a MainActor.
 impl LoopPort for Recipient<LoopMessage> {
     fn send(&self, message: LoopMessage) {
         self.do_send(message);

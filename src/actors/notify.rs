@@ -1,4 +1,4 @@
-//! Actors are told when a job completes.
+//! Notifies actors when a job completes.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use crate::model::Finished;
 use crate::protocol::OnFinish;
 
 impl<F: Function<K>, K> Enqueue<&Workpool, F, K> {
-    /// Sends the actor a [`Completed`] message when the job completes. By this process only: after a restart nobody
-    /// is told.
+    /// Sends the actor a [`Completed`] message when the job completes. Only this process does so: a restart loses the
+    /// notification.
     pub fn notify(self, recipient: impl Into<Recipient<Completed<F, F::Output>>>) -> Self
     where
         F: 'static,
@@ -22,7 +22,7 @@ impl<F: Function<K>, K> Enqueue<&Workpool, F, K> {
     }
 }
 
-/// Turns an actor's address into what is called when a job completes.
+/// Turns an actor's address into the callback for a job's completion.
 fn notifier<F, K>(recipient: Recipient<Completed<F, F::Output>>) -> OnFinish
 where
     F: Function<K> + 'static,

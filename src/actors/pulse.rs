@@ -1,5 +1,5 @@
-//! The pulse of a worker thread, which the control thread reads: the attempts that wait to begin there, the reports
-//! that wait to be sent, and whether user code lets the thread turn.
+//! The pulse of a worker thread, shared with the control thread: the attempts that wait to begin, the reports that wait
+//! to be sent, and whether user code blocks the thread.
 
 use std::collections::VecDeque;
 
@@ -12,9 +12,9 @@ use crate::shared::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 /// The shared part of one worker host.
 #[derive(Default)]
 pub(super) struct Pulse {
-    /// Counts up when user code is entered and when it is left: odd while it runs.
+    /// Incremented when user code is entered and left: odd while it runs.
     polls: AtomicU64,
-    /// The attempts that were handed over and have not ended.
+    /// The number of attempts that were handed over and have not ended.
     load: AtomicUsize,
     inner: Mutex<Inner>,
 }
@@ -22,7 +22,7 @@ pub(super) struct Pulse {
 #[derive(Default)]
 struct Inner {
     waiting: VecDeque<Attempt>,
-    /// Attempts of functions that have blocked a thread lately. They begin behind all others.
+    /// Attempts of functions that have blocked a thread recently. They begin after all others.
     waiting_blockers: VecDeque<Attempt>,
     /// Reports that wait to be sent together.
     reports: Vec<AttemptReport>,
@@ -35,7 +35,7 @@ impl Pulse {
         self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Hands attempts over.
+    /// Adds attempts, each with whether its function is a blocker.
     pub fn put(&self, attempts: impl IntoIterator<Item = (Attempt, bool)>) {
         let mut inner = self.inner();
         let mut count = 0;
@@ -49,13 +49,13 @@ impl Pulse {
         self.load.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// The next attempt to begin.
+    /// Takes the next attempt to begin.
     pub fn take(&self) -> Option<Attempt> {
         let mut inner = self.inner();
         inner.waiting.pop_front().or_else(|| inner.waiting_blockers.pop_front())
     }
 
-    /// Takes all attempts back that have not begun.
+    /// Takes back all attempts that have not begun.
     pub fn take_all(&self) -> Vec<Attempt> {
         let mut inner = self.inner();
         let Inner { waiting, waiting_blockers, .. } = &mut *inner;
@@ -64,35 +64,35 @@ impl Pulse {
         all
     }
 
-    /// Returns `true` if an attempt waits to begin, or a report to be sent.
+    /// Returns `true` if an attempt waits to begin, or a report waits to be sent.
     pub fn has_waiting(&self) -> bool {
         let Inner { waiting, waiting_blockers, reports, .. } = &*self.inner();
         !waiting.is_empty() || !waiting_blockers.is_empty() || !reports.is_empty()
     }
 
-    /// Adds a report to those that wait. Returns `true` if it is the first of them.
+    /// Adds a report to the waiting ones. Returns `true` if it is the first of them.
     pub fn report(&self, report: AttemptReport) -> bool {
         let mut inner = self.inner();
         inner.reports.push(report);
         inner.reports.len() == 1
     }
 
-    /// The reports that wait, which the caller sends.
+    /// Takes the waiting reports; the caller sends them.
     pub fn take_reports(&self) -> Vec<AttemptReport> {
         std::mem::take(&mut self.inner().reports)
     }
 
-    /// An attempt has ended.
+    /// Records that an attempt has ended.
     pub fn ended(&self) {
         self.load.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// The number of attempts that were handed over and have not ended.
+    /// Returns the number of attempts that were handed over and have not ended.
     pub fn load(&self) -> usize {
         self.load.load(Ordering::Relaxed)
     }
 
-    /// Runs user code of a function. A panic goes through.
+    /// Runs user code of a function. A panic propagates.
     pub fn user_code<T>(&self, function: Name, code: impl FnOnce() -> T) -> T {
         struct Left<'p>(&'p AtomicU64);
         impl Drop for Left<'_> {
@@ -106,7 +106,7 @@ impl Pulse {
         code()
     }
 
-    /// A number that stays the same as long as one piece of user code keeps the thread; `None` while none runs.
+    /// Returns a number that is the same during one call of user code; `None` while none runs.
     pub fn poll(&self) -> Option<u64> {
         let polls = self.polls.load(Ordering::Acquire);
         (polls % 2 == 1).then_some(polls)

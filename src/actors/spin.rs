@@ -1,14 +1,14 @@
-//! Threads that hand work to each other do not go to sleep between two batches.
+//! Spinning: keeps threads that exchange messages awake between two batches.
 //!
-//! Waking a sleeping thread takes tens of microseconds, an attempt that does little takes one. A thread that has just
-//! been given something therefore stays awake for a moment, giving way to every other thread that could run.
+//! Waking a sleeping thread takes tens of microseconds; a short attempt takes one. So a thread that has just received
+//! something stays awake for a moment, and yields to every other runnable thread.
 
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
-/// The time that a thread stays awake after it last had something to do. A little more than it takes to wake it.
+/// The time that a thread stays awake after its last activity. A little longer than it takes to wake it.
 const SPIN: Duration = Duration::from_micros(50);
 
 /// Keeps the current thread awake for a moment.
@@ -21,13 +21,13 @@ struct State {
 }
 
 impl Spin {
-    /// With only one thread there is nobody to wait for.
+    /// Creates a spinner. With only one thread it does nothing.
     pub fn new(several_threads: bool) -> Spin {
         let state = || State { until: Cell::new(Instant::now()), spinning: Cell::new(false) };
         Spin(several_threads.then(|| Rc::new(state())))
     }
 
-    /// Something was just done, and more may follow soon.
+    /// Records activity: more may follow soon.
     pub fn touch(&self) {
         let Some(state) = &self.0 else { return };
         state.until.set(Instant::now() + SPIN);
@@ -45,7 +45,7 @@ impl Spin {
     }
 }
 
-/// Waits for the next message, awake for a moment before it sleeps; `None` when nobody can send one any more.
+/// Waits for the next message, and spins for a moment before it sleeps; `None` when all senders are gone.
 pub(super) fn receive<T>(queue: &Receiver<T>) -> Option<T> {
     let until = Instant::now() + SPIN;
     while Instant::now() < until {

@@ -1,4 +1,4 @@
-//! The life of the ring: threads, arbiters, actors.
+//! Starts and stops the actors: threads, arbiters, loops.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -24,19 +24,19 @@ use crate::shared::sync::oneshot;
 use crate::storage::{Storage, StorageError};
 use crate::store::Store;
 
-/// The reason why the ring did not start.
+/// The reason why the actors did not start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RingError {
     #[error(transparent)]
     Storage(#[from] StorageError),
     #[error(transparent)]
     Thread(#[from] std::io::Error),
-    /// The system went away meanwhile.
+    /// The system stopped during the start.
     #[error("the actix system stopped")]
     Closed,
 }
 
-/// The parts of the ring.
+/// Everything needed to build the actors.
 pub(crate) struct Parts {
     pub program: Arc<Program>,
     pub storage: Box<dyn Storage>,
@@ -45,7 +45,7 @@ pub(crate) struct Parts {
     pub network: Network,
 }
 
-/// The running ring, as its runtime holds it. Dropped, it ends at once.
+/// The running actors, as their runtime holds them. Dropping it stops them at once.
 pub(crate) struct Actors {
     client: Client,
     store: Addr<StoreActor>,
@@ -54,8 +54,9 @@ pub(crate) struct Actors {
     home: Option<Home>,
 }
 
-/// The ring's own actix system, on a thread of its own: store and loops live there, and it owns the worker arbiters. So
-/// the ring outlives whatever system the program has. Dropped, it ends, behind everything that was sent before.
+/// The actors' own actix system, on its own thread: the store and the loops run there, and it owns the worker arbiters.
+/// So the actors outlive any system of the program. Dropping it stops the system, after everything that was sent
+/// before.
 struct Home(System);
 
 impl Home {
@@ -63,7 +64,7 @@ impl Home {
         self.0.arbiter()
     }
 
-    /// Returns `true` on a thread of this system.
+    /// Returns `true` if the caller runs on a thread of this system.
     fn is_here(&self) -> bool {
         System::try_current().is_some_and(|here| here.id() == self.0.id())
     }
@@ -79,9 +80,9 @@ impl Drop for Home {
     }
 }
 
-/// Builds the ring. With no worker arbiters, everything lives on the caller's own thread if that is an actix arbiter.
+/// Builds the actors. Without worker arbiters, everything runs on the caller's own thread if that is an actix arbiter.
 ///
-/// Dropped midway, it takes down again everything that was built.
+/// If this is dropped before it ends, it stops everything that was built.
 pub(crate) async fn start(parts: Parts) -> Result<Actors, RingError> {
     #[cfg(shuttle)]
     if parts.worker_arbiters == 0 {
@@ -99,7 +100,7 @@ pub(crate) async fn start(parts: Parts) -> Result<Actors, RingError> {
     };
     let mut home = None;
     let control = match Arbiter::try_current() {
-        // A thread remembers the arbiter of a system that has ended.
+        // A thread keeps the arbiter of a system that has stopped.
         Some(here) if worker_arbiters == 0 && System::is_registered() && here.alive() => here,
         _ => home.insert(start_system(worker_arbiters == 0).await?).arbiter().clone(),
     };
@@ -110,7 +111,7 @@ pub(crate) async fn start(parts: Parts) -> Result<Actors, RingError> {
     Ok(Actors { client, store, conductor, home })
 }
 
-/// Builds the ring on a thread of shuttle's, which has no arbiter.
+/// Builds the actors on a thread of shuttle, which has no arbiter.
 #[cfg(shuttle)]
 fn start_here(parts: Parts) -> Result<Actors, RingError> {
     let Parts { program, storage, blocking, network, .. } = parts;
@@ -121,7 +122,7 @@ fn start_here(parts: Parts) -> Result<Actors, RingError> {
     Ok(Actors { client, store, conductor, home: None })
 }
 
-/// Runs code that may block on a thread of its own.
+/// Runs code that may block on its own thread.
 async fn on_a_thread<T: Send + 'static>(
     code: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, RingError> {
@@ -132,7 +133,7 @@ async fn on_a_thread<T: Send + 'static>(
     receiver.await.map_err(|_| RingError::Closed)
 }
 
-/// Runs code on an arbiter's thread.
+/// Runs code on the thread of an arbiter.
 async fn on<T: Send + 'static>(
     arbiter: &ArbiterHandle,
     code: impl FnOnce() -> T + Send + 'static,
@@ -142,8 +143,8 @@ async fn on<T: Send + 'static>(
     receiver.await.map_err(|_| RingError::Closed)
 }
 
-/// Starts a system on a thread of its own. Store and loops do no I/O, and without an I/O driver the thread is cheaper
-/// to wake; actions that run there need one.
+/// Starts a system on its own thread. The store and the loops do no I/O, and a thread without an I/O driver is cheaper
+/// to wake; actions that run there need the driver.
 async fn start_system(runs_actions: bool) -> Result<Home, RingError> {
     let (reply, receiver) = oneshot::channel();
     std::thread::Builder::new().name("workpool".into()).spawn(move || {
@@ -158,13 +159,13 @@ async fn start_system(runs_actions: bool) -> Result<Home, RingError> {
         };
         let runner = System::with_tokio_rt(|| runtime);
         let _ = reply.send(Ok(Home(System::current())));
-        // Ends when the runtime stops the system; there is nobody to hand an exit code to.
+        // Ends when the runtime stops the system; nobody uses the exit code.
         let _ = runner.run();
     })?;
     Ok(receiver.await.map_err(|_| RingError::Closed)??)
 }
 
-/// Starts the store and whoever starts the loops, and opens the way to the store.
+/// Starts the store and the conductor, and connects the client to the store.
 fn build(
     program: Arc<Program>,
     workshop: Workshop,
@@ -187,8 +188,8 @@ fn build(
 }
 
 impl Actors {
-    /// Opens pools, creating those that the store does not have, and then starts their loops: a job that one of them
-    /// runs at once may enqueue into any other.
+    /// Opens pools, creating those that the store does not have, and then starts their loops, so that the first job to
+    /// run can enqueue into any of them.
     pub async fn add_pools(&self, pools: Vec<(Name, PoolConfig)>) -> Result<(), PoolError> {
         let mut opened = Vec::with_capacity(pools.len());
         for (name, config) in pools {
@@ -209,7 +210,7 @@ impl Actors {
         Ok(())
     }
 
-    /// Runs a future on the ring's own thread and waits for it; without one, on the caller's.
+    /// Runs a future on the actors' own thread and waits for it; without one, on the caller's.
     pub async fn at_home<T: Send + 'static>(
         &self,
         future: impl Future<Output = T> + Send + 'static,
@@ -220,8 +221,8 @@ impl Actors {
         receiver.await.ok()
     }
 
-    /// Runs a future on the ring's own thread and blocks the caller's until it has ended, or for `limit`. Answers
-    /// `None` where that is not possible: the ring has no thread of its own, or the caller is on one of them.
+    /// Runs a future on the actors' own thread and blocks the caller until it ends, or for `limit`. Returns `None` if
+    /// that is impossible: the actors have no thread of their own, or the caller is on one of theirs.
     pub fn block_at_home<T: Send + 'static>(
         &self,
         future: impl Future<Output = T> + Send + 'static,
@@ -233,7 +234,7 @@ impl Actors {
         receiver.recv_timeout(limit).ok()
     }
 
-    /// Writes everything that is under way, and ends the ring.
+    /// Writes everything that is pending, and stops the actors.
     pub async fn close(&self) {
         self.stop_loops();
         let (reply, closed) = oneshot::channel();
@@ -243,7 +244,7 @@ impl Actors {
 
     fn stop_loops(&self) {
         for pool in self.client.shared.pools() {
-            // One that has not started has nothing to stop.
+            // A pool without a loop has nothing to stop.
             let _ = self.client.tell_loop(pool.id, LoopMessage::Stop);
         }
     }
@@ -260,7 +261,7 @@ impl Drop for Actors {
 
 /// Starts loops on the control arbiter.
 ///
-/// It knows store and loops, so that these need not know each other: each gets a recipient of the other's messages.
+/// It gives each a recipient of the other's messages, so that store and loops need not know each other.
 struct Conductor {
     program: Arc<Program>,
     store: Addr<StoreActor>,

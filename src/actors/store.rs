@@ -1,4 +1,4 @@
-//! The StoreActor: everything that is written goes through here, in groups.
+//! The StoreActor: makes all writes, in groups.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,53 +18,53 @@ use crate::shared::{FinishedOrder, STALLED_AFTER, Shared};
 use crate::storage::StorageError;
 use crate::store::{Settled, Store};
 
-/// The wait after a failed commit, doubled each time up to the second.
+/// The first and the longest wait after a failed commit; each wait is twice the last.
 const RETRY_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
 
-/// The time for which leftovers are tried again while the store is to be closed.
+/// The time for which requests are retried while the store is closing.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
-/// So many requests are enough for a group: it does not wait for what comes behind them.
+/// The number of requests that is enough for a group, which then waits for no more.
 const ENOUGH: usize = 64;
 
-/// The interval at which finished jobs are checked for their age, also when nothing completes.
+/// The interval at which retention runs even if nothing completes.
 const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Holds the job and pending tables.
+/// Owns the job and pending tables.
 ///
-/// Promises: what it answers is committed; later messages see earlier ones; a loop that rests is woken; a report that a
-/// failed commit could not take is tried again. Its handlers only gather; one [`Flush`] decides everything that has
-/// gathered, or what is enough for a group, if the storage's thread has none. It never waits for a storage: one that
-/// may block has a thread of its own.
+/// Guarantees: what it answers is committed; later messages see earlier ones; a resting loop is woken; a report that a
+/// failed commit could not take is retried. Its handlers only collect requests; one [`Flush`] decides all of them, or
+/// enough for a group, unless the storage's thread is busy. It never waits for a storage: one that may block has its
+/// own thread.
 pub(super) struct StoreActor {
     shared: Arc<Shared>,
     network: Network,
     driver: Driver,
     inbox: Vec<Request>,
-    /// Leftovers of a group: they go before the inbox.
+    /// Requests left over from a group. They go before the inbox.
     kept: Vec<Request>,
-    /// `true` if a flush is on its way or under way.
+    /// `true` if a flush is queued or in progress.
     flushing: bool,
-    /// The storage's thread has a group.
+    /// `true` while the storage's thread has a group.
     under_way: bool,
-    /// `true` if a caller who asks for an explanation may have to be told that the storage stalls.
+    /// `true` while a timer checks for a stalled storage, on behalf of callers that ask for an explanation.
     looks_for_stall: bool,
     mains: HashMap<PoolId, Recipient<BatchReady>>,
-    /// The callers that are told of a completion, once. Written by enqueue and join, deleted by the completion.
-    /// Ordered, so that they hear of an end in an order that a seed repeats.
+    /// The callers to tell of a completion, once each. Added by enqueue and join, removed by the completion. Ordered,
+    /// so that a simulation with the same seed tells them in the same order.
     listeners: BTreeMap<WorkId, Vec<Listener>>,
     order: FinishedOrder,
-    /// Failed commits in a row.
+    /// The number of failed commits in a row.
     failures: u32,
-    /// The last failure of the storage, until it has done the same successfully.
+    /// The last failure of the storage, until the same operation succeeds.
     ailing: Option<Ailing>,
-    /// `true` if a group is left that is to be tried again or gone on with.
+    /// `true` if a group or its remaining requests must be continued or retried.
     unfinished: bool,
     closing: Option<oneshot::Sender<()>>,
     spin: Spin,
 }
 
-/// The last failure of the storage. A write shows that it can do both, a read only that it can be read.
+/// The kind of the last failure. A successful write clears both kinds, a successful read only `Reads`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ailing {
     Reads,
@@ -73,11 +73,11 @@ enum Ailing {
 
 /// The thread on which groups are decided.
 enum Driver {
-    /// Here, at once.
+    /// The actor's own thread, which decides groups immediately.
     Inline(Box<Store>),
-    /// On the storage's own thread, which answers with [`GroupSettled`].
+    /// The storage's own thread, which answers with [`GroupSettled`].
     Thread(std::sync::mpsc::Sender<Job>),
-    /// Nowhere any more.
+    /// None: the storage is closed.
     Closed,
 }
 
@@ -87,7 +87,7 @@ enum Job {
 }
 
 impl StoreActor {
-    /// `decider` runs on a thread of its own if `may_block`.
+    /// Runs `decider` on its own thread if `may_block`.
     pub fn start(
         shared: Arc<Shared>,
         network: Network,
@@ -127,8 +127,7 @@ impl StoreActor {
         }
     }
 
-    /// Tells those who ask for explanations when the storage does not answer: whoever asks why nothing happens is not
-    /// to wait for it.
+    /// Tells callers that ask for an explanation when the storage stalls, so that they need not wait for it.
     fn look_for_stall(&mut self, ctx: &mut Context<Self>) {
         if std::mem::replace(&mut self.looks_for_stall, true) {
             return;
@@ -144,7 +143,7 @@ impl StoreActor {
         });
     }
 
-    /// Decides everything that has gathered.
+    /// Decides all waiting requests.
     fn flush(&mut self, ctx: &mut Context<Self>) {
         self.flushing = true;
         self.spin.touch();
@@ -172,7 +171,7 @@ impl StoreActor {
         if let Driver::Thread(_) = self.driver {
             self.shared.health.set_busy(None);
         }
-        // Counts first, then the board, then everybody: one who is told finds room, and the board as it was told.
+        // Counts first, then the board, then messages: a caller that is told must find room, and a matching board.
         for (pool, left) in &settled.left {
             let Some(pool) = self.shared.pool_by_id(*pool) else { continue };
             match u64::try_from(*left) {
@@ -243,7 +242,7 @@ impl StoreActor {
         self.go_on(again, failed, unfinished, ctx);
     }
 
-    /// Writes on the board what the group has done.
+    /// Records on the board what the group has done.
     fn write_board(&mut self, settled: &Settled) {
         let board = &self.shared.board;
         for work_id in &settled.revived {
@@ -265,8 +264,8 @@ impl StoreActor {
         }
     }
 
-    /// Takes up what is left over, after a pause if the storage failed. What was kept goes before what comes later:
-    /// an attempt that ended in time must not be overtaken by its own deadline.
+    /// Continues with what is left over, after a pause if the storage failed. Kept requests go before later ones: the
+    /// report of an attempt that ended in time must not come after its deadline.
     fn go_on(
         &mut self,
         again: Vec<Request>,
@@ -283,7 +282,7 @@ impl StoreActor {
             if !self.inbox.is_empty() {
                 self.flush_soon(ctx);
             } else if keeps {
-                // A mailbox is drained before any other actor of the thread is polled: the loops come first.
+                // Yield to the loops: a mailbox is drained before the thread polls any other actor.
                 let others = tokio::task::yield_now().into_actor(self);
                 ctx.spawn(others.map(|(), store, ctx| store.flush_soon(ctx)));
             }
@@ -307,7 +306,7 @@ impl StoreActor {
         }
     }
 
-    /// Nothing will complete any more: the storage must be opened again, by another runtime.
+    /// Fails all listeners: nothing will complete until another runtime reopens the storage.
     fn give_up(&mut self, error: &StorageError) {
         for request in std::mem::take(&mut self.kept) {
             if let Request::Question(Question::Listen { listener, .. }) = request {
@@ -321,7 +320,7 @@ impl StoreActor {
         self.shared.board.close();
     }
 
-    /// Closes the storage when somebody waits for that and nothing is left to write.
+    /// Closes the storage if a caller waits for that and nothing is left to write.
     fn close_if_done(&mut self, ctx: &mut Context<Self>) {
         let is_done = !self.flushing && !self.unfinished && self.inbox.is_empty();
         if self.closing.is_some() && is_done {
@@ -341,7 +340,7 @@ impl StoreActor {
             }
             Driver::Closed => drop(reply),
         }
-        // What nobody will hear any more ends here: joins see that the runtime is gone.
+        // Drops the remaining listeners: their joins see that the runtime is gone.
         self.listeners.clear();
         self.shared.board.close();
         ctx.stop();
@@ -364,7 +363,7 @@ fn spawn_thread(
                 }
             }
         }
-        // Here the runtime went away without a shutdown.
+        // The runtime was dropped without a shutdown.
     })?;
     Ok(jobs)
 }
@@ -381,7 +380,7 @@ impl Actor for StoreActor {
 }
 
 impl Drop for StoreActor {
-    /// However it ends: nothing more will be heard.
+    /// Closes the board, however the actor ends: no more results will come.
     fn drop(&mut self) {
         self.shared.board.close();
     }
@@ -437,7 +436,7 @@ impl Handler<Close> for StoreActor {
 
     fn handle(&mut self, Close(reply): Close, ctx: &mut Self::Context) {
         self.closing = Some(reply);
-        // A storage that stays broken takes nothing any more.
+        // A storage that keeps failing accepts no more writes.
         ctx.run_later(CLOSE_LIMIT, |store, ctx| store.close(ctx));
         self.flush_soon(ctx);
     }

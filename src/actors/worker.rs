@@ -1,4 +1,4 @@
-//! The WorkerActor: one attempt, from its start to its report.
+//! The WorkerActor: runs one attempt, from its start to its report.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -36,13 +36,13 @@ impl Workshop {
     /// Sends reports to the store.
     pub fn send(&self, reports: Vec<AttemptReport>) {
         if !reports.is_empty() {
-            // A runtime that is gone hears nothing any more.
+            // The send fails if the runtime is gone; nobody needs the reports then.
             let _ = self.program.client().send(Command::AttemptsFinished(reports));
         }
     }
 }
 
-/// Reports of one arbiter that wait to be sent together.
+/// The reports of one arbiter that wait to be sent together.
 struct Outbox {
     workshop: Workshop,
     spin: Spin,
@@ -50,8 +50,8 @@ struct Outbox {
 }
 
 impl Outbox {
-    /// Sends the report with those of the workers that are ready to run now: the task that sends them stands
-    /// behind these.
+    /// Queues the report, to be sent with those of the other workers that are ready to run: the sending task runs after
+    /// them.
     fn put(self: &Rc<Self>, report: AttemptReport) {
         if self.pulse.report(report) {
             let outbox = self.clone();
@@ -68,7 +68,7 @@ impl Outbox {
 }
 
 impl Drop for Outbox {
-    /// The arbiter ended before the task that sends could run.
+    /// Sends reports that remain because the arbiter ended before the sending task ran.
     fn drop(&mut self) {
         self.send();
     }
@@ -104,10 +104,10 @@ impl Handler<StartWorkers> for WorkerHost {
 
 /// Runs one attempt and ends.
 ///
-/// Promises: exactly one report, whatever the function does; the function's future is dropped here, on the thread
-/// where it was made. It never waits for the store.
+/// Guarantees: exactly one report, whatever the function does; the function's future is dropped on the thread that
+/// created it. It never waits for the store.
 struct WorkerActor {
-    /// Taken when it begins. There is none if another thread has got it meanwhile.
+    /// Taken when the attempt begins. `None` if another thread has taken it.
     attempt: Option<Attempt>,
     outbox: Rc<Outbox>,
 }
@@ -141,7 +141,7 @@ impl WorkerActor {
         let Some(attempt) = &mut self.attempt else { return };
         let control = attempt.control();
         let result = match (result, control.stage()) {
-            // It stopped because the runtime does: the job goes on elsewhere.
+            // It stopped because the runtime shuts down: the job returns to the queue.
             (RunResult::Canceled, Stage::ShuttingDown | Stage::AbortReturn) => RunResult::Returned,
             (RunResult::Failed(failure), _) if control.is_hopeless() => {
                 RunResult::Failed(Failure { retryable: false, ..failure })
@@ -154,7 +154,7 @@ impl WorkerActor {
     }
 }
 
-/// The beginning of an attempt.
+/// The result of starting an attempt.
 enum Begun {
     Running(AttemptFuture),
     Finished(RunResult),
@@ -163,19 +163,18 @@ enum Begun {
 fn begin(control: &Arc<Control>, outbox: &Outbox) -> Begun {
     let (workshop, spec) = (&outbox.workshop, &control.spec);
     let Some(code) = workshop.program.code(spec.function) else {
-        // The loop starts only what is registered.
+        // The loop starts only registered functions.
         let message = format!("function {} is not registered", spec.function);
         return Begun::Finished(RunResult::Failed(Failure::permanent(FailureKind::Error, message)));
     };
-    // Told to end before it began: then it never did, and is not counted as an attempt. A canceled job does not start
-    // again.
+    // Told to end before it began: it does not count as an attempt. A canceled job is not started again.
     if !control.may_begin() {
         return Begun::Finished(RunResult::Returned);
     }
     let cx = || ActionContext { control: control.clone() };
     match code {
         Code::Action(run) => {
-            // An action may do things before its first await, and panic there.
+            // An action may run code before its first await, and panic there.
             let run = || run(spec.args.as_bytes(), cx());
             match catch_unwind(AssertUnwindSafe(|| outbox.pulse.user_code(spec.function, run))) {
                 Ok(Ok(future)) => Begun::Running(future),
@@ -188,7 +187,7 @@ fn begin(control: &Arc<Control>, outbox: &Outbox) -> Begun {
             let thread = workshop.blocking.spawn_blocking(move || {
                 let span = telemetry::attempt_span(&cx.control);
                 let _entered = span.enter();
-                // It may have waited for a thread until nobody wanted it any more.
+                // While it waited for a thread, it may have been told to end.
                 if !cx.control.may_begin() {
                     return RunResult::Returned;
                 }
@@ -205,7 +204,7 @@ fn begin(control: &Arc<Control>, outbox: &Outbox) -> Begun {
             }))
         }
         Code::Mutation(_) | Code::Query(_) | Code::OnComplete(_) => {
-            // The loop sends these to the store itself.
+            // The loop sends these to the store.
             let message = format!("function {} runs in the store", spec.function);
             Begun::Finished(RunResult::Failed(Failure::permanent(FailureKind::Error, message)))
         }
@@ -216,10 +215,10 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> RunResult {
     RunResult::Failed(Failure::retryable(FailureKind::Panic, panic_message(panic)))
 }
 
-/// Polls the function's future until it ends or is to be dropped.
+/// Polls the function's future until it ends or must be dropped.
 struct RunAttempt {
     future: Option<AttemptFuture>,
-    /// Made when the function does not finish at once: wakes the worker when it is to abort.
+    /// Created when the function does not finish at once; wakes the worker when it must abort.
     aborted: Option<Pin<Box<dyn Future<Output = Stage>>>>,
     span: tracing::Span,
 }
@@ -247,7 +246,7 @@ impl RunAttempt {
             Box::pin(async move { control.until(Stage::is_abort).await })
         });
         let stage = task::ready!(aborted.as_mut().poll(cx));
-        // A destructor that panics must not take the report with it.
+        // A panic in a destructor must not prevent the report.
         let future = self.future.take();
         let dropping = || pulse.user_code(function, || drop(future));
         let dropped = catch_unwind(AssertUnwindSafe(dropping));
@@ -277,7 +276,7 @@ impl ActorFuture<WorkerActor> for RunAttempt {
             }
             return Poll::Pending;
         };
-        // Dropped before the report, so that what it held is free when the job completes.
+        // Dropped before the report, so that its resources are free when the job completes.
         let future = this.future.take();
         let _ = catch_unwind(AssertUnwindSafe(|| drop(future)));
         worker.finish(result, ctx);

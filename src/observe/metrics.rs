@@ -1,8 +1,9 @@
-//! Metrics, each named once (feature `metrics`).
+//! Metrics, each defined once (feature `metrics`).
 //!
-//! Everything goes through the [`metrics`](https://docs.rs/metrics) facade, to whichever recorder the program has
-//! installed. Labels are few: `pool`, `fn` (a function's name), `outcome`, `operation`; never an id, an argument or a
-//! message. Counters and histograms are gathered per group of messages or turn, so that a job costs next to nothing.
+//! All metrics go through the [`metrics`](https://docs.rs/metrics) facade, to the recorder that the program has
+//! installed. There are few labels: `pool`, `fn` (a function's name), `outcome`, `operation`; never an id, an argument
+//! or a message. Counters and histograms are collected per group of messages or turn, so that a job costs almost
+//! nothing.
 //!
 //! | metric | kind | labels | what |
 //! |---|---|---|---|
@@ -12,7 +13,7 @@
 //! | `workpool_retries_total` | counter | `pool` `fn` | failed attempts that another one was to follow |
 //! | `workpool_on_complete_failures_total` | counter | `pool` `fn` | runs of an `on_complete` that failed and became a job of its own; `fn` is the name of the `on_complete` |
 //! | `workpool_recovered_total` | counter | `pool` | attempts that were found without a worker, as after a crash |
-//! | `workpool_fenced_total` | counter | `pool` | turns that were refused since their generation over the pool had ended |
+//! | `workpool_fenced_total` | counter | `pool` | turns refused because a newer generation owns the pool |
 //! | `workpool_stale_reports_total` | counter | | reports of runs that do not count any more |
 //! | `workpool_blocked_threads_total` | counter | `fn` | pieces of an action's code that kept their thread for 200 ms or more |
 //! | `workpool_running` | gauge | `pool` | attempts that occupy a slot |
@@ -25,12 +26,12 @@
 //! | `workpool_store_operation_seconds` | histogram | `operation` | one call of the storage |
 //! | `workpool_store_errors_total` | counter | `operation` | calls of the storage that failed |
 //!
-//! Gauges are written with each turn, and every 5 s while there is work.
+//! Gauges are written with each turn, and every 5 s while there are jobs.
 
 pub(crate) use inner::*;
 
-/// Describes all metrics to the recorder that is installed. A runtime does so when it starts; this is for recorders
-/// that are installed later.
+/// Describes all metrics to the installed recorder. A runtime does this when it starts; call this for a recorder that
+/// is installed later.
 #[cfg(feature = "metrics")]
 pub fn describe() {
     use ::metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
@@ -118,7 +119,7 @@ mod inner {
     use crate::storage::{Hook, Storage, StorageError};
     use crate::store::{OUTCOMES, Tally, outcome_of};
 
-    /// A group is committed, and the pools' counts are brought up to date.
+    /// Records a committed group and updates the counts of the pools.
     pub(crate) fn tell(tally: &Tally, shared: &Shared) {
         let mut told: Option<Arc<PoolShared>> = None;
         for line in tally.lines() {
@@ -211,7 +212,7 @@ mod inner {
         }
     }
 
-    /// Begins to measure.
+    /// Measures a duration.
     pub(crate) struct Stopwatch(Instant);
 
     impl Stopwatch {
@@ -219,13 +220,13 @@ mod inner {
             Stopwatch(Instant::now())
         }
 
-        /// A loop has done its part of a turn.
+        /// Records the loop's part of a turn.
         pub fn iteration(self, pool: &PoolShared) {
             histogram!(LOOP_ITERATION, "pool" => pool.name.as_str()).record(self.0.elapsed());
         }
     }
 
-    /// Records the state of a pool after a turn. `next_due` is when the first job that the turn has left is or was due.
+    /// Records the state of a pool after a turn. `next_due` is the time at which the first remaining job is or was due.
     pub(crate) fn turn(
         pool: &PoolShared,
         slots: usize,
@@ -241,12 +242,12 @@ mod inner {
         gauge!(OLDEST_PENDING_AGE, "pool" => name).set(age);
     }
 
-    /// An action's code does not give its thread back.
+    /// Records an action that blocks its thread.
     pub(crate) fn blocked_thread(function: Name) {
         counter!(BLOCKED_THREADS, "fn" => function.as_str()).increment(1);
     }
 
-    /// Measures a storage.
+    /// Wraps a storage to measure it.
     pub(crate) fn metered(storage: Box<dyn Storage>) -> Box<dyn Storage> {
         Box::new(Metered(storage))
     }
@@ -278,7 +279,7 @@ mod inner {
     }
 }
 
-/// The same without the feature: nothing.
+/// Does nothing: the feature is disabled.
 #[cfg(not(feature = "metrics"))]
 mod inner {
     use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Events for the log, and metrics. Names and emission only.
+//! Log events and metrics: names and emission only.
 
 #[cfg(feature = "metrics")]
 pub mod metrics;

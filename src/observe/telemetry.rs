@@ -1,7 +1,7 @@
-//! Every event, named once.
+//! Log events, each defined once.
 //!
-//! Target of all is `actix_workpool`. Arguments and results are never logged, error messages only where the pool says
-//! so (`PoolConfig::log_error_messages`): read them with `status` and `join`.
+//! The target of all events is `actix_workpool`. Arguments and results are never logged, and error messages only if the
+//! pool enables it (`PoolConfig::log_error_messages`): read them with `status` and `join`.
 //!
 //! | event | tracing level | from `log_level` | fields |
 //! |---|---|---|---|
@@ -146,7 +146,7 @@ pub(crate) fn store_event(shared: &Arc<Shared>, event: &Event) {
     }
 }
 
-/// A job has failed for good.
+/// Logs a job that has failed for good.
 fn job_failed(shared: &Shared, finished: &Finished, failure: &Failure) {
     let Some(pool) = shared.pool_by_id(finished.pool) else { return };
     let settings = pool.settings();
@@ -160,7 +160,7 @@ fn job_failed(shared: &Shared, finished: &Finished, failure: &Failure) {
     }
 }
 
-/// A runtime has started.
+/// Logs the start of a runtime.
 pub(crate) fn runtime_started(shared: &Shared) {
     if !tracing::enabled!(target: TARGET, tracing::Level::INFO) {
         return;
@@ -177,7 +177,7 @@ pub(crate) fn runtime_started(shared: &Shared) {
     );
 }
 
-/// A runtime was shut down. Jobs that are in memory only are gone.
+/// Logs the shutdown of a runtime. Jobs that are in memory only are lost.
 pub(crate) fn runtime_shut_down(finished: u64, returned: u64, pending: u64, in_memory: bool) {
     let (waiting, gone) = if in_memory { (None, Some(pending)) } else { (Some(pending), None) };
     info!(target: TARGET, finished, returned, waiting, gone, "runtime shut down");
@@ -249,12 +249,12 @@ pub(crate) fn claim_failed(pool: &PoolShared, error: &StorageError) {
     error!(target: TARGET, pool = %pool.name, %error, "claim failed");
 }
 
-/// An answer to a turn that the loop has given up: that was refused, or was committed before the pool was claimed anew.
+/// Logs an answer to a turn that the loop has given up: it was refused, or committed before the pool was claimed again.
 pub(crate) fn stale_batch(pool: &PoolShared, turn: Turn) {
     debug!(target: TARGET, pool = %pool.name, turn = turn.number, "batch stale");
 }
 
-/// A runtime was dropped without a shutdown.
+/// Logs a runtime that was dropped without a shutdown.
 pub(crate) fn dropped(finished: u64, returned: u64, pending: u64) {
     if returned + pending == 0 {
         return debug!(target: TARGET, finished, "runtime dropped without a shutdown");
@@ -277,7 +277,7 @@ pub(crate) fn host_replaced(host: usize) {
     warn!(target: TARGET, host, "worker thread ended");
 }
 
-/// An action does not give its thread back.
+/// Logs an action that blocks its thread.
 pub(crate) fn thread_blocked(function: Name, blocked: Duration) {
     warn!(
         target: TARGET, %function, blocked_ms = blocked.as_millis() as u64,
@@ -289,13 +289,13 @@ pub(crate) fn host_not_replaced(host: usize, error: &std::io::Error) {
     error!(target: TARGET, host, %error, "worker thread not replaced");
 }
 
-/// A dashboard was made that asks nobody who he is.
+/// Logs a dashboard that was created without access control.
 #[cfg_attr(not(feature = "ops"), allow(dead_code))]
 pub(crate) fn dashboard_open() {
     warn!(target: TARGET, "dashboard open to everybody");
 }
 
-/// A handler takes what its app does not have.
+/// Logs a handler that needs app data that its app does not have.
 #[cfg_attr(not(feature = "ops"), allow(dead_code))]
 pub(crate) fn data_missing(data: &'static str) {
     error!(target: TARGET, data, "app data missing");

@@ -28,8 +28,8 @@ pub enum StorageError {
     /// Another runtime is using it. Shut that one down first.
     #[error("storage is in use by another runtime")]
     InUse,
-    /// The operation failed; a retry may succeed. A commit that fails so may have happened all the same: the store
-    /// checks that before it gives the commit up.
+    /// The operation failed; a retry may succeed. A failed commit may still have been written: the store checks that
+    /// before it gives the commit up.
     #[error("storage failed, will be tried again: {0}")]
     Unavailable(String),
     /// A concurrent writer was faster, and nothing was written.

@@ -1,4 +1,4 @@
-//! Questions, and requests that take over a pool: answered behind the group, they see what it has committed.
+//! Questions, and requests that claim a pool: answered after the group is committed, so that they see its changes.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::protocol::{PoolRequest, Question, Request};
 use crate::storage::{Fsync, StorageError};
 
 impl Store {
-    /// Answers a request that belongs to no group.
+    /// Answers a request that is not part of a group.
     pub(super) fn answer(&mut self, settled: &mut Settled, request: Request) {
         match request {
             Request::Question(question) if question.is_abandoned() => {}
@@ -78,7 +78,7 @@ impl Store {
         }
     }
 
-    /// Reads, and notes that it went well.
+    /// Reads, and records that the read succeeded.
     fn noting<T>(
         &mut self,
         read: impl FnOnce(&mut Self) -> Result<T, StorageError>,
@@ -88,7 +88,7 @@ impl Store {
         answer
     }
 
-    /// Commits what belongs to no group.
+    /// Commits changes outside a group.
     pub(super) fn write(
         &mut self,
         changes: &mut Vec<Change>,
@@ -110,7 +110,7 @@ impl Store {
         Ok(facts.into_iter().zip(finished).map(status).collect())
     }
 
-    /// What the tables say of a job, and how many jobs of its pool come before it.
+    /// Returns what the tables say of a job, and the number of jobs of its pool before it.
     fn explain(&mut self, work_id: WorkId) -> Result<Found, StorageError> {
         let Some(work) = self.storage.facts(&[work_id])?.pop().flatten() else {
             let row = self.storage.finished(&[work_id])?.pop().flatten();
@@ -141,7 +141,7 @@ impl Store {
     }
 }
 
-/// The status that the tables give a job; see the state table in ARCHITECTURE.md.
+/// Returns the status of a job according to the tables; see the state table in ARCHITECTURE.md.
 pub(super) fn status_of(work: &WorkFact) -> WorkStatus {
     let will_retry = matches!(work.pending_completion, Some((_, true)));
     match work.pending_start {
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
     use crate::model::{ArgBytes, FunctionKind, Generation, Running, Segment, Spec, WorkFact};
 
-    /// Found in a list: until its start was on the board, a job was shown as running since it was enqueued.
+    /// Regression: in a list, a job was shown as running since its enqueue until its start was on the board.
     #[test]
     fn a_job_runs_since_it_was_started_and_not_since_it_was_enqueued() {
         let spec = Spec {

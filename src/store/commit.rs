@@ -1,4 +1,4 @@
-//! A group begins with the facts of its jobs and ends with one commit: what comes of that is told, or undone.
+//! The life of a group: read the facts of its jobs, commit once, then report the results or undo.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::protocol::{
 };
 use crate::storage::{Fsync, StorageError};
 
-/// A group that is about more jobs than this gives its memory back.
+/// The maximum number of jobs of a group whose memory is reused.
 const MOST_KEPT: usize = 4_096;
 
 impl Store {
@@ -34,7 +34,7 @@ impl Store {
             facts.extend(ids.iter().copied().zip(self.storage.facts(&ids)?));
             self.has_read = true;
         }
-        // A job that is there has no outcome.
+        // A job that exists has no outcome.
         ask_finished.retain(|work_id| facts.get(work_id).is_none_or(Option::is_none));
         let mut known_finished = HashSet::new();
         if !ask_finished.is_empty() {
@@ -64,11 +64,11 @@ impl Store {
         })
     }
 
-    /// Commits, and settles what that has brought about. The group comes back if another writer was faster: nothing was
-    /// written then, and it is to be decided anew.
+    /// Commits, and settles the results. Returns the group if another writer was faster: nothing was written, and the
+    /// group must be decided again.
     pub(super) fn commit(&mut self, mut group: Group) -> Result<Settled, Box<Group>> {
         group.changes.extend(std::mem::take(&mut group.writes).into_changes());
-        // A caller is told nothing that a crash could undo, such as that a job has finished already.
+        // A caller must not be told anything that a crash could undo, such as that a job has finished.
         let tells_of_unsynced = self.unsynced && group.answers_callers();
         if group.changes.is_empty() && !tells_of_unsynced {
             return Ok(self.committed(group));
@@ -84,7 +84,7 @@ impl Store {
             Err(StorageError::Conflict) if !planted!(ConflictAnswered) => {
                 return Err(Box::new(group));
             }
-            // These say for certain that nothing was written, or that nothing more can be found out.
+            // These errors mean that nothing was written, or that nothing more can be found out.
             Err(error @ (StorageError::Conflict | StorageError::Poisoned(_))) => {
                 self.refused(group, error)
             }
@@ -92,8 +92,8 @@ impl Store {
         })
     }
 
-    /// Nothing of the group happened, since another writer was faster. Answers with its commands, in order, to be
-    /// decided anew over what the tables say now.
+    /// Undoes a group that was not committed because another writer was faster. Returns its commands, in order, to be
+    /// decided again from the current tables.
     pub(super) fn take_back(&mut self, mut group: Box<Group>) -> Vec<Command> {
         self.undo(&mut group);
         for taken in &group.taken {
@@ -131,10 +131,10 @@ impl Store {
         commands
     }
 
-    /// Takes back what this store has noted of a group that did not happen.
+    /// Undoes what this store has recorded of a group that was not committed.
     fn undo(&mut self, group: &mut Group) {
         for pool in std::mem::take(&mut group.touched) {
-            // What did not happen is no news; what is tried again will be.
+            // Rows that were not written are no news; a retry records them again.
             self.pools[pool.0 as usize].wakeup.forget_news();
         }
         for (pool, config) in std::mem::take(&mut group.configs).into_iter().rev() {
@@ -142,7 +142,7 @@ impl Store {
         }
     }
 
-    /// The group was certainly not committed.
+    /// Fails a group that was certainly not committed.
     pub(super) fn refused(&mut self, group: Group, error: StorageError) -> Settled {
         let mut settled =
             Settled { failed: Some(error.clone()), write_failed: true, ..Settled::default() };
@@ -150,8 +150,7 @@ impl Store {
         settled
     }
 
-    /// Reads the batches of the loops that asked, so that they see everything the group did, and gathers what is to be
-    /// sent.
+    /// Reads the batches of the loops that asked, including everything the group wrote, and gathers what to send.
     pub(super) fn committed(&mut self, mut group: Group) -> Settled {
         for taken in std::mem::take(&mut group.taken) {
             match taken {
@@ -197,7 +196,7 @@ impl Store {
         group.settled
     }
 
-    /// Nothing of the group happened. Callers are told, loops claim anew, reports are kept.
+    /// Fails a group that was not committed: callers get the error, loops claim again, reports are kept.
     pub(super) fn fail(&mut self, settled: &mut Settled, mut group: Group, error: StorageError) {
         self.undo(&mut group);
         settled.batches.append(&mut group.settled.batches);
@@ -214,7 +213,7 @@ impl Store {
                         settled.say(move || drop(reply.send(Err(error))));
                     }
                 }
-                // The pages before this one were canceled.
+                // The earlier pages were canceled.
                 Taken::Page { page: CancelAll { reply, .. }, .. } => {
                     let error = error.clone();
                     settled.say(move || drop(reply.send(Err(error))));
@@ -229,8 +228,8 @@ impl Store {
         }
     }
 
-    /// Tells a loop that its turn did not happen. It claims its pool anew; no kick until then, since that would pass
-    /// for the receipt of this turn.
+    /// Tells a loop that its turn was not committed. The loop claims its pool again; it gets no kick until then,
+    /// because a kick would pass for the receipt of this turn.
     fn fail_turn(
         &mut self,
         settled: &mut Settled,
@@ -243,7 +242,7 @@ impl Store {
         settled.batches.push((pool, BatchReady { turn, kick: None, batch }));
     }
 
-    /// Answers requests that could not even be decided. What must not be lost is tried again.
+    /// Answers requests that could not be decided. Those that must not be lost are retried.
     pub(super) fn refuse(&mut self, requests: Vec<Request>, error: StorageError) -> Settled {
         let mut settled = Settled { failed: Some(error.clone()), ..Settled::default() };
         for request in requests {
@@ -275,14 +274,14 @@ impl Store {
 }
 
 impl TakenEnqueue {
-    /// The jobs are there: whoever enqueued them is told, and whoever is to be notified listens.
+    /// Tells the caller that the jobs are enqueued, and registers its listener.
     fn committed(self, settled: &mut Settled) {
         let TakenEnqueue { on_finish, counted, answers, reply, first, .. } = self;
         if let (Some(work_id), Some(on_finish)) = (first, on_finish) {
             let listener = Listener::Notify(on_finish);
             match answers[0] {
                 EnqueueAnswer::Enqueued => settled.listeners.push((work_id, listener)),
-                // The job was there before, and may have its outcome already.
+                // The job existed, and may already have its outcome.
                 EnqueueAnswer::Duplicate => {
                     settled.again.push(Question::Listen { work_id, listener }.into());
                 }
@@ -295,7 +294,7 @@ impl TakenEnqueue {
         }
     }
 
-    /// The command as it came, from the changes that were made of it.
+    /// Rebuilds the original command from the changes that it produced.
     fn again(self, inserted: Vec<Change>) -> Enqueue {
         let TakenEnqueue { fresh, retry_of, on_finish, counted, reply, known, .. } = self;
         let job = |change| match change {
@@ -311,7 +310,7 @@ impl TakenEnqueue {
 }
 
 impl CancelAll {
-    /// Returns `true` if nothing is left to go through.
+    /// Returns `true` if no jobs are left to cancel.
     pub(super) fn is_last(&self) -> bool {
         self.found.is_empty() && self.search.is_none()
     }

@@ -1,4 +1,4 @@
-//! Commands become changes, each over what the earlier ones of its group have done.
+//! Decides commands: turns each into changes, on top of those of the earlier commands in its group.
 
 use std::sync::Arc;
 
@@ -15,12 +15,12 @@ use crate::protocol::{
 };
 use crate::storage::StorageError;
 
-/// Jobs found at a time by one `cancel_all`.
+/// The number of jobs that one `cancel_all` searches for at a time.
 const SEARCH_PAGE: usize = 200_000;
 
 impl Store {
-    /// Decides one command over what the earlier ones of the group have changed. When the storage fails meanwhile, the
-    /// group holds everything that is to be answered or tried again.
+    /// Decides one command on top of the changes of the earlier ones in the group. If the storage fails, the group
+    /// holds everything that must be answered or retried.
     pub(super) fn decide(
         &mut self,
         group: &mut Group,
@@ -46,7 +46,7 @@ impl Store {
                 group.taken.push(Taken::Reports(reports));
             }
             Command::RunInStore(runs) => {
-                // Taken first, so that none is lost if the storage fails under one of them.
+                // Taken first, so that no run is lost if the storage fails during one of them.
                 group.taken.push(Taken::InStore(runs.clone()));
                 for run in &runs {
                     self.run_in_store(group, run)?;
@@ -99,7 +99,7 @@ impl Store {
         }));
     }
 
-    /// Enqueues are events only where somebody wants to see every job.
+    /// Records an event for an enqueue, if the pool's log level shows every job.
     pub(super) fn note_enqueued(&self, group: &mut Group, change: &Change, due: Segment) {
         if let Change::InsertWork { spec, .. } = change
             && job_level(self.pools[spec.pool.0 as usize].log_level).is_some()
@@ -114,7 +114,7 @@ impl Store {
         let arrival = arrivals::cancel(fact, is_finished, group.now);
         let pool = fact.map(|work| work.spec.pool);
         if let Some(change) = arrival.change {
-            // Also of one that waits: a turn may have decided its start already.
+            // Also for a waiting job: a turn may have decided its start already.
             group.settled.canceling.push(work_id);
             self.push(group, change);
         }
@@ -153,9 +153,9 @@ impl Store {
         };
         let mut requested = 0;
         for (work_id, fact) in ids.iter().zip(facts) {
-            // What the group has changed already goes before what the storage says.
+            // The changes of the group take precedence over the stored row.
             let fact = group.facts.entry(*work_id).or_insert(fact);
-            // The effects of a job that has ended happen once, whatever is canceled.
+            // Skips `on_complete` jobs: the effects of a job that has ended must happen once.
             let stays = |work: &WorkFact| {
                 work.spec.enqueued_at > page.until || work.spec.kind == FunctionKind::OnComplete
             };
@@ -171,7 +171,7 @@ impl Store {
         Ok(())
     }
 
-    /// The next jobs to cancel. They are searched for many at a time, since a search may go through all there are.
+    /// Returns the next jobs to cancel. Searches for many at a time, because a search may scan all jobs.
     fn find_works(&mut self, page: &mut CancelAll) -> Result<Vec<WorkId>, StorageError> {
         if page.found.is_empty()
             && let Some(after) = page.search.take()
@@ -209,7 +209,7 @@ impl Store {
     fn advance(&mut self, group: &mut Group, advance: Advance) -> Result<(), StorageError> {
         let Advance { pool, turn, mut changes, demand, saturated } = advance;
         if let Err(error) = self.refresh(pool) {
-            // Nothing of the turn is decided, but its loop waits to be told.
+            // Nothing of the turn is decided, but its loop waits for an answer.
             group.taken.push(Taken::Turn { pool, turn, demand, saturated, changes: 0..0 });
             return Err(error);
         }
@@ -242,12 +242,12 @@ impl Store {
             false => group.changes.append(&mut changes),
         }
         let changes = begin..group.changes.len();
-        // From here on the group answers this turn, whether it commits or fails.
+        // From here on the group answers this turn, whether the commit succeeds or fails.
         group.taken.push(Taken::Turn { pool, turn, demand, saturated, changes });
         observed
     }
 
-    /// Notes what a change of a loop means beside the rows it writes.
+    /// Records what a loop's change implies besides the rows it writes.
     fn observe(
         &mut self,
         group: &mut Group,
@@ -309,7 +309,7 @@ impl Store {
         Ok(())
     }
 
-    /// The function of a job, where every job is logged.
+    /// Returns the function of a job, if the pool's log level shows every job.
     fn function_of(&mut self, pool: PoolId, work_id: WorkId) -> Result<Option<Name>, StorageError> {
         if job_level(self.pools[pool.0 as usize].log_level).is_none() {
             return Ok(None);
@@ -325,7 +325,7 @@ impl Store {
         group.changes.push(change);
     }
 
-    /// Gives a new row its place, and shows later messages what the change does.
+    /// Assigns the key of a new row, and shows the change to later messages.
     fn stamp(&mut self, group: &mut Group, change: &mut Change) {
         if let Some((pool, table, key)) = change.new_key() {
             let entry = &mut self.pools[pool.0 as usize];
@@ -338,7 +338,7 @@ impl Store {
                 PendingTable::Cancelation => entry.cursors.cancelation,
             };
             self.last_seq += 1;
-            // Never behind the cursor, nor where a turn under way may put it: no turn would ever find the row.
+            // Never behind the cursor, nor where a turn in flight may move it: no turn would find the row.
             *key = Key { segment: key.segment.max(cursor), seq: self.last_seq };
             if entry.wakeup.note(table, key.segment) {
                 group.touched.push(pool);
@@ -348,7 +348,7 @@ impl Store {
     }
 }
 
-/// The row of a failed job says what it was retried as, from the same commit on.
+/// Records in the row of a failed job what it was retried as, in the same commit.
 fn mark_retried(group: &mut Group, failed: WorkId, again: WorkId) {
     if let Some(row) = group.failed.get_mut(&failed)
         && row.retried_as().is_none()

@@ -1,4 +1,4 @@
-//! The group under way: what it is about, what it has decided, and which commands it has taken.
+//! The current group: the jobs it is about, its decisions, and the commands it has taken.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -16,7 +16,7 @@ use crate::model::{
 use crate::protocol::{CancelAll, Command, OnFinish, Reply, RunInStore};
 use crate::shared::Admitted;
 
-/// The group under way.
+/// The current group.
 pub(super) struct Group {
     pub now: Segment,
     pub facts: HashMap<WorkId, Option<WorkFact>>,
@@ -26,7 +26,7 @@ pub(super) struct Group {
     pub changes: Vec<Change>,
     pub writes: Writes,
     pub settled: Settled,
-    /// Pools with news.
+    /// Pools with new rows.
     pub touched: Vec<PoolId>,
     /// The commands that were decided, in order.
     pub taken: Vec<Taken>,
@@ -34,13 +34,13 @@ pub(super) struct Group {
     pub configs: Vec<(PoolId, PoolConfig)>,
     /// See [`Settled::left`].
     pub left: BTreeMap<PoolId, i64>,
-    /// `true` if retention is to be looked at.
+    /// `true` if retention must run.
     pub forget: bool,
 }
 
-/// A command that was decided, with all that is needed to answer it, to try it again, or to decide it anew.
+/// A decided command, with all that is needed to answer it, to retry it, or to decide it again.
 pub(super) enum Taken {
-    /// A caller is told the answer.
+    /// A command with a caller that gets the answer.
     Asked(Receipt),
     Enqueue(TakenEnqueue),
     /// A page of a `cancel_all`.
@@ -53,18 +53,18 @@ pub(super) enum Taken {
     },
     Reports(Vec<AttemptReport>),
     InStore(Vec<RunInStore>),
-    /// A loop is told that its turn is committed, and given its next batch.
+    /// A turn. Its loop is told when it is committed, and gets its next batch.
     Turn {
         pool: PoolId,
         turn: Turn,
         demand: Demand,
         saturated: bool,
-        /// Its part of the group's changes.
+        /// Its range in the group's changes.
         changes: Range<usize>,
     },
 }
 
-/// Makes a receipt: `answer` is told when the group is committed, and `again` makes the command anew.
+/// Creates a receipt: `answer` is called when the group is committed, and `again` recreates the command.
 pub(super) fn receipt<T: Send + 'static>(
     reply: Reply<T>,
     answer: T,
@@ -80,7 +80,7 @@ pub(super) fn receipt<T: Send + 'static>(
     }))
 }
 
-/// An enqueue that was decided.
+/// A decided enqueue.
 pub(super) struct TakenEnqueue {
     pub fresh: bool,
     pub retry_of: Option<WorkId>,
@@ -88,28 +88,28 @@ pub(super) struct TakenEnqueue {
     pub counted: Admitted,
     pub answers: Vec<EnqueueAnswer>,
     pub reply: Option<Reply<Vec<EnqueueAnswer>>>,
-    /// Its part of the group's changes.
+    /// Its range in the group's changes.
     pub changes: Range<usize>,
     /// The first job.
     pub first: Option<WorkId>,
-    /// The jobs that are not in there, with their places: they were known.
+    /// The jobs without a change because they existed, with their positions.
     pub known: Vec<(usize, Arc<Spec>, Segment)>,
 }
 
 impl Group {
-    /// Returns `true` if a job of this id is or was there.
+    /// Returns `true` if a job of this id exists or existed.
     pub fn knows(&self, work_id: WorkId) -> bool {
         self.known_finished.contains(&work_id) || self.fact(work_id).is_some()
     }
 
-    /// What the group knows of a job that it is about.
+    /// Returns the facts of a job that the group is about.
     pub fn fact(&self, work_id: WorkId) -> Option<&WorkFact> {
         self.facts.get(&work_id).and_then(Option::as_ref)
     }
 
-    /// Returns `true` if nobody is told anything of the group: a report that is lost with the process is a lost
-    /// attempt, and the turn that acts on it is synced. A page of a `cancel_all` is told of by the last one, which may
-    /// write nothing.
+    /// Returns `true` if the group only takes reports, so that nobody is told anything: a report that is lost with the
+    /// process is a lost attempt, and the turn that acts on it is synced. A page of a `cancel_all` does not count,
+    /// because the last page, which may write nothing, answers for all.
     pub fn only_takes_reports(&self) -> bool {
         self.taken.iter().all(|taken| matches!(taken, Taken::Reports(_)))
     }
@@ -123,7 +123,7 @@ impl Group {
         })
     }
 
-    /// Lets later messages of the group see what a change does to the jobs that they are about.
+    /// Shows later messages of the group what a change does to their jobs.
     pub fn show(&mut self, change: &Change) {
         if self.facts.is_empty() || planted!(OverlayForgotten) {
             return;

@@ -1,7 +1,7 @@
-//! Groups in doubt: the answer to the commit was an error, which may have come after the fact.
+//! Groups in doubt: the commit returned an error, but may have succeeded.
 //!
-//! A group in doubt is looked for before anybody is told: a trace of it ([`Witness`]) is there if, and only if, it was
-//! committed.
+//! Before anybody is told, the store looks for a trace of the group ([`Witness`]), which exists if, and only if, the
+//! group was committed.
 
 use super::group::Group;
 use super::{Settled, Store};
@@ -15,19 +15,19 @@ pub(super) struct InDoubt {
     pub error: StorageError,
 }
 
-/// What is there if, and only if, a group was committed. One trace is enough, for a commit is all or nothing.
+/// A trace that exists if, and only if, a group was committed. One is enough, because a commit is all or nothing.
 pub(super) enum Witness {
-    /// The pool's state is that of this turn.
+    /// The pool's state is from this turn.
     Turn(PoolId, Turn),
-    /// The job is or was there.
+    /// The job exists or existed.
     Work(WorkId),
     /// The job has this row in `pending_completion`, or is past it.
     Completion(WorkId, RunNumber),
     /// The job has a row in `pending_cancelation`, or is past it.
     Cancelation(WorkId),
-    /// The job has this row in `pending_start`: no other will ever have its key.
+    /// The job has this row in `pending_start`: its key is never reused.
     Start(WorkId, Key),
-    /// There is nothing to look for.
+    /// The group left no trace to look for.
     Nothing,
 }
 
@@ -45,14 +45,14 @@ impl Witness {
             Change::MovePendingStart { work_id, to, .. } => Some(Witness::Start(*work_id, *to)),
             _ => None,
         };
-        // A turn is the surest trace, and stands last among its changes.
+        // A turn is the most reliable trace, and comes last among its changes.
         let last = changes.last().and_then(trace);
         last.or_else(|| changes.iter().find_map(trace)).unwrap_or(Witness::Nothing)
     }
 }
 
 impl Store {
-    /// Finds out whether a group was committed after all, and goes on accordingly.
+    /// Finds out whether a group in doubt was committed, and settles it accordingly.
     pub(super) fn resolve(&mut self, in_doubt: InDoubt) -> Settled {
         match self.happened(&in_doubt.witness) {
             Ok(true) => {

@@ -12,41 +12,40 @@ use crate::model::{
 use crate::protocol::Listing;
 use crate::storage::StorageError;
 
-/// The number of jobs that a page looks at, if a filter takes few of them: more would keep the store from its job.
+/// The maximum number of jobs that a page looks at if its filter matches few: more would delay other requests.
 const MOST_LOOKED_AT: usize = 2_000;
 
-/// And after so many bytes of arguments and results, which the storage reads with them, it ends.
+/// The number of bytes of arguments and results, read with the jobs, after which a page ends.
 const MOST_BYTES: usize = 8 << 20;
 
-/// The number of jobs that are read at first, while nobody knows how large they are.
+/// The number of jobs in the first read, while their size is unknown.
 const FIRST_STEP: usize = 16;
 
-/// At most so many jobs are read at once: more than are wanted, where most are filtered out.
+/// The maximum number of jobs in one read. It may exceed the number wanted, if most are filtered out.
 const LONGEST_STEP: usize = 200;
 
-/// So many jobs may be looked at per millisecond in which the pools have the store for themselves. To look at one
-/// takes up to a microsecond, so however many pages somebody asks for, the pools have far more than nine tenths of the
-/// time.
+/// The number of jobs that a page may look at for each millisecond that it then leaves to the pools. One look takes up
+/// to a microsecond, so the pools have far more than nine tenths of the time, however many pages are requested.
 const LOOKED_AT_PER_MS: usize = 50;
 
-/// What a page takes whatever is on it, in jobs that are looked at.
+/// The fixed cost of a page, in jobs looked at.
 const FOR_THE_PAGE: usize = 100;
 
-/// To put so many of those that run in the order of their starts is as good as one job.
+/// The number of running jobs, sorted by start, that cost as much as one job looked at.
 const ORDERED_PER_WORK: usize = 50;
 
-/// And so many bytes that are read with them are as good as one job more.
+/// The number of bytes read that cost as much as one job looked at.
 const BYTES_PER_WORK: usize = 4 << 10;
 
-/// If they have not wanted it for so long, nobody has to wait for them.
+/// The time without requests after which the pools count as idle: a page then needs no pause.
 const LATELY: Duration = Duration::from_millis(10);
 
-/// What a page has cost so far.
+/// The cost of a page so far.
 #[derive(Default)]
 struct Cost {
     works: usize,
     bytes: usize,
-    /// The number of running jobs that were gone through for their order.
+    /// The number of running jobs that were scanned to sort them.
     ordered: usize,
 }
 
@@ -60,7 +59,7 @@ impl Cost {
         self.works >= MOST_LOOKED_AT || self.bytes >= MOST_BYTES
     }
 
-    /// Returns the number of jobs that to read next, if they are as large as those before.
+    /// Returns the number of jobs to read next, if they are as large as those before.
     fn next_step(&self, wanted: usize) -> usize {
         let fitting = match self.works {
             0 => FIRST_STEP,
@@ -83,7 +82,7 @@ fn bytes_of(row: &Finished) -> usize {
 }
 
 impl Store {
-    /// The jobs that a filter asks for.
+    /// Returns the jobs that a filter asks for.
     pub(super) fn works(&mut self, filter: &WorkFilter) -> Result<Listing, StorageError> {
         let mut cost = Cost::default();
         let page = match filter.state {
@@ -96,7 +95,7 @@ impl Store {
         Ok(Listing { page: page?, pause: self.pause_after(&cost) })
     }
 
-    /// For how long the store should be left alone after a page that has cost so much.
+    /// Returns the pause that the store needs after a page of this cost.
     fn pause_after(&self, cost: &Cost) -> Duration {
         if self.clock.since(self.last_business) > LATELY {
             return Duration::ZERO;
@@ -130,7 +129,7 @@ impl Store {
         Ok(WorkPage { works, next })
     }
 
-    /// Adds to a page those of these jobs that its filter takes, while there is room. Says how many were looked at.
+    /// Adds the jobs that match the filter to a page, up to its limit. Returns the number of jobs looked at.
     fn look_at<P>(
         &mut self,
         filter: &WorkFilter,
@@ -154,9 +153,9 @@ impl Store {
         Ok(seen)
     }
 
-    /// The next jobs of several pools, in the order of their keys, which no two pools have in common.
+    /// Returns the next jobs of several pools, in the order of their keys, which are unique across pools.
     ///
-    /// Each pool gives a few of its jobs at a time, so that all of them together read hardly more than is wanted.
+    /// Reads a few jobs of each pool at a time, so that the total is hardly more than wanted.
     fn next_starts(
         &mut self,
         pools: &[PoolId],
@@ -201,7 +200,7 @@ impl Store {
         };
         let wanted = filter.function.as_ref().map_or(filter.limit, |_| MOST_LOOKED_AT);
         cost.ordered = self.running();
-        // One more tells whether this is the end.
+        // One more shows whether this is the end.
         let mut places = self.storage.running_places(pool, after, wanted + 1)?;
         let goes_on = places.len() > wanted;
         places.truncate(wanted);
@@ -267,7 +266,7 @@ impl Store {
         Ok(WorkPage { works, next })
     }
 
-    /// The pools that may have jobs for a filter. Those of this process that have none are not asked.
+    /// Returns the pools that may have jobs for a filter. Pools of this process without jobs are skipped.
     fn pools_of(&self, filter: &WorkFilter) -> Vec<PoolId> {
         let all = (0..).map(PoolId).zip(&self.pools);
         let named = all.filter(|(_, pool)| {

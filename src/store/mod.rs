@@ -1,4 +1,4 @@
-//! One group of requests: read what it is about, decide each command in turn, commit once.
+//! The store handles one group of requests: read the facts, decide each command in turn, commit once.
 //!
 //! ```text
 //!  commands ─► facts (one call) ─► decide one by one over the overlay ─► changes ─► commit (one call)
@@ -7,8 +7,8 @@
 //!                                        in a Transaction over the same overlay     answers, batches, kicks
 //! ```
 //!
-//! The store runs in the StoreActor when the storage answers at once, and on a thread of its own when the storage may
-//! block. It knows no actors; what is to be sent it returns as data ([`Settled`]).
+//! The store runs in the StoreActor if the storage never blocks, and on its own thread if it may block. It knows no
+//! actors; it returns what to send as data ([`Settled`]).
 
 mod answer;
 mod commit;
@@ -40,14 +40,13 @@ pub(crate) use tally::Tally;
 #[cfg(feature = "metrics")]
 pub(crate) use tally::{OUTCOMES, outcome_of};
 
-/// Jobs gone through at a time where all jobs of a pool are.
+/// The number of jobs in a step of an operation on all jobs of a pool.
 const PAGE: usize = 1_000;
 
-/// A group that another writer was faster than is decided anew at once so many times; after that it pauses between two
-/// tries.
+/// The number of times that a group is decided when other writers are faster, before a pause.
 const TRIES: usize = 4;
 
-/// Decides and commits, group by group.
+/// Decides and commits groups.
 pub(crate) struct Store {
     storage: Box<dyn Storage>,
     program: Arc<Program>,
@@ -56,18 +55,18 @@ pub(crate) struct Store {
     last_seq: u64,
     rng: fastrand::Rng,
     clock: Segment,
-    /// Completions since retention last looked.
+    /// Completions since retention last ran.
     completions: usize,
-    /// Empty; their memory serves one group after the other. Large pieces of memory are dear to allocate.
+    /// Empty; their memory is reused for the next group, because large allocations are expensive.
     facts: HashMap<WorkId, Option<WorkFact>>,
     changes: Vec<Change>,
-    /// A group whose commit failed and could not be looked for since.
+    /// A group whose commit failed and whose trace could not be read since.
     in_doubt: Option<InDoubt>,
-    /// The time at which the pools last wanted something else than an answer.
+    /// The last time at which the pools requested anything but an answer.
     last_business: Segment,
-    /// `true` if the last commit waits to be synced with the next.
+    /// `true` if the last commit is to be synced with the next.
     unsynced: bool,
-    /// `true` if the group under way has written or read something, whatever for.
+    /// `true` if the current group has written or read anything.
     wrote: bool,
     has_read: bool,
     closed: bool,
@@ -112,13 +111,13 @@ impl Store {
         })
     }
 
-    /// What the tables say of jobs, for the suite that backends pass.
+    /// Returns what the tables say of jobs, for the conformance tests of backends.
     #[cfg(feature = "conformance")]
     pub fn facts(&mut self, work_ids: &[WorkId]) -> Result<Vec<Option<WorkFact>>, StorageError> {
         self.storage.facts(work_ids)
     }
 
-    /// Gives the storage back. Dropping the store does so too.
+    /// Closes the storage. Dropping the store does the same.
     pub fn close(&mut self) {
         if !std::mem::replace(&mut self.closed, true) {
             self.storage.close();
@@ -155,7 +154,7 @@ impl Store {
         if commands.iter().any(is_business) {
             self.last_business = self.clock;
         }
-        // Turns that were refused in an earlier try: their loops wait for that.
+        // Answers for turns that an earlier try refused: their loops wait for them.
         let mut fenced = Vec::new();
         for _ in 0..TRIES {
             let mut group = match self.begin(&commands) {
@@ -169,7 +168,7 @@ impl Store {
             let mut rest = commands.into_iter();
             while let Some(command) = rest.next() {
                 if let Err(error) = self.decide(&mut group, command) {
-                    // The storage failed while user code or a page was reading it: nothing of the group happens.
+                    // The storage failed while user code or a page was reading it: nothing of the group is committed.
                     let mut settled = self.refuse(requests_of(rest, others), error.clone());
                     self.fail(&mut settled, group, error);
                     settled.batches.append(&mut fenced);

@@ -1,4 +1,4 @@
-//! Pools: what the store keeps of each, and how a loop takes one over.
+//! Pools: what the store keeps of each, and how a loop claims one.
 
 use super::wake::Wakeup;
 use super::{PAGE, Store};
@@ -9,19 +9,19 @@ use crate::model::{
 use crate::protocol::PoolOpened;
 use crate::storage::{Fsync, PoolRow, StorageError};
 
-/// A claim that another writer was faster than is made anew so many times.
+/// The maximum number of tries of a claim when other writers are faster.
 const CLAIM_TRIES: usize = 16;
 
-/// The part of a pool that the store keeps, so that not every message asks the storage.
+/// The part of a pool that the store keeps, so that most messages do not read the storage.
 pub(super) struct Pool {
     pub name: Name,
     pub config: PoolConfig,
-    /// The generation that may write for the pool, and the last turn that did.
+    /// The generation that may write for the pool, and its last turn.
     pub fence: Turn,
-    /// `true` if `fence` and `cursors` may not be those of the tables: a turn was not committed after all.
+    /// `true` if `fence` and `cursors` may differ from the tables, because a turn was not committed.
     pub is_stale: bool,
     pub cursors: Cursors,
-    /// Up to when starts have been read. The turn that was shown them may move the cursor there.
+    /// The time up to which starts have been read. The turn that read them may move the cursor there.
     pub read_until: Segment,
     pub pending: u64,
     pub log_level: LogLevel,
@@ -29,7 +29,7 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// A pool that nobody has used.
+    /// Creates a pool that nobody has used.
     fn new(name: Name) -> Pool {
         Pool {
             name,
@@ -44,7 +44,7 @@ impl Pool {
         }
     }
 
-    /// A pool as the storage has it.
+    /// Creates a pool from its stored row.
     pub fn stored(row: PoolRow) -> Pool {
         Pool {
             log_level: row.config.settings().log_level,
@@ -63,7 +63,7 @@ impl Pool {
 }
 
 impl Store {
-    /// Begins a new generation: what an earlier one still sends is refused from now on.
+    /// Begins a new generation: turns of earlier ones are refused from now on.
     pub(super) fn claim(&mut self, pool: PoolId) -> Result<Claimed, StorageError> {
         let mut claimed = self.try_claim(pool);
         for _ in 1..CLAIM_TRIES {
@@ -77,7 +77,7 @@ impl Store {
 
     fn try_claim(&mut self, pool: PoolId) -> Result<Claimed, StorageError> {
         let running = self.storage.running(pool)?;
-        // After a failed commit the fence kept here may be ahead of the stored one.
+        // After a failed commit the fence in memory may be ahead of the stored one.
         let stored = self.storage.state(pool)?;
         let generation = Generation(stored.generation.0 + 1);
         let state = StateRow { generation, epoch: self.shared.epoch, ..stored };
@@ -87,7 +87,7 @@ impl Store {
             Change::PutGlobals { pool, name, config: config.clone() },
             Change::PutState { pool, state },
         ];
-        // From here on the earlier generation is over, whatever comes of the commit.
+        // From here on the earlier generation is over, even if the commit fails.
         (entry.fence, entry.is_stale) = (state.fence(), false);
         self.write(&mut changes, Fsync::Now)?;
         let entry = &mut self.pools[pool.0 as usize];
@@ -98,7 +98,7 @@ impl Store {
         Ok(Claimed { state: internal, running, config })
     }
 
-    /// Reads a pool's fence from the tables if the one kept here may not be theirs.
+    /// Reads a pool's fence from the tables if the one in memory may be stale.
     pub(super) fn refresh(&mut self, pool: PoolId) -> Result<(), StorageError> {
         if !self.pools[pool.0 as usize].is_stale {
             return Ok(());
@@ -129,7 +129,7 @@ impl Store {
         let claimed = match self.claim(pool) {
             Ok(claimed) => claimed,
             Err(error) => {
-                // Nothing was written: the number is still free, or the configuration as it was.
+                // Nothing was written: the number is still free, or the configuration unchanged.
                 self.pools[number].set_config(before);
                 self.pools.truncate(stored);
                 return Err(error);
@@ -158,7 +158,7 @@ impl Store {
             }
             if !changes.is_empty() {
                 match self.write(&mut changes, Fsync::Now) {
-                    // The rows that it has moved are found elsewhere on the next look.
+                    // The moved rows have new keys, so read the lane from the start.
                     Err(StorageError::Conflict) => after = None,
                     written => written?,
                 }

@@ -1,14 +1,14 @@
-//! Finished jobs are forgotten when they are old enough.
+//! Retention: deletes finished jobs that are old enough.
 
 use super::Store;
 use crate::model::{Change, Segment};
 use crate::storage::Fsync;
 
-/// At least this many rows may be forgotten at a time: twice as many as complete meanwhile.
+/// The minimum number of rows that one step may delete; after many completions it may delete twice their number.
 const RETENTION_STEP: usize = 2_000;
 
 impl Store {
-    /// Forgets finished jobs that are old enough, if enough have finished since the last look or somebody asks.
+    /// Deletes finished jobs that are old enough, if enough have finished since the last time or if asked to.
     pub(super) fn forget_if_due(&mut self, asked: bool) {
         if asked || self.completions >= RETENTION_STEP / 2 {
             self.forget_expired();
@@ -23,7 +23,7 @@ impl Store {
         };
         let before = if planted!(RetentionTooEager) { self.clock } else { before };
         let keep = retention.max_count.unwrap_or(u64::MAX);
-        // What cannot be forgotten now is forgotten later.
+        // The rest is deleted later.
         let limit = RETENTION_STEP.max(2 * std::mem::take(&mut self.completions));
         let Ok(expired) = self.storage.expired(before, keep, limit) else { return };
         let mut changes: Vec<_> =

@@ -1,4 +1,4 @@
-//! The results of a group, to be sent.
+//! The results of a group: everything to send.
 
 use std::collections::BTreeMap;
 
@@ -7,23 +7,23 @@ use crate::model::{PoolId, WorkId, WorkStatus};
 use crate::protocol::{BatchReady, Command, Event, Listener, Request};
 use crate::storage::StorageError;
 
-/// Everything that is to be sent once a group is decided.
+/// Everything to send once a group is decided.
 #[derive(Default)]
 pub(crate) struct Settled {
     pub events: Vec<Event>,
     pub listeners: Vec<(WorkId, Listener)>,
     pub batches: Vec<(PoolId, BatchReady)>,
-    /// By how much each pool's count of jobs without an outcome falls; negative where transactions have enqueued.
+    /// The decrease of each pool's count of jobs without an outcome; negative where transactions have enqueued.
     pub left: BTreeMap<PoolId, i64>,
-    /// Jobs that were enqueued under an id that was in use before and forgotten.
+    /// Jobs that were enqueued under the id of a deleted finished job.
     pub revived: Vec<WorkId>,
-    /// Jobs that were canceled: no attempt of them begins any more once that is answered.
+    /// Canceled jobs: once the cancel is answered, no attempt of them begins.
     pub canceling: Vec<WorkId>,
-    /// Given last: an answered caller finds board and tables as it was told.
+    /// Answers, given last: the board and the tables must match what a caller is told.
     pub answers: Vec<Answer>,
-    /// Watchers of these jobs are told these statuses.
+    /// Statuses to report to the watchers of these jobs.
     pub observed: Vec<(WorkId, WorkStatus)>,
-    /// To be taken up in a later group: pages that follow, and what a failed commit could not take.
+    /// Requests for a later group: pages that follow, and what a failed commit could not take.
     pub again: Vec<Request>,
     /// The counts of the group.
     pub tally: Tally,
@@ -33,26 +33,26 @@ pub(crate) struct Settled {
     pub read: bool,
     /// `true` if it was a commit that failed, rather than a read.
     pub write_failed: bool,
-    /// The reason why nothing was committed, or what could not be read.
+    /// The reason why the commit or the read failed.
     pub failed: Option<StorageError>,
-    /// `true` if the store needs another call, also if there is no message: a group is in doubt.
+    /// `true` if the store must be called again even without a message, because a group is in doubt.
     pub unfinished: bool,
 }
 
-/// Tells a caller what became of a command. Answers with the command if it is to be decided anew.
+/// Tells a caller the result of a command. Returns the command if it must be decided again.
 pub(crate) type Receipt = Box<dyn FnOnce(Ending) -> Option<Command> + Send>;
 
 /// The ending of a group.
 pub(crate) enum Ending {
     Committed,
     Failed(StorageError),
-    /// Another writer was faster: nothing has happened, and nobody is told.
+    /// Another writer was faster: nothing was written, and nobody is told.
     Again,
 }
 
-/// An answer that waits to be given.
+/// An answer that was not given yet.
 pub(crate) enum Answer {
-    /// A command, and what became of its group.
+    /// A command, and the ending of its group.
     Receipt(Receipt, Ending),
     Say(Box<dyn FnOnce() + Send>),
 }

@@ -1,4 +1,4 @@
-//! The tally: everything that a group does, counted for the metrics. Without the feature `metrics` nothing is counted.
+//! The tally: what a group does, counted for the metrics. Without the feature `metrics` nothing is counted.
 
 #[cfg(feature = "metrics")]
 pub(crate) use counted::*;
@@ -22,7 +22,7 @@ mod counted {
         }
     }
 
-    /// Everything that a group does, counted while it is decided and told when it is committed.
+    /// Counts what a group does. Filled while the group is decided, reported when it is committed.
     #[derive(Default)]
     pub(crate) struct Tally(Vec<Line>);
 
@@ -41,7 +41,7 @@ mod counted {
             &self.0
         }
 
-        /// Functions are few, and most often the last one comes again.
+        /// There are few functions, and the last one is the most likely next one.
         fn line(&mut self, pool: PoolId, function: Name) -> &mut Line {
             let is_it = |line: &Line| line.pool == pool && line.function == function;
             let place = self.0.iter().rposition(is_it).unwrap_or_else(|| {

@@ -1,4 +1,4 @@
-//! Mutations, queries and `on_complete`: user code that runs in the store, guarded.
+//! Runs user code in the store, guarded: mutations, queries and `on_complete`.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::model::{
 use crate::protocol::{Event, RunInStore};
 use crate::storage::StorageError;
 
-/// A mutation that takes longer holds everything else up.
+/// The duration above which a mutation is slow: it delays everything else.
 const SLOW_MUTATION: Duration = Duration::from_millis(50);
 
 impl Store {
@@ -98,7 +98,7 @@ impl Store {
         }
         group.writes.merge(writes);
         for (spec, due) in enqueued {
-            // An id that the user chose may be known.
+            // An id that the user chose may exist already.
             let work_id = spec.work_id;
             if !group.facts.contains_key(&work_id) {
                 let fact = self.storage.facts(&[work_id])?.pop().flatten();
@@ -119,8 +119,8 @@ impl Store {
         Ok(result)
     }
 
-    /// Runs the `on_complete` of a job in the commit that completes it. One that fails becomes a job of its own.
-    /// Answers which.
+    /// Runs the `on_complete` of a job in the commit that completes it. If it fails, enqueues it as a separate job and
+    /// returns that job's id.
     pub(super) fn on_complete(
         &mut self,
         group: &mut Group,

@@ -1,7 +1,7 @@
-//! Wake-ups: when a loop that rests is told to look again.
+//! Wake-ups: tell a resting loop to look again.
 //!
-//! A loop whose batch is empty rests; the store notes what the loop would like to see, in the same group that found
-//! nothing ([`Parked`]). The group that has news for it reads the batch and sends it along: a wake-up is never lost.
+//! A loop whose batch is empty rests, and the store records in the same group what the loop waits for ([`Parked`]). A
+//! later group that writes such a row reads the batch and sends it along, so no wake-up is lost.
 
 use super::Store;
 use crate::engine::rest::KickSource;
@@ -28,17 +28,17 @@ struct News {
 pub(super) struct Wakeup {
     /// Set while the loop rests.
     parked: Option<Parked>,
-    /// The sources that have news since the loop last read, and the earliest new start.
+    /// The tables with new rows since the loop last read, and the earliest new start.
     news: News,
 }
 
 impl Wakeup {
-    /// The loop has read. It rests if there was nothing for it.
+    /// Records that the loop has read. It rests if there was nothing for it.
     pub fn has_read(&mut self, parked: Option<Parked>) {
         *self = Wakeup { parked, news: News::default() };
     }
 
-    /// Notes that a table has a new row. Says whether this is the first news since the loop read.
+    /// Records that a table has a new row. Returns `true` for the first one since the loop read.
     pub fn note(&mut self, table: PendingTable, segment: Segment) -> bool {
         let quiet = !self.news.completion && !self.news.cancelation && self.news.start.is_none();
         match table {
@@ -52,7 +52,7 @@ impl Wakeup {
         quiet
     }
 
-    /// Returns the reason why a resting loop should look again, if it should. It is told once and then runs.
+    /// Returns the reason to wake a resting loop, if there is one. The loop then counts as running.
     pub fn wake(&mut self) -> Option<(KickSource, Parked)> {
         let news = std::mem::take(&mut self.news);
         let parked = self.parked?;
@@ -73,19 +73,19 @@ impl Wakeup {
         Some((source, parked))
     }
 
-    /// Forgets the news: it did not happen.
+    /// Clears the news of a group that was not committed.
     pub fn forget_news(&mut self) {
         self.news = News::default();
     }
 
-    /// The loop is told nothing until it has claimed its pool.
+    /// Sends the loop nothing until it has claimed its pool.
     pub fn stay_quiet(&mut self) {
         self.parked = None;
     }
 }
 
 impl Store {
-    /// Reads a batch for a loop. An empty one lets the loop rest.
+    /// Reads a batch for a loop. If it is empty, the loop rests.
     pub(super) fn read_batch(
         &mut self,
         pool: PoolId,

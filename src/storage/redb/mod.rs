@@ -571,7 +571,7 @@ impl Store {
             return Ok(());
         }
         self.wal.switch()?;
-        // The number of the last commit tells what is newer than the tables.
+        // Without a new commit, its number could not tell the layer from what is in the tables.
         if self.wal.last() == self.applied {
             return Ok(());
         }
