@@ -26,9 +26,11 @@ impl<O> std::fmt::Debug for WorkBatch<O> {
 
 impl<O> WorkBatch<O> {
     pub(super) fn new(client: Client, ids: Vec<WorkId>, answers: &[EnqueueAnswer]) -> Self {
-        let existed: Vec<_> =
-            answers.iter().map(|answer| *answer == EnqueueAnswer::Duplicate).collect();
-        let existed = if existed.contains(&true) { existed } else { Vec::new() };
+        let is_duplicate = |answer: &EnqueueAnswer| *answer == EnqueueAnswer::Duplicate;
+        let existed = match answers.iter().any(is_duplicate) {
+            true => answers.iter().map(is_duplicate).collect(),
+            false => Vec::new(),
+        };
         WorkBatch { client, ids, existed, output: PhantomData }
     }
 

@@ -32,7 +32,7 @@ pub(super) fn handle(
         let run = row.runs + 1;
         let running = Running { run, started: draft.now, generation: draft.state.generation };
         let occupied = draft.state.running.insert(work_id, running);
-        debug_assert!(occupied.is_none(), "a work that waits to start occupies no slot");
+        debug_assert!(occupied.is_none(), "a job that waits to start occupies no slot");
         draft.changes.push(Change::StartWork {
             work_id,
             pool: row.spec.pool,

@@ -93,10 +93,7 @@ impl Shared {
 
     /// Returns the names of all pools, in order.
     pub fn pool_names(&self) -> Vec<Name> {
-        let pools = self.pools.read().unwrap_or_else(PoisonError::into_inner);
-        let mut names: Vec<_> = pools.by_name.values().map(|pool| pool.name).collect();
-        names.sort();
-        names
+        self.pools().iter().map(|pool| pool.name).collect()
     }
 
     pub fn pool_by_id(&self, id: PoolId) -> Option<Arc<PoolShared>> {

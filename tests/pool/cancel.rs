@@ -15,7 +15,7 @@ use actix_workpool::{
     CancelAnswer, JoinError, PoolError, RetryBehavior, Runtime, WorkError, WorkId, WorkStatus,
     Workpool,
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 #[test]
 fn a_waiting_job_that_is_canceled_never_runs() {
@@ -361,9 +361,9 @@ async fn meanwhile_cancel_all(action: impl AsyncFn(&Workpool)) {
     let done = AtomicBool::new(false);
     let canceling = async {
         let begun = Instant::now();
-        let canceled = pool.cancel_all().await;
+        let canceled = timeout(secs(20), pool.cancel_all()).await;
         done.store(true, Ordering::SeqCst);
-        (canceled.unwrap(), begun.elapsed())
+        (canceled.expect("it takes a time in proportion").unwrap(), begun.elapsed())
     };
     let (mut times, mut slowest) = (0, Duration::ZERO);
     let asking = async {
@@ -377,7 +377,7 @@ async fn meanwhile_cancel_all(action: impl AsyncFn(&Workpool)) {
     let ((canceled, whole), ()) = tokio::join!(canceling, asking);
     assert_eq!(canceled, WORKS);
     assert!(times >= 10 && slowest < whole / 2, "{times}, the slowest {slowest:?} of {whole:?}");
-    pool.idle().await.unwrap();
+    timeout(secs(20), pool.idle()).await.expect("all of them end").unwrap();
     assert_eq!(batch.handles().last().unwrap().join().await, Err(JoinError::Canceled));
     runtime.shutdown(secs(1)).await;
 }

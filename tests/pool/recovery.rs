@@ -175,7 +175,7 @@ fn a_leader_that_was_superseded_does_not_repeat_its_job() {
 }
 
 /// get-convex/workpool, its own state machine tests: a completion that came twice was recognized, but only after the
-/// attempt had been counted, so that works ran out of attempts that they had never had.
+/// attempt had been counted, so that jobs ran out of attempts that they had never had.
 #[test]
 fn a_report_that_comes_twice_is_counted_once() {
     run_paused(async {
@@ -202,7 +202,7 @@ fn a_report_that_comes_twice_is_counted_once() {
 }
 
 /// get-convex/workpool#225: the pool's list of what runs had an entry that nobody stood behind. Its monitor went round
-/// 27 times a second, which looked like life, and no work was started any more.
+/// 27 times a second, which looked like life, and no job was started any more.
 #[test]
 fn an_entry_in_running_that_nobody_stands_behind_neither_wedges_the_pool_nor_keeps_it_spinning() {
     run_paused(async {

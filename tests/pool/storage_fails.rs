@@ -292,7 +292,7 @@ fn a_retry_that_is_due_before_its_turn_is_committed_still_starts() {
                 if cx.attempt() == 1 { Err(WorkError::retryable("no")) } else { Ok(n) }
             });
             let (runtime, pool) = start(builder, config()).await;
-            // The loop claims its pool anew, which takes longer than the backoff.
+            // The loop claims its pool again, which takes longer than the backoff.
             storage.fail_next(Fault::Refused, |change| matches!(change, Change::RetryWork { .. }));
             let retry = retries(2).initial_backoff(ms(1));
             let work = pool.enqueue(TASK.call(1)).retry(retry).await.unwrap();

@@ -378,7 +378,7 @@ struct State {
     violated: u16,
 }
 
-/// One work: its rows, and what each process has to do with it.
+/// One job: its rows, and what each process has to do with it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Work {
     /// `None` once it has its outcome.

@@ -14,7 +14,7 @@ fn no_seed_violates_an_invariant_and_each_goes_the_same_way_twice() {
 /// Seeds that once found something, each with what that was.
 const REGRESSIONS: [u64; 5] = [
     90,              // a change of the configuration was committed and answered as failed
-    348,             // a loop that claimed its pool anew spun on a timer that was due
+    348,             // a loop that claimed its pool again spun on a timer that was due
     10605, // a launch that followed a batch that could not be read had no timer for its timeout
     2310080921434, // of the checker: a timeout in a shutdown counted, and the crash after it as well
     229943396321577, // a kick passed the answer to a turn that had failed, and was taken for its receipt

@@ -1,4 +1,4 @@
-//! A simulation: the real actors, engine and committer on one thread, under paused time, with everything that they take
+//! A simulation: the real actors, engine and store on one thread, under paused time, with everything that they take
 //! from outside drawn from one seed: the configuration, what callers do, what functions do, and what goes wrong.
 //!
 //! ```text

@@ -92,7 +92,7 @@ pub struct InFile {
     looking: Option<Redb>,
 }
 
-/// What a commit does about the report of a work: the run that it is of is there, or it is used up.
+/// The effect of a commit on the report of a job: the tables hold the report of this run, or, with `None`, no report.
 type Reported = (WorkId, Option<u32>);
 
 struct Committed {
@@ -401,7 +401,7 @@ impl SimStorage {
     }
 }
 
-/// So many calls without time passing are no work but a circle.
+/// The number of calls without time passing that counts as an endless loop.
 const CIRCLE: u64 = 50_000;
 
 impl World {
