@@ -1,7 +1,7 @@
 //! Runs the simulation of `tests/sim/simulation` on many seeds.
 //!
 //! ```text
-//! cargo run --release --features conformance --example simulate -- --seeds 1000 [--seed FIRST] [--trace] [--twice]
+//! cargo run --release --features unstable-storage --example simulate -- --seeds 1000 [--seed FIRST] [--trace] [--twice]
 //!     [--store memory|file]
 //! ```
 //!
@@ -87,7 +87,7 @@ fn main() -> ExitCode {
             println!("seed {}: {violation}", outcome.seed);
             let store = options.store.map(|store| format!(" --store {store:?}").to_lowercase());
             println!(
-                "again: cargo run --release --features conformance --example simulate -- --seed {} --trace{}",
+                "again: cargo run --release --features unstable-storage --example simulate -- --seed {} --trace{}",
                 outcome.seed,
                 store.unwrap_or_default()
             );

@@ -56,10 +56,16 @@ macro_rules! planted {
 
 mod actors;
 mod client;
+#[cfg(feature = "unstable-storage")]
 #[doc(hidden)]
 pub mod engine;
+#[cfg(not(feature = "unstable-storage"))]
+mod engine;
 mod functions;
+#[cfg(feature = "unstable-storage")]
 pub mod model;
+#[cfg(not(feature = "unstable-storage"))]
+mod model;
 mod observe;
 #[cfg(feature = "ops")]
 mod ops;

@@ -1,5 +1,5 @@
 //! Every backend passes the conformance suite.
-#![cfg(feature = "conformance")]
+#![cfg(feature = "unstable-storage")]
 
 use std::panic::AssertUnwindSafe;
 

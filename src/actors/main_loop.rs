@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::attempt::{Attempt, timed_out};
 use super::hosts::Spawner;
@@ -119,6 +119,8 @@ struct Draining {
     reply: Option<oneshot::Sender<Drained>>,
     /// The outcomes of the attempts that have ended since the shutdown began.
     drained: Drained,
+    /// The jobs of these attempts: a turn that fails sees them again.
+    counted: HashSet<WorkId>,
 }
 
 impl Draining {
@@ -320,6 +322,9 @@ impl MainActor {
                 result: RunResult::Returned,
             });
         let reports: Vec<_> = withheld.collect();
+        for report in &reports {
+            self.aborts.remove(&report.work_id);
+        }
         if !reports.is_empty() {
             self.send(Command::AttemptsFinished(reports));
         }
@@ -377,10 +382,13 @@ impl MainActor {
         let (mut ended, mut durations) = ((0, Duration::ZERO), metrics::Ended::new());
         let now = self.shared().seams.now();
         for row in &batch.completions {
-            if let Some(draining) = &mut self.draining {
+            let work_id = row.work.spec.work_id;
+            if let Some(draining) = &mut self.draining
+                && draining.counted.insert(work_id)
+            {
                 draining.drained.count(&row.result);
             }
-            let work_id = row.work.spec.work_id;
+            self.aborts.remove(&work_id);
             let Some(Live { since, deadline, .. }) = self.live.remove(&work_id) else { continue };
             let took = now.saturating_sub(since);
             ended = (ended.0 + 1, ended.1 + took);
@@ -547,8 +555,11 @@ impl MainActor {
         };
         let never_known = never_known.into_iter().map(|(_, reply)| reply).collect();
         self.config.refuse(never_known, error);
-        // While the storage keeps failing, there is nothing to wait for.
-        if let Some(draining) = &mut self.draining {
+        // A failed store takes nothing more, and one that fails for a while has all the reports: nobody waits for it.
+        let is_over = matches!(error, StorageError::Poisoned(_));
+        if (is_over || self.live.values().all(|live| live.control.is_reported()))
+            && let Some(draining) = &mut self.draining
+        {
             draining.answer();
         }
         self.claim_soon(Duration::from_secs(1), ctx);
@@ -666,8 +677,11 @@ impl Handler<LoopMessage> for MainActor {
                 let _ = reply.send(self.inspect());
             }
             LoopMessage::Drain(reply) => {
-                let (reply, drained) = (Some(reply), Drained::default());
-                self.draining = Some(Draining { reply, drained });
+                self.draining = Some(Draining {
+                    reply: Some(reply),
+                    drained: Drained::default(),
+                    counted: HashSet::new(),
+                });
                 self.look_again();
             }
             LoopMessage::ReturnRunning { notice } => self.return_running(notice, ctx),

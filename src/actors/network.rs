@@ -7,11 +7,11 @@
 use actix::Recipient;
 
 use crate::model::WorkId;
-#[cfg(feature = "conformance")]
+#[cfg(feature = "unstable-storage")]
 use crate::protocol::Command;
 use crate::protocol::{BatchReady, LoopMessage, LoopPort, Request, StorePort};
 
-#[cfg(feature = "conformance")]
+#[cfg(feature = "unstable-storage")]
 mod courier {
     use std::time::Duration;
 
@@ -46,25 +46,25 @@ mod courier {
         fn loses_worker(&self, work_id: WorkId) -> bool;
     }
 }
-#[cfg(feature = "conformance")]
+#[cfg(feature = "unstable-storage")]
 pub use courier::{Courier, Delivery, Letter};
 
 /// Sends messages between the actors.
 #[derive(Clone, Default)]
 pub(crate) struct Network {
-    #[cfg(feature = "conformance")]
+    #[cfg(feature = "unstable-storage")]
     courier: Option<std::sync::Arc<dyn Courier>>,
 }
 
 impl Network {
-    #[cfg(feature = "conformance")]
+    #[cfg(feature = "unstable-storage")]
     pub fn by(courier: impl Courier) -> Network {
         Network { courier: Some(std::sync::Arc::new(courier)) }
     }
 
     /// Sends without waiting. If the actor is gone, the message is dropped.
     pub fn to_store(&self, store: &Recipient<Request>, request: Request) {
-        #[cfg(feature = "conformance")]
+        #[cfg(feature = "unstable-storage")]
         if let Some(courier) = &self.courier {
             let (letter, copy) = match &request {
                 Request::Command(Command::Advance(_)) => (Letter::Turn, None),
@@ -83,7 +83,7 @@ impl Network {
 
     /// Sends without waiting. If the actor is gone, the message is dropped.
     pub fn to_main(&self, main: &Recipient<BatchReady>, batch: BatchReady) {
-        #[cfg(feature = "conformance")]
+        #[cfg(feature = "unstable-storage")]
         if let Some(courier) = &self.courier {
             return deliver(courier.take(Letter::Batch), main, batch, None);
         }
@@ -92,7 +92,7 @@ impl Network {
 
     /// Returns `true` if the worker of an attempt must be lost.
     pub fn loses_worker(&self, _work_id: WorkId) -> bool {
-        #[cfg(feature = "conformance")]
+        #[cfg(feature = "unstable-storage")]
         if let Some(courier) = &self.courier {
             return courier.loses_worker(_work_id);
         }
@@ -101,7 +101,7 @@ impl Network {
 }
 
 /// Delivers a message as the courier decides. A message in flight keeps no actor alive.
-#[cfg(feature = "conformance")]
+#[cfg(feature = "unstable-storage")]
 fn deliver<M>(delivery: Delivery, to: &Recipient<M>, message: M, copy: Option<M>)
 where
     M: actix::Message<Result = ()> + Send + 'static,

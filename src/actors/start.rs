@@ -104,11 +104,11 @@ pub(crate) async fn start(parts: Parts) -> Result<Actors, RingError> {
         Some(here) if worker_arbiters == 0 && System::is_registered() && here.alive() => here,
         _ => home.insert(start_system(worker_arbiters == 0).await?).arbiter().clone(),
     };
-    let client = program.client().clone();
     let workshop = Workshop { program: program.clone(), blocking, network };
     let ring = move || build(program, workshop, store, may_block, worker_arbiters);
-    let (store, conductor) = on(&control, ring).await??;
-    Ok(Actors { client, store, conductor, home })
+    let mut actors = on(&control, ring).await??;
+    actors.home = home;
+    Ok(actors)
 }
 
 /// Builds the actors on a thread of shuttle, which has no arbiter.
@@ -116,10 +116,8 @@ pub(crate) async fn start(parts: Parts) -> Result<Actors, RingError> {
 fn start_here(parts: Parts) -> Result<Actors, RingError> {
     let Parts { program, storage, blocking, network, .. } = parts;
     let store = Store::open(storage, program.clone())?;
-    let client = program.client().clone();
     let workshop = Workshop { program: program.clone(), blocking, network };
-    let (store, conductor) = build(program, workshop, store, false, 0)?;
-    Ok(Actors { client, store, conductor, home: None })
+    build(program, workshop, store, false, 0)
 }
 
 /// Runs code that may block on its own thread.
@@ -172,19 +170,20 @@ fn build(
     store: Store,
     may_block: bool,
     worker_arbiters: usize,
-) -> Result<(Addr<StoreActor>, Addr<Conductor>), RingError> {
+) -> Result<Actors, RingError> {
     let network = workshop.network.clone();
-    let shared = program.client().shared.clone();
+    let client = program.client().clone();
     let spin = Spin::new(worker_arbiters > 0);
-    let store = StoreActor::start(shared, network.clone(), store, may_block, spin)?;
-    let hosts = Hosts::new(workshop, worker_arbiters)?;
+    let store = StoreActor::start(client.shared.clone(), network.clone(), store, may_block, spin)?;
+    let close = |_: &_| store.do_send(Close(oneshot::channel().0));
+    let hosts = Hosts::new(workshop, worker_arbiters).inspect_err(close)?;
     let port = ToStore { store: store.clone().recipient(), network };
-    if !program.client().ports.set_store(port) {
+    if !client.ports.set_store(port) {
         return Err(RingError::Closed);
     }
     let hosts = Rc::new(RefCell::new(hosts));
-    let conductor = Conductor { program, store: store.clone(), hosts };
-    Ok((store, conductor.start()))
+    let conductor = Conductor { program, store: store.clone(), hosts }.start();
+    Ok(Actors { client, store, conductor, home: None })
 }
 
 impl Actors {

@@ -17,12 +17,12 @@ pub(crate) mod explain;
 mod recovery;
 pub mod rest;
 mod starts;
-mod step;
+pub(crate) mod step;
 
 pub use draft::Launch;
 pub use explain::{Ahead, Basis, Expected, Explanation, Why};
 pub use recovery::Lost;
-pub use step::{MAX_BATCH, Step, TurnCx, demand, step};
+pub use step::{Step, TurnCx, demand, step};
 
 #[cfg(test)]
 mod tests;

@@ -10,8 +10,8 @@ use super::big::Big;
 use super::redaction::{Redaction, Sensitive};
 use super::schema::{Basis, FailureKind};
 use crate::client::{Diagnostics, PoolError, Workpool};
-use crate::engine::MAX_BATCH;
 use crate::engine::explain::{Ahead, Explanation, Why};
+use crate::engine::step::MAX_BATCH;
 use crate::model::{
     Cursor, FailedAttempt, Failure, Finished, FunctionKind, ListedWork, LogLevel, Name, Outcome,
     Progress, Report, Retention, RetryPolicy, RunStatus, Segment, Settings, WorkId, WorkPage,

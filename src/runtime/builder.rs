@@ -173,7 +173,7 @@ impl RuntimeBuilder {
     }
 
     /// Sets the transport of messages between loops, workers and the store. For simulations.
-    #[cfg(feature = "conformance")]
+    #[cfg(feature = "unstable-storage")]
     #[doc(hidden)]
     pub fn courier(mut self, courier: impl actors::network::Courier) -> Self {
         self.network = Network::by(courier);

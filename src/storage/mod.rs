@@ -11,11 +11,13 @@ mod redb;
 use std::collections::BinaryHeap;
 use std::ops::Bound;
 
-#[cfg(all(feature = "redb", feature = "conformance"))]
+#[cfg(all(feature = "redb", feature = "unstable-storage"))]
 pub(crate) use self::redb::{Checkpoints, Disk};
 #[cfg(feature = "redb")]
 pub use self::redb::{Durability, Redb};
-pub use contract::{Hook, Storage};
+#[cfg(feature = "unstable-storage")]
+pub use contract::Hook;
+pub use contract::Storage;
 pub use memory::Memory;
 pub(crate) use memory::range_is_empty;
 

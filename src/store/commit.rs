@@ -47,6 +47,7 @@ impl Store {
             let rows = self.storage.finished(&retried)?;
             failed.extend(rows.into_iter().flatten().map(|row| (row.work_id, row)));
         }
+        self.refresh()?;
         self.clock = self.clock.max(self.shared.seams.segment());
         Ok(Group {
             now: self.clock,
@@ -96,9 +97,14 @@ impl Store {
     /// decided again from the current tables.
     pub(super) fn take_back(&mut self, mut group: Box<Group>) -> Vec<Command> {
         self.undo(&mut group);
-        for taken in &group.taken {
-            if let Taken::Turn { pool, .. } = taken {
-                self.pools[pool.0 as usize].is_stale = true;
+        let turns = group.taken.iter().filter_map(|taken| match taken {
+            Taken::Turn { pool, .. } => Some(*pool),
+            _ => None,
+        });
+        let keys = group.changes.iter_mut().filter_map(Change::new_key).map(|(pool, ..)| pool);
+        for pool in turns.chain(keys) {
+            if !self.stale.contains(&pool) {
+                self.stale.push(pool);
             }
         }
         let group = *group;
@@ -243,16 +249,20 @@ impl Store {
     }
 
     /// Answers requests that could not be decided. Those that must not be lost are retried.
-    pub(super) fn refuse(&mut self, requests: Vec<Request>, error: StorageError) -> Settled {
-        let mut settled = Settled { failed: Some(error.clone()), ..Settled::default() };
+    pub(super) fn refuse(
+        &mut self,
+        settled: &mut Settled,
+        requests: Vec<Request>,
+        error: StorageError,
+    ) {
+        settled.failed = Some(error.clone());
         for request in requests {
             match request {
                 Request::Command(command) => match command.refuse(&error) {
                     Refused::Answer(answer) => settled.answers.push(Answer::Say(answer)),
                     Refused::Keep(command) => settled.again.push(command.into()),
                     Refused::Turn(Advance { pool, turn, .. }) => {
-                        let batch = Err(AdvanceError::Storage(error.clone()));
-                        settled.batches.push((pool, BatchReady { turn, kick: None, batch }));
+                        self.fail_turn(settled, pool, turn, &error);
                     }
                     Refused::Drop => {}
                 },
@@ -269,7 +279,6 @@ impl Store {
                 }
             }
         }
-        settled
     }
 }
 

@@ -208,11 +208,6 @@ impl Store {
 
     fn advance(&mut self, group: &mut Group, advance: Advance) -> Result<(), StorageError> {
         let Advance { pool, turn, mut changes, demand, saturated } = advance;
-        if let Err(error) = self.refresh(pool) {
-            // Nothing of the turn is decided, but its loop waits for an answer.
-            group.taken.push(Taken::Turn { pool, turn, demand, saturated, changes: 0..0 });
-            return Err(error);
-        }
         let fence = self.pools[pool.0 as usize].fence;
         let expected = match changes.is_empty() {
             true => fence,

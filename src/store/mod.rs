@@ -28,7 +28,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use crate::functions::Program;
-use crate::model::{Change, Segment, WorkFact, WorkId};
+use crate::model::{Change, PoolId, Segment, WorkFact, WorkId};
 use crate::protocol::{Command, Request};
 use crate::shared::Shared;
 use crate::storage::{Storage, StorageError};
@@ -62,6 +62,8 @@ pub(crate) struct Store {
     changes: Vec<Change>,
     /// A group whose commit failed and whose trace could not be read since.
     in_doubt: Option<InDoubt>,
+    /// Pools whose fence and cursors may differ from the tables, because another writer was faster.
+    stale: Vec<PoolId>,
     /// The last time at which the pools requested anything but an answer.
     last_business: Segment,
     /// `true` if the last commit is to be synced with the next.
@@ -103,6 +105,7 @@ impl Store {
             facts: HashMap::new(),
             changes: Vec::new(),
             in_doubt: None,
+            stale: Vec::new(),
             last_business: Segment::default(),
             unsynced: false,
             wrote: false,
@@ -112,7 +115,7 @@ impl Store {
     }
 
     /// Returns what the tables say of jobs, for the conformance tests of backends.
-    #[cfg(feature = "conformance")]
+    #[cfg(feature = "unstable-storage")]
     pub fn facts(&mut self, work_ids: &[WorkId]) -> Result<Vec<Option<WorkFact>>, StorageError> {
         self.storage.facts(work_ids)
     }
@@ -135,12 +138,12 @@ impl Store {
     fn run_group(&mut self, requests: Vec<Request>) -> Settled {
         if let Some(in_doubt) = self.in_doubt.take() {
             let mut settled = self.resolve(in_doubt);
-            if settled.unfinished {
-                let error = settled.failed.take().unwrap_or(StorageError::Conflict);
-                let refused = self.refuse(requests, error);
-                return Settled { unfinished: true, write_failed: true, ..refused };
+            match settled.failed.clone() {
+                Some(error) if settled.unfinished || matches!(error, StorageError::Poisoned(_)) => {
+                    self.refuse(&mut settled, requests, error);
+                }
+                _ => settled.again.extend(requests),
             }
-            settled.again.extend(requests);
             return settled;
         }
         let (mut commands, mut others) = (Vec::new(), Vec::new());
@@ -160,8 +163,8 @@ impl Store {
             let mut group = match self.begin(&commands) {
                 Ok(group) => group,
                 Err(error) => {
-                    let mut settled = self.refuse(requests_of(commands, others), error);
-                    settled.batches.append(&mut fenced);
+                    let mut settled = Settled { batches: fenced, ..Settled::default() };
+                    self.refuse(&mut settled, requests_of(commands, others), error);
                     return settled;
                 }
             };
@@ -169,17 +172,20 @@ impl Store {
             while let Some(command) = rest.next() {
                 if let Err(error) = self.decide(&mut group, command) {
                     // The storage failed while user code or a page was reading it: nothing of the group is committed.
-                    let mut settled = self.refuse(requests_of(rest, others), error.clone());
+                    let mut settled = Settled { batches: fenced, ..Settled::default() };
+                    self.refuse(&mut settled, requests_of(rest, others), error.clone());
                     self.fail(&mut settled, group, error);
-                    settled.batches.append(&mut fenced);
                     return settled;
                 }
             }
             match self.commit(group) {
                 Ok(mut settled) => {
                     settled.batches.append(&mut fenced);
-                    for request in others {
-                        self.answer(&mut settled, request);
+                    if settled.unfinished {
+                        // An answer now, and a claim even more, would go ahead of a group that may be in the tables.
+                        settled.again.extend(others);
+                    } else {
+                        self.answer_all(&mut settled, others);
                     }
                     return settled;
                 }
@@ -189,12 +195,20 @@ impl Store {
                 }
             }
         }
-        Settled {
-            again: requests_of(commands, others),
+        let mut settled = Settled {
+            again: requests_of(commands, Vec::new()),
             batches: fenced,
             failed: Some(StorageError::Conflict),
             write_failed: true,
             ..Settled::default()
+        };
+        self.answer_all(&mut settled, others);
+        settled
+    }
+
+    fn answer_all(&mut self, settled: &mut Settled, requests: Vec<Request>) {
+        for request in requests {
+            self.answer(settled, request);
         }
     }
 }

@@ -18,8 +18,6 @@ pub(super) struct Pool {
     pub config: PoolConfig,
     /// The generation that may write for the pool, and its last turn.
     pub fence: Turn,
-    /// `true` if `fence` and `cursors` may differ from the tables, because a turn was not committed.
-    pub is_stale: bool,
     pub cursors: Cursors,
     /// The time up to which starts have been read. The turn that read them may move the cursor there.
     pub read_until: Segment,
@@ -36,7 +34,6 @@ impl Pool {
             log_level: LogLevel::default(),
             config: PoolConfig::default(),
             fence: Turn::default(),
-            is_stale: false,
             cursors: Cursors::default(),
             read_until: Segment::default(),
             pending: 0,
@@ -88,7 +85,8 @@ impl Store {
             Change::PutState { pool, state },
         ];
         // From here on the earlier generation is over, even if the commit fails.
-        (entry.fence, entry.is_stale) = (state.fence(), false);
+        entry.fence = state.fence();
+        self.stale.retain(|stale| *stale != pool);
         self.write(&mut changes, Fsync::Now)?;
         let entry = &mut self.pools[pool.0 as usize];
         entry.cursors = state.cursors;
@@ -98,14 +96,14 @@ impl Store {
         Ok(Claimed { state: internal, running, config })
     }
 
-    /// Reads a pool's fence from the tables if the one in memory may be stale.
-    pub(super) fn refresh(&mut self, pool: PoolId) -> Result<(), StorageError> {
-        if !self.pools[pool.0 as usize].is_stale {
-            return Ok(());
+    /// Reads fences and cursors from the tables where those in memory may be stale.
+    pub(super) fn refresh(&mut self) -> Result<(), StorageError> {
+        while let Some(pool) = self.stale.last().copied() {
+            let stored = self.storage.state(pool)?;
+            let entry = &mut self.pools[pool.0 as usize];
+            (entry.fence, entry.cursors) = (stored.fence(), stored.cursors);
+            self.stale.pop();
         }
-        let stored = self.storage.state(pool)?;
-        let entry = &mut self.pools[pool.0 as usize];
-        (entry.fence, entry.cursors, entry.is_stale) = (stored.fence(), stored.cursors, false);
         Ok(())
     }
 

@@ -1,8 +1,8 @@
-//! Test support: a conformance suite for storage backends (feature `conformance`) and tools for the crate's own tests.
+//! Test support: a conformance suite for storage backends (feature `unstable-storage`) and tools for the crate's own tests.
 
-#[cfg(feature = "conformance")]
+#[cfg(feature = "unstable-storage")]
 pub mod conformance;
-#[cfg(all(feature = "redb", feature = "conformance"))]
+#[cfg(all(feature = "redb", feature = "unstable-storage"))]
 #[doc(hidden)]
 pub mod disk;
 #[doc(hidden)]
@@ -13,6 +13,6 @@ pub mod planted;
 #[cfg(all(test, shuttle))]
 mod threads;
 
-#[cfg(feature = "conformance")]
+#[cfg(feature = "unstable-storage")]
 #[doc(hidden)]
 pub use crate::actors::network;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix_workpool::model::{Change, Segment, WorkId};
-#[cfg(all(feature = "redb", feature = "conformance"))]
+#[cfg(all(feature = "redb", feature = "unstable-storage"))]
 use actix_workpool::storage::Redb;
 use actix_workpool::storage::{Fsync, Hook, Memory, Opened, Storage, StorageError};
 use actix_workpool::testing::network::{Courier, Delivery, Letter};
@@ -251,7 +251,7 @@ thread_local! {
 /// Runs a test with its jobs in memory, and once more with all of them in a file, each on a thread of its own. A failure
 /// names the store.
 pub fn on_each_store(test: impl Fn() + Sync) {
-    let stores: &[&str] = match cfg!(all(feature = "redb", feature = "conformance")) {
+    let stores: &[&str] = match cfg!(all(feature = "redb", feature = "unstable-storage")) {
         true => &["memory", "a file"],
         false => &["memory"],
     };
@@ -280,13 +280,13 @@ pub struct Tables(Kept);
 #[derive(Clone)]
 enum Kept {
     Memory(Memory),
-    #[cfg(all(feature = "redb", feature = "conformance"))]
+    #[cfg(all(feature = "redb", feature = "unstable-storage"))]
     File(Arc<TablesFile>),
 }
 
 impl Tables {
     pub fn new() -> Tables {
-        #[cfg(all(feature = "redb", feature = "conformance"))]
+        #[cfg(all(feature = "redb", feature = "unstable-storage"))]
         if ON_FILE.get() {
             return Tables(Kept::File(Arc::new(TablesFile::new())));
         }
@@ -294,13 +294,13 @@ impl Tables {
     }
 }
 
-#[cfg(all(feature = "redb", feature = "conformance"))]
+#[cfg(all(feature = "redb", feature = "unstable-storage"))]
 struct TablesFile {
     path: std::path::PathBuf,
     open: Mutex<Option<Redb>>,
 }
 
-#[cfg(all(feature = "redb", feature = "conformance"))]
+#[cfg(all(feature = "redb", feature = "unstable-storage"))]
 impl TablesFile {
     /// A small log, so that what a test does goes through all of it.
     const LOG: u64 = 64 << 10;
@@ -321,7 +321,7 @@ impl TablesFile {
     }
 }
 
-#[cfg(all(feature = "redb", feature = "conformance"))]
+#[cfg(all(feature = "redb", feature = "unstable-storage"))]
 impl Drop for TablesFile {
     fn drop(&mut self) {
         drop(self.open().take());
@@ -335,7 +335,7 @@ impl Hook for Tables {
     }
 
     fn open(&mut self) -> Result<Opened, StorageError> {
-        #[cfg(all(feature = "redb", feature = "conformance"))]
+        #[cfg(all(feature = "redb", feature = "unstable-storage"))]
         if let Kept::File(file) = &self.0 {
             let mut open = file.open();
             if open.is_some() {
@@ -350,7 +350,7 @@ impl Hook for Tables {
     fn close(&mut self) {
         match &mut self.0 {
             Kept::Memory(memory) => memory.close(),
-            #[cfg(all(feature = "redb", feature = "conformance"))]
+            #[cfg(all(feature = "redb", feature = "unstable-storage"))]
             Kept::File(file) => {
                 if let Some(mut open) = file.open().take() {
                     open.close();
@@ -367,7 +367,7 @@ impl Hook for Tables {
     ) -> Result<T, StorageError> {
         match &mut self.0 {
             Kept::Memory(memory) => call(memory),
-            #[cfg(all(feature = "redb", feature = "conformance"))]
+            #[cfg(all(feature = "redb", feature = "unstable-storage"))]
             Kept::File(file) => match &mut *file.open() {
                 Some(open) => call(open),
                 None => Err(StorageError::Poisoned("no runtime has the file open".into())),

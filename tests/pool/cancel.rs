@@ -11,9 +11,10 @@ use crate::common::*;
 use crate::support::*;
 use actix_workpool::model::Change;
 use actix_workpool::storage::Fsync;
+use actix_workpool::testing::network::{Delivery, Letter};
 use actix_workpool::{
-    CancelAnswer, JoinError, PoolError, RetryBehavior, Runtime, WorkError, WorkId, WorkStatus,
-    Workpool,
+    CancelAnswer, JoinError, PoolError, Retention, RetryBehavior, Runtime, WorkError, WorkId,
+    WorkStatus, Workpool,
 };
 use tokio::time::{Instant, timeout};
 
@@ -460,4 +461,46 @@ fn a_cancel_comes_as_often_as_it_likes() {
             runtime.shutdown(secs(1)).await;
         });
     }
+}
+
+#[test]
+fn an_abort_of_a_start_that_is_withheld_does_not_end_a_later_job_of_the_same_id() {
+    run_paused(async {
+        let late = Arc::new(AtomicBool::new(true));
+        let delivery = Delivery { after: secs(1), again: None };
+        let courier = Astray { letter: Letter::Batch, delivery, on: late.clone() };
+        let retention = Retention { max_age: None, max_count: Some(0) };
+        let starts = Gate::new();
+        let at = starts.clone();
+        let builder =
+            builder().courier(courier).retention(retention).action_fn(TASK, move |n, _| {
+                at.enter();
+                async move {
+                    tokio::time::sleep(secs(10)).await;
+                    Ok(n)
+                }
+            });
+        let (runtime, pool) = start(builder, config()).await;
+        let work = pool.enqueue(TASK.call(1)).id(id(7)).await.unwrap();
+        let outcome = actix::spawn({
+            let work = work.clone();
+            async move { work.join().await }
+        });
+        // The start is committed, and the loop does not know that yet.
+        pass_until(async || {
+            let running = pool.diagnostics().await.unwrap().running;
+            running == 1 && starts.count() == 0
+        })
+        .await;
+        pool.abort(work.id(), secs(1)).await.unwrap();
+        assert_eq!(soon(outcome).await.unwrap(), Err(JoinError::Canceled));
+        assert_eq!(starts.count(), 0);
+        late.store(false, Ordering::SeqCst);
+        // Retention deletes the outcome.
+        tokio::time::sleep(secs(120)).await;
+        let again = pool.enqueue(TASK.call(2)).id(id(7)).await.unwrap();
+        assert!(!again.is_duplicate());
+        assert_eq!(again.join().await, Ok(2));
+        runtime.shutdown(secs(1)).await;
+    });
 }

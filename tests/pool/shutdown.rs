@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::common::*;
 use crate::support::*;
-use actix_workpool::storage::{Memory, Storage};
+use actix_workpool::storage::{Memory, Storage, StorageError};
 use actix_workpool::{
     ActionKey, Completion, EnqueueError, OnComplete, Runtime, RuntimeBuilder, Transaction,
     WorkError, WorkId, WorkStatus,
@@ -394,5 +394,64 @@ fn a_report_that_a_failing_store_has_not_taken_is_tried_again_while_it_closes() 
         storage.open().unwrap();
         let fact = storage.facts(&[work]).unwrap().remove(0).unwrap();
         assert!(fact.pending_completion.is_some(), "{fact:?}");
+    });
+}
+
+#[test]
+fn a_shutdown_keeps_its_grace_although_the_storage_fails_for_a_moment() {
+    run_paused(async {
+        let storage = Hooked::new(false);
+        let builder = builder().storage(storage.clone()).action_fn(TASK, |seconds, _| async move {
+            tokio::time::sleep(secs(seconds)).await;
+            Ok(seconds)
+        });
+        let (runtime, pool) = start(builder, config()).await;
+        let batch = pool.enqueue_batch([TASK.call(5), TASK.call(20)]).await.unwrap();
+        // The turn that completes the first job is refused, and so is the claim that follows.
+        let refused = Arc::new(AtomicUsize::new(0));
+        let counted = refused.clone();
+        storage.before_each_call(move |call| match call {
+            Call::Commit(changes, _)
+                if changes.iter().any(|it| completes(it) || configures(it)) =>
+            {
+                match counted.fetch_add(1, Ordering::SeqCst) {
+                    0 | 1 => Err(StorageError::Unavailable("for a moment".into())),
+                    _ => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        });
+        steps(100).await;
+        let report = runtime.shutdown(secs(60)).await;
+        assert!(refused.load(Ordering::SeqCst) > 2);
+        assert_eq!((report.finished, report.returned, report.pending), (2, 0, 0), "{batch:?}");
+    });
+}
+
+#[test]
+fn a_start_that_is_dropped_midway_leaves_the_storage_free() {
+    run_in_turn(async {
+        let tables = Memory::new();
+        let builder = || builder().storage(tables.clone()).worker_arbiters(0).echo();
+        for polls in 1..20 {
+            let mut midway = Box::pin(builder().start());
+            for _ in 0..polls {
+                let mut polled = None;
+                std::future::poll_fn(|cx| {
+                    polled = Some(midway.as_mut().poll(cx).is_ready());
+                    std::task::Poll::Ready(())
+                })
+                .await;
+                if polled == Some(true) {
+                    break;
+                }
+                steps(1).await;
+            }
+            drop(midway);
+            settle().await;
+            let (runtime, pool) = start(builder(), config()).await;
+            works(&pool).await;
+            runtime.shutdown(secs(1)).await;
+        }
     });
 }

@@ -229,3 +229,15 @@ impl Mutation for Relay {
         relay(tx, self.0)
     }
 }
+
+/// Lets time pass until something has come about, also while a thread is held, and no longer.
+pub async fn pass_until(mut come: impl AsyncFnMut() -> bool) {
+    for _ in 0..1_000 {
+        if awake(come()).await {
+            return;
+        }
+        tokio::time::advance(ms(10)).await;
+        steps(20).await;
+    }
+    panic!("it never came");
+}

@@ -276,18 +276,6 @@ impl BlockingAction for Hold {
     }
 }
 
-/// Lets time pass until something has come about, also while a thread is held, and no longer.
-async fn pass_until(mut come: impl AsyncFnMut() -> bool) {
-    for _ in 0..1_000 {
-        if awake(come()).await {
-            return;
-        }
-        tokio::time::advance(ms(10)).await;
-        steps(20).await;
-    }
-    panic!("it never came");
-}
-
 /// Bull#308, oban#1496: a worker that was taken for dead, and whose job another had finished meanwhile, finished it
 /// once more: the older result replaced the newer one, or a completed job became one to be retried.
 #[test]

@@ -14,14 +14,14 @@ pub(crate) enum Checkpoints {
     /// On their own thread.
     OnThread,
     /// On the commit thread, each up to so many calls later: for tests whose steps must not depend on threads.
-    #[cfg(feature = "conformance")]
+    #[cfg(feature = "unstable-storage")]
     Within(u32),
 }
 
 /// A checkpoint in progress.
 pub(super) enum Checkpoint {
     OnThread(JoinHandle<Written>),
-    #[cfg(feature = "conformance")]
+    #[cfg(feature = "unstable-storage")]
     Later {
         calls: u32,
         write: Box<dyn FnOnce() -> Written + Send + Sync>,
@@ -39,7 +39,7 @@ impl Checkpoints {
                 let thread = std::thread::Builder::new().name("workpool-checkpoint".into());
                 thread.spawn(write).map(Checkpoint::OnThread)
             }
-            #[cfg(feature = "conformance")]
+            #[cfg(feature = "unstable-storage")]
             Checkpoints::Within(most) => {
                 let (calls, write) = (fastrand::u32(..=most), Box::new(write));
                 Ok(Checkpoint::Later { calls, write })
@@ -52,13 +52,13 @@ impl Checkpoint {
     /// Returns `true` if the checkpoint has ended. Called on every call of the storage; a checkpoint whose tables have
     /// failed ends soon.
     #[cfg_attr(
-        not(feature = "conformance"),
+        not(feature = "unstable-storage"),
         expect(unused_variables, reason = "a thread notices by itself")
     )]
     pub fn has_ended(&mut self, failed: bool) -> bool {
         match self {
             Checkpoint::OnThread(thread) => thread.is_finished(),
-            #[cfg(feature = "conformance")]
+            #[cfg(feature = "unstable-storage")]
             Checkpoint::Later { calls, .. } => {
                 let ended = failed || *calls == 0;
                 *calls = calls.saturating_sub(1);
@@ -71,7 +71,7 @@ impl Checkpoint {
     pub fn end(self) -> Written {
         let written = match self {
             Checkpoint::OnThread(thread) => thread.join(),
-            #[cfg(feature = "conformance")]
+            #[cfg(feature = "unstable-storage")]
             Checkpoint::Later { write, .. } => {
                 std::panic::catch_unwind(std::panic::AssertUnwindSafe(write))
             }

@@ -30,7 +30,7 @@ mod disk;
 mod memtable;
 mod merge_iter;
 mod tables;
-#[cfg(all(test, feature = "conformance"))]
+#[cfg(all(test, feature = "unstable-storage"))]
 mod tests;
 mod upgrade;
 mod wal;
@@ -190,7 +190,7 @@ impl Redb {
 
     /// Makes checkpoints on the commit thread and reports that the storage does not block, for tests whose steps must
     /// not depend on threads.
-    #[cfg(feature = "conformance")]
+    #[cfg(feature = "unstable-storage")]
     #[doc(hidden)]
     #[must_use]
     pub fn on_one_thread(mut self) -> Redb {

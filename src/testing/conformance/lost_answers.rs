@@ -32,6 +32,14 @@ const REFUSES: u8 = 2;
 const STATE_IS_UNREADABLE: u8 = 3;
 /// The next commit conflicts with another writer, and then the state of pools cannot be read once.
 const CONFLICT_THEN_UNREADABLE: u8 = 4;
+/// The next commit happens and an error says that it did not, and then the state of pools cannot be read once.
+const LOST_THEN_UNREADABLE: u8 = 5;
+/// The next commit does not happen, and then the state of pools cannot be read once.
+const REFUSED_THEN_UNREADABLE: u8 = 6;
+/// The next call for a pool's state finds the storage poisoned.
+const POISONED: u8 = 7;
+/// Before the next commit, another writer moves the cursors of the pool, so that it conflicts.
+const CURSORS_ARE_MOVED: u8 = 8;
 /// The next `n` commits conflict with another writer: the state is `CONFLICTS + n`. The highest of these values.
 const CONFLICTS: u8 = 100;
 
@@ -59,6 +67,10 @@ impl<S: Storage> Hook for BadLine<S> {
             self.state.store(HEALTHY, Ordering::SeqCst);
             return Err(StorageError::Unavailable("it cannot be read".into()));
         }
+        if self.state.load(Ordering::SeqCst) == POISONED {
+            self.state.store(HEALTHY, Ordering::SeqCst);
+            return Err(StorageError::Poisoned("for good".into()));
+        }
         self.storage.state(pool)
     }
 
@@ -74,6 +86,23 @@ impl<S: Storage> Hook for BadLine<S> {
             LOSES_ANSWERS => {
                 self.storage.commit(changes, now, fsync)?;
                 lost()
+            }
+            LOST_THEN_UNREADABLE => {
+                self.storage.commit(changes, now, fsync)?;
+                self.state.store(STATE_IS_UNREADABLE, Ordering::SeqCst);
+                lost()
+            }
+            REFUSED_THEN_UNREADABLE => {
+                self.state.store(STATE_IS_UNREADABLE, Ordering::SeqCst);
+                lost()
+            }
+            CURSORS_ARE_MOVED => {
+                let pools = changes.iter_mut().filter_map(|change| Some(change.new_key()?.0));
+                let pool = pools.last().unwrap_or_default();
+                let mut state = self.storage.state(pool)?;
+                state.cursors.incoming = MOVED_TO;
+                self.storage.commit(&mut vec![Change::PutState { pool, state }], now, fsync)?;
+                Err(StorageError::Conflict)
             }
             CONFLICT_THEN_UNREADABLE => {
                 self.state.store(STATE_IS_UNREADABLE, Ordering::SeqCst);
@@ -199,22 +228,25 @@ impl Line {
     }
 }
 
-/// Runs a request and sends all answers. Retries requests that failed by a conflict, as the StoreActor does.
+/// Runs a request and sends all answers. Retries requests that failed by a conflict, and resolves groups in doubt, as
+/// the StoreActor does.
 fn run(store: &mut Store, request: impl Into<Request>) -> Settled {
     run_group(store, vec![request.into()])
 }
 
 fn run_group(store: &mut Store, requests: Vec<Request>) -> Settled {
     let mut settled = store.run(requests);
-    let mut batches = Vec::new();
+    let (mut batches, mut was_in_doubt) = (Vec::new(), false);
     loop {
         for answer in std::mem::take(&mut settled.answers) {
             answer.give();
         }
         batches.append(&mut settled.batches);
-        if settled.failed != Some(StorageError::Conflict) {
+        let conflicts = settled.failed == Some(StorageError::Conflict);
+        if !conflicts && !settled.unfinished && !was_in_doubt {
             return Settled { batches, ..settled };
         }
+        was_in_doubt = settled.unfinished;
         settled = store.run(std::mem::take(&mut settled.again));
     }
 }
@@ -295,8 +327,14 @@ pub(super) fn go_through(storage: impl Storage) {
     expect("a turn that completes", "jobs that are left", line.fact(other).is_some(), true);
     conflicts(&mut line);
     turns_in_conflict(&mut line);
+    claims_behind_a_doubt(&mut line);
+    poisoned_in_doubt(&mut line);
+    moved_cursors(&mut line);
     line.store.close();
 }
+
+/// A time at which another writer says that the pool has arrived: later than now, and earlier than [`LATER`].
+const MOVED_TO: Segment = Segment((u32::MAX as u64) << 15);
 
 /// A time that never comes.
 const LATER: Segment = Segment((u32::MAX as u64) << 16);
@@ -421,4 +459,64 @@ fn turns_in_conflict(line: &mut Line) {
     let what = "a turn that could not be decided again is told to have failed";
     expect("a turn in conflict", what, failed.count(), 1);
     line.state.store(HEALTHY, Ordering::SeqCst);
+}
+
+/// A claim waits until it is known whether the turn before it was committed.
+fn claims_behind_a_doubt(line: &mut Line) {
+    let pool = line.pool.id;
+    for (state, happened) in [(LOST_THEN_UNREADABLE, true), (REFUSED_THEN_UNREADABLE, false)] {
+        line.state.store(state, Ordering::SeqCst);
+        let next = InternalState { turn: line.internal.turn + 1, ..line.internal.clone() };
+        let put = Change::PutState { pool, state: StateRow::from(&next) };
+        let (reply, mut answer) = oneshot::channel();
+        let group = vec![
+            line.turn_of(next.fence(), vec![put]).into(),
+            PoolRequest::Claim { pool, reply }.into(),
+        ];
+        let settled = run_group(&mut line.store, group);
+        let of_turn = settled.batches.iter().filter(|(_, ready)| ready.turn == next.fence());
+        let told: Vec<_> = of_turn.map(|(_, ready)| ready.batch.is_ok()).collect();
+        expect("a turn before a claim", "it is told what became of it", told, vec![happened]);
+        line.internal = answer.try_recv().expect("an answer").expect("the pool is claimed").state;
+        let turn = next.turn - u64::from(!happened);
+        expect("a turn before a claim", "the turn that is claimed", line.internal.turn, turn);
+    }
+}
+
+/// Whoever asks while a group is in doubt gets an answer, also if the doubt ends because the storage is poisoned.
+fn poisoned_in_doubt(line: &mut Line) {
+    let pool = line.pool.id;
+    let next = InternalState { turn: line.internal.turn + 1, ..line.internal.clone() };
+    let put = Change::PutState { pool, state: StateRow::from(&next) };
+    let turn = line.turn_of(next.fence(), vec![put]);
+    line.state.store(REFUSED_THEN_UNREADABLE, Ordering::SeqCst);
+    let in_doubt = line.store.run(vec![turn.into()]);
+    expect("a doubt", "the group", in_doubt.unfinished, true);
+    line.state.store(POISONED, Ordering::SeqCst);
+    let told = line.ask(|reply| PoolRequest::Claim { pool, reply }).map(drop);
+    let poisoned = Err(StorageError::Poisoned("for good".into()));
+    expect("a doubt that ends poisoned", "a claim", told, poisoned);
+    let claimed = line.ask(|reply| PoolRequest::Claim { pool, reply });
+    line.internal = claimed.expect("the pool is claimed").state;
+}
+
+/// A new row is never behind the cursors that another writer has moved.
+fn moved_cursors(line: &mut Line) {
+    line.state.store(CURSORS_ARE_MOVED, Ordering::SeqCst);
+    let spec = job(line.pool.id, 31);
+    let work_id = spec.work_id;
+    let counted = Admitted::new(line.pool.clone(), 1).expect("there is room");
+    let told = line.ask(|reply| {
+        Command::Enqueue(Enqueue {
+            works: vec![(spec, Segment(1))],
+            fresh: true,
+            retry_of: None,
+            on_finish: None,
+            counted,
+            reply: Some(reply),
+        })
+    });
+    expect("moved cursors", "an enqueue", told.ok(), Some(vec![EnqueueAnswer::Enqueued]));
+    let key = line.fact(work_id).and_then(|fact| fact.pending_start).unwrap_or_default();
+    expect("moved cursors", "the job is behind none", key.segment >= MOVED_TO, true);
 }
