@@ -132,7 +132,7 @@ fn describe(status: &WorkStatus) -> String {
             format!("attempt {} runs", previous_attempts + 1)
         }
         WorkStatus::Finished(row) => {
-            format!("{} after {} attempts", row.outcome.as_str(), row.attempts)
+            format!("{} after {} attempts", row.outcome().as_str(), row.attempts())
         }
         WorkStatus::Unknown => "not known".to_owned(),
         other => format!("{other:?}"),

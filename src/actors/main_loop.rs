@@ -729,9 +729,7 @@ impl MainActor {
         running.sort_by_key(|attempt| (attempt.started, attempt.work_id));
         let now = self.now();
         Inspection {
-            status: self.life.status(),
             slots: self.slots(),
-            turn: self.state.turn,
             report: self.state.report,
             recent: self.rates.recent(now),
             running,

@@ -9,7 +9,7 @@ use super::enqueue::Prepared;
 use super::{EnqueueError, PoolError};
 use crate::engine::arrivals::{CancelAnswer, EnqueueAnswer, RetryAnswer, RunNowAnswer};
 use crate::engine::explain::{self, Explanation, Found, PoolNow, Surroundings, Why};
-use crate::model::{PoolId, Spec, WorkFilter, WorkId, WorkStatus};
+use crate::model::{PoolId, Segment, Spec, WorkFilter, WorkId, WorkStatus};
 use crate::protocol::{
     CancelAll, Canceled, Command, Enqueue, Inspection, Listing, LoopMessage, Ports, Question,
     Reply, Request,
@@ -193,7 +193,7 @@ impl Client {
             _ => EnqueueError::Closed,
         });
         let row = match status? {
-            WorkStatus::Finished(row) => row,
+            WorkStatus::Finished(work) => work.row().clone(),
             WorkStatus::Unknown => return Ok(RetryAnswer::NotFound),
             WorkStatus::Pending { .. } | WorkStatus::Running { .. } => {
                 return Ok(RetryAnswer::NotFailed);
@@ -229,8 +229,10 @@ impl Client {
         }
         // Read before the question is sent: its answer may be the first success after the failure, and would clear it.
         let trouble = shared.health.failing_since();
-        let trouble =
-            trouble.map(|(since, error)| Why::StoreFailing { since, error: error.to_string() });
+        let trouble = trouble.map(|(since, error)| Why::StoreFailing {
+            since: since.time(),
+            error: error.to_string(),
+        });
         let stalled = shared.health.stalled.notified();
         tokio::pin!(stalled);
         stalled.as_mut().enable();
@@ -252,13 +254,13 @@ impl Client {
                 Ok(explain::explain(work_id, &found, &around))
             }
             Some(Err(PoolError::Storage(error))) => {
-                let failing = Why::StoreFailing { since: now, error: error.to_string() };
+                let failing = Why::StoreFailing { since: now.time(), error: error.to_string() };
                 Ok(explain::without_store(work_id, now, trouble.unwrap_or(failing)))
             }
             Some(Err(error)) => Err(error),
             None => {
                 let since = shared.health.stalled_since(now).unwrap_or(now);
-                Ok(explain::without_store(work_id, now, Why::StoreStalled { since }))
+                Ok(explain::without_store(work_id, now, Why::StoreStalled { since: since.time() }))
             }
         }
     }
@@ -288,7 +290,9 @@ impl Client {
                 pace: pool.gauge.pace(),
             }),
             running: match board {
-                Some(WorkStatus::Running { started, progress, .. }) => Some((started, progress)),
+                Some(WorkStatus::Running { started, progress, .. }) => {
+                    Some((Segment::of(started), progress))
+                }
                 _ => None,
             },
         }

@@ -1,10 +1,11 @@
 //! Diagnostics of a pool.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde::Serialize;
 
-use crate::model::{Name, Progress, Report, RunStatus, Segment, WorkId};
+use crate::model::{Name, Progress, Report, WorkId, millis};
 
 /// The state of a pool, in numbers. Made by [`Workpool::diagnostics`](crate::Workpool::diagnostics).
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -25,15 +26,51 @@ pub struct Diagnostics {
     /// The names of the functions that are not registered.
     pub unregistered_names: Vec<Name>,
     /// The time at which the oldest waiting job was or will be due.
-    pub oldest_due: Option<Segment>,
+    #[serde(serialize_with = "millis")]
+    pub oldest_due: Option<SystemTime>,
     /// The number of free slots.
     pub spare_capacity: u64,
-    /// The state of the loop: running, or the reason why it rests.
-    pub run_status: RunStatus,
-    /// The number of the last turn.
-    pub turn: u64,
+    /// What the pool does.
+    pub status: PoolStatus,
     /// Totals since the pool was created.
     pub report: Report,
+}
+
+/// What a pool does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum PoolStatus {
+    /// It is paused, or its `max_parallelism` is 0: nothing starts.
+    Paused,
+    /// All slots are taken, and jobs that are due wait.
+    Full,
+    /// Attempts are running, or jobs are about to start.
+    Running,
+    /// Nothing runs, and nothing is due.
+    Idle,
+}
+
+impl PoolStatus {
+    /// Returns the word used in JSON and on the dashboard: `paused`, `full`, `running` or `idle`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PoolStatus::Paused => "paused",
+            PoolStatus::Full => "full",
+            PoolStatus::Running => "running",
+            PoolStatus::Idle => "idle",
+        }
+    }
+
+    pub(super) fn of(slots: u64, running: u64, is_due: bool) -> PoolStatus {
+        match () {
+            () if slots == 0 => PoolStatus::Paused,
+            () if running >= slots && is_due => PoolStatus::Full,
+            () if running > 0 || is_due => PoolStatus::Running,
+            () => PoolStatus::Idle,
+        }
+    }
 }
 
 /// An attempt that is running. Made by [`Workpool::running`](crate::Workpool::running).
@@ -47,7 +84,8 @@ pub struct RunningWork {
     /// The number of the attempt; the first is 1.
     pub attempt: u32,
     /// The time at which it started.
-    pub started: Segment,
+    #[serde(serialize_with = "millis")]
+    pub started: SystemTime,
     /// The last progress that it reported.
     pub progress: Option<Arc<Progress>>,
 }

@@ -14,7 +14,7 @@ mod work;
 
 pub use batch::WorkBatch;
 pub(crate) use by_id::Client;
-pub use diagnostics::{Diagnostics, RunningWork};
+pub use diagnostics::{Diagnostics, PoolStatus, RunningWork};
 pub use enqueue::{Enqueue, OneWork};
 pub(crate) use errors::those;
 pub use errors::{EnqueueError, JoinError, PoolError, QueryError};

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Client, Diagnostics, Enqueue, EnqueueError, Function, OneWork, PoolError, RunningWork,
-    WorkBatch, WorkHandle, prepare,
+    Client, Diagnostics, Enqueue, EnqueueError, Function, OneWork, PoolError, PoolStatus,
+    RunningWork, WorkBatch, WorkHandle, prepare,
 };
 use crate::engine::arrivals::{CancelAnswer, EnqueueAnswer, RetryAnswer, RunNowAnswer};
 use crate::engine::explain::Explanation;
-use crate::model::{Counts, Name, PoolConfig, Settings, WorkFilter, WorkId, WorkPage, WorkStatus};
+use crate::model::{
+    Counts, Name, PoolConfig, Segment, Settings, WorkFilter, WorkId, WorkPage, WorkStatus,
+};
 use crate::protocol::{Inspection, LoopMessage, Question, RunningAttempt};
 use crate::shared::PoolShared;
 
@@ -342,6 +344,8 @@ impl Workpool {
         let (counts, unregistered_names) =
             self.client.ask(|reply| Question::Counts { pool, reply }).await?;
         let Counts { waiting, running, completing, canceling, unregistered, oldest_due } = counts;
+        let slots = inspection.slots as u64;
+        let now = self.client.shared.seams.segment();
         let diagnostics = Diagnostics {
             pool: self.pool.name,
             waiting,
@@ -350,10 +354,9 @@ impl Workpool {
             canceling,
             unregistered,
             unregistered_names,
-            oldest_due,
-            spare_capacity: (inspection.slots as u64).saturating_sub(running),
-            run_status: inspection.status,
-            turn: inspection.turn,
+            oldest_due: oldest_due.map(Segment::time),
+            spare_capacity: slots.saturating_sub(running),
+            status: PoolStatus::of(slots, running, oldest_due.is_some_and(|due| due <= now)),
             report: inspection.report,
         };
         Ok((diagnostics, inspection))
@@ -369,7 +372,7 @@ impl Workpool {
             work_id: attempt.work_id,
             function: attempt.function,
             attempt: attempt.attempt,
-            started: attempt.started,
+            started: attempt.started.time(),
             progress: self.client.shared.board.progress_of(attempt.work_id),
         };
         Ok(inspection.running.into_iter().map(work).collect())

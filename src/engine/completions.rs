@@ -43,8 +43,8 @@ pub(super) fn settle(
             let ended = completion.map_or(draft.now, |key| key.segment);
             work.history.with(FailedAttempt {
                 attempt: attempts,
-                started: started.unwrap_or(ended),
-                ended,
+                started: started.unwrap_or(ended).time(),
+                ended: ended.time(),
                 kind: failure.kind,
                 message: failure.message.clone(),
             })

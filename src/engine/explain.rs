@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
 use crate::model::{
-    ArgBytes, FailedAttempt, Finished, History, Name, Progress, Segment, Settings, WorkFact, WorkId,
+    ArgBytes, FailedAttempt, Finished, FinishedWork, History, Name, Progress, Segment, Settings,
+    WorkFact, WorkId, millis,
 };
 
 /// The maximum number of jobs ahead that are counted, to limit the load of the store.
@@ -27,13 +28,15 @@ pub struct Explanation {
     /// Its function; `None` if `pool` is `None`.
     pub function: Option<Name>,
     /// The time of the explanation.
-    pub at: Segment,
+    #[serde(serialize_with = "millis")]
+    pub at: SystemTime,
     /// The number of attempts that counted so far.
     pub attempts: u32,
     /// The maximum number of attempts; 0 if not known, for example of a finished job.
     pub max_attempts: u32,
     /// The time at which it is due, if it waits.
-    pub due: Option<Segment>,
+    #[serde(serialize_with = "millis")]
+    pub due: Option<SystemTime>,
     /// The number of jobs of its pool that come before it, if it waits.
     pub ahead: Option<Ahead>,
     /// The reason why it waits or runs; of several reasons, the one that must be removed first.
@@ -71,7 +74,8 @@ impl Ahead {
 #[non_exhaustive]
 pub struct Expected {
     /// The time.
-    pub start: Segment,
+    #[serde(serialize_with = "millis")]
+    pub start: SystemTime,
     /// The quality of the estimate.
     pub basis: Basis,
 }
@@ -98,12 +102,14 @@ pub enum Why {
     /// The store has not answered for a while. No job of any pool starts or completes until it does.
     StoreStalled {
         /// The time at which its current operation began.
-        since: Segment,
+        #[serde(serialize_with = "millis")]
+        since: SystemTime,
     },
     /// The store cannot write. No job of any pool starts until it can.
     StoreFailing {
         /// The time since which it has been failing.
-        since: Segment,
+        #[serde(serialize_with = "millis")]
+        since: SystemTime,
         /// The error.
         error: String,
     },
@@ -143,9 +149,11 @@ pub enum Why {
         /// The number of the attempt; the first is 1.
         attempt: u32,
         /// The time of its start; `None` until its worker has begun it.
-        since: Option<Segment>,
+        #[serde(serialize_with = "millis")]
+        since: Option<SystemTime>,
         /// The time at which its timeout ends it, if it has one.
-        timeout_at: Option<Segment>,
+        #[serde(serialize_with = "millis")]
+        timeout_at: Option<SystemTime>,
         /// The last progress that it has reported.
         progress: Option<Arc<Progress>>,
     },
@@ -157,16 +165,13 @@ pub enum Why {
     /// The job was canceled.
     Canceling {
         /// The start of the running attempt, which was told to stop; `None` if none is running.
-        running_since: Option<Segment>,
+        #[serde(serialize_with = "millis")]
+        running_since: Option<SystemTime>,
     },
     /// The job has an outcome.
-    Finished(#[serde(serialize_with = "finished_fields")] Arc<Finished>),
+    Finished(FinishedWork),
     /// No job of this id was ever enqueued here, or its outcome has been deleted after its retention.
     Unknown,
-}
-
-fn finished_fields<S: serde::Serializer>(row: &Finished, serializer: S) -> Result<S::Ok, S::Error> {
-    row.serialize(serializer)
 }
 
 impl Explanation {
@@ -188,7 +193,7 @@ impl Explanation {
             work_id,
             pool: None,
             function: None,
-            at,
+            at: at.time(),
             attempts: 0,
             max_attempts: 0,
             due: None,
@@ -275,8 +280,9 @@ pub(crate) fn explain(work_id: WorkId, found: &Found, around: &Surroundings) -> 
         told.why = Why::Canceling { running_since: None };
         return told;
     }
-    told.due = work.due();
-    told.ahead = told.due.map(|_| Ahead::counted(ahead));
+    let due = work.due();
+    told.due = due.map(Segment::time);
+    told.ahead = due.map(|_| Ahead::counted(ahead));
     let in_way = trouble().or_else(|| match &around.pool {
         _ if around.shutting_down => Some(Why::ShuttingDown),
         None => Some(Why::PoolNotStarted),
@@ -290,7 +296,7 @@ pub(crate) fn explain(work_id: WorkId, found: &Found, around: &Surroundings) -> 
         told.why = why;
         return told;
     }
-    if let (Some(pool), Some(due)) = (&around.pool, told.due) {
+    if let (Some(pool), Some(due)) = (&around.pool, due) {
         told.why = waiting(work, due, at, ahead, pool.running, &pool.settings);
         told.expected = expected(at, due, ahead, pool.running, &pool.settings, pool.pace);
     }
@@ -311,19 +317,22 @@ fn finished(row: &Arc<Finished>, around: &Surroundings) -> Explanation {
         history: details.history,
         on_complete: details.on_complete,
         args: details.spec.map(|spec| spec.args.clone()),
-        ..Explanation::bare(row.work_id, around.at, Why::Finished(row.clone()))
+        ..Explanation::bare(row.work_id, around.at, Why::Finished(row.clone().into()))
     }
 }
 
 fn running(work: &WorkFact, around: &Surroundings) -> Why {
-    let since = around.running.as_ref().map(|(started, _)| *started);
+    let started = around.running.as_ref().map(|(started, _)| *started);
+    let since = started.map(Segment::time);
     match work.pending_completion {
         Some((_, will_retry)) => Why::Completing { will_retry: will_retry && !work.is_canceled() },
         None if work.is_canceled() => Why::Canceling { running_since: since },
         None => Why::Running {
             attempt: work.attempts + 1,
             since,
-            timeout_at: since.zip(work.spec.timeout()).map(|(since, limit)| since.after(limit)),
+            timeout_at: started
+                .zip(work.spec.timeout())
+                .map(|(since, limit)| since.after(limit).time()),
             progress: around.running.as_ref().and_then(|(_, progress)| progress.clone()),
         },
     }
@@ -363,11 +372,11 @@ fn expected(
     let free = limit.saturating_sub(running);
     let Ahead { works, or_more } = Ahead::counted(ahead);
     if works < free {
-        return Some(Expected { start: due.max(now), basis: Basis::Due });
+        return Some(Expected { start: due.max(now).time(), basis: Basis::Due });
     }
     let Some(pace) = pace else {
         // No attempt has ended yet, but one may have ended when the job is due.
-        let later = Expected { start: due, basis: Basis::AtTheEarliest };
+        let later = Expected { start: due.time(), basis: Basis::AtTheEarliest };
         return (due > now).then_some(later);
     };
     let rounds = (works - free + 1) as f64 / limit as f64;
@@ -378,7 +387,7 @@ fn expected(
         false if free_at <= due => Basis::Due,
         false => Basis::Estimate,
     };
-    Some(Expected { start: free_at.max(due), basis })
+    Some(Expected { start: free_at.max(due).time(), basis })
 }
 
 impl fmt::Display for Explanation {
@@ -389,7 +398,9 @@ impl fmt::Display for Explanation {
             (Some(function), None) => write!(f, " ({function}) ")?,
             (None, _) => f.write_str(" ")?,
         }
-        let ago = |since: Segment| Lasting(self.at.since(since));
+        let lasting =
+            |from: SystemTime, to: SystemTime| Lasting(to.duration_since(from).unwrap_or_default());
+        let ago = |since: SystemTime| lasting(since, self.at);
         match &self.why {
             Why::StoreStalled { since } => {
                 write!(f, "waits: the store has not answered for {}", ago(*since))
@@ -436,7 +447,7 @@ impl fmt::Display for Explanation {
                     }
                 }
                 match timeout_at {
-                    Some(at) => write!(f, ", times out in {}", Lasting(at.since(self.at))),
+                    Some(at) => write!(f, ", times out in {}", lasting(self.at, *at)),
                     None => Ok(()),
                 }
             }
@@ -453,10 +464,10 @@ impl fmt::Display for Explanation {
                 f.write_str("was canceled and is about to finish")
             }
             Why::Finished(row) => {
-                let plural = if row.attempts == 1 { "" } else { "s" };
-                let (outcome, attempts) = (row.outcome.as_str(), row.attempts);
+                let (outcome, attempts) = (row.outcome().as_str(), row.attempts());
+                let plural = if attempts == 1 { "" } else { "s" };
                 write!(f, "has finished: {outcome}, after {attempts} attempt{plural}, ")?;
-                write!(f, "{} ago", ago(row.finished_at))
+                write!(f, "{} ago", ago(row.finished_at()))
             }
             Why::Unknown => f.write_str("is not known: never enqueued, or forgotten"),
         }?;
@@ -471,9 +482,9 @@ impl fmt::Display for Explanation {
                 Basis::Estimate => "about ",
                 Basis::AtTheEarliest => "at the earliest ",
             };
-            write!(f, "; expected to start {about}in {}", Lasting(start.since(self.at)))?;
+            write!(f, "; expected to start {about}in {}", lasting(self.at, start))?;
         } else if let Some(due) = self.due.filter(|due| *due > self.at) {
-            write!(f, "; due in {}", Lasting(due.since(self.at)))?;
+            write!(f, "; due in {}", lasting(self.at, due))?;
         }
         Ok(())
     }
@@ -519,7 +530,7 @@ mod tests {
         let settings = PoolConfig::default().max_parallelism(limit).settings();
         let pace = pace.map(Duration::from_millis);
         let expected = expected(Segment(1_000), Segment(due), ahead, running, &settings, pace);
-        expected.map(|expected| (expected.start.0, expected.basis))
+        expected.map(|expected| (Segment::of(expected.start).0, expected.basis))
     }
 
     #[test]

@@ -112,13 +112,13 @@ fn drained(before: &Cursors, batch: &Batch) -> Cursors {
 /// Returns the report if it is due: in the first turn after each minute. An idle pool takes no turns and reports
 /// nothing.
 fn report_if_due(draft: &mut Draft) -> Option<Report> {
-    let report = &mut draft.state.report;
-    if report.last_report_ts == Segment::default() {
-        report.last_report_ts = draft.now;
+    let (last, now) = (&mut draft.state.last_report, draft.now);
+    if *last == Segment::default() {
+        *last = now;
     }
-    if draft.now.0.saturating_sub(report.last_report_ts.0) < REPORT_INTERVAL_MS {
+    if now.0.saturating_sub(last.0) < REPORT_INTERVAL_MS {
         return None;
     }
-    report.last_report_ts = draft.now;
-    Some(*report)
+    *last = now;
+    Some(draft.state.report)
 }

@@ -171,6 +171,8 @@ pub struct StateRow {
     pub cursors: Cursors,
     /// See [`InternalState::last_recovery`].
     pub last_recovery: Segment,
+    /// See [`InternalState::last_report`].
+    pub last_report: Segment,
     /// See [`InternalState::report`].
     pub report: Report,
 }
@@ -191,6 +193,7 @@ impl From<&InternalState> for StateRow {
             turn: state.turn,
             cursors: state.cursors,
             last_recovery: state.last_recovery,
+            last_report: state.last_report,
             report: state.report,
         }
     }
@@ -204,6 +207,7 @@ impl From<StateRow> for InternalState {
             turn: row.turn,
             cursors: row.cursors,
             last_recovery: row.last_recovery,
+            last_report: row.last_report,
             report: row.report,
             running: HashMap::new(),
         }

@@ -2,21 +2,24 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 
-use super::{FailureKind, Segment};
+use super::{FailureKind, millis};
 
 /// An attempt that has failed, as it is remembered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct FailedAttempt {
     /// The number of the attempt; the first is 1.
     pub attempt: u32,
     /// The time of its start.
-    pub started: Segment,
+    #[serde(serialize_with = "millis")]
+    pub started: SystemTime,
     /// The time of its end.
-    pub ended: Segment,
+    #[serde(serialize_with = "millis")]
+    pub ended: SystemTime,
     /// The kind of failure.
     pub kind: FailureKind,
     /// The message of the function or the pool, cut to [`History::LONGEST_MESSAGE`] bytes.
@@ -83,11 +86,5 @@ impl Serialize for History {
     /// Serializes the list of attempts.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.attempts().serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for History {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Vec::<FailedAttempt>::deserialize(deserializer).map(History::from_iter)
     }
 }

@@ -10,6 +10,7 @@ mod finished;
 mod history;
 mod ids;
 mod json;
+mod millis;
 mod name;
 mod outcome;
 mod page;
@@ -28,11 +29,12 @@ pub use config::{
     LogLevel, MAX_DELAY, MAX_PARALLELISM, MAX_PAYLOAD_BYTES, PoolConfig, Retention, Settings,
 };
 pub use config_error::ConfigError;
-pub use finished::{Finished, FinishedDetails};
+pub use finished::{Finished, FinishedDetails, FinishedWork};
 pub(crate) use history::cut;
 pub use history::{FailedAttempt, History};
 pub use ids::{Epoch, Generation, PoolId, RunNumber, Turn, WorkId};
 pub(crate) use json::{decode, encode, encode_typed, write_typed};
+pub(crate) use millis::millis;
 pub(crate) use name::validate_name;
 pub use name::{Name, TableKey};
 pub use outcome::{Failure, FailureKind, Outcome, RunResult};

@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
 use super::WorkStatus;
-use super::{FunctionKind, Key, Name, Outcome, Segment, WorkId};
+use super::{FunctionKind, Key, Name, Outcome, Segment, WorkId, millis};
 
 /// The outcome of a job without its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -212,7 +213,8 @@ pub struct ListedWork {
     /// The kind of its function; `None` once it has finished.
     pub kind: Option<FunctionKind>,
     /// The time of the enqueue.
-    pub enqueued_at: Segment,
+    #[serde(serialize_with = "millis")]
+    pub enqueued_at: SystemTime,
     /// `true` if the job is to be canceled, or its running attempt was told to stop.
     pub canceling: bool,
     /// The job's status.

@@ -1,7 +1,7 @@
 //! Time as the pool sees it.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +26,21 @@ impl Segment {
         let millis = u64::try_from(millis).unwrap_or(u64::MAX);
         // No wait leads into the unregistered lane.
         Segment(self.0.saturating_add(millis).min(u64::MAX - 1))
+    }
+
+    /// Returns the segment's begin, as a time of the wall clock.
+    #[must_use]
+    pub fn time(self) -> SystemTime {
+        let since_epoch = Duration::from_millis(self.0);
+        // No clock of a supported platform ends before the year 30,000.
+        UNIX_EPOCH.checked_add(since_epoch).unwrap_or(UNIX_EPOCH)
+    }
+
+    /// Returns the segment that a time lies in.
+    #[must_use]
+    pub fn of(time: SystemTime) -> Segment {
+        let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Segment(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX - 1))
     }
 
     /// Returns the time from `earlier` to `self`; zero when `earlier` is later.

@@ -30,8 +30,6 @@ pub struct Report {
     pub retries: u64,
     /// Jobs that ended canceled.
     pub canceled: u64,
-    /// The time at which the last report was logged.
-    pub last_report_ts: Segment,
 }
 
 /// A row of `running`. Written when a job starts, deleted when its attempt's completion is handled.
@@ -58,6 +56,8 @@ pub struct InternalState {
     pub cursors: Cursors,
     /// The time at which running attempts were last checked against live workers.
     pub last_recovery: Segment,
+    /// The time at which the last report was logged.
+    pub last_report: Segment,
     /// Counters.
     pub report: Report,
     /// Every attempt that occupies a slot.

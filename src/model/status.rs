@@ -1,10 +1,11 @@
 //! The status of a job.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde::Serialize;
 
-use super::{Finished, Segment};
+use super::{FinishedWork, millis};
 
 /// The progress that an attempt has reported.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -29,25 +30,23 @@ pub enum WorkStatus {
         previous_attempts: u32,
         /// The time before which it is not started; `None` while that is not settled, or if its function is not
         /// registered here.
-        due: Option<Segment>,
+        #[serde(serialize_with = "millis")]
+        due: Option<SystemTime>,
     },
     /// An attempt is running.
     Running {
         /// The number of attempts that counted before this one.
         previous_attempts: u32,
         /// The time of its start.
-        started: Segment,
+        #[serde(serialize_with = "millis")]
+        started: SystemTime,
         /// The last progress that it has reported.
         progress: Option<Arc<Progress>>,
     },
     /// The job has an outcome.
-    Finished(#[serde(serialize_with = "finished_fields")] Arc<Finished>),
+    Finished(FinishedWork),
     /// No job of this id was ever enqueued here, or its outcome is forgotten.
     Unknown,
-}
-
-fn finished_fields<S: serde::Serializer>(row: &Finished, serializer: S) -> Result<S::Ok, S::Error> {
-    row.serialize(serializer)
 }
 
 impl WorkStatus {

@@ -1,6 +1,6 @@
 //! 64-bit numbers in JSON.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
 
@@ -13,6 +13,12 @@ pub(crate) struct Big(pub u64);
 impl Serialize for Big {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)
+    }
+}
+
+impl From<SystemTime> for Big {
+    fn from(time: SystemTime) -> Big {
+        Segment::of(time).into()
     }
 }
 

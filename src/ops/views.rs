@@ -1,6 +1,7 @@
 //! Views of pools and jobs. Texts that may be secret are redacted here.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -13,8 +14,8 @@ use crate::client::{Diagnostics, PoolError, Workpool};
 use crate::engine::explain::{Ahead, Explanation, Why};
 use crate::engine::step::MAX_BATCH;
 use crate::model::{
-    Cursor, FailedAttempt, Failure, Finished, FunctionKind, ListedWork, LogLevel, Name, Outcome,
-    Progress, Report, Retention, RetryPolicy, RunStatus, Segment, Settings, WorkId, WorkPage,
+    Cursor, FailedAttempt, Failure, Finished, FinishedWork, FunctionKind, ListedWork, LogLevel,
+    Name, Outcome, Progress, Report, Retention, RetryPolicy, Segment, Settings, WorkId, WorkPage,
     WorkStatus,
 };
 use crate::shared::rates::{Lag, Recent, SLOT, Slot};
@@ -58,10 +59,9 @@ pub(crate) struct PoolView {
     pub unregistered_functions: Vec<Name>,
     /// The time at which the oldest waiting job was or will be due.
     pub oldest_due: Option<Big>,
-    /// `running`, `scheduled` or `idle`.
-    #[schema(schema_with = super::schema::run_status)]
-    pub run_status: &'static str,
-    pub turn: Big,
+    /// `paused`, `full`, `running` or `idle`.
+    #[schema(schema_with = super::schema::pool_status)]
+    pub status: &'static str,
     pub report: ReportView,
     pub lately: LatelyView,
 }
@@ -149,9 +149,8 @@ impl PoolView {
             unregistered_names: unregistered_functions,
             oldest_due,
             spare_capacity: _,
-            run_status,
-            turn,
-            report: Report { completed, succeeded, failed, retries, canceled, last_report_ts: _ },
+            status,
+            report: Report { completed, succeeded, failed, retries, canceled, .. },
         } = diagnostics;
         Ok(PoolView {
             name,
@@ -166,12 +165,7 @@ impl PoolView {
             unregistered: Big(unregistered),
             unregistered_functions,
             oldest_due: oldest_due.map(Big::from),
-            run_status: match run_status {
-                RunStatus::Running => "running",
-                RunStatus::Scheduled { .. } => "scheduled",
-                RunStatus::Idle { .. } => "idle",
-            },
-            turn: Big(turn),
+            status: status.as_str(),
             report: ReportView {
                 completed: Big(completed),
                 succeeded: Big(succeeded),
@@ -414,7 +408,7 @@ impl WorkView {
             }
             WorkStatus::Finished(row) => {
                 let row = redacted_row(row, redaction);
-                view.finish(&row, LONGEST_IN_LIST);
+                view.finish(row.row(), LONGEST_IN_LIST);
             }
             WorkStatus::Unknown => view.state = "unknown",
         }
@@ -443,7 +437,7 @@ impl WorkView {
                     "pending"
                 };
             }
-            Why::Finished(row) => view.finish(row, LONGEST_TEXT),
+            Why::Finished(row) => view.finish(row.row(), LONGEST_TEXT),
             Why::Unknown => view.state = "unknown",
             _ => {}
         }
@@ -595,14 +589,15 @@ fn timeline(explained: &Explanation) -> Vec<AttemptView> {
             message: Some(failed.message.clone()),
         })
         .collect();
-    let last = |attempt, started: Option<Segment>, ended: Option<Segment>, outcome| AttemptView {
-        attempt,
-        started: started.map(Big::from),
-        ended: ended.map(Big::from),
-        outcome,
-        kind: None,
-        message: None,
-    };
+    let last =
+        |attempt, started: Option<SystemTime>, ended: Option<SystemTime>, outcome| AttemptView {
+            attempt,
+            started: started.map(Big::from),
+            ended: ended.map(Big::from),
+            outcome,
+            kind: None,
+            message: None,
+        };
     match &explained.why {
         Why::Running { attempt, since, .. } => {
             attempts.push(last(*attempt, *since, None, "running"));
@@ -612,12 +607,12 @@ fn timeline(explained: &Explanation) -> Vec<AttemptView> {
         }
         // A failed attempt is in the history already, even if the job was canceled meanwhile.
         Why::Finished(row)
-            if row.started.is_some()
-                && row.started != failed.last().map(|failed| failed.started) =>
+            if row.started().is_some()
+                && row.started() != failed.last().map(|failed| failed.started) =>
         {
-            let attempt = row.attempts.max(1);
-            let ended = Some(row.finished_at);
-            attempts.push(last(attempt, row.started, ended, row.outcome.as_str()));
+            let attempt = row.attempts().max(1);
+            let ended = Some(row.finished_at());
+            attempts.push(last(attempt, row.started(), ended, row.outcome().as_str()));
         }
         _ => {}
     }
@@ -629,7 +624,7 @@ impl OnCompleteView {
         let Why::Finished(row) = why else {
             return OnCompleteView { name, state: "waiting", follow_up: None };
         };
-        let follow_up = row.details.as_ref().and_then(|details| details.follow_up);
+        let follow_up = row.follow_up();
         let state = if follow_up.is_some() { "failed" } else { "done" };
         OnCompleteView { name, state, follow_up: follow_up.map(|work_id| work_id.to_string()) }
     }
@@ -657,7 +652,7 @@ impl ExplainView {
 }
 
 fn reason(why: &Why) -> (&'static str, Value) {
-    let time = |time: &Option<Segment>| time.map(Big::from);
+    let time = |time: &Option<SystemTime>| time.map(Big::from);
     match why {
         Why::StoreStalled { since } => ("store_stalled", json!({ "since": Big::from(*since) })),
         // Messages of the storage go to the log only.
@@ -688,9 +683,9 @@ fn reason(why: &Why) -> (&'static str, Value) {
     }
 }
 
-fn output(row: &Finished, redaction: &Redaction) -> Option<JsonView> {
-    let Outcome::Success(output) = &row.outcome else { return None };
-    Some(JsonView::of(Sensitive::Output, row.function, output.as_bytes(), redaction))
+fn output(work: &FinishedWork, redaction: &Redaction) -> Option<JsonView> {
+    let Outcome::Success(output) = work.outcome() else { return None };
+    Some(JsonView::of(Sensitive::Output, work.function(), output.as_bytes(), redaction))
 }
 
 impl JsonView {
@@ -725,10 +720,11 @@ fn redacted(mut explained: Explanation, redaction: &Redaction) -> Explanation {
 }
 
 /// Redacts the error of a row. Ignores its output, which may be large.
-fn redacted_row(row: &Arc<Finished>, redaction: &Redaction) -> Arc<Finished> {
-    let Outcome::Failed(failure) = &row.outcome else { return row.clone() };
-    let failure = redacted_failure(failure, row.function, redaction);
-    Arc::new(Finished { outcome: Outcome::Failed(failure), ..Finished::clone(row) })
+fn redacted_row(work: &FinishedWork, redaction: &Redaction) -> FinishedWork {
+    let Outcome::Failed(failure) = work.outcome() else { return work.clone() };
+    let failure = redacted_failure(failure, work.function(), redaction);
+    let row = Finished { outcome: Outcome::Failed(failure), ..Finished::clone(work.row()) };
+    Arc::new(row).into()
 }
 
 fn redacted_failure(failure: &Failure, of: Name, redaction: &Redaction) -> Failure {

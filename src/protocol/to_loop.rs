@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::{Name, PoolConfig, Report, RunResult, RunStatus, Segment, WorkId};
+use crate::model::{Name, PoolConfig, Report, RunResult, Segment, WorkId};
 use crate::shared::rates::Recent;
 use crate::shared::sync::oneshot;
 use crate::storage::StorageError;
@@ -39,12 +39,10 @@ impl Drained {
     }
 }
 
-/// The state of a loop, as the loop reports it.
+/// A pool, as its loop reports it.
 #[derive(Debug)]
 pub(crate) struct Inspection {
-    pub status: RunStatus,
     pub slots: usize,
-    pub turn: u64,
     pub report: Report,
     #[cfg_attr(not(feature = "ops"), allow(dead_code))]
     pub recent: Recent,

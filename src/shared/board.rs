@@ -38,10 +38,10 @@ impl Entry {
         match self {
             Entry::Running { previous_attempts, started, progress, .. } => WorkStatus::Running {
                 previous_attempts: *previous_attempts,
-                started: *started,
+                started: started.time(),
                 progress: progress.clone(),
             },
-            Entry::Finished(row) => WorkStatus::Finished(row.clone()),
+            Entry::Finished(row) => WorkStatus::Finished(row.clone().into()),
         }
     }
 }
@@ -159,6 +159,7 @@ impl Board {
 
     pub fn set_pending(&self, work_id: WorkId, previous_attempts: u32, due: Option<Segment>) {
         let place = self.entries.entry(work_id);
+        let due = due.map(Segment::time);
         self.tell(work_id, || WorkStatus::Pending { previous_attempts, due });
         if let MapEntry::Occupied(entry) = place
             && !planted!(BoardStale)

@@ -17,6 +17,8 @@ pub(crate) use self::redb::{Checkpoints, Disk};
 pub use self::redb::{Durability, Redb};
 #[cfg(feature = "unstable-storage")]
 pub use contract::Hook;
+#[cfg(all(feature = "metrics", not(feature = "unstable-storage")))]
+pub(crate) use contract::Hook;
 pub use contract::Storage;
 pub use memory::Memory;
 pub(crate) use memory::range_is_empty;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::settled::Settled;
 use super::{PAGE, Store};
 use crate::engine::explain::{Found, MOST_COUNTED};
-use crate::model::{Change, Counts, Finished, Name, PoolId, WorkFact, WorkId, WorkStatus};
+use crate::model::{Change, Counts, Finished, Name, PoolId, Segment, WorkFact, WorkId, WorkStatus};
 use crate::protocol::{PoolRequest, Question, Request};
 use crate::storage::{Fsync, StorageError};
 
@@ -55,7 +55,7 @@ impl Store {
                 let status = self.noting(|it| it.statuses(&[work_id])).map(|mut all| all.pop());
                 match status {
                     Ok(Some(WorkStatus::Finished(row))) => {
-                        settled.say(move || listener.tell(Some(&row)));
+                        settled.say(move || listener.tell(Some(row.row())));
                     }
                     Ok(Some(WorkStatus::Unknown) | None) => {
                         settled.say(move || listener.tell(None))
@@ -104,7 +104,7 @@ impl Store {
         let finished = self.storage.finished(work_ids)?;
         let status = |(fact, row): (Option<WorkFact>, Option<Arc<Finished>>)| match (fact, row) {
             (Some(work), _) => status_of(&work),
-            (None, Some(row)) => WorkStatus::Finished(row),
+            (None, Some(row)) => WorkStatus::Finished(row.into()),
             (None, None) => WorkStatus::Unknown,
         };
         Ok(facts.into_iter().zip(finished).map(status).collect())
@@ -145,11 +145,14 @@ impl Store {
 pub(super) fn status_of(work: &WorkFact) -> WorkStatus {
     let will_retry = matches!(work.pending_completion, Some((_, true)));
     match work.pending_start {
-        Some(_) => WorkStatus::Pending { previous_attempts: work.attempts, due: work.due() },
+        Some(_) => {
+            let due = work.due().map(Segment::time);
+            WorkStatus::Pending { previous_attempts: work.attempts, due }
+        }
         None if will_retry => WorkStatus::Pending { previous_attempts: work.attempts, due: None },
         None => WorkStatus::Running {
             previous_attempts: work.attempts,
-            started: work.running.map_or(work.spec.enqueued_at, |running| running.started),
+            started: work.running.map_or(work.spec.enqueued_at, |running| running.started).time(),
             progress: None,
         },
     }
@@ -177,6 +180,6 @@ mod tests {
         let running = Running { run: 1, started: Segment(7), generation: Generation(1) };
         let work = WorkFact { running: Some(running), ..WorkFact::new(Arc::new(spec)) };
         let WorkStatus::Running { started, .. } = status_of(&work) else { panic!("it runs") };
-        assert_eq!(started, Segment(7));
+        assert_eq!(started, Segment(7).time());
     }
 }

@@ -204,10 +204,12 @@ impl Store {
         let mut places = self.storage.running_places(pool, after, wanted + 1)?;
         let goes_on = places.len() > wanted;
         places.truncate(wanted);
-        let status = |it: &Store, (started, work_id): &_, work: &WorkFact| WorkStatus::Running {
-            previous_attempts: work.attempts,
-            started: *started,
-            progress: it.shared.board.progress_of(*work_id),
+        let status = |it: &Store, (started, work_id): &(Segment, WorkId), work: &WorkFact| {
+            WorkStatus::Running {
+                previous_attempts: work.attempts,
+                started: started.time(),
+                progress: it.shared.board.progress_of(*work_id),
+            }
         };
         let mut seen = 0;
         while seen < places.len() && works.len() < filter.limit && !cost.is_enough() {
@@ -252,9 +254,9 @@ impl Store {
                     pool,
                     function: row.function,
                     kind: None,
-                    enqueued_at: row.enqueued_at,
+                    enqueued_at: row.enqueued_at.time(),
                     canceling: false,
-                    status: WorkStatus::Finished(row),
+                    status: WorkStatus::Finished(row.into()),
                 });
                 if works.len() == filter.limit {
                     let next = Some(Cursor(Place::Finished(number)));
@@ -297,7 +299,7 @@ impl Store {
             pool: self.pool_name(spec.pool),
             function: spec.function,
             kind: Some(spec.kind),
-            enqueued_at: spec.enqueued_at,
+            enqueued_at: spec.enqueued_at.time(),
             canceling: work.is_canceled(),
             status,
         }

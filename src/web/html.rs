@@ -85,7 +85,7 @@ fn pool_card(pool: &PoolView, now: Big, may: Permissions) -> Markup {
         dl {
             dt { "Status" }
             dd {
-                @if pool.paused { span.busy { "paused" } } @else { (pool.run_status) }
+                @if pool.paused { span.busy { "paused" } } @else { (pool.status) }
             }
             dt { "Running" }
             dd {

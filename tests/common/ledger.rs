@@ -371,14 +371,17 @@ pub async fn assert_holds(path: &Path, notes: &Notes) {
         // An attempt whose process ended counts, and counts once.
         assert!(ran.windows(2).all(|pair| pair[0] < pair[1]), "{kind} {work_id} ran in {ran:?}");
         let last = ran.last().copied().unwrap_or(0);
-        match (*kind, &row.outcome) {
+        match (*kind, &row.outcome()) {
             ("transfer", Outcome::Success(_)) => {}
             ("mail" | "snooze", Outcome::Success(_)) => {
-                assert!(last <= row.attempts && row.attempts <= MOST, "{row:?}, ran in {ran:?}");
+                assert!(
+                    last <= row.attempts() && row.attempts() <= MOST,
+                    "{row:?}, ran in {ran:?}"
+                );
             }
-            ("once", Outcome::Success(_)) => assert_eq!(row.attempts, 1),
+            ("once", Outcome::Success(_)) => assert_eq!(row.attempts(), 1),
             ("once", Outcome::Failed(failure)) => {
-                assert_eq!((failure.kind, row.attempts), (FailureKind::Lost, 1), "{row:?}");
+                assert_eq!((failure.kind, row.attempts()), (FailureKind::Lost, 1), "{row:?}");
                 assert!(ran.len() <= 1, "ran in {ran:?}");
             }
             ("later", Outcome::Canceled) => assert!(ran.is_empty(), "ran in {ran:?}"),

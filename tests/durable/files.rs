@@ -265,8 +265,8 @@ fn a_job_that_ends_the_process_is_given_up_after_its_last_attempt() {
         let runtime = start(&path, false).await.unwrap();
         let status = runtime.pool("mail").unwrap().status(POISON).await.unwrap();
         let WorkStatus::Finished(row) = status else { panic!("{status:?}") };
-        let Outcome::Failed(failure) = &row.outcome else { panic!("{row:?}") };
-        assert_eq!((failure.kind, row.attempts), (FailureKind::Lost, 3));
+        let Outcome::Failed(failure) = &row.outcome() else { panic!("{row:?}") };
+        assert_eq!((failure.kind, row.attempts()), (FailureKind::Lost, 3));
         runtime.shutdown(Duration::ZERO).await;
     });
     block_on(assert_holds(&path, &notes));

@@ -109,12 +109,12 @@ async fn check(path: &Path) {
         WorkStatus::Finished(row) => row,
         other => panic!("{number} is {other:?}"),
     };
-    assert!(matches!(&finished(1).await.outcome, Outcome::Success(it) if it.as_bytes() == b"42"));
+    assert!(matches!(finished(1).await.outcome(), Outcome::Success(it) if it.as_bytes() == b"42"));
     let failed = finished(2).await;
     let messages: Vec<_> = failed.failed_attempts().iter().map(|it| it.message.clone()).collect();
     assert_eq!(messages, ["7 is odd", "7 is odd"]);
     assert!(failed.can_be_retried());
-    assert_eq!(finished(3).await.outcome, Outcome::Canceled);
+    assert_eq!(*finished(3).await.outcome(), Outcome::Canceled);
     // What ran when the process was killed is lost, and was not to be retried.
     let lost = first.work::<u64>(id(4)).join().await;
     assert!(

@@ -7,9 +7,9 @@ use std::time::Duration;
 use crate::common::*;
 use crate::support::*;
 use actix_workpool::{
-    Action, ActionContext, Completion, EnqueueError, FailureKind, Finished, OnComplete, PoolConfig,
-    Query, Reader, RetryAnswer, RetryBehavior, RetryPolicy, Runtime, RuntimeBuilder, Transaction,
-    Why, WorkError, WorkId, WorkStatus, Workpool,
+    Action, ActionContext, Completion, EnqueueError, FailureKind, FinishedWork, OnComplete,
+    PoolConfig, Query, Reader, RetryAnswer, RetryBehavior, RetryPolicy, Runtime, RuntimeBuilder,
+    Transaction, Why, WorkError, WorkId, WorkStatus, Workpool,
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -182,7 +182,7 @@ fn a_snoozed_attempt_does_not_count() {
             let WorkStatus::Finished(row) = work.status().await.unwrap() else {
                 panic!("unfinished")
             };
-            assert_eq!(row.attempts, 1);
+            assert_eq!(row.attempts(), 1);
             runtime.shutdown(secs(1)).await;
         });
     });
@@ -242,7 +242,7 @@ fn thrice() -> RetryBehavior {
     RetryBehavior::default().max_attempts(3).initial_backoff(Duration::from_secs(10))
 }
 
-async fn finished(pool: &Workpool, work_id: WorkId) -> std::sync::Arc<Finished> {
+async fn finished(pool: &Workpool, work_id: WorkId) -> FinishedWork {
     match pool.status(work_id).await.unwrap() {
         WorkStatus::Finished(row) => row,
         other => panic!("{other:?} is not finished"),
@@ -281,11 +281,10 @@ fn what_has_failed_is_remembered_across_restarts_and_kept_with_the_outcome() {
             let row = finished(&pool, work).await;
             let kinds: Vec<_> = row.failed_attempts().iter().map(|a| (a.attempt, a.kind)).collect();
             assert_eq!(kinds, [(1, FailureKind::Error), (2, FailureKind::Panic)]);
-            assert!(row.started.unwrap() >= row.failed_attempts()[1].ended);
-            assert!(row.started.unwrap() <= row.finished_at);
-            let details = row.details.as_ref().unwrap();
-            assert_eq!((details.follow_up, details.spec.is_some()), (None, false));
-            assert_eq!(details.on_complete.unwrap().as_str(), "note");
+            assert!(row.started().unwrap() >= row.failed_attempts()[1].ended);
+            assert!(row.started().unwrap() <= row.finished_at());
+            assert_eq!((row.follow_up(), row.can_be_retried()), (None, false));
+            assert_eq!(row.on_complete().unwrap().as_str(), "note");
             assert_eq!(pool.retry(work).await.unwrap(), RetryAnswer::NotFailed);
             runtime.shutdown(secs(0)).await;
 
@@ -324,12 +323,12 @@ fn a_failed_job_is_enqueued_once_more_and_once_only() {
             };
             let row = finished(&pool, work.id()).await;
             assert_eq!(row.retried_as(), Some(again));
-            assert_eq!(row.outcome, failed.outcome, "it keeps its outcome");
+            assert_eq!(row.outcome(), failed.outcome(), "it keeps its outcome");
             assert_eq!(row.failed_attempts(), failed.failed_attempts());
             let error = soon(pool.work::<u64>(again).join()).await.unwrap_err();
             assert_eq!(error.to_string(), "job failed in attempt 3: attempt 3 is too early");
             let row = finished(&pool, again).await;
-            assert_eq!((row.attempts, row.failed_attempts().len()), (3, 3));
+            assert_eq!((row.attempts(), row.failed_attempts().len()), (3, 3));
             assert_eq!(pool.retry(work.id()).await.unwrap(), RetryAnswer::AlreadyEnqueued(again));
             let RetryAnswer::Enqueued(third) = pool.retry(again).await.unwrap() else {
                 panic!("it has failed again")
@@ -400,7 +399,7 @@ fn an_on_complete_that_fails_is_named_by_the_job_it_belongs_to() {
             let work = pool.enqueue(TASK.call(1)).on_complete::<Note>(true).await.unwrap();
             soon(work.join()).await.unwrap();
             let row = finished(&pool, work.id()).await;
-            let follow_up = row.details.as_ref().unwrap().follow_up.unwrap();
+            let follow_up = row.follow_up().unwrap();
             let told = soon(async {
                 loop {
                     let told = pool.explain(follow_up).await.unwrap();

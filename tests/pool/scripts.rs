@@ -218,7 +218,7 @@ impl Player {
                 WorkStatus::Unknown => None,
                 WorkStatus::Pending { .. } => Some("pending"),
                 WorkStatus::Running { .. } => Some("running"),
-                WorkStatus::Finished(row) => Some(match row.outcome {
+                WorkStatus::Finished(row) => Some(match row.outcome() {
                     Outcome::Success(_) => "done",
                     Outcome::Failed(_) => "failed",
                     Outcome::Canceled => "canceled",

@@ -306,7 +306,7 @@ async fn assert_running(work: &WorkHandle<u64>, attempts: u32) {
 /// Its outcome in words, and how many attempts counted.
 async fn finished(work: &WorkHandle<u64>) -> (&'static str, u32) {
     match work.status().await.unwrap() {
-        WorkStatus::Finished(row) => (row.outcome.as_str(), row.attempts),
+        WorkStatus::Finished(row) => (row.outcome().as_str(), row.attempts()),
         other => panic!("{other:?} is not finished"),
     }
 }
@@ -749,8 +749,8 @@ fn a_watch_shows_each_state_of_a_job() {
             bench.lab.open(1);
             match changes.next().await {
                 Some(WorkStatus::Finished(row)) => {
-                    assert!(matches!(row.outcome, Outcome::Success(_)));
-                    assert_eq!(row.attempts, 2);
+                    assert!(matches!(row.outcome(), Outcome::Success(_)));
+                    assert_eq!(row.attempts(), 2);
                 }
                 other => panic!("{other:?} is not the end"),
             }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::common::*;
 use crate::support::*;
-use actix_workpool::{ActionContext, JoinError, Outcome, RunStatus, WorkError, WorkStatus};
+use actix_workpool::{ActionContext, JoinError, Outcome, PoolStatus, WorkError, WorkStatus};
 
 #[test]
 fn a_status_follows_the_job_through_its_life() {
@@ -29,10 +29,10 @@ fn a_status_follows_the_job_through_its_life() {
                 panic!("unfinished")
             };
             assert_eq!(
-                (row.work_id, row.attempts, row.outcome.as_str()),
+                (row.id(), row.attempts(), row.outcome().as_str()),
                 (first.id(), 1, "success")
             );
-            assert!(row.finished_at >= row.enqueued_at);
+            assert!(row.finished_at() >= row.enqueued_at());
             assert_eq!(pool.status(id(77)).await.unwrap(), WorkStatus::Unknown);
             runtime.shutdown(secs(1)).await;
         });
@@ -78,7 +78,7 @@ fn a_watch_shows_each_change_and_ends_after_the_final_one() {
             assert!(matches!(watch.next().await, Some(WorkStatus::Running { .. })));
             gate.open();
             let Some(WorkStatus::Finished(row)) = watch.next().await else { panic!("unfinished") };
-            assert!(matches!(row.outcome, Outcome::Success(_)));
+            assert!(matches!(row.outcome(), Outcome::Success(_)));
             assert_eq!(watch.next().await, None);
             assert_eq!(watch.next().await, None);
             runtime.shutdown(secs(1)).await;
@@ -193,7 +193,7 @@ fn a_watch_shows_a_retry_as_waiting_again() {
                     WorkStatus::Running { previous_attempts, .. } => {
                         format!("r{previous_attempts}")
                     }
-                    WorkStatus::Finished(row) => format!("f{}", row.attempts),
+                    WorkStatus::Finished(row) => format!("f{}", row.attempts()),
                     status => format!("{status:?}"),
                 });
             }
@@ -303,7 +303,7 @@ fn diagnostics_count_what_there_is() {
         run_paused(async {
             let (runtime, pool, gate) = gated(config().max_parallelism(2)).await;
             let idle = pool.diagnostics().await.unwrap();
-            assert!(matches!(idle.run_status, RunStatus::Idle { .. }), "{idle:?}");
+            assert_eq!(idle.status, PoolStatus::Idle);
             assert_eq!((idle.spare_capacity, idle.oldest_due), (2, None));
 
             let works = pool.enqueue_batch((0..5).map(|n| TASK.call(n))).await.unwrap();
@@ -314,10 +314,10 @@ fn diagnostics_count_what_there_is() {
             assert_eq!((busy.waiting, busy.running, busy.spare_capacity), (4, 2, 0));
             assert_eq!((busy.completing, busy.canceling, busy.unregistered), (0, 0, 0));
             assert!(busy.oldest_due.is_some() && busy.unregistered_names.is_empty());
-            assert!(
-                matches!(busy.run_status, RunStatus::Scheduled { saturated: true, .. }),
-                "{busy:?}"
-            );
+            assert_eq!(busy.status, PoolStatus::Full);
+            pool.pause().await.unwrap();
+            assert_eq!(pool.diagnostics().await.unwrap().status, PoolStatus::Paused);
+            pool.resume().await.unwrap();
 
             gate.open();
             works.join().await;
@@ -325,9 +325,7 @@ fn diagnostics_count_what_there_is() {
             let done = pool.diagnostics().await.unwrap();
             assert_eq!((done.waiting, done.running, done.spare_capacity), (1, 0, 2));
             assert_eq!((done.report.completed, done.report.succeeded), (5, 5));
-            let scheduled =
-                matches!(done.run_status, RunStatus::Scheduled { saturated: false, .. });
-            assert!(scheduled, "{done:?}");
+            assert_eq!(done.status, PoolStatus::Idle, "nothing is due for an hour");
             later.cancel().await.unwrap();
             later.join().await.unwrap_err();
             assert_eq!(pool.diagnostics().await.unwrap().report.canceled, 1);

@@ -614,8 +614,8 @@ async fn mixed_workload(number: u64, fault: Fault) -> Result<bool, String> {
         let Ok(WorkStatus::Finished(row)) = work.status().await else {
             return Err(format!("task {n} has no status"));
         };
-        if row.attempts > *max {
-            return Err(format!("task {n} has {} attempts that count", row.attempts));
+        if row.attempts() > *max {
+            return Err(format!("task {n} has {} attempts that count", row.attempts()));
         }
         let told = runtime.query(ToldOf(work.id())).await.map_err(|error| error.to_string())?;
         if told != u64::from(*n < 10) {

@@ -300,7 +300,7 @@ fn a_worker_that_was_given_up_does_not_overwrite_what_came_of_its_job() {
         })
         .await;
         let WorkStatus::Finished(row) = work.status().await.unwrap() else { panic!("{work:?}") };
-        assert_eq!((row.outcome.as_str(), row.attempts), ("success", 2));
+        assert_eq!((row.outcome().as_str(), row.attempts()), ("success", 2));
         assert_eq!(awake(work.join()).await, Ok(2));
         assert_eq!(pool.diagnostics().await.unwrap().report, before, "it is not counted");
         awake(runtime.shutdown(secs(1))).await;

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crate::common::{Gate, ms, secs, soon};
 use actix_web::App;
@@ -128,6 +128,7 @@ async fn pages(runtime: &Runtime, of_interest: &[(&'static str, WorkId)]) -> Vec
     .into();
     // Where half of those that wait are in front.
     let due = runtime.pool("large").unwrap().explain(of_interest[1].1).await.unwrap().due.unwrap();
+    let due = due.duration_since(UNIX_EPOCH).unwrap().as_millis();
     let lists = [
         "",
         "state=pending&pool=large",

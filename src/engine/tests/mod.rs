@@ -120,7 +120,8 @@ fn state<'a>(running: impl IntoIterator<Item = &'a WorkFact>) -> InternalState {
         turn: TURN,
         cursors: Cursors { incoming: DRAINED, completion: DRAINED, cancelation: DRAINED },
         last_recovery: Segment(800),
-        report: Report { last_report_ts: DRAINED, ..Report::default() },
+        last_report: DRAINED,
+        report: Report::default(),
         running: rows.collect(),
     }
 }
@@ -211,7 +212,13 @@ fn started_as(work: &WorkFact, run: u32) -> Change {
 fn remembered(work: &WorkFact, attempt: u32, failure: Failure) -> History {
     let ended = work.pending_completion.map_or(NOW, |(key, _)| key.segment);
     let Failure { kind, message, .. } = failure;
-    work.history.with(FailedAttempt { attempt, started: STARTED, ended, kind, message })
+    work.history.with(FailedAttempt {
+        attempt,
+        started: STARTED.time(),
+        ended: ended.time(),
+        kind,
+        message,
+    })
 }
 
 fn completed(work: &WorkFact, outcome: Outcome, attempts: u32) -> Change {

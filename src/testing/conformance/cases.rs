@@ -418,8 +418,8 @@ fn every_state(case: &mut Case<'_>) -> Vec<State> {
     let work_id = s10.1.work_id;
     let history = History::from_iter([FailedAttempt {
         attempt: 1,
-        started: at(1),
-        ended: at(3),
+        started: at(1).time(),
+        ended: at(3).time(),
         kind: FailureKind::Error,
         message: "no luck".into(),
     }]);

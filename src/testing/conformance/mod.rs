@@ -304,7 +304,8 @@ impl Script {
             return before;
         }
         let Failure { kind, message, .. } = self.failure();
-        let (attempt, started, ended) = (self.rng.u32(..), Segment(self.rng.u64(..)), self.now);
+        let started = Segment(self.rng.u64(..)).time();
+        let (attempt, ended) = (self.rng.u32(..), self.now.time());
         before.with(FailedAttempt { attempt, started, ended, kind, message })
     }
 
@@ -430,6 +431,7 @@ impl Script {
                 cancelation: Segment(number()),
             },
             last_recovery: Segment(number()),
+            last_report: Segment(number()),
             report: Report { completed: number(), retries: number(), ..Report::default() },
         }
     }

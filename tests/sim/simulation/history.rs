@@ -278,7 +278,7 @@ impl World {
         let was_acked = matches!(work.ack, Ack::Acked) && work.acked_moment <= moment;
         match status {
             WorkStatus::Finished(row) => {
-                self.saw_row(number, row);
+                self.saw_outcome(number, row.outcome(), row.attempts());
             }
             WorkStatus::Unknown => {
                 if was_acked && !self.may_be_forgotten(number) {
@@ -305,8 +305,8 @@ impl World {
             }
     }
 
-    pub fn saw_row(&mut self, number: u32, row: &Finished) {
-        let code = match &row.outcome {
+    pub fn saw_outcome(&mut self, number: u32, outcome: &Outcome, attempts: u32) {
+        let code = match outcome {
             Outcome::Success(output) => match serde_json::from_slice::<Output>(output.as_bytes()) {
                 Ok((of, start)) if of == number => Code::Success(start),
                 _ => return self.violate(format_args!("job {number} has another's result")),
@@ -314,7 +314,7 @@ impl World {
             Outcome::Failed(failure) => Code::Failed(failure.kind),
             Outcome::Canceled => Code::Canceled,
         };
-        self.saw(number, code, Some(row.attempts));
+        self.saw(number, code, Some(attempts));
     }
 
     /// Whether retention may have deleted what is known of a job.
@@ -460,7 +460,7 @@ fn outcomes_are_unique(completed: &[Arc<Finished>]) {
         *rows.entry(row.work_id).or_default() += 1;
         with(|world| {
             if let Some(number) = world.number_of(row.work_id) {
-                world.saw_row(number, row);
+                world.saw_outcome(number, &row.outcome, row.attempts);
             }
         });
     }

@@ -67,8 +67,8 @@ mod tests {
     fn history() -> History {
         let attempt = |attempt, kind| FailedAttempt {
             attempt,
-            started: Segment(u64::MAX),
-            ended: Segment(0),
+            started: Segment(u64::MAX).time(),
+            ended: Segment(0).time(),
             kind,
             message: "näh".repeat(attempt as usize),
         };

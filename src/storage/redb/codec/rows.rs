@@ -145,8 +145,8 @@ pub fn put_history(out: &mut Vec<u8>, history: &History) {
     number(out, history.attempts().len() as u64);
     for failed in history.attempts() {
         number(out, failed.attempt.into());
-        number(out, failed.started.0);
-        number(out, failed.ended.0);
+        number(out, Segment::of(failed.started).0);
+        number(out, Segment::of(failed.ended).0);
         out.push(failure_kind(failed.kind));
         bytes(out, failed.message.as_bytes());
     }
@@ -158,8 +158,8 @@ impl Input<'_> {
         let attempt = |_| {
             Ok(FailedAttempt {
                 attempt: self.small()?,
-                started: Segment(self.number()?),
-                ended: Segment(self.number()?),
+                started: Segment(self.number()?).time(),
+                ended: Segment(self.number()?).time(),
                 kind: self.failure_kind()?,
                 message: self.text()?.to_owned(),
             })
@@ -375,7 +375,7 @@ pub fn put_state(out: &mut Vec<u8>, row: &StateRow) {
         report.failed,
         report.retries,
         report.canceled,
-        report.last_report_ts.0,
+        row.last_report.0,
     ];
     for value in numbers {
         number(out, value);
@@ -401,8 +401,8 @@ impl Input<'_> {
                 failed: next()?,
                 retries: next()?,
                 canceled: next()?,
-                last_report_ts: Segment(next()?),
             },
+            last_report: Segment(next()?),
         })
     }
 }
