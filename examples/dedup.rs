@@ -219,7 +219,7 @@ async fn run(args: &Args) -> Result<ExitCode, Refused> {
 fn open(store: &Path) -> Result<Redb, Refused> {
     Redb::open(store).map_err(|error| match error {
         StorageError::InUse => Refused::InUse(store.to_owned()),
-        StorageError::Poisoned(why) => Refused::Arguments(why),
+        StorageError::NotOpened { .. } => Refused::Arguments(error.to_string()),
         error => Refused::Arguments(format!("{}: {error}", store.display())),
     })
 }

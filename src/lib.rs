@@ -81,7 +81,7 @@ pub mod web;
 pub use actors::Recipient;
 pub use client::{
     ActionKey, Batch, Call, Diagnostics, Enqueue, EnqueueError, Function, JoinError, OneWork,
-    PoolError, PoolStatus, QueryError, RunningWork, Watch, WorkBatch, WorkHandle, Workpool, kind,
+    PoolError, PoolStatus, QueryError, RunningWork, Watch, WorkBatch, WorkHandle, Workpool,
 };
 pub use engine::arrivals::{CancelAnswer, RetryAnswer, RunNowAnswer};
 pub use engine::{Ahead, Basis, Expected, Explanation, Why};
@@ -90,8 +90,8 @@ pub use functions::{
     OnComplete, Query, Reader, Transaction, TransactionError, TransactionPool, WorkError,
 };
 pub use model::{
-    ConfigError, Cursor, FailedAttempt, Failure, FailureKind, FinishedWork, FunctionKind, History,
-    ListedWork, LogLevel, MAX_DELAY, MAX_PARALLELISM, MAX_PAYLOAD_BYTES, Name, Outcome,
+    Bytes, ConfigError, Cursor, FailedAttempt, Failure, FailureKind, FinishedWork, FunctionKind,
+    History, ListedWork, LogLevel, MAX_DELAY, MAX_PARALLELISM, MAX_PAYLOAD_BYTES, Name, Outcome,
     OutcomeKind, Payload, PoolConfig, Progress, Report, Retention, RetryBehavior, RetryPolicy,
     Settings, TableKey, WorkFilter, WorkId, WorkPage, WorkStatus,
 };

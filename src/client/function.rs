@@ -32,6 +32,7 @@ pub trait Function<K> {
 }
 
 /// Markers that distinguish the kinds of [`Function`]. Users never name them.
+#[doc(hidden)]
 pub mod kind {
     /// Marks an [`Action`](crate::Action).
     #[derive(Debug)]

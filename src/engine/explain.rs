@@ -48,9 +48,8 @@ pub struct Explanation {
     pub history: History,
     /// The `on_complete` that runs, or has run, in the commit that completes it.
     pub on_complete: Option<Name>,
-    /// Its arguments, if they are still stored: those of a succeeded job are not kept. Not serialized.
     #[serde(skip)]
-    pub args: Option<ArgBytes>,
+    pub(crate) args: Option<ArgBytes>,
 }
 
 /// The number of jobs that come before another.
@@ -204,6 +203,13 @@ impl Explanation {
             on_complete: None,
             args: None,
         }
+    }
+
+    /// Returns the job's arguments as JSON, if they are still stored: those of a succeeded job are not kept. They are
+    /// not part of the serialized explanation.
+    #[must_use]
+    pub fn args(&self) -> Option<&[u8]> {
+        self.args.as_ref().map(ArgBytes::as_bytes)
     }
 
     /// Returns the last failed attempt.

@@ -3,6 +3,7 @@
 //! Nothing here decides, waits, stores or sends. Every folder may import the model; the model imports none.
 
 mod batch;
+mod bytes;
 mod change;
 mod config;
 mod config_error;
@@ -23,6 +24,7 @@ mod strict;
 mod work;
 
 pub use batch::{Batch, CancelationRow, Claimed, CompletionRow, Demand, RunningRow, StartRow};
+pub use bytes::Bytes;
 pub(crate) use change::PendingTable;
 pub use change::{Change, Counts, StateRow};
 pub use config::{

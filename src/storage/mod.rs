@@ -10,6 +10,7 @@ mod redb;
 
 use std::collections::BinaryHeap;
 use std::ops::Bound;
+use std::path::PathBuf;
 
 #[cfg(all(feature = "redb", feature = "unstable-storage"))]
 pub(crate) use self::redb::{Checkpoints, Disk};
@@ -32,6 +33,15 @@ pub enum StorageError {
     /// Another runtime is using it. Shut that one down first.
     #[error("storage is in use by another runtime")]
     InUse,
+    /// The file could not be opened: the path is wrong, the file is not a storage of this crate, or it is damaged. The
+    /// file is unchanged.
+    #[error("failed to open {}: {problem}", path.display())]
+    NotOpened {
+        /// The path.
+        path: PathBuf,
+        /// What was found there, and what to do.
+        problem: String,
+    },
     /// The operation failed; a retry may succeed. A failed commit may still have been written: the store checks that
     /// before it gives the commit up.
     #[error("storage failed, will be tried again: {0}")]

@@ -138,7 +138,7 @@ impl Image {
             Ok(Ok(contents)) if contents == self.after => Seen::Everything,
             Ok(Ok(contents)) if contents == self.before => Seen::AllButTheLastCommit,
             Ok(Ok(_)) => Seen::SomethingElse,
-            Ok(Err(StorageError::Poisoned(_))) => Seen::Damage,
+            Ok(Err(StorageError::NotOpened { .. } | StorageError::Poisoned(_))) => Seen::Damage,
             Ok(Err(error)) => panic!("{error}"),
             Err(panic) => {
                 let text = panic.downcast_ref::<String>().cloned();
@@ -267,7 +267,7 @@ fn a_file_that_is_not_ours_is_left_alone_and_named() {
     for bytes in files {
         std::fs::write(&path, &bytes).unwrap();
         let error = open(&path, LOG).unwrap_err();
-        assert!(matches!(error, StorageError::Poisoned(_)), "{error:?}");
+        assert!(matches!(error, StorageError::NotOpened { .. }), "{error:?}");
         assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), bytes, "it was written to");
     }

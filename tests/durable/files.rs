@@ -75,11 +75,16 @@ fn what_is_no_store_is_an_error_that_names_it() {
     let cut = folder.join("cut.redb");
     let bytes = std::fs::read(&whole).unwrap();
     std::fs::write(&cut, &bytes[..bytes.len() / 3]).unwrap();
-    for path in [&folder, &text, &cut, &folder.join("no/such/folder/work.redb")] {
+    let problems = ["it is a folder", "begins with \"not a st\"", "", "create it first"];
+    let paths = [&folder, &text, &cut, &folder.join("no/such/folder/work.redb")];
+    for (path, problem) in paths.into_iter().zip(problems) {
         let error = Redb::open(path).unwrap_err();
-        assert!(matches!(error, StorageError::Poisoned(_)), "{error:?}");
-        assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+        assert!(matches!(error, StorageError::NotOpened { .. }), "{error:?}");
+        let told = error.to_string();
+        assert!(told.contains(path.to_str().unwrap()) && told.contains(problem), "{told}");
     }
+    let nowhere = Redb::open("").unwrap_err().to_string();
+    assert!(nowhere.contains("the path is empty"), "{nowhere}");
 }
 
 #[test]

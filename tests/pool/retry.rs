@@ -266,7 +266,7 @@ fn what_has_failed_is_remembered_across_restarts_and_kept_with_the_outcome() {
             let before = explained(&pool).await;
             assert!(matches!(before.why, Why::RetryBackoff { retry: 1, max_retries: 2 }));
             assert_eq!(before.on_complete.unwrap().as_str(), "note");
-            assert_eq!(before.args.as_ref().unwrap().as_bytes(), b"2");
+            assert_eq!(before.args().unwrap(), b"2");
             let [first] = before.history.attempts() else { panic!("{:?}", before.history) };
             assert_eq!((first.attempt, first.kind), (1, FailureKind::Error));
             assert_eq!(first.message, "attempt 1 is too early");

@@ -55,7 +55,26 @@ pub(super) struct FileDisk {
 impl FileDisk {
     pub fn open(path: &Path) -> Result<FileDisk, StorageError> {
         let failed = |error: io::Error| {
-            StorageError::Poisoned(format!("failed to open {}: {error}", path.display()))
+            let problem = match error.kind() {
+                _ if path.as_os_str().is_empty() => "the path is empty".to_owned(),
+                io::ErrorKind::IsADirectory => {
+                    format!(
+                        "it is a folder; name a file in it, such as {}/work.redb",
+                        path.display()
+                    )
+                }
+                io::ErrorKind::NotFound => match path.parent().filter(|folder| !folder.exists()) {
+                    Some(folder) => {
+                        format!("the folder {} does not exist; create it first", folder.display())
+                    }
+                    None => error.to_string(),
+                },
+                io::ErrorKind::PermissionDenied => {
+                    format!("{error}; this process must be able to read and write it")
+                }
+                _ => error.to_string(),
+            };
+            StorageError::NotOpened { path: path.to_owned(), problem }
         };
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).open(path);

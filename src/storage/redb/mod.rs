@@ -143,7 +143,7 @@ impl Redb {
     /// starts.
     ///
     /// # Errors
-    /// [`StorageError::InUse`] when another process or runtime has it open, [`StorageError::Poisoned`] when it cannot
+    /// [`StorageError::InUse`] when another process or runtime has it open, [`StorageError::NotOpened`] when it cannot
     /// be read or written, is damaged, or is not a workpool file, [`StorageError::TooNew`] when a newer version has
     /// written it. A damaged last commit looks like one that was cut short, and is dropped.
     pub fn open(path: impl AsRef<Path>) -> Result<Redb, StorageError> {
@@ -160,8 +160,8 @@ impl Redb {
         let path = path.as_ref();
         Redb::on(FileDisk::open(path)?, length, Checkpoints::OnThread).map_err(
             |error| match error {
-                StorageError::Poisoned(error) | StorageError::Unavailable(error) => {
-                    StorageError::Poisoned(format!("failed to open {}: {error}", path.display()))
+                StorageError::Poisoned(problem) | StorageError::Unavailable(problem) => {
+                    StorageError::NotOpened { path: path.to_owned(), problem }
                 }
                 error => error,
             },

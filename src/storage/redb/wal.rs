@@ -119,7 +119,10 @@ impl Wal {
             return Ok(log);
         }
         if header[..8] != MAGIC {
-            return Err(StorageError::Poisoned("not a workpool file".into()));
+            let begin = header[..8].escape_ascii();
+            return Err(StorageError::Poisoned(format!(
+                "it is not a workpool file: it begins with \"{begin}\"; choose another path"
+            )));
         }
         let number = |from| u64::from_le_bytes(array(&header[from..]));
         if number(16) != XxHash3_64::oneshot(&header[..16]) {
