@@ -99,6 +99,5 @@ pub use model::{
 pub use observe::metrics;
 pub use observe::telemetry;
 pub use runtime::{Runtime, RuntimeBuilder, ShutdownReport, StartError};
-pub use shared::{Clock, SystemClock};
 #[doc(hidden)]
 pub use testing::doctest;

@@ -26,3 +26,5 @@ mod worker;
 
 pub use actix::Recipient;
 pub(crate) use start::{Actors, Parts, RingError, start};
+#[cfg(feature = "testing")]
+pub(crate) use start::{is_in_a_system, run_paused};

@@ -141,6 +141,22 @@ async fn on<T: Send + 'static>(
     receiver.await.map_err(|_| RingError::Closed)
 }
 
+/// Returns `true` if the caller's thread has a place for the actors.
+#[cfg(feature = "testing")]
+pub(crate) fn is_in_a_system() -> bool {
+    System::is_registered() && Arbiter::try_current().is_some()
+}
+
+/// Runs a future in a system of its own, on a clock that stands still.
+#[cfg(feature = "testing")]
+pub(crate) fn run_paused<T>(future: impl Future<Output = T>) -> T {
+    let system = System::with_tokio_rt(|| {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().start_paused(true).build().expect("a tokio runtime can be made")
+    });
+    system.block_on(future)
+}
+
 /// Starts a system on its own thread. The store and the loops do no I/O, and a thread without an I/O driver is cheaper
 /// to wake; actions that run there need the driver.
 async fn start_system(runs_actions: bool) -> Result<Home, RingError> {

@@ -6,13 +6,13 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::enqueue::Prepared;
-use super::{EnqueueError, PoolError};
+use super::{EnqueueError, JoinError, PoolError};
 use crate::engine::arrivals::{CancelAnswer, EnqueueAnswer, RetryAnswer, RunNowAnswer};
 use crate::engine::explain::{self, Explanation, Found, PoolNow, Surroundings, Why};
-use crate::model::{PoolId, Segment, Spec, WorkFilter, WorkId, WorkStatus};
+use crate::model::{Finished, PoolId, Segment, Spec, WorkFilter, WorkId, WorkStatus};
 use crate::protocol::{
-    CancelAll, Canceled, Command, Enqueue, Inspection, Listing, LoopMessage, Ports, Question,
-    Reply, Request,
+    CancelAll, Canceled, Command, Enqueue, Inspection, Listener, Listing, LoopMessage, Ports,
+    Question, Reply, Request,
 };
 use crate::shared::sync::oneshot;
 use crate::shared::{Admitted, PoolShared, Shared};
@@ -24,11 +24,46 @@ use crate::shared::{Admitted, PoolShared, Shared};
 pub(crate) struct Client {
     pub shared: Arc<Shared>,
     pub ports: Arc<Ports>,
+    /// `true` if an enqueue returns only when its jobs have their outcome.
+    #[cfg(feature = "testing")]
+    is_inline: bool,
 }
 
 impl Client {
     pub fn new(shared: Arc<Shared>) -> Client {
-        Client { shared, ports: Arc::default() }
+        Client {
+            shared,
+            ports: Arc::default(),
+            #[cfg(feature = "testing")]
+            is_inline: false,
+        }
+    }
+
+    /// Returns a client whose enqueues return only when their jobs have their outcome.
+    #[cfg(feature = "testing")]
+    pub fn inline(&self) -> Client {
+        Client { is_inline: true, ..self.clone() }
+    }
+
+    /// Waits for the outcomes of the jobs that are due.
+    #[cfg(feature = "testing")]
+    async fn run_inline(&self, works: &[(WorkId, Segment)]) {
+        let now = self.shared.seams.segment();
+        for (work_id, _) in works.iter().filter(|(_, due)| self.is_inline && *due <= now) {
+            // The caller learns the outcome from its handle.
+            let _ = self.outcome(*work_id).await;
+        }
+    }
+
+    /// Waits until a job has its outcome.
+    pub async fn outcome(&self, work_id: WorkId) -> Result<Arc<Finished>, JoinError> {
+        if let Some(row) = self.shared.board.finished(work_id) {
+            return Ok(row);
+        }
+        let (reply, outcome) = oneshot::channel();
+        let listener = Listener::Join(reply);
+        self.send(Question::Listen { work_id, listener }).map_err(|_| JoinError::Closed)?;
+        outcome.await.map_err(|_| JoinError::Closed)??.ok_or(JoinError::Unknown(work_id))
     }
 
     /// Sends a request to the store, without waiting.
@@ -103,8 +138,13 @@ impl Client {
         prepared: Prepared,
     ) -> Result<Vec<EnqueueAnswer>, EnqueueError> {
         let (reply, answer) = oneshot::channel();
+        #[cfg(feature = "testing")]
+        let works: Vec<_> = prepared.works.iter().map(|(spec, due)| (spec.work_id, *due)).collect();
         self.submit(pool, prepared, Some(reply))?;
-        Ok(answer.await.map_err(|_| EnqueueError::Closed)??)
+        let answers = answer.await.map_err(|_| EnqueueError::Closed)??;
+        #[cfg(feature = "testing")]
+        self.run_inline(&works).await;
+        Ok(answers)
     }
 
     pub async fn status(&self, work_id: WorkId) -> Result<WorkStatus, PoolError> {

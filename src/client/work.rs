@@ -2,7 +2,6 @@
 
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,9 +11,9 @@ use tokio_stream::Stream;
 use super::{Client, EnqueueError, JoinError, PoolError};
 use crate::engine::arrivals::{CancelAnswer, RetryAnswer, RunNowAnswer};
 use crate::engine::explain::Explanation;
-use crate::model::{Finished, Outcome, WorkId, WorkStatus, decode};
-use crate::protocol::{Listener, Question};
-use crate::shared::sync::{WatchStream, oneshot};
+use crate::model::{Outcome, WorkId, WorkStatus, decode};
+use crate::protocol::Question;
+use crate::shared::sync::WatchStream;
 
 /// A handle on one job. Dropping it does not affect the job.
 pub struct WorkHandle<O> {
@@ -147,10 +146,7 @@ impl<O: DeserializeOwned> WorkHandle<O> {
     /// # Errors
     /// Fails if the job failed or was canceled, is not known, or the runtime is gone.
     pub async fn join(&self) -> Result<O, JoinError> {
-        let row = match self.client.shared.board.finished(self.work_id) {
-            Some(row) => row,
-            None => self.outcome().await?,
-        };
+        let row = self.client.outcome(self.work_id).await?;
         match &row.outcome {
             Outcome::Success(output) => {
                 decode(output.as_bytes()).map_err(|failure| JoinError::Decode(failure.message))
@@ -160,14 +156,6 @@ impl<O: DeserializeOwned> WorkHandle<O> {
             }
             Outcome::Canceled => Err(JoinError::Canceled),
         }
-    }
-
-    async fn outcome(&self) -> Result<Arc<Finished>, JoinError> {
-        let (reply, outcome) = oneshot::channel();
-        let listener = Listener::Join(reply);
-        let question = Question::Listen { work_id: self.work_id, listener };
-        self.client.send(question).map_err(|_| JoinError::Closed)?;
-        outcome.await.map_err(|_| JoinError::Closed)??.ok_or(JoinError::Unknown(self.work_id))
     }
 }
 

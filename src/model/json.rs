@@ -11,6 +11,9 @@ use serde_json::Value;
 use super::strict::write;
 use super::{Failure, FailureKind, Payload};
 
+/// `true` if every value is decoded and encoded again: in debug builds, and in tests of programs.
+const CHECKS: bool = cfg!(any(debug_assertions, feature = "testing"));
+
 /// Encodes a value through a reused buffer, so that the only allocation is that of the payload itself.
 ///
 /// # Errors
@@ -34,25 +37,25 @@ pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Payload, serde_
     })
 }
 
-/// Encodes like [`encode`]. In debug builds it also checks that the value comes back as it was.
+/// Encodes like [`encode`]. With [`CHECKS`] it also checks that the value comes back as it was.
 pub(crate) fn encode_typed<T: Serialize + DeserializeOwned>(
     value: &T,
 ) -> Result<Payload, serde_json::Error> {
     let payload = encode(value)?;
-    if cfg!(debug_assertions) {
+    if CHECKS {
         comes_back::<T>(payload.as_bytes())?;
     }
     Ok(payload)
 }
 
-/// Writes like [`write`]. In debug builds it also checks that the value comes back as it was.
+/// Writes like [`write`]. With [`CHECKS`] it also checks that the value comes back as it was.
 pub(crate) fn write_typed<T: Serialize + DeserializeOwned>(
     json: &mut Vec<u8>,
     value: &T,
 ) -> Result<(), serde_json::Error> {
     let from = json.len();
     write(json, value)?;
-    if cfg!(debug_assertions) {
+    if CHECKS {
         comes_back::<T>(&json[from..])?;
     }
     Ok(())
@@ -196,7 +199,7 @@ mod tests {
         };
         assert_eq!(changes(0), None, "it happens to be the default");
         let expected = "it comes back from its JSON as something else at `inner[0].out`";
-        assert_eq!(changes(1).as_deref(), cfg!(debug_assertions).then_some(expected));
+        assert_eq!(changes(1).as_deref(), CHECKS.then_some(expected));
         assert!(
             encode_typed(&std::collections::HashMap::from(
                 [("b", 1), ("a", 2)].map(|(k, v)| (k.to_owned(), v))

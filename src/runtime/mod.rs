@@ -30,6 +30,7 @@ pub use shutdown::ShutdownReport;
 /// shutdown ends everything: running attempts are told and then dropped, and their jobs return to the queue.
 #[derive(Clone)]
 pub struct Runtime {
+    client: Client,
     inner: Arc<Inner>,
 }
 
@@ -46,7 +47,7 @@ struct Inner {
 impl std::fmt::Debug for Runtime {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Runtime")
-            .field("pools", &self.inner.client.shared.pools())
+            .field("pools", &self.client.shared.pools())
             .finish_non_exhaustive()
     }
 }
@@ -54,13 +55,13 @@ impl std::fmt::Debug for Runtime {
 impl Runtime {
     fn new(client: Client, actors: Actors, blocking: BlockingThreads) -> Runtime {
         let inner = Inner {
-            client,
+            client: client.clone(),
             actors: Arc::new(actors),
             _blocking: blocking,
             shutdown: tokio::sync::Mutex::new(None),
             creating: tokio::sync::Mutex::new(()),
         };
-        Runtime { inner: Arc::new(inner) }
+        Runtime { client, inner: Arc::new(inner) }
     }
 
     /// Returns a builder; see [`RuntimeBuilder`].
@@ -73,21 +74,27 @@ impl Runtime {
     /// # Errors
     /// Fails if there is no such pool.
     pub fn pool(&self, name: &str) -> Result<Workpool, PoolError> {
-        Workpool::find(&self.inner.client, name)
+        Workpool::find(&self.client, name)
     }
 
     /// Returns every pool, in the order of their names.
     #[must_use]
     pub fn pools(&self) -> Vec<Workpool> {
-        let client = &self.inner.client;
+        let client = &self.client;
         let pools = client.shared.pools().into_iter();
         pools.map(|pool| Workpool::new(client.clone(), pool)).collect()
+    }
+
+    /// Returns the same runtime, whose enqueues return only when the jobs have their outcome.
+    #[cfg(feature = "testing")]
+    pub(crate) fn inline(&self) -> Runtime {
+        Runtime { client: self.client.inline(), ..self.clone() }
     }
 
     /// Returns the client of the runtime.
     #[cfg_attr(not(feature = "ops"), allow(dead_code))]
     pub(crate) fn client(&self) -> &Client {
-        &self.inner.client
+        &self.client
     }
 
     /// Returns the status of a job of any pool. See [`Workpool::status`].
@@ -95,7 +102,7 @@ impl Runtime {
     /// # Errors
     /// Fails if the runtime is gone or the storage failed.
     pub async fn status(&self, work_id: WorkId) -> Result<WorkStatus, PoolError> {
-        self.inner.client.status(work_id).await
+        self.client.status(work_id).await
     }
 
     /// Explains why a job of any pool waits or runs. See [`Workpool::explain`].
@@ -103,7 +110,7 @@ impl Runtime {
     /// # Errors
     /// Fails if the runtime is gone.
     pub async fn explain(&self, work_id: WorkId) -> Result<Explanation, PoolError> {
-        self.inner.client.explain(work_id).await
+        self.client.explain(work_id).await
     }
 
     /// Cancels a job of any pool. See [`Workpool::cancel`].
@@ -111,7 +118,7 @@ impl Runtime {
     /// # Errors
     /// Fails if the runtime is gone or the storage failed.
     pub async fn cancel(&self, work_id: WorkId) -> Result<CancelAnswer, PoolError> {
-        self.inner.client.cancel(work_id).await
+        self.client.cancel(work_id).await
     }
 
     /// Cancels a job of any pool, and drops a running attempt after `grace`. See [`Workpool::abort`].
@@ -119,7 +126,7 @@ impl Runtime {
     /// # Errors
     /// Fails if the runtime is gone or the storage failed.
     pub async fn abort(&self, work_id: WorkId, grace: Duration) -> Result<CancelAnswer, PoolError> {
-        self.inner.client.abort(work_id, grace).await
+        self.client.abort(work_id, grace).await
     }
 
     /// Makes a job of any pool due now. See [`Workpool::run_now`].
@@ -127,7 +134,7 @@ impl Runtime {
     /// # Errors
     /// Fails if the runtime is gone or the storage failed.
     pub async fn run_now(&self, work_id: WorkId) -> Result<RunNowAnswer, PoolError> {
-        self.inner.client.run_now(work_id).await
+        self.client.run_now(work_id).await
     }
 
     /// Enqueues a failed job of any pool once more. See [`Workpool::retry`].
@@ -135,7 +142,7 @@ impl Runtime {
     /// # Errors
     /// Fails if its pool is full, the runtime is gone or the storage failed.
     pub async fn retry(&self, work_id: WorkId) -> Result<RetryAnswer, EnqueueError> {
-        self.inner.client.retry(work_id).await
+        self.client.retry(work_id).await
     }
 
     /// Lists jobs of every pool by state, a page at a time, including stored pools of an earlier run that were not
@@ -144,7 +151,7 @@ impl Runtime {
     /// # Errors
     /// Fails if the page's limit is out of range, the runtime is gone, or the storage failed.
     pub async fn works(&self, filter: WorkFilter) -> Result<WorkPage, PoolError> {
-        Ok(self.inner.client.list(filter).await?.page)
+        Ok(self.client.list(filter).await?.page)
     }
 
     /// Creates a pool, or starts the stored pool of that name from an earlier run.
@@ -154,7 +161,7 @@ impl Runtime {
     pub async fn create_pool(&self, name: &str, config: PoolConfig) -> Result<Workpool, PoolError> {
         validate_name(name)?;
         config.validate()?;
-        let client = &self.inner.client;
+        let client = &self.client;
         let _one_at_a_time = self.inner.creating.lock().await;
         if client.shared.is_closed() {
             return Err(PoolError::Closed);
@@ -173,7 +180,7 @@ impl Runtime {
     /// Fails if the query is not registered, fails, or the runtime is gone.
     pub async fn query<Q: Query>(&self, query: Q) -> Result<Q::Output, QueryError> {
         let function = Name::from_static(Q::NAME);
-        let client = &self.inner.client;
+        let client = &self.client;
         client.shared.catalog.get(function).ok_or(QueryError::UnknownFunction(function))?;
         let mut args = Vec::new();
         write_typed(&mut args, &query)?;

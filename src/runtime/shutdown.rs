@@ -63,13 +63,13 @@ impl Runtime {
         }
         // A pool that is being created is either drained with the others or not created.
         let creating = self.inner.creating.lock().await;
-        self.inner.client.shared.close();
+        self.client.shared.close();
         drop(creating);
-        let (client, actors) = (self.inner.client.clone(), self.inner.actors.clone());
+        let (client, actors) = (self.client.clone(), self.inner.actors.clone());
         let end = async move { end(&client, &actors, grace, NOTICE).await };
         let report = self.inner.actors.at_home(end).await.unwrap_or_default();
         let ShutdownReport { finished, returned, pending } = report;
-        let in_memory = self.inner.client.shared.is_in_memory();
+        let in_memory = self.client.shared.is_in_memory();
         telemetry::runtime_shut_down(finished, returned, pending, in_memory);
         *done = Some(report);
         report

@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::common::*;
+use actix_workpool::testing::Clock;
 use actix_workpool::{
-    CancelAnswer, Clock, Mutation, Outcome, PoolConfig, Query, Reader, Runtime, Transaction,
-    WorkError, WorkId, WorkStatus,
+    CancelAnswer, Mutation, Outcome, PoolConfig, Query, Reader, Runtime, Transaction, WorkError,
+    WorkId, WorkStatus,
 };
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;

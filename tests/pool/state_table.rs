@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use crate::common::{PHASES, Tables, on_each_store, run_in_turn, steps};
+use actix_workpool::testing::Clock;
 use actix_workpool::{
-    Action, ActionContext, CancelAnswer, Clock, FailureKind, JoinError, Outcome, PoolConfig,
+    Action, ActionContext, CancelAnswer, FailureKind, JoinError, Outcome, PoolConfig,
     RetryBehavior, Runtime, RuntimeBuilder, WorkError, WorkHandle, WorkId, WorkStatus, Workpool,
 };
 use serde::{Deserialize, Serialize};

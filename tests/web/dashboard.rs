@@ -10,13 +10,14 @@ use actix_web::http::header::{HeaderMap, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::test::{TestRequest, call_service, init_service, read_body};
 use actix_web::{App, HttpRequest, HttpResponse, web};
+use actix_workpool::testing::Clock;
 use actix_workpool::web::{
     Dashboard, Permission, Permissions, Pool, PoolName, Refusal, Sensitive, insecure_allow_all,
     workpool_dashboard,
 };
 use actix_workpool::{
-    ActionKey, Clock, JoinError, PoolConfig, RetryBehavior, Runtime, RuntimeBuilder, Why,
-    WorkError, WorkId, Workpool,
+    ActionKey, JoinError, PoolConfig, RetryBehavior, Runtime, RuntimeBuilder, Why, WorkError,
+    WorkId, Workpool,
 };
 use serde_json::{Value, json};
 

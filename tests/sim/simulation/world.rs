@@ -10,9 +10,10 @@ use std::task::Waker;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use actix_workpool::model::Segment;
+use actix_workpool::testing::Clock;
 use actix_workpool::testing::disk::{Failing, SimDisk};
 use actix_workpool::testing::network::{Courier, Delivery, Letter};
-use actix_workpool::{Clock, FailureKind, RetryBehavior, WorkId};
+use actix_workpool::{FailureKind, RetryBehavior, WorkId};
 use fastrand::Rng;
 use tokio::time::Instant;
 
