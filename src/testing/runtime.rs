@@ -229,7 +229,8 @@ impl TestRuntime {
     }
 
     async fn run(&self, all: bool) -> Result<(), PoolError> {
-        for pool in std::mem::take(&mut *self.held()) {
+        let held = std::mem::take(&mut *self.held());
+        for pool in held {
             pool.resume().await?;
         }
         loop {
