@@ -62,6 +62,7 @@ pub mod engine;
 #[cfg(not(feature = "unstable-storage"))]
 mod engine;
 mod functions;
+pub mod guide;
 #[cfg(feature = "unstable-storage")]
 pub mod model;
 #[cfg(not(feature = "unstable-storage"))]

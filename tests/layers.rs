@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 /// A folder imports only from rows below its own. Folders of one row are strangers.
 const LAYERS: &[&[&str]] = &[
     &["testing"],
+    &["guide"],
     &["web"],
     &["ops"],
     &["runtime"],
