@@ -1,7 +1,7 @@
-//! An actor-based work pool that lives inside your program.
+//! Background jobs for actix-web and tokio, in your process: crash-safe, without Redis or Postgres.
 //!
-//! Other code enqueues *work*; the pool runs it with bounded parallelism, retries it, cancels it, tells someone when it
-//! is done, and forgets nothing that it acknowledged.
+//! Your code enqueues a *job*; a *pool* runs it with bounded parallelism, retries it, cancels it, tells you when it is done, and never
+//! loses a job that it has accepted. Jobs live in memory, or in one file that survives crashes. There is nothing to deploy.
 //!
 //! ```
 //! # actix_workpool::doctest::run(async {
@@ -30,9 +30,43 @@
 //! # Ok(()) });
 //! ```
 //!
-//! Begin with [`Runtime::builder`], [`Action`] and [`Workpool::enqueue`].
+//! # Where to begin
 //!
-//! `ARCHITECTURE.md` tells how it is built.
+//! | to | see |
+//! |---|---|
+//! | define what a job does | [`Action`], [`BlockingAction`], [`Mutation`], [`Query`], closures by [`ActionKey`], [`OnComplete`] |
+//! | start | [`Runtime::builder`], [`PoolConfig`], [`RetryBehavior`], [`Retention`], [`storage::Redb`] |
+//! | enqueue | [`Workpool::enqueue`], [`Workpool::enqueue_batch`], [`Enqueue`] (id, delay, retry, timeout, `on_complete`), [`WorkId`] |
+//! | follow a job | [`WorkHandle`]: `join`, `status`, `watch`, `explain`, `cancel`, `abort`, `retry`; [`WorkBatch`] |
+//! | look at a pool | [`Workpool::works`], [`Workpool::diagnostics`], [`Workpool::running`], [`Workpool::update`] |
+//! | end | [`Runtime::shutdown`] |
+//! | test | [`testing`] |
+//! | learn more | the [`guide`], one topic a page |
+//!
+//! # Guarantees
+//!
+//! - When `enqueue` has returned, the job is in the tables; with a file, it is synced to disk.
+//! - Each job gets exactly one outcome: success, failed or canceled.
+//! - Without retries an action runs at most once; with retries at least once, at most `max_attempts` times. A [`Mutation`] takes effect
+//!   exactly once, and an [`OnComplete`] runs exactly once.
+//! - No job starts before it is due. At most `max_parallelism` attempts of a pool run, also while that is changed.
+//! - A panic, a hang and a thread that ends are failed attempts; none of them stops a pool or keeps a slot.
+//! - A shutdown returns what runs to the queue without using an attempt.
+//!
+//! A simulation, a model checker and tests that kill real processes check this; `ARCHITECTURE.md` in the repository tells how.
+//!
+//! # Features
+//!
+//! | feature | |
+//! |---|---|
+//! | `redb` (default) | [`storage::Redb`], the durable file |
+//! | `actix-web` | `web`: the dashboard, its JSON API, extractors, `Runtime::serve` |
+//! | `metrics` | `metrics`: counters, gauges and histograms through the `metrics` facade |
+//! | `testing` | [`testing`]: tools for your tests, for `[dev-dependencies]` |
+//! | `unstable-storage` | the contract of a storage and its conformance suite, for authors of backends; may change in any release |
+//!
+//! `ops` is a part of `actix-web`, and `planted` is for this crate's own tests.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 

@@ -384,12 +384,12 @@ fn everything_is_described_and_documented_and_the_dashboard_names_nothing_else()
         names,
         "in the table and in the code"
     );
-    let mut in_readme = named(include_str!("../../README.md"));
-    assert!(in_readme.remove("workpool_dashboard"), "which is a function");
-    assert_eq!(in_readme, names, "in the README");
+    let mut in_docs = named(include_str!("../../docs/metrics.md"));
+    assert!(in_docs.remove("workpool_dashboard"), "which is a function");
+    assert_eq!(in_docs, names, "in docs/metrics.md");
     for (name, kind) in &kinds {
         assert!(
-            include_str!("../../README.md").contains(&format!("| `{name}` | {kind} |")),
+            include_str!("../../docs/metrics.md").contains(&format!("| `{name}` | {kind} |")),
             "{name}"
         );
     }
