@@ -28,6 +28,8 @@ pub struct Explanation {
     pub function: Option<Name>,
     /// The time of the explanation.
     pub at: Segment,
+    /// The time of the enqueue; `None` if `pool` is `None`.
+    pub enqueued_at: Option<Segment>,
     /// The number of attempts that counted so far.
     pub attempts: u32,
     /// The maximum number of attempts; 0 if not known, for example of a finished job.
@@ -189,6 +191,7 @@ impl Explanation {
             pool: None,
             function: None,
             at,
+            enqueued_at: None,
             attempts: 0,
             max_attempts: 0,
             due: None,
@@ -260,6 +263,7 @@ pub(crate) fn explain(work_id: WorkId, found: &Found, around: &Surroundings) -> 
     let mut told = Explanation {
         pool: Some(pool),
         function: Some(spec.function),
+        enqueued_at: Some(spec.enqueued_at),
         attempts: work.attempts,
         max_attempts: spec.max_attempts(),
         history: work.history.clone(),
@@ -307,6 +311,7 @@ fn finished(row: &Arc<Finished>, around: &Surroundings) -> Explanation {
     Explanation {
         pool: around.pool.as_ref().map(|pool| pool.name),
         function: Some(row.function),
+        enqueued_at: Some(row.enqueued_at),
         attempts: row.attempts,
         history: details.history,
         on_complete: details.on_complete,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
 use super::WorkStatus;
-use super::{FunctionKind, Key, Name, Outcome, Segment, WorkId};
+use super::{ArgBytes, FunctionKind, Key, Name, Outcome, Segment, WorkId};
 
 /// The outcome of a job without its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -217,6 +217,9 @@ pub struct ListedWork {
     pub canceling: bool,
     /// The job's status.
     pub status: WorkStatus,
+    /// Its arguments, if they are still stored: those of a succeeded job are not kept. Not serialized.
+    #[serde(skip)]
+    pub args: Option<ArgBytes>,
 }
 
 #[cfg(test)]

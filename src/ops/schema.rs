@@ -118,8 +118,8 @@ pub(super) fn state() -> Object {
     words(&["pending", "running", "finished"]).build()
 }
 
-pub(super) fn run_status() -> Object {
-    words(&["running", "scheduled", "idle"]).build()
+pub(super) fn pool_status() -> Object {
+    words(&["running", "idle", "paused", "full"]).build()
 }
 
 pub(super) fn outcome_if_any() -> Object {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Store;
 use super::answer::status_of;
 use crate::model::{
-    Cursor, Finished, Key, Listed, ListedWork, Name, Outcome, OutcomeKind, Place, PoolId, Segment,
+    ArgBytes, Cursor, Finished, Key, Listed, ListedWork, Name, Outcome, OutcomeKind, Place, PoolId, Segment,
     WorkFact, WorkFilter, WorkId, WorkPage, WorkStatus,
 };
 use crate::protocol::Listing;
@@ -79,6 +79,10 @@ fn bytes_of(row: &Finished) -> usize {
         details.history.bytes() + details.spec.as_ref().map_or(0, |spec| spec.bytes())
     });
     outcome + details
+}
+
+fn kept_args(row: &Finished) -> Option<ArgBytes> {
+    Some(row.details.as_ref()?.spec.as_ref()?.args.clone())
 }
 
 impl Store {
@@ -254,6 +258,7 @@ impl Store {
                     kind: None,
                     enqueued_at: row.enqueued_at,
                     canceling: false,
+                    args: kept_args(&row),
                     status: WorkStatus::Finished(row),
                 });
                 if works.len() == filter.limit {
@@ -300,6 +305,7 @@ impl Store {
             enqueued_at: spec.enqueued_at,
             canceling: work.is_canceled(),
             status,
+            args: Some(spec.args.clone()),
         }
     }
 }
