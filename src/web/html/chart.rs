@@ -41,8 +41,8 @@ pub(super) fn charts(activity: &Activity, pools: usize) -> Markup {
     };
     html! {
         div.charts {
-            (card("Throughput", "jobs/s", [("bar main", "succeeded"), ("bar bad", "failed")], throughput(activity)))
-            (card("Start lag", "due to start", [("line main", lags[0]), ("line lag", lags[1])], lag(activity)))
+            (card("Throughput", "jobs/s", [("", "succeeded"), ("red", "failed")], throughput(activity)))
+            (card("Start lag", "due to start", [("thin", lags[0]), ("thin grey", lags[1])], lag(activity)))
         }
     }
 }
@@ -61,13 +61,13 @@ fn card(name: &str, unit: &str, legend: [(&str, &str); 2], plot: Plot) -> Markup
             div.head {
                 h2 { (name) " " small { (unit) } }
                 p.legend { @for (class, of) in legend { span class={ "key " (class) } { (of) } } }
+                p.readout aria-hidden="true" {}
             }
             div.plot {
                 div.y aria-hidden="true" { @for label in &plot.labels { span { (label) } } }
                 (plot.svg)
                 (plot.ticks)
             }
-            p.readout aria-hidden="true" {}
         }
     }
 }
@@ -221,7 +221,7 @@ fn nice_time(millis: f64) -> f64 {
     const SECOND: f64 = 1_000.0;
     const MINUTE: f64 = 60.0 * SECOND;
     const HOUR: f64 = 60.0 * MINUTE;
-    let steps = [20.0, 30.0].map(|step| step * SECOND).into_iter();
+    let steps = [20.0, 40.0].map(|step| step * SECOND).into_iter();
     let steps = steps.chain([1.0, 2.0, 4.0, 10.0, 20.0, 30.0].map(|step| step * MINUTE));
     let mut steps = steps.chain([1.0, 2.0, 4.0, 12.0, 24.0].map(|step| step * HOUR));
     match millis {

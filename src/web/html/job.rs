@@ -5,12 +5,12 @@ use maud::{Markup, html};
 use super::parts::{copy, progress, state_of};
 use super::pretty::pretty;
 use super::timeline::timeline;
-use super::words::{bytes, encoded, grouped, time};
+use super::words::{bytes, capital, encoded, grouped, lasting, state_word, time};
 use crate::ops::{Big, ErrorView, JsonView, OnCompleteView, WorkDetail, WorkView};
 use crate::web::{Permission, Permissions};
 
 pub(in crate::web) fn job(detail: &WorkDetail, may: Permissions, said: Option<&str>) -> Markup {
-    let WorkDetail { work, explain, args, output, on_complete, retryable, .. } = detail;
+    let WorkDetail { work, args, output, on_complete, retryable, .. } = detail;
     html! {
         p.crumb {
             a href={ "../works?state=" (work.state) "&outcome=" (work.outcome.unwrap_or_default()) } { "Jobs" }
@@ -23,17 +23,35 @@ pub(in crate::web) fn job(detail: &WorkDetail, may: Permissions, said: Option<&s
                 (controls(work, *retryable, may))
             }
             @if let Some(error) = &work.error { (failure(error)) }
-            p.lead { (explain.sentence) }
+            p.lead { (sentence(detail)) }
             div.two {
-                section.card aria-label="State" { h2 { "State" } (facts(detail)) }
+                div {
+                    section.card aria-label="State" { h2 { "State" } (facts(detail)) }
+                    @for (name, json) in [("Arguments", args), ("Result", output)] {
+                        @if let Some(json) = json { (shown(name, json)) }
+                    }
+                    @if let Some(run) = on_complete { (follow(run)) }
+                }
                 (timeline(detail))
-            }
-            @if let Some(run) = on_complete { (follow(run)) }
-            @for (name, json) in [("Arguments", args), ("Result", output)] {
-                @if let Some(json) = json { (shown(name, json)) }
             }
         }
     }
+}
+
+/// The explanation without the names that stand above it, and with the words of the pages.
+fn sentence(detail: &WorkDetail) -> String {
+    let (work, sentence) = (&detail.work, &detail.explain.sentence);
+    if let (Some(outcome), Some(end)) = (work.outcome, work.finished_at) {
+        let ago = lasting(detail.explain.at.0.saturating_sub(end.0));
+        let plural = if work.attempts == 1 { "" } else { "s" };
+        let outcome = capital(state_word(outcome));
+        return format!("{outcome} after {} attempt{plural}, {ago} ago.", work.attempts);
+    }
+    let names = work.function.zip(work.pool).map(|(function, pool)| {
+        format!("job {} ({function} in pool {pool}) ", work.id)
+    });
+    let bare = names.and_then(|names| sentence.strip_prefix(&names));
+    capital(bare.unwrap_or(sentence))
 }
 
 fn facts(detail: &WorkDetail) -> Markup {

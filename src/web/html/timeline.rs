@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::words::{class_of, lasting, state_word, time};
+use super::words::{capital, class_of, lasting, state_word, time};
 use crate::ops::{Big, WorkDetail};
 
 /// The width of the bar in its own units, and the least width of a part of it.
@@ -133,9 +133,4 @@ fn bar(parts: &[Part<'_>]) -> Markup {
             }
         }
     }
-}
-
-fn capital(word: &str) -> String {
-    let mut rest = word.chars();
-    rest.next().map(|first| first.to_uppercase().chain(rest).collect()).unwrap_or_default()
 }

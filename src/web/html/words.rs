@@ -28,6 +28,12 @@ pub(super) fn class_of(state: &str) -> &'static str {
     }
 }
 
+/// The text with a capital letter at its beginning.
+pub(super) fn capital(word: &str) -> String {
+    let mut rest = word.chars();
+    rest.next().map(|first| first.to_uppercase().chain(rest).collect()).unwrap_or_default()
+}
+
 /// The beginning and the end of an id.
 pub(super) fn short_id(id: &str) -> String {
     match (id.get(..8), id.len().checked_sub(4).and_then(|end| id.get(end..))) {
