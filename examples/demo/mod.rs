@@ -60,7 +60,9 @@ async fn send_email(args: Value, cx: ActionContext) -> Result<Value, WorkError> 
     rest(60 + dice(n, 1, 240)).await;
     match dice(n, 2, 400) {
         0 => Err(WorkError::non_retryable(format!("550 no such mailbox: {}", args["to"]))),
-        1..24 if cx.attempt() == 1 => Err(WorkError::retryable("421 too many connections, try again later")),
+        1..24 if cx.attempt() == 1 => {
+            Err(WorkError::retryable("421 too many connections, try again later"))
+        }
         _ => Ok(json!({ "message_id": format!("<{n}@mail.shop.example>") })),
     }
 }
@@ -69,7 +71,9 @@ async fn make_thumbnail(args: Value, _: ActionContext) -> Result<Value, WorkErro
     let n = number(&args);
     rest(200 + dice(n, 3, 900)).await;
     match dice(n, 4, 250) {
-        0 => Err(WorkError::non_retryable("not an image: unexpected end of file after 4,096 bytes")),
+        0 => {
+            Err(WorkError::non_retryable("not an image: unexpected end of file after 4,096 bytes"))
+        }
         _ => Ok(json!({ "width": 320, "height": 240, "bytes": 9_000 + dice(n, 5, 9_000) })),
     }
 }
@@ -136,13 +140,15 @@ async fn traffic(runtime: &Runtime) -> Result<(), Box<dyn std::error::Error>> {
     billing.pause().await?;
     imports.enqueue(IMPORT.call(json!({ "id": 0, "file": "suppliers/stuck.csv" }))).await?;
     for hour in 1..=12 {
-        let digest = json!({ "id": hour, "to": format!("team-{hour}@shop.example"), "template": "digest" });
+        let digest =
+            json!({ "id": hour, "to": format!("team-{hour}@shop.example"), "template": "digest" });
         emails.enqueue(EMAIL.call(digest)).run_after(Duration::from_secs(hour * 3_600)).await?;
     }
     for n in 1_u64.. {
         // Each turn is a tenth of a second. A wave lasts four minutes.
         let wave = ((n as f64 / 2_400.0 * std::f64::consts::TAU).sin() + 1.3) / 2.3;
-        let wanted = |per_second: f64, salt| (dice(n, salt, 1_000) as f64) < per_second * wave * 100.0;
+        let wanted =
+            |per_second: f64, salt| (dice(n, salt, 1_000) as f64) < per_second * wave * 100.0;
         if wanted(8.0, 10) && has_room(&emails) {
             let template = ["receipt", "shipped", "welcome"][dice(n, 11, 3) as usize];
             let to = format!("customer-{}@mail.example", dice(n, 12, 5_000));
@@ -150,10 +156,13 @@ async fn traffic(runtime: &Runtime) -> Result<(), Box<dyn std::error::Error>> {
         }
         if wanted(6.0, 13) && has_room(&thumbnails) {
             let image = format!("products/{:05}.jpg", dice(n, 14, 40_000));
-            thumbnails.enqueue(THUMBNAIL.call(json!({ "id": n, "image": image, "width": 320 }))).await?;
+            thumbnails
+                .enqueue(THUMBNAIL.call(json!({ "id": n, "image": image, "width": 320 })))
+                .await?;
         }
         if wanted(7.0, 15) && has_room(&webhooks) {
-            let host = if dice(n, 16, 90) == 0 { "hooks.old.example" } else { "hooks.partner.example" };
+            let host =
+                if dice(n, 16, 90) == 0 { "hooks.old.example" } else { "hooks.partner.example" };
             let event = ["order.paid", "order.shipped"][dice(n, 17, 2) as usize];
             let call = json!({ "id": n, "url": format!("https://{host}/v1"), "event": event });
             webhooks.enqueue(WEBHOOK.call(call)).await?;
@@ -169,7 +178,8 @@ async fn traffic(runtime: &Runtime) -> Result<(), Box<dyn std::error::Error>> {
         }
         if n % 40 == 1 && has_room(&billing) {
             let customer = dice(n, 20, 5_000);
-            let invoice = json!({ "id": n, "customer": customer, "cents": 900 + dice(n, 21, 20_000) });
+            let invoice =
+                json!({ "id": n, "customer": customer, "cents": 900 + dice(n, 21, 20_000) });
             billing.enqueue(CHARGE.call(invoice)).await?;
         }
         rest(100).await;

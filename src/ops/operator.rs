@@ -9,8 +9,8 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use utoipa::ToSchema;
 
-use super::pacing::{Turns, in_time, until_answered};
 use super::activity::Totals;
+use super::pacing::{Turns, in_time, until_answered};
 use super::views::{ConfigView, Overview, PageView, PoolView, WorkDetail};
 use super::{CancelAnswer, OpsError, Redaction, RetryAnswer, RunNowAnswer};
 use crate::client::{Client, Workpool};

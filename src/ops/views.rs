@@ -13,8 +13,8 @@ use crate::client::{Diagnostics, PoolError, Workpool};
 use crate::engine::MAX_BATCH;
 use crate::engine::explain::{Ahead, Explanation, Why};
 use crate::model::{
-    ArgBytes, Cursor, FailedAttempt, Failure, Finished, FunctionKind, ListedWork, LogLevel, Name, Outcome,
-    Progress, Report, Retention, RetryPolicy, Segment, Settings, WorkId, WorkPage,
+    ArgBytes, Cursor, FailedAttempt, Failure, Finished, FunctionKind, ListedWork, LogLevel, Name,
+    Outcome, Progress, Report, Retention, RetryPolicy, Segment, Settings, WorkId, WorkPage,
     WorkStatus,
 };
 use crate::shared::rates::{Lag, Recent, SLOT, Slot};

@@ -319,7 +319,8 @@ mod tests {
 
     #[test]
     fn lags_are_combined_by_the_number_of_attempts() {
-        let slot = |started, p50, p99| Slot { started, lag: Some(Lag { p50, p99 }), ..Slot::default() };
+        let slot =
+            |started, p50, p99| Slot { started, lag: Some(Lag { p50, p99 }), ..Slot::default() };
         let mut sum = Slot::default();
         sum.add(&slot(30, 10, 20));
         sum.add(&slot(10, 50, 15));

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::Store;
 use super::answer::status_of;
 use crate::model::{
-    ArgBytes, Cursor, Finished, Key, Listed, ListedWork, Name, Outcome, OutcomeKind, Place, PoolId, Segment,
-    WorkFact, WorkFilter, WorkId, WorkPage, WorkStatus,
+    ArgBytes, Cursor, Finished, Key, Listed, ListedWork, Name, Outcome, OutcomeKind, Place, PoolId,
+    Segment, WorkFact, WorkFilter, WorkId, WorkPage, WorkStatus,
 };
 use crate::protocol::Listing;
 use crate::storage::StorageError;

@@ -102,10 +102,13 @@ pub(super) async fn selected(board: Board, request: HttpRequest, body: Body) -> 
                 format!("did={}&done={done}", action.as_str())
             }
         };
-        let [state, outcome, pool, function] =
-            [&list.state, &list.outcome, &list.pool, &list.function].map(|text| html::encoded(text));
         Ok(format!(
-            "../works?state={state}&outcome={outcome}&pool={pool}&function={function}&{did}"
+            "../works?state={}&outcome={}&pool={}&function={}&limit={}&{did}",
+            html::encoded(&list.state),
+            html::encoded(&list.outcome),
+            html::encoded(&list.pool),
+            html::encoded(&list.function),
+            html::encoded(&list.limit),
         ))
     }
     .await;
@@ -377,6 +380,7 @@ async fn page(
 
 /// Returns the error page.
 pub(super) fn error(base: &str, error: &ApiError) -> HttpResponse {
-    let page = html::page(base, html::title_of(error), &Nav::default(), html::error(error)).into_string();
+    let page =
+        html::page(base, html::title_of(error), &Nav::default(), html::error(error)).into_string();
     error.begin().content_type(HTML).body(page)
 }

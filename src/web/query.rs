@@ -12,8 +12,8 @@ use super::dashboard::Dashboard;
 use super::error::ApiError;
 use super::{Permission, Permissions};
 use crate::model::{ConfigError, Cursor, OutcomeKind, WorkFilter, WorkId};
-use crate::ops::{BulkAction, Range};
 use crate::ops::schema::{size_or_nothing, words};
+use crate::ops::{BulkAction, Range};
 
 /// The default number of jobs on a page.
 pub(super) const PAGE: usize = 50;
@@ -144,6 +144,7 @@ impl Selected {
                 "state" => list.state = value,
                 "function" => list.function = value,
                 "outcome" => list.outcome = value,
+                "limit" => list.limit = value,
                 _ => return Err(ApiError::invalid("the form has an unknown field")),
             }
         }

@@ -2,7 +2,8 @@
 
 use crate::common::{Gate, run_real, soon, start};
 use crate::dashboard::{
-    Answer, ECHO, FAIL, FORM, HANG, HOUR, ask, builder, by_header, delayed, get, hanging, open, post,
+    Answer, ECHO, FAIL, FORM, HANG, HOUR, ask, builder, by_header, delayed, get, hanging, open,
+    post,
 };
 use actix_web::test::TestRequest;
 use actix_workpool::web::{Dashboard, Sensitive, insecure_allow_all, workpool_dashboard};
@@ -148,9 +149,13 @@ fn selected_jobs_are_canceled_run_or_retried() {
             assert!(shown.contains(&format!("name=\"id\" value=\"{id}\"")), "{shown}");
             assert!(shown.contains(&format!("title=\"{id}\">{begin}…{end}<")), "{shown}");
         }
-        let back = |rest: &str| format!("../works?state=pending&outcome=&pool=p&function=&{rest}");
+        let back =
+            |rest: &str| format!("../works?state=pending&outcome=&pool=p&function=&limit=&{rest}");
         let answer = send(&dashboard, "/works/selected", &form("cancel", &ids[..2])).await;
-        assert_eq!((answer.status.as_u16(), answer.header("location")), (303, &*back("did=cancel&done=2")));
+        assert_eq!(
+            (answer.status.as_u16(), answer.header("location")),
+            (303, &*back("did=cancel&done=2"))
+        );
         for id in &ids[..2] {
             assert_eq!(pool.work::<Value>(*id).join().await, Err(JoinError::Canceled));
         }
@@ -201,18 +206,37 @@ fn only_what_is_permitted_is_offered_and_done() {
         let waits = delayed(&pool).await;
         let failed = pool.enqueue(FAIL.call("no".into())).await.unwrap();
         failed.join().await.unwrap_err();
-        let as_user = |request: TestRequest, user: &'static str| request.insert_header(("x-user", user));
-        let lists = ["/works?state=pending&pool=p", "/works?state=running", "/works?outcome=failed"];
+        let as_user =
+            |request: TestRequest, user: &'static str| request.insert_header(("x-user", user));
+        let lists =
+            ["/works?state=pending&pool=p", "/works?state=running", "/works?outcome=failed"];
         for (user, offered) in [
             ("viewer", vec![]),
             ("canceler", vec!["Cancel all…", "Cancel selected"]),
-            ("admin", vec!["Run all now…", "Cancel all…", "Run selected now", "Cancel selected", "Retry all…", "Retry selected"]),
+            (
+                "admin",
+                vec![
+                    "Run all now…",
+                    "Cancel all…",
+                    "Run selected now",
+                    "Cancel selected",
+                    "Retry all…",
+                    "Retry selected",
+                ],
+            ),
         ] {
             let mut all = String::new();
             for list in lists {
                 all += &ask(&dashboard, as_user(get(list), user)).await.text;
             }
-            for control in ["Run all now…", "Cancel all…", "Run selected now", "Cancel selected", "Retry all…", "Retry selected"] {
+            for control in [
+                "Run all now…",
+                "Cancel all…",
+                "Run selected now",
+                "Cancel selected",
+                "Retry all…",
+                "Retry selected",
+            ] {
                 assert_eq!(all.contains(control), offered.contains(&control), "{user}: {control}");
             }
             assert_eq!(all.contains("type=\"checkbox\""), user != "viewer", "{user}");
@@ -224,7 +248,8 @@ fn only_what_is_permitted_is_offered_and_done() {
             ("canceler", "retry", 403),
             ("canceler", "cancel", 303),
         ] {
-            let request = as_user(post("/works/selected"), user).insert_header(("content-type", FORM));
+            let request =
+                as_user(post("/works/selected"), user).insert_header(("content-type", FORM));
             let answer = ask(&dashboard, request.set_payload(form(action, &[waits]))).await;
             assert_eq!(answer.status, status, "{user} {action}");
             if status == 403 {
@@ -266,12 +291,13 @@ fn a_list_shows_the_beginning_of_arguments_as_they_may_be_shown() {
         assert!(list.contains("{&quot;text&quot;:&quot;begin\\nü"), "{list}");
         assert!(list.contains("üü…</code>") && !list.contains(&"ü".repeat(80)), "{list}");
         // What is redacted may not be JSON, nor one line.
-        let redacting = workpool_dashboard(runtime.clone(), insecure_allow_all()).redact(
-            |what, _, text| match what {
-                Sensitive::Args => format!("<i>\n{} bytes", text.len()),
-                _ => text.to_owned(),
-            },
-        );
+        let redacting =
+            workpool_dashboard(runtime.clone(), insecure_allow_all()).redact(|what, _, text| {
+                match what {
+                    Sensitive::Args => format!("<i>\n{} bytes", text.len()),
+                    _ => text.to_owned(),
+                }
+            });
         let list = page(&redacting, "/works?state=pending").await;
         assert!(list.contains("&lt;i&gt; 418 bytes") && !list.contains("begin"), "{list}");
         // What is large is not given to a function that may take its time with it.
@@ -289,7 +315,10 @@ fn a_list_shows_the_beginning_of_arguments_as_they_may_be_shown() {
 
 /// Everything that stands between tags.
 fn text_of(page: &str) -> String {
-    page.split('<').filter_map(|part| part.split_once('>')).map(|(_, text)| format!("{text} ")).collect()
+    page.split('<')
+        .filter_map(|part| part.split_once('>'))
+        .map(|(_, text)| format!("{text} "))
+        .collect()
 }
 
 #[test]

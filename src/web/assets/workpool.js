@@ -93,6 +93,10 @@
     for (const one of target.closest("table").querySelectorAll("[name=id]")) one.checked = target.checked;
   });
 
+  document.addEventListener("keydown", ({ key }) => {
+    if (key === "Escape") document.querySelectorAll(".menu[open]").forEach((menu) => { menu.open = false; });
+  });
+
   document.addEventListener("pointerover", ({ target }) => {
     const chart = target.closest?.(".chart");
     if (!chart) return;

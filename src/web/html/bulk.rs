@@ -82,6 +82,8 @@ mod tests {
             of(false).contains("nothing to do") && !of(false).contains("<form class=\"controls\"")
         );
         assert!(of(true).contains("0 or more") && of(true).contains("<form class=\"controls\""));
-        assert!(of(true).contains("At most 1,000 are taken") && !of(true).contains("nothing to do"));
+        assert!(
+            of(true).contains("At most 1,000 are taken") && !of(true).contains("nothing to do")
+        );
     }
 }

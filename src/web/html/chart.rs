@@ -95,7 +95,8 @@ fn throughput(activity: &Activity) -> Plot {
         if count > 0.0 {
             let (y, up) = (HEIGHT - from / top * HEIGHT, count / top * HEIGHT);
             // Writing to a string does not fail.
-            let _ = write!(path, "M{} {y:.1}h{}v-{up:.1}h-{}z", place * STEP + 1, STEP - 2, STEP - 2);
+            let _ =
+                write!(path, "M{} {y:.1}h{}v-{up:.1}h-{}z", place * STEP + 1, STEP - 2, STEP - 2);
         }
     };
     for (place, took, slot) in shown() {
@@ -260,10 +261,14 @@ mod tests {
 
     #[test]
     fn axes_end_at_values_that_are_easy_to_read() {
-        for (value, expected) in [(0.02, "0.02"), (0.9, "1"), (3.1, "4"), (17.0, "20"), (12_345.0, "20,000")] {
+        for (value, expected) in
+            [(0.02, "0.02"), (0.9, "1"), (3.1, "4"), (17.0, "20"), (12_345.0, "20,000")]
+        {
             assert_eq!(plain(nice(value)), expected);
         }
-        for (millis, expected) in [(3, "4 ms"), (700, "800 ms"), (3_500, "4.0 s"), (12_000, "20 s"), (65_000, "2 min")] {
+        for (millis, expected) in
+            [(3, "4 ms"), (700, "800 ms"), (3_500, "4.0 s"), (12_000, "20 s"), (65_000, "2 min")]
+        {
             assert_eq!(brief(nice_time(f64::from(millis)) as u32), expected);
         }
         assert!(nice_time(1e12) > 0.0 && nice(f64::MIN_POSITIVE) >= 0.0);
@@ -283,7 +288,10 @@ mod tests {
             slots,
         };
         let shown = charts(&activity(slots, 5), 1).into_string();
-        assert!(shown.contains("13:46:30 UTC: 3.0/s succeeded, 1.0/s failed, 1.0/s canceled"), "{shown}");
+        assert!(
+            shown.contains("13:46:30 UTC: 3.0/s succeeded, 1.0/s failed, 1.0/s canceled"),
+            "{shown}"
+        );
         assert!(shown.contains("p50 5 ms, p99 70 ms"), "{shown}");
         assert!(!shown.contains("9.0/s"), "the current slot is not whole: {shown}");
         assert!(!shown.contains("style="), "{shown}");

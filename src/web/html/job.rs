@@ -47,9 +47,10 @@ fn sentence(detail: &WorkDetail) -> String {
         let outcome = capital(state_word(outcome));
         return format!("{outcome} after {} attempt{plural}, {ago} ago.", work.attempts);
     }
-    let names = work.function.zip(work.pool).map(|(function, pool)| {
-        format!("job {} ({function} in pool {pool}) ", work.id)
-    });
+    let names = work
+        .function
+        .zip(work.pool)
+        .map(|(function, pool)| format!("job {} ({function} in pool {pool}) ", work.id));
     let bare = names.and_then(|names| sentence.strip_prefix(&names));
     capital(bare.unwrap_or(sentence))
 }

@@ -151,6 +151,7 @@ pub(super) fn unregistered(pool: &PoolView) -> Markup {
 fn spark(lately: &LatelyView) -> Markup {
     // The current slot is left out: it is incomplete, and would look as if the pool slowed down.
     let (_, whole) = lately.slots.split_last().unzip();
-    let values: Vec<_> = whole.unwrap_or_default().iter().map(|slot| Some(slot.completed)).collect();
+    let values: Vec<_> =
+        whole.unwrap_or_default().iter().map(|slot| Some(slot.completed)).collect();
     sparkline(&format!("Completed, {}", last(lately.slots.len(), lately.slot_s)), &values)
 }

@@ -8,7 +8,12 @@ use crate::ops::{ProgressView, WorkView};
 
 /// The form that changes the parallelism of a pool, and the one that pauses or resumes it. `action` is where they are
 /// sent.
-pub(super) fn change_pool(pool: Name, max_parallelism: usize, paused: bool, action: &str) -> Markup {
+pub(super) fn change_pool(
+    pool: Name,
+    max_parallelism: usize,
+    paused: bool,
+    action: &str,
+) -> Markup {
     html! {
         form.inline method="post" action=(action) {
             label {

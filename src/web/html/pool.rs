@@ -46,7 +46,7 @@ pub(in crate::web) fn pool(pool: &PoolView, now: Big, range: Range, may: Permiss
                 @if may.allow(Permission::Configure) {
                     section.card aria-label="Controls" {
                         h2 { "Controls" }
-                        (change_pool(pool.name, pool.max_parallelism, pool.paused, &format!("{name}?back=pool")))
+                        (change_pool(pool.name, pool.max_parallelism, pool.paused, &format!("../pools/{name}?back=pool")))
                         p.soft { "A paused pool starts nothing; what runs goes on." }
                     }
                 }

@@ -86,6 +86,7 @@ pub(in crate::web) fn works(list: &Listed<'_>) -> Markup {
                 form method="post" action="works/selected" {
                     @for (name, value) in [
                         ("state", state), ("outcome", outcome), ("pool", &filter.pool), ("function", &filter.function),
+                        ("limit", &filter.limit),
                     ] {
                         input type="hidden" name=(name) value=(value);
                     }
