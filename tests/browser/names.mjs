@@ -66,8 +66,9 @@ for (const [place, name] of names.entries()) {
   const json = JSON.stringify({ [name]: name }, null, 2);
   assert(seen.filter((text) => text === json).length >= 2, `${seen}`);
   assert(seen.includes(name), `${seen}`);
-  // The controls find the pool.
-  await go("");
+  // The controls find the pool. Only its own are open, since those of others would lie over them.
+  await page.goto(`${dashboard}/`, { waitUntil: "domcontentloaded" });
+  await card.locator("summary").click();
   await card.getByLabel("Parallelism").fill(String(place + 2));
   await card.getByRole("button", { name: "Set for" }).click();
   await card.getByText(`of ${place + 2}`).waitFor();

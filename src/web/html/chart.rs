@@ -213,7 +213,7 @@ fn line(values: &[Option<u32>], step: usize, top: f64, height: f64, margin: f64)
 /// Returns the next value that is easy to read, as is its half.
 fn nice(value: f64) -> f64 {
     let unit = 10_f64.powf(value.log10().floor());
-    let steps = [1.0, 2.0, 4.0, 6.0, 8.0, 10.0].map(|step| step * unit);
+    let steps = [1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0].map(|step| step * unit);
     steps.into_iter().find(|step| *step >= value * 0.999).unwrap_or(unit * 10.0)
 }
 
