@@ -312,7 +312,7 @@ mod tests {
         assert!(rates.day.capacity() * size_of::<DaySlot>() < 10 << 10);
         // What is between two looks is kept as well, and in the end there is nothing.
         let recent = rates.recent(at(day * 10 + 23 * 3_600));
-        assert_eq!(recent.day.len(), 12);
+        assert_eq!(recent.day.len(), 11);
         assert_eq!(rates.recent(at(day * 10 + 24 * 3_600)).day, []);
         assert_eq!(rates.day.capacity(), 0, "a pool that rests takes no memory");
     }

@@ -226,6 +226,7 @@ fn nice_time(millis: f64) -> f64 {
     let steps = steps.chain([1.0, 2.0, 4.0, 10.0, 20.0, 30.0].map(|step| step * MINUTE));
     let mut steps = steps.chain([1.0, 2.0, 4.0, 12.0, 24.0].map(|step| step * HOUR));
     match millis {
+        ..10.0 => (millis / 2.0).ceil() * 2.0,
         ..10_000.0 => nice(millis),
         _ => steps.find(|step| *step >= millis).unwrap_or(24.0 * HOUR),
     }
