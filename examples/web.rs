@@ -13,6 +13,8 @@
 //! With `--store FILE` texts that were taken are counted even if the service is killed. Ctrl-C ends it: first no request
 //! is taken any more, then what runs may finish, and what is left waits in the file.
 
+mod demo;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -42,7 +44,7 @@ struct Args {
     /// A file that keeps the jobs; without it they are gone with the process.
     #[arg(long)]
     store: Option<PathBuf>,
-    /// Makes traffic, and counts slowly, so that there is something to look at.
+    /// Adds the pools of a shop with traffic, and counts slowly, so that there is something to look at.
     #[arg(long)]
     demo_load: bool,
     /// How long the service rests after each hundred words; a tenth of a second with --demo-load, else not at all.
@@ -248,19 +250,6 @@ fn authorizer(
     }
 }
 
-/// Texts of all lengths, a few of them empty, a few for later.
-async fn demo_load(pool: Workpool) {
-    for n in 0_usize.. {
-        let text = "the quick brown fox jumps over the lazy dog ".repeat(n * 37 % 25 * 6);
-        let later = Duration::from_secs(if n.is_multiple_of(10) { 20 } else { 0 });
-        if pool.enqueue(CountWords { text }).run_after(later).await.is_err() {
-            // The service ends.
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(250)).await;
-    }
-}
-
 #[actix_web::main]
 async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let args = Args::parse();
@@ -283,6 +272,9 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
             PoolConfig::default().max_parallelism(4).default_retry(RetryBehavior::default()),
         )
         .pool("nightly", PoolConfig::default().max_parallelism(1));
+    if args.demo_load {
+        builder = demo::register(builder);
+    }
     if let Some(file) = &args.store {
         builder = builder.storage(Redb::open(file)?);
     }
@@ -322,7 +314,7 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         );
     }
     if args.demo_load {
-        actix_web::rt::spawn(demo_load(runtime.pool("texts")?));
+        actix_web::rt::spawn(demo::load(runtime.clone()));
     }
 
     // First requests are answered, then the pools end.

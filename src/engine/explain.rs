@@ -30,6 +30,9 @@ pub struct Explanation {
     /// The time of the explanation.
     #[serde(serialize_with = "millis")]
     pub at: SystemTime,
+    /// The time of the enqueue; `None` if `pool` is `None`.
+    #[serde(serialize_with = "millis")]
+    pub enqueued_at: Option<SystemTime>,
     /// The number of attempts that counted so far.
     pub attempts: u32,
     /// The maximum number of attempts; 0 if not known, for example of a finished job.
@@ -193,6 +196,7 @@ impl Explanation {
             pool: None,
             function: None,
             at: at.time(),
+            enqueued_at: None,
             attempts: 0,
             max_attempts: 0,
             due: None,
@@ -271,6 +275,7 @@ pub(crate) fn explain(work_id: WorkId, found: &Found, around: &Surroundings) -> 
     let mut told = Explanation {
         pool: Some(pool),
         function: Some(spec.function),
+        enqueued_at: Some(spec.enqueued_at.time()),
         attempts: work.attempts,
         max_attempts: spec.max_attempts(),
         history: work.history.clone(),
@@ -319,6 +324,7 @@ fn finished(row: &Arc<Finished>, around: &Surroundings) -> Explanation {
     Explanation {
         pool: around.pool.as_ref().map(|pool| pool.name),
         function: Some(row.function),
+        enqueued_at: Some(row.enqueued_at.time()),
         attempts: row.attempts,
         history: details.history,
         on_complete: details.on_complete,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
 use super::WorkStatus;
-use super::{FunctionKind, Key, Name, Outcome, Segment, WorkId, millis};
+use super::{ArgBytes, FunctionKind, Key, Name, Outcome, Segment, WorkId, millis};
 
 /// The outcome of a job without its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -219,6 +219,17 @@ pub struct ListedWork {
     pub canceling: bool,
     /// The job's status.
     pub status: WorkStatus,
+    #[serde(skip)]
+    pub(crate) args: Option<ArgBytes>,
+}
+
+impl ListedWork {
+    /// Returns the job's arguments as JSON, if they are still stored: those of a succeeded job are not kept. They are not
+    /// part of the serialized row.
+    #[must_use]
+    pub fn args(&self) -> Option<&[u8]> {
+        self.args.as_ref().map(ArgBytes::as_bytes)
+    }
 }
 
 #[cfg(test)]

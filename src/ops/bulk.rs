@@ -98,10 +98,23 @@ impl Operator {
     /// Acts on the matching jobs, up to the limit.
     ///
     /// # Errors
-    /// Fails if neither pool nor function is given, the runtime is gone or the storage failed; then some jobs may be
-    /// done.
+    /// Fails if neither pool nor function is given, except for a retry. Also fails if the runtime is gone or the storage
+    /// failed; then some jobs may be done.
     pub async fn act(&self, action: BulkAction, bulk: &Bulk) -> Result<Done, OpsError> {
         let Found { works, more, next } = self.find(action, bulk, TO_DO).await?;
+        let done = self.act_on_these(action, &works).await?;
+        Ok(Done { done, more, next })
+    }
+
+    /// Acts on these jobs. Returns the number of changed jobs.
+    ///
+    /// # Errors
+    /// Fails if the runtime is gone or the storage failed; then some jobs may be done.
+    pub async fn act_on_these(
+        &self,
+        action: BulkAction,
+        works: &[WorkId],
+    ) -> Result<usize, OpsError> {
         let mut done = 0;
         let mut acted = Ok(());
         for some in works.chunks(AT_ONCE) {
@@ -115,7 +128,7 @@ impl Operator {
         }
         self.changed();
         match acted {
-            Ok(()) => Ok(Done { done, more, next }),
+            Ok(()) => Ok(done),
             Err(cause) => Err(OpsError::Partly { done, cause: Box::new(cause) }),
         }
     }
@@ -123,14 +136,16 @@ impl Operator {
     /// Searches the matching jobs, for about that long.
     ///
     /// # Errors
-    /// Fails if neither pool nor function is given, or the jobs cannot be listed.
+    /// Fails if neither pool nor function is given, except for a retry, or the jobs cannot be listed.
     pub async fn find(
         &self,
         action: BulkAction,
         bulk: &Bulk,
         patience: Duration,
     ) -> Result<Found, OpsError> {
-        if bulk.pool.is_empty() && bulk.function.is_empty() {
+        // Only failed jobs are few, and a retry can be repeated.
+        let needs_filter = action != BulkAction::Retry;
+        if needs_filter && bulk.pool.is_empty() && bulk.function.is_empty() {
             return Err(OpsError::NoFilter);
         }
         let limit = bulk.limit()?;

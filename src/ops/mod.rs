@@ -2,6 +2,7 @@
 //!
 //! The dashboard and other tools use these. Nothing here depends on HTTP or a terminal.
 
+mod activity;
 mod big;
 mod bulk;
 mod error;
@@ -11,6 +12,7 @@ mod redaction;
 pub(crate) mod schema;
 mod views;
 
+pub(crate) use activity::{Activity, Range, Totals};
 pub(crate) use big::Big;
 pub(crate) use bulk::{Bulk, BulkAction, Done, Found, MOST, TO_SAY};
 pub(crate) use error::OpsError;
@@ -19,6 +21,6 @@ pub(crate) use redaction::Redaction;
 pub use redaction::Sensitive;
 pub(crate) use schema::{CancelAnswer, RetryAnswer, RunNowAnswer};
 pub(crate) use views::{
-    AttemptView, ConfigView, ErrorView, LatelyView, Overview, PageView, PoolConfigView, PoolView,
-    ProgressView, RuntimeView, SlotView, WorkDetail, WorkView,
+    ConfigView, ErrorView, FunctionView, JsonView, LatelyView, OnCompleteView, Overview, PageView,
+    PoolConfigView, PoolView, ProgressView, RetryView, RuntimeView, WorkDetail, WorkView,
 };

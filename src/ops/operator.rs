@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use utoipa::ToSchema;
 
+use super::activity::Totals;
 use super::pacing::{Turns, in_time, until_answered};
 use super::views::{ConfigView, Overview, PageView, PoolView, WorkDetail};
 use super::{CancelAnswer, OpsError, Redaction, RetryAnswer, RunNowAnswer};
@@ -19,6 +20,12 @@ use crate::protocol::Listing;
 
 /// The minimum interval between two snapshots of the pools, however many callers ask.
 const OVERVIEW_AGE: Duration = Duration::from_millis(250);
+
+/// The maximum age of the totals beside other content.
+const TOTALS_AGE: Duration = Duration::from_secs(2);
+
+/// The maximum wait for those totals: the content is more important.
+const TOTALS_PATIENCE: Duration = Duration::from_millis(150);
 
 /// The pause after the look-up of one pool.
 const PAUSE_AFTER_POOL: Duration = Duration::from_micros(20);
@@ -99,6 +106,18 @@ impl Operator {
         pools.map(|pool| Workpool::new(self.client.clone(), pool)).collect()
     }
 
+    pub fn pool_names(&self) -> Vec<String> {
+        self.client.shared.pool_names().iter().map(ToString::to_string).collect()
+    }
+
+    /// Returns the names of the registered functions, in order.
+    pub fn function_names(&self) -> Vec<String> {
+        let mut names: Vec<_> =
+            self.client.shared.catalog.iter().map(|(name, _)| name.to_string()).collect();
+        names.sort_unstable();
+        names
+    }
+
     /// Returns the configuration of each pool and of the runtime.
     pub fn config(&self) -> ConfigView {
         ConfigView::of(&self.client.shared, &self.pools())
@@ -127,12 +146,22 @@ impl Operator {
 
     /// Returns a recent snapshot of the pools in numbers.
     pub async fn overview(&self) -> Result<Arc<Overview>, OpsError> {
+        self.snapshot(OVERVIEW_AGE).await
+    }
+
+    /// Returns the totals of a recent snapshot; `None` if the store does not answer at once.
+    pub async fn totals(&self) -> Option<Totals> {
+        let snapshot = timeout(TOTALS_PATIENCE, self.snapshot(TOTALS_AGE)).await;
+        snapshot.ok()?.ok().map(|overview| Totals::of(&overview.pools))
+    }
+
+    async fn snapshot(&self, age: Duration) -> Result<Arc<Overview>, OpsError> {
         // A caller that waits behind another one gives up at the same time.
         in_time(async {
             let mut last = self.last.clone().lock_owned().await;
             let changes = self.changes.load(Ordering::SeqCst);
             if let Some(look) = &*last
-                && look.at.elapsed() < OVERVIEW_AGE
+                && look.at.elapsed() < age
                 && look.changes == changes
             {
                 return Ok(look.overview.clone());

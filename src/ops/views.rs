@@ -14,9 +14,9 @@ use crate::client::{Diagnostics, PoolError, Workpool};
 use crate::engine::explain::{Ahead, Explanation, Why};
 use crate::engine::step::MAX_BATCH;
 use crate::model::{
-    Cursor, FailedAttempt, Failure, Finished, FinishedWork, FunctionKind, ListedWork, LogLevel,
-    Name, Outcome, Progress, Report, Retention, RetryPolicy, Segment, Settings, WorkId, WorkPage,
-    WorkStatus,
+    ArgBytes, Cursor, FailedAttempt, Failure, Finished, FinishedWork, FunctionKind, ListedWork,
+    LogLevel, Name, Outcome, Progress, Report, Retention, RetryPolicy, Segment, Settings, WorkId,
+    WorkPage, WorkStatus,
 };
 use crate::shared::rates::{Lag, Recent, SLOT, Slot};
 use crate::shared::{Registered, Shared};
@@ -26,6 +26,12 @@ const LONGEST_TEXT: usize = 16 << 10;
 
 /// The maximum length of a text in a list.
 const LONGEST_IN_LIST: usize = 500;
+
+/// The maximum length of the arguments in a list, in characters.
+const LONGEST_PREVIEW: usize = 80;
+
+/// The maximum size of arguments that are shown in a list, in bytes.
+const LARGEST_PREVIEWED: usize = 16 << 10;
 
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub(crate) struct Overview {
@@ -59,7 +65,8 @@ pub(crate) struct PoolView {
     pub unregistered_functions: Vec<Name>,
     /// The time at which the oldest waiting job was or will be due.
     pub oldest_due: Option<Big>,
-    /// `paused`, `full`, `running` or `idle`.
+    /// `paused` if no job can start because the pool is paused or its parallelism is 0; `full` if every slot is taken
+    /// and jobs that are due wait; `running` if a job runs or is about to; `idle` otherwise.
     #[schema(schema_with = super::schema::pool_status)]
     pub status: &'static str,
     pub report: ReportView,
@@ -90,12 +97,20 @@ pub(crate) struct LatelyView {
     pub last_slot_from: Big,
     /// Slots of time, oldest first.
     pub slots: Vec<SlotView>,
+    /// The rates that this view shows, for charts.
+    #[serde(skip)]
+    pub recent: Recent,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, ToSchema)]
 pub(crate) struct SlotView {
     pub completed: u32,
+    /// Jobs that failed for good; included in `completed`.
     pub failed: u32,
+    /// Jobs that were canceled; included in `completed`.
+    pub canceled: u32,
+    /// Attempts that started.
+    pub started: u32,
     /// `None` if no attempt has started.
     pub start_lag: Option<LagView>,
 }
@@ -114,22 +129,25 @@ impl From<Lag> for LagView {
 
 impl From<Recent> for LatelyView {
     fn from(recent: Recent) -> LatelyView {
-        let Recent { window, completed, failed, lag, newest, slots } = recent;
+        let window = recent.window;
         // Three decimal places, so that it changes only if the change is visible.
         let per_second =
             |count: u64| (count as f64 / window.as_secs_f64() * 1_000.0).round() / 1_000.0;
-        let slot = |Slot { completed, failed, lag }| SlotView {
-            completed,
-            failed,
-            start_lag: lag.map(LagView::from),
+        let slot = |slot: &Slot| SlotView {
+            completed: slot.completed,
+            failed: slot.failed,
+            canceled: slot.canceled,
+            started: slot.started,
+            start_lag: slot.lag.map(LagView::from),
         };
         LatelyView {
-            completed_per_s: per_second(completed),
-            failed_per_s: per_second(failed),
-            start_lag: lag.map(LagView::from),
+            completed_per_s: per_second(recent.completed),
+            failed_per_s: per_second(recent.failed),
+            start_lag: recent.lag.map(LagView::from),
             slot_s: SLOT.as_secs(),
-            last_slot_from: newest.into(),
-            slots: slots.into_iter().map(slot).collect(),
+            last_slot_from: recent.newest.into(),
+            slots: recent.slots.iter().map(slot).collect(),
+            recent,
         }
     }
 }
@@ -352,6 +370,9 @@ pub(crate) struct WorkView {
     pub outcome: Option<&'static str>,
     pub error: Option<ErrorView>,
     pub progress: Option<ProgressView>,
+    /// The beginning of the arguments on one line, in a list, if they are still stored.
+    #[serde(skip)]
+    pub preview: Option<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -384,12 +405,15 @@ impl WorkView {
             outcome: None,
             error: None,
             progress: None,
+            preview: None,
         }
     }
 
     fn of_listed(work: &ListedWork, redaction: &Redaction) -> WorkView {
         let mut view = WorkView::pending(work.work_id, Some(work.pool), Some(work.function));
         view.canceling = work.canceling;
+        let args = work.args.as_ref().map(ArgBytes::as_bytes);
+        view.preview = args.map(|args| preview(args, work.function, redaction));
         view.enqueued_at = Some(work.enqueued_at.into());
         match &work.status {
             WorkStatus::Pending { previous_attempts, due } => {
@@ -419,6 +443,7 @@ impl WorkView {
     fn of_explained(explained: &Explanation) -> WorkView {
         let mut view = WorkView::pending(explained.work_id, explained.pool, explained.function);
         view.attempts = explained.attempts;
+        view.enqueued_at = explained.enqueued_at.map(Big::from);
         view.due = explained.due.map(Big::from);
         match &explained.why {
             Why::Running { since, progress, .. } => {
@@ -695,6 +720,18 @@ impl JsonView {
         let json = redaction.shown(what, function, &json);
         JsonView { json: shortened(&json, LONGEST_TEXT), bytes }
     }
+}
+
+/// Returns the beginning of arguments on one line. Large ones are not redacted for it, since that may take long, and
+/// therefore not shown.
+fn preview(args: &[u8], function: Name, redaction: &Redaction) -> String {
+    if args.len() > LARGEST_PREVIEWED {
+        return format!("({} KiB)", args.len() >> 10);
+    }
+    let text = String::from_utf8_lossy(args);
+    let shown = redaction.shown(Sensitive::Args, function, &text);
+    let line = shown.chars().map(|c| if c.is_control() { ' ' } else { c });
+    shortened(&line.take(LONGEST_PREVIEW + 1).collect::<String>(), LONGEST_PREVIEW)
 }
 
 /// Redacts every text of an explanation, so that its sentence is redacted too.

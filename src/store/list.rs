@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::Store;
 use super::answer::status_of;
 use crate::model::{
-    Cursor, Finished, Key, Listed, ListedWork, Name, Outcome, OutcomeKind, Place, PoolId, Segment,
-    WorkFact, WorkFilter, WorkId, WorkPage, WorkStatus,
+    ArgBytes, Cursor, Finished, Key, Listed, ListedWork, Name, Outcome, OutcomeKind, Place, PoolId,
+    Segment, WorkFact, WorkFilter, WorkId, WorkPage, WorkStatus,
 };
 use crate::protocol::Listing;
 use crate::storage::StorageError;
@@ -79,6 +79,10 @@ fn bytes_of(row: &Finished) -> usize {
         details.history.bytes() + details.spec.as_ref().map_or(0, |spec| spec.bytes())
     });
     outcome + details
+}
+
+fn kept_args(row: &Finished) -> Option<ArgBytes> {
+    Some(row.details.as_ref()?.spec.as_ref()?.args.clone())
 }
 
 impl Store {
@@ -256,6 +260,7 @@ impl Store {
                     kind: None,
                     enqueued_at: row.enqueued_at.time(),
                     canceling: false,
+                    args: kept_args(&row),
                     status: WorkStatus::Finished(row.into()),
                 });
                 if works.len() == filter.limit {
@@ -302,6 +307,7 @@ impl Store {
             enqueued_at: spec.enqueued_at.time(),
             canceling: work.is_canceled(),
             status,
+            args: Some(spec.args.clone()),
         }
     }
 }

@@ -27,13 +27,16 @@
 //!
 //! | below the scope | |
 //! |---|---|
-//! | `/` | the overview page, with links to jobs by state and to each job with its controls |
-//! | `/works`, `/config` | jobs by state, with bulk cancel and run for a pool and function; the configuration |
-//! | `GET api/overview` | each pool in numbers; `lately` has the rates and the start lag of the last minute, and of the last ten minutes in slots of ten seconds |
+//! | `/` | the overview: totals, charts of throughput and start lag, and the pools; `?range=24h` shows a day instead of ten minutes |
+//! | `/pools/{name}` | one pool, with its own charts and its controls |
+//! | `/works` | jobs by state, with a redacted preview of their arguments; selected jobs, or all of a pool and function, are canceled, run now or retried |
+//! | `/works/{id}` | a job with its timeline, arguments, result, error and controls |
+//! | `/config` | the configuration |
+//! | `GET api/overview` | each pool in numbers; its `status` is `running`, `idle`, `paused` (or its parallelism is 0), or `full` (every slot is taken and jobs that are due wait); `lately` has the rates and the start lag of the last minute, and of the last ten minutes in slots of ten seconds |
 //! | `GET api/works?pool=&state=&function=&outcome=&cursor=&limit=` | jobs by state (`pending`, `running`, `finished`), a page at a time |
 //! | `POST api/works/cancel?pool=&function=&limit=` | [`Permission::Cancel`]; cancels the waiting jobs of that pool and function (one of the two may be left out), 1,000 at most; answers `{"done": 12, "more": false}` |
 //! | `POST api/works/run?pool=&function=&limit=` | [`Permission::RunNow`]; makes jobs due that are not due yet, in the same way |
-//! | `POST api/works/retry?pool=&function=&limit=` | [`Permission::Retry`]; enqueues failed jobs once more, except those already retried |
+//! | `POST api/works/retry?pool=&function=&limit=` | [`Permission::Retry`]; enqueues failed jobs once more, except those already retried; without pool and function those of all |
 //! | `GET api/works/{id}` | the state of a job and the reason, with its attempts, arguments and result |
 //! | `POST api/works/{id}/cancel` | [`Permission::Cancel`] |
 //! | `POST api/works/{id}/abort?grace_ms=` | [`Permission::Abort`] |

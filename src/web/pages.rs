@@ -12,9 +12,10 @@ use serde::{Deserialize, Serialize};
 use super::Permission;
 use super::dashboard::Dashboard;
 use super::error::ApiError;
-use super::html;
+use super::html::{self, Here, Nav};
 use super::query::{
-    Board, Body, Filter, body_of, demand, permission_of, permissions, query, work_id,
+    Board, Body, Did, Filter, ListQuery, NOTHING, RangeQuery, Selected, body_of, demand,
+    permission_of, permissions, query, work_id,
 };
 use crate::ops::{Bulk, BulkAction, Done, PoolChange, RetryAnswer, TO_SAY};
 
@@ -32,36 +33,110 @@ pub(super) async fn without_slash(request: HttpRequest) -> HttpResponse {
 }
 
 pub(super) async fn overview(board: Board, request: HttpRequest) -> HttpResponse {
-    let overview = board.operator().overview().await.map_err(ApiError::from);
-    page("", "Overview", overview.map(|overview| html::overview(&overview, permissions(&request))))
+    let content = async {
+        let range = query::<RangeQuery>(request.query_string())?.range()?;
+        let overview = board.operator().overview().await?;
+        Ok(html::overview(&overview, range, permissions(&request)))
+    };
+    let content = content.await;
+    page(&board, "", "Overview", Some(Here::Overview), content).await
+}
+
+pub(super) async fn pool(
+    board: Board,
+    request: HttpRequest,
+    name: web::Path<String>,
+) -> HttpResponse {
+    let content = async {
+        let range = query::<RangeQuery>(request.query_string())?.range()?;
+        let pool = board.operator().pool(&name)?;
+        let pool = board.operator().look_at(pool).await?;
+        let now = board.operator().now().into();
+        Ok(html::pool(&pool, now, range, permissions(&request)))
+    };
+    let content = content.await;
+    page(&board, "../", &format!("Pool {name}"), None, content).await
 }
 
 pub(super) async fn works(board: Board, request: HttpRequest) -> HttpResponse {
-    page("", "Jobs", works_of(&board, &request).await)
+    let filter = query::<ListQuery>(request.query_string()).map(ListQuery::split);
+    match filter {
+        Ok((filter, did)) => {
+            let (title, here) = html::list_title(&filter);
+            let content = works_of(&board, &request, &filter, did).await;
+            page(&board, "", title, Some(here), content).await
+        }
+        Err(said) => error("", &said),
+    }
 }
 
-async fn works_of(board: &Dashboard, request: &HttpRequest) -> Result<Markup, ApiError> {
-    let filter: Filter = query(request.query_string())?;
-    let works = board.operator().page(filter.works()?).await?;
-    let now = board.operator().now();
-    Ok(html::works(&works, &filter, now, permissions(request)))
+async fn works_of(
+    board: &Dashboard,
+    request: &HttpRequest,
+    filter: &Filter,
+    did: Option<Did>,
+) -> Result<Markup, ApiError> {
+    let operator = board.operator();
+    let page = operator.page(filter.works()?).await?;
+    Ok(html::works(&html::Listed {
+        page: &page,
+        filter,
+        did,
+        now: operator.now().into(),
+        pools: operator.pool_names(),
+        functions: operator.function_names(),
+        may: permissions(request),
+    }))
+}
+
+/// Acts on the jobs that are selected in a list, and returns to the list.
+pub(super) async fn selected(board: Board, request: HttpRequest, body: Body) -> HttpResponse {
+    let done: Result<String, ApiError> = async {
+        let body = text_of(&request, body)?;
+        let Selected { action, works, list } = Selected::parse(&body)?;
+        demand(&request, permission_of(action))?;
+        let did = match works.is_empty() {
+            true => format!("did={NOTHING}"),
+            false => {
+                let done = board.operator().act_on_these(action, &works).await?;
+                format!("did={}&done={done}", action.as_str())
+            }
+        };
+        Ok(format!(
+            "../works?state={}&outcome={}&pool={}&function={}&limit={}&{did}",
+            html::encoded(&list.state),
+            html::encoded(&list.outcome),
+            html::encoded(&list.pool),
+            html::encoded(&list.function),
+            html::encoded(&list.limit),
+        ))
+    }
+    .await;
+    match done {
+        Ok(back) => redirect(StatusCode::SEE_OTHER, &back),
+        Err(said) => error("../", &said),
+    }
 }
 
 pub(super) async fn config(board: Board, request: HttpRequest) -> HttpResponse {
     let config = board.operator().config();
-    page("", "Configuration", Ok(html::config(&config, permissions(&request))))
+    let content = Ok(html::config(&config, permissions(&request)));
+    page(&board, "", "Configuration", Some(Here::Configuration), content).await
 }
 
 pub(super) async fn confirm_cancel(board: Board, request: HttpRequest) -> HttpResponse {
-    page("../", "Many jobs", confirm(&board, &request, BulkAction::Cancel).await)
+    let content = confirm(&board, &request, BulkAction::Cancel).await;
+    page(&board, "../", "Many jobs", None, content).await
 }
 
 pub(super) async fn confirm_run(board: Board, request: HttpRequest) -> HttpResponse {
-    page("../", "Many jobs", confirm(&board, &request, BulkAction::Run).await)
+    let content = confirm(&board, &request, BulkAction::Run).await;
+    page(&board, "../", "Many jobs", None, content).await
 }
 
 pub(super) async fn confirm_retry(board: Board, request: HttpRequest) -> HttpResponse {
-    page("../", "Many jobs", confirm(&board, &request, BulkAction::Retry).await)
+    let content = confirm(&board, &request, BulkAction::Retry).await;
+    page(&board, "../", "Many jobs", None, content).await
 }
 
 /// Returns the number of affected jobs, and the form to confirm the action. Counting needs the same permission.
@@ -141,13 +216,14 @@ pub(super) async fn work(
     request: HttpRequest,
     id: web::Path<String>,
 ) -> HttpResponse {
-    page("../", &format!("Job {id}"), work_of(&board, &request, &id).await)
+    let content = work_of(&board, &request, &id).await;
+    page(&board, "../", &format!("Job {id}"), None, content).await
 }
 
 async fn work_of(board: &Dashboard, request: &HttpRequest, id: &str) -> Result<Markup, ApiError> {
     let Said { said } = query(request.query_string())?;
     let detail = board.operator().job(work_id(id)?).await?;
-    Ok(html::work(&detail, permissions(request), said.as_deref()))
+    Ok(html::job(&detail, permissions(request), said.as_deref()))
 }
 
 /// The answer of the control that led to this page.
@@ -216,21 +292,22 @@ pub(super) async fn configure(
     name: web::Path<String>,
     body: Body,
 ) -> HttpResponse {
-    let done: Result<&str, ApiError> = async {
+    let done: Result<String, ApiError> = async {
         demand(&request, Permission::Configure)?;
         let pool = board.operator().pool(&name)?;
         let Back { back } = query(request.query_string())?;
         let back = match back.as_str() {
-            "" => "../",
-            "config" => "../config",
-            _ => return Err(ApiError::invalid("back is config")),
+            "" => "../".to_owned(),
+            "config" => "../config".to_owned(),
+            "pool" => format!("../pools/{}", html::encoded(&name)),
+            _ => return Err(ApiError::invalid("back is config or pool")),
         };
         board.operator().configure(&pool, form::<PoolChange>(&request, body)?).await?;
         Ok(back)
     }
     .await;
     match done {
-        Ok(back) => redirect(StatusCode::SEE_OTHER, back),
+        Ok(back) => redirect(StatusCode::SEE_OTHER, &back),
         Err(said) => error("../", &said),
     }
 }
@@ -244,9 +321,13 @@ struct Back {
 }
 
 fn form<T: DeserializeOwned>(request: &HttpRequest, body: Body) -> Result<T, ApiError> {
+    query(&text_of(request, body)?)
+}
+
+/// Returns the body of a form.
+fn text_of(request: &HttpRequest, body: Body) -> Result<String, ApiError> {
     let body = body_of(request, body, FORM)?;
-    let body = std::str::from_utf8(&body);
-    query(body.map_err(|_| ApiError::invalid("the form is not UTF-8"))?)
+    String::from_utf8(body.into()).map_err(|_| ApiError::invalid("the form is not UTF-8"))
 }
 
 pub(super) async fn style() -> HttpResponse {
@@ -278,18 +359,28 @@ fn redirect(status: StatusCode, location: &str) -> HttpResponse {
     HttpResponse::build(status).insert_header((LOCATION, location)).finish()
 }
 
-/// Returns a page, or the error page. `base` is the relative link to the overview.
-fn page(base: &str, title: &str, content: Result<Markup, ApiError>) -> HttpResponse {
+/// Returns a page, or the error page. `base` is the relative link to the overview, `here` the page's entry in the
+/// navigation.
+async fn page(
+    board: &Dashboard,
+    base: &str,
+    title: &str,
+    here: Option<Here>,
+    content: Result<Markup, ApiError>,
+) -> HttpResponse {
     match content {
-        Ok(content) => HttpResponse::Ok()
-            .content_type(HTML)
-            .body(html::page(base, title, content).into_string()),
+        Ok(content) => {
+            let nav = Nav { here, totals: board.operator().totals().await };
+            let page = html::page(base, title, &nav, content).into_string();
+            HttpResponse::Ok().content_type(HTML).body(page)
+        }
         Err(said) => error(base, &said),
     }
 }
 
 /// Returns the error page.
 pub(super) fn error(base: &str, error: &ApiError) -> HttpResponse {
-    let page = html::page(base, html::title_of(error), html::error(error)).into_string();
+    let page =
+        html::page(base, html::title_of(error), &Nav::default(), html::error(error)).into_string();
     error.begin().content_type(HTML).body(page)
 }

@@ -12,8 +12,8 @@ use super::dashboard::Dashboard;
 use super::error::ApiError;
 use super::{Permission, Permissions};
 use crate::model::{ConfigError, Cursor, OutcomeKind, WorkFilter, WorkId};
-use crate::ops::BulkAction;
 use crate::ops::schema::{size_or_nothing, words};
+use crate::ops::{BulkAction, Range};
 
 /// The default number of jobs on a page.
 pub(super) const PAGE: usize = 50;
@@ -80,6 +80,99 @@ impl Filter {
         let limit =
             limit.ok_or_else(|| ApiError::invalid(format!("limit is 1 to {LARGEST_PAGE}")))?;
         Ok(works.limit(limit))
+    }
+}
+
+/// The query of the page of a list.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct ListQuery {
+    pool: String,
+    state: String,
+    function: String,
+    outcome: String,
+    cursor: String,
+    limit: String,
+    /// The action that led to the page, and the number of jobs that it has changed.
+    did: String,
+    done: Option<usize>,
+}
+
+impl ListQuery {
+    pub fn split(self) -> (Filter, Option<Did>) {
+        let ListQuery { pool, state, function, outcome, cursor, limit, did, done } = self;
+        let did = match (action_named(&did), done) {
+            (Some(action), Some(done)) => Some(Did::Done { action, done }),
+            (None, _) if did == NOTHING => Some(Did::Nothing),
+            _ => None,
+        };
+        (Filter { pool, state, function, outcome, cursor, limit }, did)
+    }
+}
+
+/// The result of an action on selected jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Did {
+    /// No job was selected.
+    Nothing,
+    Done {
+        action: BulkAction,
+        done: usize,
+    },
+}
+
+/// The word for [`Did::Nothing`].
+pub(super) const NOTHING: &str = "nothing";
+
+/// The form of an action on selected jobs, and the list to return to.
+pub(super) struct Selected {
+    pub action: BulkAction,
+    pub works: Vec<WorkId>,
+    pub list: Filter,
+}
+
+impl Selected {
+    /// Parses the form, which has as many ids as jobs were selected.
+    pub fn parse(form: &str) -> Result<Selected, ApiError> {
+        let fields: Vec<(String, String)> = query(form)?;
+        let (mut action, mut works, mut list) = (None, Vec::new(), Filter::default());
+        for (name, value) in fields {
+            match name.as_str() {
+                "action" => action = action_named(&value),
+                "id" => works.push(work_id(&value)?),
+                "pool" => list.pool = value,
+                "state" => list.state = value,
+                "function" => list.function = value,
+                "outcome" => list.outcome = value,
+                "limit" => list.limit = value,
+                _ => return Err(ApiError::invalid("the form has an unknown field")),
+            }
+        }
+        let action = action.ok_or_else(|| ApiError::invalid("action is cancel, run or retry"))?;
+        works.truncate(LARGEST_PAGE);
+        Ok(Selected { action, works, list })
+    }
+}
+
+fn action_named(name: &str) -> Option<BulkAction> {
+    let all = [BulkAction::Cancel, BulkAction::Run, BulkAction::Retry];
+    all.into_iter().find(|action| action.as_str() == name)
+}
+
+/// The range of the charts of a page.
+#[derive(Deserialize)]
+pub(super) struct RangeQuery {
+    #[serde(default)]
+    range: String,
+}
+
+impl RangeQuery {
+    pub fn range(&self) -> Result<Range, ApiError> {
+        match self.range.as_str() {
+            "" | "10m" => Ok(Range::Minutes),
+            "24h" => Ok(Range::Day),
+            _ => Err(ApiError::invalid("range is 10m or 24h")),
+        }
     }
 }
 

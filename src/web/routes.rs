@@ -15,6 +15,9 @@ use super::{api, events, guard, openapi, pages};
 /// The maximum size of a body: no request needs more than a few words.
 const LARGEST_BODY: usize = 4 << 10;
 
+/// The maximum size of the form with the ids of selected jobs.
+const LARGEST_SELECTION: usize = 16 << 10;
+
 impl Dashboard {
     /// Returns the scope under that prefix, such as `/workpool`. With an empty prefix it takes every request that no
     /// earlier service has taken.
@@ -67,13 +70,22 @@ impl Dashboard {
                     .route(reads().to(pages::confirm_retry))
                     .post(pages::retry_many),
             )
+            .service(
+                act("/works/selected")
+                    .app_data(web::PayloadConfig::new(LARGEST_SELECTION))
+                    .post(pages::selected),
+            )
             .service(read("/find").route(reads().to(pages::find)))
             .service(read("/works/{id}").route(reads().to(pages::work)))
             .service(act("/works/{id}/cancel").post(pages::cancel))
             .service(act("/works/{id}/abort").post(pages::abort))
             .service(act("/works/{id}/run").post(pages::run))
             .service(act("/works/{id}/retry").post(pages::retry))
-            .service(act("/pools/{name}").post(pages::configure))
+            .service(
+                resource("/pools/{name}", "GET, HEAD, POST")
+                    .route(reads().to(pages::pool))
+                    .post(pages::configure),
+            )
             .service(read("/assets/workpool.css").route(reads().to(pages::style)))
             .service(read("/assets/workpool.js").route(reads().to(pages::script)))
             .service(read("/assets/workpool.svg").route(reads().to(pages::icon)))

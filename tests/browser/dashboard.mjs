@@ -111,7 +111,7 @@ const reaches = (page, state) =>
 const mark = (page) => page.evaluate(() => { window.marked = true; });
 const isMarked = (page) => page.evaluate(() => window.marked === true);
 
-const card = (page, pool) => page.locator(".pools > li", { has: page.getByRole("heading", { name: pool, exact: true }) });
+const row = (page, pool) => page.locator(".pools tbody tr", { has: page.getByRole("link", { name: pool, exact: true }) });
 
 async function press(page, within, opener, button) {
   const confirm = within.getByRole("button", { name: button });
@@ -180,10 +180,9 @@ test("a job's page follows it without being loaded anew", async () => {
   await mark(page);
   await live(page).getByRole("progressbar").waitFor();
   await picture(page, "work-running");
-  await reaches(page, "success");
+  await reaches(page, "succeeded");
   assert(await isMarked(page), "the page was loaded anew");
-  await live(page).getByText("Result", { exact: false }).click();
-  await shows(page, '"words":3000');
+  await shows(page, '"words": 3000');
   await picture(page, "work-success");
   await leave(page);
 });
@@ -191,10 +190,10 @@ test("a job's page follows it without being loaded anew", async () => {
 test("parallelism is changed, and the overview shows it live to others", async () => {
   const [page, other] = [await look(""), await look("")];
   await mark(other);
-  await card(page, "texts").getByText("Change…").click();
-  await card(page, "texts").getByLabel("Parallelism").fill("2");
-  await card(page, "texts").getByRole("button", { name: "Set for texts" }).click();
-  for (const seen of [page, other]) await card(seen, "texts").getByText("of 2").waitFor();
+  await row(page, "texts").getByText("Change…").click();
+  await row(page, "texts").getByLabel("Parallelism").fill("2");
+  await row(page, "texts").getByRole("button", { name: "Set for texts" }).click();
+  for (const seen of [page, other]) await row(seen, "texts").getByText("of 2").waitFor();
   assert(await isMarked(other), "the page was loaded anew");
   await picture(page, "overview");
   await leave(page);
@@ -203,17 +202,17 @@ test("parallelism is changed, and the overview shows it live to others", async (
 
 test("a pool is paused, what waits says so, and it goes on when the pool is resumed", async () => {
   const page = await look("");
-  await press(page, card(page, "texts"), "Change…", "Pause texts");
-  await card(page, "texts").getByText("paused", { exact: true }).waitFor();
+  await press(page, row(page, "texts"), "Change…", "Pause texts");
+  await row(page, "texts").getByText("paused", { exact: true }).waitFor();
   await picture(page, "overview-paused");
   const id = await upload("a few words");
   const work = await look(`works/${id}`);
-  await reaches(work, "pending");
+  await reaches(work, "waiting");
   await shows(work, /paused/);
   await mark(work);
   await picture(work, "work-paused");
-  await press(page, card(page, "texts"), "Change…", "Resume texts");
-  await reaches(work, "success");
+  await press(page, row(page, "texts"), "Change…", "Resume texts");
+  await reaches(work, "succeeded");
   assert(await isMarked(work), "the page was loaded anew");
   await leave(page);
   await leave(work);
@@ -221,19 +220,19 @@ test("a pool is paused, what waits says so, and it goes on when the pool is resu
 
 /** What a page does that gets no events: it asks now and then, and is not loaded anew. */
 async function followsWithoutEvents(page) {
-  const waiting = async () => Number(await card(page, "texts").locator("a[href*='state=pending']").textContent());
+  const waiting = async () => Number(await row(page, "texts").locator("a[href*='state=pending']").textContent());
   const before = await waiting();
   await mark(page);
   const later = await upload("for later", HOUR);
   await page.waitForFunction((count) => {
-    const link = document.querySelector(".pools a[href='works?pool=texts&state=pending']");
+    const link = document.querySelector("td a[href='works?pool=texts&state=pending']");
     return Number(link?.textContent) === count;
   }, before + 1);
   assert(await isMarked(page), "the overview was loaded anew");
   const id = await upload(parts(20));
   await go(page, `works/${id}`);
   await mark(page);
-  await reaches(page, "success");
+  await reaches(page, "succeeded");
   assert(await isMarked(page), "the page of the job was loaded anew");
   assert.equal((await fetch(`${service}/texts/${later}`, { method: "DELETE" })).status, 200);
   await finished(later);
@@ -302,7 +301,7 @@ test("a page that nobody sees does not listen", async () => {
 test("a job that waits is canceled, after it was confirmed", async () => {
   const id = await upload("never counted", HOUR);
   const page = await look(`works/${id}`);
-  await reaches(page, "pending");
+  await reaches(page, "waiting");
   await picture(page, "work-waiting");
   await press(page, live(page), "Cancel…", "Yes, cancel this job");
   await page.getByRole("status").waitFor();
@@ -324,9 +323,9 @@ test("a running job is aborted, after it was confirmed", async () => {
 test("a delayed job is run now", async () => {
   const id = await upload("counted at once", HOUR);
   const page = await look(`works/${id}`);
-  await press(page, live(page), "Run now…", "Yes, end its wait");
+  await live(page).getByRole("button", { name: "Run now" }).click();
   await page.getByRole("status").waitFor();
-  await reaches(page, "success");
+  await reaches(page, "succeeded");
   await leave(page);
 });
 
@@ -334,17 +333,17 @@ test("a failed job is retried, as a job of its own, and all of a function are", 
   const id = await upload("");
   const page = await look(`works/${id}`);
   await reaches(page, "failed");
-  await shows(page, "Attempts");
-  await page.getByText("Arguments, 11 bytes").click();
-  await shows(page, '{"text":""}');
+  await page.locator(".timeline").getByText("Attempt 1 failed").waitFor();
+  await shows(page, "11 bytes");
+  await shows(page, '"text": ""');
   await picture(page, "work-failed");
-  await press(page, live(page), "Retry…", "Yes, enqueue it once more");
+  await live(page).getByRole("button", { name: "Retry" }).click();
   await page.getByRole("status").filter({ hasText: "enqueued once more" }).waitFor();
   assert(!page.url().includes(id), "the page is that of the new job");
   await reaches(page, "failed");
   const again = page.url();
   await go(page, `works/${id}`);
-  await press(page, live(page), "Retry…", "Yes, enqueue it once more");
+  await live(page).getByRole("button", { name: "Retry" }).click();
   await page.getByRole("status").filter({ hasText: "before" }).waitFor();
   assert.equal(page.url().split("?")[0], again.split("?")[0]);
 
@@ -361,21 +360,82 @@ test("jobs are gone through page by page", async () => {
   const page = await look("works?state=pending&pool=texts");
   const seen = [];
   for (;;) {
-    seen.push(...await live(page).locator("tbody code").allTextContents());
+    seen.push(...await live(page).locator("td.id code").evaluateAll((codes) => codes.map((code) => code.title)));
     const next = page.getByRole("link", { name: "Next page" });
     if (await next.count() === 0) break;
     if (seen.length === 50) await picture(page, "works-first-page");
     await next.click();
-    await page.waitForFunction((last) => document.querySelector("#live tbody code")?.textContent !== last, seen.at(-50));
+    await page.waitForFunction((last) => document.querySelector("#live td.id code")?.title !== last, seen.at(-50));
   }
   assert.equal(new Set(seen).size, seen.length, "no work is listed twice");
   assert.deepEqual(ids.filter((id) => !seen.includes(id)), [], "each job is listed");
-  await page.getByLabel("State").selectOption("finished");
-  await page.getByLabel("Outcome, if finished").selectOption("canceled");
+  await page.getByLabel("Function").selectOption("nightly");
   await page.getByRole("button", { name: "Show" }).click();
-  await page.getByRole("heading", { name: "Jobs: finished, canceled" }).waitFor();
+  await live(page).getByText("Nothing here.").waitFor();
+  await page.getByRole("link", { name: "Finished" }).click();
+  await page.getByRole("link", { name: "Canceled" }).click();
+  await page.getByRole("heading", { name: "Canceled jobs" }).waitFor();
   const states = await live(page).locator("td[data-label=State]").allTextContents();
   assert(states.length >= 2 && states.every((state) => state.includes("canceled")), `${states}`);
+  await leave(page);
+});
+
+test("jobs are selected, and what is selected is not replaced meanwhile", async () => {
+  const ids = await Promise.all(Array.from({ length: 3 }, () => upload("selected", HOUR)));
+  const page = await look(undefined);
+  await page.clock.install();
+  await go(page, "works?state=pending&pool=texts&function=text.count_words&limit=200");
+  const box = (id) => page.locator(`input[name=id][value="${id}"]`);
+  await box(ids[0]).check();
+  await box(ids[1]).check();
+  await page.getByRole("heading", { level: 1 }).click();
+  const asked = [];
+  page.on("request", (request) => asked.push(request.url()));
+  await page.clock.fastForward(60_000);
+  await page.evaluate(() => fetch("healthz"));
+  assert.deepEqual(asked, [`${service}/workpool/healthz`], "what is selected is not replaced");
+  assert(await box(ids[0]).isChecked());
+  await picture(page, "works-selected");
+  await page.getByRole("button", { name: "Cancel selected" }).click();
+  await page.getByRole("status").filter({ hasText: "2 were canceled." }).waitFor();
+  await Promise.all(ids.slice(0, 2).map(finished));
+  await box(ids[2]).waitFor();
+  await page.getByLabel("Select all").check();
+  assert(await box(ids[2]).isChecked());
+  await leave(page);
+});
+
+test("charts tell what is under the pointer, and ids are copied", async () => {
+  await finished(await upload("one"));
+  const page = await look("pools/texts?range=24h", { permissions: ["clipboard-read", "clipboard-write"] });
+  const chart = page.getByRole("region", { name: "Start lag" });
+  await chart.locator(".hit").last().hover();
+  await chart.locator(".readout").filter({ hasText: /UTC: p50 .*, p99 / }).waitFor();
+  await picture(page, "pool-day");
+  await go(page, "works?state=finished&pool=texts");
+  const id = live(page).locator("td.id").first();
+  await id.hover();
+  await id.getByRole("button", { name: "Copy id" }).click();
+  assert.equal(await page.evaluate(() => navigator.clipboard.readText()), await id.locator("code").getAttribute("title"));
+  await leave(page);
+});
+
+test("without the script all of it works", async () => {
+  const [waits, selected] = [await upload("no script", HOUR), await upload("no script", HOUR)];
+  const page = await look("?range=24h", { javaScriptEnabled: false });
+  await page.getByRole("link", { name: "10 minutes" }).click();
+  await row(page, "texts").getByRole("link", { name: "texts", exact: true }).click();
+  await page.getByRole("button", { name: "Pause texts" }).click();
+  await page.getByRole("button", { name: "Resume texts" }).click();
+  await page.getByRole("button", { name: "Pause texts" }).waitFor();
+  await go(page, `works/${waits}`);
+  assert.equal(await page.locator(".copy:visible").count(), 0, "nothing is there that does nothing");
+  await press(page, live(page), "Cancel…", "Yes, cancel this job");
+  await page.getByRole("status").waitFor();
+  await go(page, "works?state=pending&pool=texts&limit=200");
+  await page.locator(`input[name=id][value="${selected}"]`).check();
+  await page.getByRole("button", { name: "Cancel selected" }).click();
+  await page.getByRole("status").filter({ hasText: "1 was canceled." }).waitFor();
   await leave(page);
 });
 
@@ -429,12 +489,12 @@ test("the keyboard is enough", async () => {
 test("who may only look sees no controls, and is refused if he sends them all the same", async () => {
   const id = await upload("to be looked at", HOUR);
   const page = await look("", { user: "viewer", refused: [403] });
-  await card(page, "texts").waitFor();
+  await row(page, "texts").waitFor();
   assert.equal(await page.locator("main form, main details, main button").count(), 0);
   await picture(page, "viewer-overview");
   await go(page, `works/${id}`);
-  await reaches(page, "pending");
-  assert.equal(await page.locator("main form, main button").count(), 0);
+  await reaches(page, "waiting");
+  assert.equal(await page.locator("main form, main details").count(), 0);
   await picture(page, "viewer-work");
   for (const action of ["cancel", "run", "abort", "retry"]) {
     for (const path of [`../works/${id}/${action}`, `../api/works/${id}/${action}`]) {
@@ -456,7 +516,6 @@ test("whatever others say is shown as text", async () => {
     const running = await upload(`${`${payload} `.repeat(100)}${parts(1000)}`);
     await Promise.all([finished(counted), finished(refused)]);
     await go(page, `works/${counted}`);
-    await page.getByText("Result", { exact: false }).first().click();
     await shows(page, payload.toLowerCase().replaceAll("\"", "\\\"").replace("\u0000", "\\u0000"));
     await assertIsText(page, payload);
     await go(page, `works/${refused}`);
@@ -503,12 +562,14 @@ test("it fits on a phone, light and dark, and can be read", async () => {
     ]) {
       const page = await look(undefined, { colorScheme, viewport, refused: [400] });
       for (const [name, path, content, title] of [
-        ["overview", "", ".pools > li", /^Overview – /],
+        ["overview", "", ".pools tbody tr", /^Overview – /],
+        ["pool", "pools/texts", ".charts", /^Pool texts – /],
+        ["config", "config", ".pools tbody tr", /^Configuration – /],
         ["running", `works/${running}`, "progress", new RegExp(`^Job ${running} `)],
         ["waiting", `works/${waiting}`, ".controls", new RegExp(`^Job ${waiting} `)],
         ["failed", `works/${long}`, "pre", new RegExp(`^Job ${long} `)],
-        ["list", "works?state=pending", "tbody tr", /^Jobs – /],
-        ["list-failed", "works?outcome=failed", "tbody tr", /^Jobs – /],
+        ["list", "works?state=pending", "tbody tr", /^(Waiting|Failed) jobs – /],
+        ["list-failed", "works?outcome=failed", "tbody tr", /^(Waiting|Failed) jobs – /],
         ["error", "works?state=none", "[role=alert]", /^Bad Request – /],
       ]) {
         await go(page, path);
@@ -519,7 +580,7 @@ test("it fits on a phone, light and dark, and can be read", async () => {
         await picture(page, what);
         await assertFits(page, what);
         await assertReadable(page, what);
-        await assertNamesAreWhole(page, what, size === "desk" ? ["Job", "Function", "Pool"] : ["Function", "Pool"]);
+        await assertNamesAreWhole(page, what, ["Job", "Function", "Pool"]);
       }
       await leave(page);
     }

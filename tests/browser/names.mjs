@@ -31,13 +31,13 @@ const names = (await api("overview")).pools.map((pool) => pool.name);
 assert(names.length >= 10, `${names}`);
 for (const path of ["", "config"]) {
   await go(path);
-  assert.deepEqual(await page.locator(".pools h2").allTextContents(), names);
+  assert.deepEqual(await page.locator(".pools th.name").allTextContents(), names);
   await picture(`names-${path || "overview"}`);
 }
 for (const [place, name] of names.entries()) {
   // The links of the overview lead to the jobs of the pool.
   await go("");
-  const card = page.locator(".pools > li").nth(place);
+  const card = page.locator(".pools tbody tr").nth(place);
   await card.locator("a[href*='state=pending']").click();
   await page.waitForURL(/state=pending/);
   assert.equal(await page.getByLabel("Pool").inputValue(), name);
@@ -63,11 +63,12 @@ for (const [place, name] of names.entries()) {
     }
   }
   // As an argument's name and value, as a result, as an error and as a note.
-  const json = JSON.stringify({ [name]: name });
+  const json = JSON.stringify({ [name]: name }, null, 2);
   assert(seen.filter((text) => text === json).length >= 2, `${seen}`);
   assert(seen.includes(name), `${seen}`);
-  // The controls find the pool.
-  await go("");
+  // The controls find the pool. Only its own are open, since those of others would lie over them.
+  await page.goto(`${dashboard}/`, { waitUntil: "domcontentloaded" });
+  await card.locator("summary").click();
   await card.getByLabel("Parallelism").fill(String(place + 2));
   await card.getByRole("button", { name: "Set for" }).click();
   await card.getByText(`of ${place + 2}`).waitFor();

@@ -117,6 +117,8 @@ async fn fill(runtime: &Runtime, gate: &Gate) -> Vec<(&'static str, WorkId)> {
 async fn pages(runtime: &Runtime, of_interest: &[(&'static str, WorkId)]) -> Vec<String> {
     let mut pages: Vec<String> = [
         "/",
+        "/?range=24h",
+        "/pools/busy",
         "/config",
         "/healthz",
         "/api/overview",

@@ -21,13 +21,13 @@ use actix_workpool::{
 };
 use serde_json::{Value, json};
 
-const ECHO: ActionKey<Value, Value> = ActionKey::new("echo");
-const FAIL: ActionKey<String, ()> = ActionKey::new("fail");
-const HANG: ActionKey<String, ()> = ActionKey::new("hang");
-const FORM: &str = "application/x-www-form-urlencoded";
-const HOUR: Duration = Duration::from_secs(3600);
+pub const ECHO: ActionKey<Value, Value> = ActionKey::new("echo");
+pub const FAIL: ActionKey<String, ()> = ActionKey::new("fail");
+pub const HANG: ActionKey<String, ()> = ActionKey::new("hang");
+pub const FORM: &str = "application/x-www-form-urlencoded";
+pub const HOUR: Duration = Duration::from_secs(3600);
 
-fn builder() -> RuntimeBuilder {
+pub fn builder() -> RuntimeBuilder {
     crate::common::builder()
         .action_fn(ECHO, |value, _| async move { Ok(value) })
         .action_fn(FAIL, |message, _| async move { Err(WorkError::retryable(message)) })
@@ -39,7 +39,7 @@ fn builder() -> RuntimeBuilder {
 }
 
 /// Knows whom a header names.
-fn by_header(request: &HttpRequest) -> Result<Permissions, Refusal> {
+pub fn by_header(request: &HttpRequest) -> Result<Permissions, Refusal> {
     match request.headers().get("x-user").map(HeaderValue::as_bytes) {
         Some(b"viewer") => Ok(Permissions::read_only()),
         Some(b"canceler") => Ok(Permissions::read_only().with(Permission::Cancel)),
@@ -51,30 +51,30 @@ fn by_header(request: &HttpRequest) -> Result<Permissions, Refusal> {
     }
 }
 
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
-    text: String,
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub text: String,
 }
 
 impl Answer {
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
     }
 
-    fn header(&self, name: &str) -> &str {
+    pub fn header(&self, name: &str) -> &str {
         let value = self.headers.get(name).unwrap_or_else(|| panic!("no {name}"));
         value.to_str().unwrap()
     }
 
-    fn code(&self) -> String {
+    pub fn code(&self) -> String {
         self.json()["error"]["code"].as_str().expect("an error").to_owned()
     }
 }
 
-const PREFIX: &str = "/ops/workpool";
+pub const PREFIX: &str = "/ops/workpool";
 
-async fn ask(dashboard: &Dashboard, request: TestRequest) -> Answer {
+pub async fn ask(dashboard: &Dashboard, request: TestRequest) -> Answer {
     let app = init_service(App::new().service(dashboard.scope(PREFIX))).await;
     let answer = call_service(&app, request.to_request()).await;
     let (status, headers) = (answer.status(), answer.headers().clone());
@@ -91,11 +91,11 @@ async fn ask(dashboard: &Dashboard, request: TestRequest) -> Answer {
     Answer { status, headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
 }
 
-fn get(path: &str) -> TestRequest {
+pub fn get(path: &str) -> TestRequest {
     TestRequest::get().uri(&format!("{PREFIX}{path}"))
 }
 
-fn post(path: &str) -> TestRequest {
+pub fn post(path: &str) -> TestRequest {
     TestRequest::post().uri(&format!("{PREFIX}{path}"))
 }
 
@@ -103,13 +103,13 @@ fn patch(path: &str, body: &Value) -> TestRequest {
     TestRequest::patch().uri(&format!("{PREFIX}{path}")).set_json(body)
 }
 
-async fn open(config: PoolConfig) -> (Runtime, Workpool, Dashboard) {
+pub async fn open(config: PoolConfig) -> (Runtime, Workpool, Dashboard) {
     let (runtime, pool) = start(builder(), config).await;
     let dashboard = workpool_dashboard(runtime.clone(), insecure_allow_all());
     (runtime, pool, dashboard)
 }
 
-async fn delayed(pool: &Workpool) -> WorkId {
+pub async fn delayed(pool: &Workpool) -> WorkId {
     pool.enqueue(ECHO.call(json!(1))).run_after(HOUR).await.unwrap().id()
 }
 
@@ -156,6 +156,11 @@ fn routes() -> Vec<Route> {
         (Method::POST, "/works/{id}/run", None),
         (Method::POST, "/works/{id}/retry", None),
         (Method::POST, "/pools/p", Some((FORM, "max_parallelism=3"))),
+        (Method::GET, "/?range=24h", None),
+        (Method::GET, "/pools/p", None),
+        (Method::GET, "/pools/p?range=24h", None),
+        (Method::POST, "/works/selected", Some((FORM, "action=cancel&state=pending"))),
+        (Method::POST, "/pools/p?back=pool", Some((FORM, "max_parallelism=3"))),
         (Method::POST, "/pools/p?back=config", Some((FORM, "max_parallelism=3"))),
     ]
 }
@@ -359,7 +364,7 @@ fn rates_and_lags_are_those_of_the_last_minute_and_slots_remember_the_others() {
         assert!((9_000..9_300).contains(&first), "those of the first slot alone: {now}");
         assert_eq!(slots[59]["start_lag"], json!(null));
         let page = ask(&dashboard, get("/")).await.text;
-        assert!(page.contains("0.31/s") && page.matches("<svg").count() == 2, "{page}");
+        assert!(page.contains("0.31/s") && page.matches("<svg").count() == 3, "{page}");
         assert!(!page.contains("style="), "{page}");
 
         tokio::time::sleep(secs(70)).await;
@@ -368,6 +373,18 @@ fn rates_and_lags_are_those_of_the_last_minute_and_slots_remember_the_others() {
         assert_eq!(sum(&later, "completed"), 20);
         tokio::time::sleep(secs(600)).await;
         assert_eq!(sum(&lately().await, "completed"), 0);
+        // The charts of a day remember it for a day.
+        let shown = async |path: &str| ask(&dashboard, get(path)).await.text;
+        for path in ["/", "/pools/p"] {
+            let (minutes, day) = (shown(path).await, shown(&format!("{path}?range=24h")).await);
+            assert!(!minutes.contains("/s succeeded"), "{minutes}");
+            // 15 and 5 of five minutes, of which the last ones may have been in the next slot.
+            assert!(day.contains("0.05/s succeeded, 0.02/s failed"), "{day}");
+            assert!(day.contains("p99 19 s"), "{day}");
+        }
+        tokio::time::sleep(secs(24 * 3_600)).await;
+        assert!(!shown("/?range=24h").await.contains("/s succeeded"));
+        assert_eq!(ask(&dashboard, get("/?range=1y")).await.status, 400);
         runtime.shutdown(Duration::ZERO).await;
     });
 }
@@ -446,7 +463,7 @@ fn a_job_is_shown_with_its_reason_and_its_end() {
 }
 
 /// Waits until the job is running and has said how far it is.
-async fn hanging(pool: &Workpool, note: &str) -> WorkId {
+pub async fn hanging(pool: &Workpool, note: &str) -> WorkId {
     use actix_workpool::WorkStatus;
     let work = pool.enqueue(HANG.call(note.into())).await.unwrap();
     while !matches!(work.status().await, Ok(WorkStatus::Running { progress: Some(_), .. })) {
@@ -702,6 +719,13 @@ fn what_is_redacted_is_nowhere_to_be_seen() {
             (detail(runs), "(Progress)"),
             ("/api/works?state=finished".into(), "(Error)"),
             ("/api/works?state=running".into(), "(Progress)"),
+            ("/works?state=pending".into(), "(Args)"),
+            ("/works?state=running".into(), "(Args)"),
+            ("/works?state=running".into(), "(Progress)"),
+            ("/works?outcome=failed".into(), "(Args)"),
+            ("/works?outcome=failed".into(), "(Error)"),
+            (format!("/works/{}", failed.id()), "(Error)"),
+            (format!("/works/{}", done.id()), "(Output)"),
         ];
         for (path, instead) in paths {
             let shown = ask(&open, get(&path)).await.text;
@@ -857,6 +881,9 @@ fn nothing_that_comes_from_outside_becomes_a_part_of_a_page() {
             }
             paths.extend([
                 "/config".into(),
+                format!("/pools/{url}"),
+                format!("/?range={url}"),
+                format!("/works?did={url}&done=1"),
                 format!("/works/cancel?pool={url}"),
                 format!("/works/run?function={url}"),
                 format!("/works/run?pool={url}&done={url}"),
@@ -887,7 +914,7 @@ fn forms_do_what_they_say_and_lead_back() {
         let id = delayed(&pool).await;
         let page = ask(&dashboard, get(&format!("/works/{id}"))).await.text;
         assert!(page.contains(&format!("action=\"{id}/cancel\"")), "{page}");
-        assert!(page.contains("waits for its time"), "{page}");
+        assert!(page.contains("Waits for its time"), "{page}");
         let answer = ask(&dashboard, post(&format!("/works/{id}/cancel"))).await;
         let back = format!("../{id}?said=requested");
         assert_eq!((answer.status.as_u16(), answer.header("location")), (303, back.as_str()));
@@ -922,7 +949,7 @@ fn many_jobs_are_canceled_or_run_by_pool_and_function() {
         let act = async |path: &str| ask(&dashboard, post(path)).await.json();
 
         let page = ask(&dashboard, get("/works/cancel?pool=p&function=echo")).await.text;
-        assert!(page.contains("1000 or more") && page.contains("Yes, cancel them"), "{page}");
+        assert!(page.contains("1,000 or more") && page.contains("Yes, cancel them"), "{page}");
         let done = act("/api/works/cancel?pool=p&function=echo&limit=3").await;
         assert_eq!(done, json!({ "done": 3, "more": true, "next": null }));
         let done = act("/api/works/cancel?pool=p&function=echo").await;
@@ -1269,6 +1296,7 @@ fn a_store_that_stands_still_is_no_reason_to_wait_for_it() {
             "/api/works?state=finished",
             "/api/pools/p",
             "/",
+            "/pools/p",
             "/works",
             "/works?state=finished&pool=p",
             "/works/cancel?pool=p",

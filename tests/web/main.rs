@@ -7,5 +7,6 @@ mod common;
 #[cfg(feature = "redb")]
 mod at_scale;
 mod dashboard;
+mod pages;
 mod service;
 mod shown;

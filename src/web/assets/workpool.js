@@ -1,4 +1,5 @@
-// Keeps the region "live" of a page as the server would render it now. Without this script everything works as well.
+// Keeps the region "live" of a page as the server would render it now, copies, and tells what is under the pointer.
+// Without this script everything works as well.
 "use strict";
 (() => {
   const EVERY_MS = 2000;
@@ -11,11 +12,11 @@
   let last = 0;
   let due = null;
 
-  // Whoever is about to open, to confirm or to type is not interrupted.
+  // Whoever is about to open, to confirm, to type or to select is not interrupted.
   const isHeld = () => {
     const focused = document.activeElement;
     const types = focused && focused.matches("input, select, button, summary") && region().contains(focused);
-    return types || region().querySelector("details[open]");
+    return types || region().querySelector("details[open], input[type=checkbox]:checked");
   };
 
   const refresh = async () => {
@@ -31,6 +32,10 @@
       region().replaceWith(document.adoptNode(fresh));
       const link = focused && [...region().querySelectorAll("a")].find((a) => a.href === focused);
       if (link) link.focus();
+      const counts = page.querySelectorAll(".count");
+      document.querySelectorAll(".count").forEach((count, place) => {
+        if (counts[place]) count.replaceWith(document.adoptNode(counts[place]));
+      });
       document.body.classList.remove("stale");
     } catch {
       document.body.classList.add("stale");
@@ -68,6 +73,36 @@
     source = null;
     streaming = false;
   };
+
+  document.documentElement.classList.add("script");
+  if (navigator.clipboard) document.documentElement.classList.add("copies");
+
+  document.addEventListener("click", async ({ target }) => {
+    if (!target.matches(".copy")) return;
+    try {
+      await navigator.clipboard.writeText(target.dataset.copy);
+      target.textContent = "Copied";
+    } catch {
+      target.textContent = "Not copied";
+    }
+    setTimeout(() => { target.textContent = "Copy"; }, 1500);
+  });
+
+  document.addEventListener("change", ({ target }) => {
+    if (!target.matches(".all")) return;
+    for (const one of target.closest("table").querySelectorAll("[name=id]")) one.checked = target.checked;
+  });
+
+  document.addEventListener("keydown", ({ key }) => {
+    if (key === "Escape") document.querySelectorAll(".menu[open]").forEach((menu) => { menu.open = false; });
+  });
+
+  document.addEventListener("pointerover", ({ target }) => {
+    const chart = target.closest?.(".chart");
+    if (!chart) return;
+    const title = target.closest(".hit")?.querySelector("title");
+    chart.querySelector(".readout").textContent = title ? title.textContent : "";
+  });
 
   if (!region()) return;
   listen();
