@@ -70,10 +70,6 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
-
 /// `true` if that bug of [`testing::planted`] is switched on.
 #[cfg(feature = "planted")]
 macro_rules! planted {

@@ -77,6 +77,7 @@ impl Slot {
         self.started = self.started.saturating_add(other.started);
     }
 
+    #[cfg_attr(not(feature = "ops"), allow(dead_code))]
     pub fn succeeded(&self) -> u32 {
         self.completed.saturating_sub(self.failed).saturating_sub(self.canceled)
     }

@@ -239,7 +239,8 @@ fn an_entry_in_running_that_nobody_stands_behind_neither_wedges_the_pool_nor_kee
         let diagnostics = pool.diagnostics().await.unwrap();
         assert!(storage.commits() - before <= 20, "{} commits", storage.commits() - before);
         let looks = storage.asked("read_batch") - looks;
-        assert!(looks <= 30, "{looks} looks: {diagnostics:?}");
+        // The watchdog looks every few seconds.
+        assert!(looks <= 150, "{looks} looks: {diagnostics:?}");
         assert_eq!((diagnostics.waiting, diagnostics.running), (1, 1));
         assert!(diagnostics.oldest_due.is_some(), "whoever looks sees how long it has waited");
         endless.abort(Duration::ZERO).await.unwrap();
