@@ -27,4 +27,4 @@ mod worker;
 pub use actix::Recipient;
 pub(crate) use start::{Actors, Parts, RingError, start};
 #[cfg(feature = "testing")]
-pub(crate) use start::{is_in_a_system, run_paused};
+pub(crate) use start::{assert_in_a_system, run_paused};

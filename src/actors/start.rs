@@ -141,10 +141,13 @@ async fn on<T: Send + 'static>(
     receiver.await.map_err(|_| RingError::Closed)
 }
 
-/// Returns `true` if the caller's thread has a place for the actors.
+/// Panics if the caller's thread has no place for the actors.
 #[cfg(feature = "testing")]
-pub(crate) fn is_in_a_system() -> bool {
-    System::is_registered() && Arbiter::try_current().is_some()
+pub(crate) fn assert_in_a_system() {
+    assert!(
+        System::is_registered() && Arbiter::try_current().is_some(),
+        "a TestRuntime needs an actix system: use testing::run, #[actix::test] or #[actix_web::test]"
+    );
 }
 
 /// Runs a future in a system of its own, on a clock that stands still.

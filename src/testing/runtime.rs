@@ -156,10 +156,7 @@ impl TestRuntime {
     }
 
     async fn of(builder: RuntimeBuilder, is_manual: bool) -> Result<TestRuntime, StartError> {
-        assert!(
-            actors::is_in_a_system(),
-            "a TestRuntime needs an actix system: use testing::run, #[actix::test] or #[actix_web::test]"
-        );
+        actors::assert_in_a_system();
         let runtime = builder.worker_arbiters(0).start().await?;
         Ok(TestRuntime { runtime, is_manual, held: Mutex::default() })
     }
