@@ -186,7 +186,7 @@ async fn it_also_runs_in_an_actix_test() -> Tested {
 }
 
 #[tokio::test]
-#[should_panic(expected = "use testing::run, #[actix::test]")]
+#[should_panic(expected = "use testing::run or #[actix::test]")]
 async fn outside_of_a_system_it_says_what_to_use() {
     let _ = TestRuntime::start(builder()).await;
 }

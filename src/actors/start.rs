@@ -146,7 +146,7 @@ async fn on<T: Send + 'static>(
 pub(crate) fn assert_in_a_system() {
     assert!(
         System::is_registered() && Arbiter::try_current().is_some(),
-        "a TestRuntime needs an actix system: use testing::run, #[actix::test] or #[actix_web::test]"
+        "a TestRuntime needs an actix system: use testing::run or #[actix::test]"
     );
 }
 
