@@ -536,16 +536,21 @@ fn a_recovery_is_logged_as_a_warning() {
 }
 
 #[test]
-fn the_message_of_a_failed_job_is_logged_where_the_pool_says_so() {
-    run_paused(async {
-        let (capture, _guard) = Capture::begin();
-        let config = PoolConfig::default().log_error_messages(true);
-        let (runtime, pool) = start(functions(builder()), config).await;
-        pool.enqueue(TASK.call(1)).await.unwrap().join().await.unwrap_err();
-        let [failure] = &capture.events("job failed")[..] else { panic!("one has failed") };
-        assert!(!failure.field("error").is_empty());
-        runtime.shutdown(secs(1)).await;
-    });
+fn the_message_of_a_failed_job_is_logged_where_the_pool_or_the_runtime_says_so() {
+    for of_pool in [true, false] {
+        run_paused(async move { message_is_logged(of_pool).await });
+    }
+}
+
+async fn message_is_logged(of_pool: bool) {
+    let (capture, _guard) = Capture::begin();
+    let config = PoolConfig::default().log_error_messages(of_pool);
+    let builder = functions(builder()).log_error_messages(!of_pool);
+    let (runtime, pool) = start(builder, config).await;
+    pool.enqueue(TASK.call(1)).await.unwrap().join().await.unwrap_err();
+    let [failure] = &capture.events("job failed")[..] else { panic!("one has failed") };
+    assert!(!failure.field("error").is_empty());
+    runtime.shutdown(secs(1)).await;
 }
 
 #[test]

@@ -12,8 +12,9 @@
 //! | debug | every job: enqueued, started, completed, retried |
 //!
 //! `RUST_LOG=actix_workpool=debug` shows every job without any setting of a pool. Arguments and results are never logged, and messages
-//! of errors only with [`PoolConfig::log_error_messages`](crate::PoolConfig::log_error_messages). [`telemetry`](crate::telemetry) lists
-//! the events.
+//! of errors only with [`PoolConfig::log_error_messages`](crate::PoolConfig::log_error_messages), or with
+//! [`RuntimeBuilder::log_error_messages`](crate::RuntimeBuilder::log_error_messages) for all pools.
+//! [`telemetry`](crate::telemetry) lists the events.
 //!
 //! # Why does it wait?
 //!

@@ -151,7 +151,8 @@ fn job_failed(shared: &Shared, finished: &Finished, failure: &Failure) {
     let Some(pool) = shared.pool_by_id(finished.pool) else { return };
     let settings = pool.settings();
     if settings.log_level <= LogLevel::Warn {
-        let error = settings.log_error_messages.then_some(&failure.message);
+        let shows = shared.log_error_messages || settings.log_error_messages;
+        let error = shows.then_some(&failure.message);
         warn!(
             target: TARGET, pool = %pool.name, work_id = %finished.work_id,
             function = %finished.function, attempts = finished.attempts, kind = ?failure.kind,

@@ -262,7 +262,7 @@ impl ConfigView {
         functions.sort_by_key(|function| function.name);
         let Retention { max_age, max_count } = shared.retention;
         ConfigView {
-            pools: pools.iter().map(PoolConfigView::of).collect(),
+            pools: pools.iter().map(|pool| PoolConfigView::of(shared, pool)).collect(),
             runtime: RuntimeView {
                 version: env!("CARGO_PKG_VERSION"),
                 store: shared.store_kind,
@@ -278,7 +278,7 @@ impl ConfigView {
 }
 
 impl PoolConfigView {
-    fn of(pool: &Workpool) -> PoolConfigView {
+    fn of(shared: &Shared, pool: &Workpool) -> PoolConfigView {
         let settings = pool.settings();
         let Settings {
             max_parallelism,
@@ -302,7 +302,7 @@ impl PoolConfigView {
             attempt_timeout_ms: attempt_timeout.map(Big::from),
             max_pending: Big(max_pending),
             max_payload_bytes: Big(max_payload_bytes as u64),
-            log_error_messages,
+            log_error_messages: shared.log_error_messages || log_error_messages,
             log_level: match log_level {
                 LogLevel::Trace => "trace",
                 LogLevel::Debug => "debug",

@@ -48,6 +48,7 @@ pub struct RuntimeBuilder {
     worker_arbiters: Option<usize>,
     blocking_threads: usize,
     retention: Retention,
+    log_error_messages: bool,
     clock: Option<Arc<dyn Clock>>,
     seed: Option<u64>,
     network: Network,
@@ -70,6 +71,7 @@ impl RuntimeBuilder {
             worker_arbiters: None,
             blocking_threads: 512,
             retention: Retention::default(),
+            log_error_messages: false,
             clock: None,
             seed: None,
             network: Network::default(),
@@ -159,6 +161,13 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Logs the messages of jobs that have failed for good, in all pools. They may contain what is secret, so the default
+    /// is not to. [`PoolConfig::log_error_messages`] does it for one pool.
+    pub fn log_error_messages(mut self, log: bool) -> Self {
+        self.log_error_messages = log;
+        self
+    }
+
     /// Sets the clock. The default is [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
@@ -208,8 +217,9 @@ impl RuntimeBuilder {
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
         let seams = Seams::new(clock, self.seed);
         let (catalog, code) = self.registry.into_parts();
-        let shared = Arc::new(Shared::new(catalog, seams, self.retention, self.store_kind));
-        let client = Client::new(shared);
+        let mut shared = Shared::new(catalog, seams, self.retention, self.store_kind);
+        shared.log_error_messages = self.log_error_messages;
+        let client = Client::new(Arc::new(shared));
         let program = Arc::new(Program::new(Lent::new(client.clone(), self.data), code));
         let worker_arbiters = self.worker_arbiters.unwrap_or_else(|| {
             std::thread::available_parallelism().map_or(2, std::num::NonZero::get)

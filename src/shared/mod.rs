@@ -36,6 +36,8 @@ pub(crate) struct Shared {
     pub retention: Retention,
     /// The name of the storage's type.
     pub store_kind: &'static str,
+    /// `true` if the messages of failed jobs are logged, whatever their pools say.
+    pub log_error_messages: bool,
     pub board: Board,
     pub health: StoreHealth,
     /// Set by shutdown: nothing is enqueued any more.
@@ -63,6 +65,7 @@ impl Shared {
             epoch,
             retention,
             store_kind,
+            log_error_messages: false,
             board: Board::new(),
             health: StoreHealth::default(),
             closed: AtomicBool::new(false),
