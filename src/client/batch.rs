@@ -10,6 +10,19 @@ use crate::model::{WorkId, WorkStatus};
 
 /// Handles on jobs that were enqueued together. Made by awaiting
 /// [`Workpool::enqueue_batch`](crate::Workpool::enqueue_batch).
+///
+/// ```
+/// # use actix_workpool::doctest::{self, Double};
+/// # doctest::run(async {
+/// # let runtime = doctest::runtime().await?;
+/// # let pool = runtime.pool("default")?;
+/// let works = pool.enqueue_batch([Double(1), Double(2)]).await?;
+/// let results = works.join().await;
+/// assert_eq!(results, [Ok(2), Ok(4)]);
+/// assert_eq!((works.ids().len(), works.duplicates()), (2, 0));
+/// # runtime.shutdown(std::time::Duration::ZERO).await;
+/// # Ok(()) });
+/// ```
 pub struct WorkBatch<O> {
     client: Client,
     ids: Vec<WorkId>,

@@ -8,6 +8,18 @@ use serde::Serialize;
 use crate::model::{Name, Progress, Report, WorkId, millis};
 
 /// The state of a pool, in numbers. Made by [`Workpool::diagnostics`](crate::Workpool::diagnostics).
+///
+/// ```
+/// # use actix_workpool::doctest::{self, Double};
+/// use actix_workpool::PoolStatus;
+/// # doctest::run(async {
+/// # let runtime = doctest::runtime().await?;
+/// # let pool = runtime.pool("default")?;
+/// let state = pool.diagnostics().await?;
+/// assert_eq!((state.status, state.running, state.waiting), (PoolStatus::Idle, 0, 0));
+/// # runtime.shutdown(std::time::Duration::ZERO).await;
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Diagnostics {

@@ -13,6 +13,26 @@ use crate::protocol::OnFinish;
 /// `T` is the target: a pool ([`Workpool::enqueue`](crate::Workpool::enqueue)), a pool that takes many jobs at once
 /// ([`Workpool::enqueue_batch`](crate::Workpool::enqueue_batch)) or a transaction's pool
 /// ([`TransactionPool::enqueue`](crate::TransactionPool::enqueue)).
+///
+/// ```
+/// # use actix_workpool::doctest::{self, Double};
+/// use std::time::Duration;
+///
+/// use actix_workpool::{RetryBehavior, WorkId};
+/// # doctest::run(async {
+/// # let runtime = doctest::runtime().await?;
+/// # let pool = runtime.pool("default")?;
+/// let work = pool
+///     .enqueue(Double(21))
+///     .id(WorkId::from_name("double 21"))
+///     .run_after(Duration::from_millis(1))
+///     .retry(RetryBehavior::default().max_attempts(3))
+///     .timeout(Duration::from_secs(10))
+///     .await?;
+/// assert_eq!(work.join().await?, 42);
+/// # runtime.shutdown(std::time::Duration::ZERO).await;
+/// # Ok(()) });
+/// ```
 #[must_use = "a job is enqueued when this is awaited, or by `do_enqueue` or `submit`"]
 pub struct Enqueue<T, F, K> {
     pub(crate) target: T,

@@ -7,6 +7,21 @@ use crate::shared::Overloaded;
 use crate::storage::StorageError;
 
 /// The reason why a job was not enqueued. The job is not in the store.
+///
+/// ```
+/// # use actix_workpool::doctest::{self, Double};
+/// use actix_workpool::{EnqueueError, PoolConfig};
+/// # doctest::run(async {
+/// # let runtime = doctest::runtime().await?;
+/// let full = runtime.create_pool("small", PoolConfig::default().max_pending(1).paused(true)).await?;
+/// full.enqueue(Double(1)).await?;
+/// match full.enqueue(Double(2)).await {
+///     Err(EnqueueError::Overloaded { .. }) => println!("come back later"),
+///     other => panic!("{other:?}"),
+/// }
+/// # runtime.shutdown(std::time::Duration::ZERO).await;
+/// # Ok(()) });
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EnqueueError {
@@ -110,6 +125,20 @@ pub enum QueryError {
 }
 
 /// The reason why a join returns no output.
+///
+/// ```
+/// # use actix_workpool::doctest::{self, Double};
+/// use actix_workpool::JoinError;
+/// # doctest::run(async {
+/// # let runtime = doctest::runtime().await?;
+/// # let pool = runtime.pool("default")?;
+/// match pool.enqueue(Double(u64::MAX)).await?.join().await {
+///     Err(JoinError::Failed { attempts: 1, failure }) => assert_eq!(failure.message, "too large"),
+///     other => panic!("{other:?}"),
+/// }
+/// # runtime.shutdown(std::time::Duration::ZERO).await;
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum JoinError {

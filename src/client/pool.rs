@@ -21,6 +21,21 @@ use crate::shared::PoolShared;
 ///
 /// It is cheap to clone, and usable from any thread and any actor. It does not keep the runtime alive: once the runtime
 /// is gone, its calls fail as closed.
+///
+/// ```
+/// # use actix_workpool::doctest::{self, Double};
+/// # doctest::run(async {
+/// # let runtime = doctest::runtime().await?;
+/// let pool = runtime.pool("default")?;
+/// let one = pool.enqueue(Double(1)).await?;
+/// let many = pool.enqueue_batch((0..100).map(Double)).await?;
+/// assert_eq!(one.join().await?, 2);
+/// assert_eq!(many.join().await.len(), 100);
+/// pool.idle().await?;
+/// assert_eq!(pool.pending(), 0);
+/// # runtime.shutdown(std::time::Duration::ZERO).await;
+/// # Ok(()) });
+/// ```
 #[derive(Clone)]
 pub struct Workpool {
     pub(crate) client: Client,

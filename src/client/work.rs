@@ -16,6 +16,21 @@ use crate::protocol::Question;
 use crate::shared::sync::WatchStream;
 
 /// A handle on one job. Dropping it does not affect the job.
+///
+/// ```
+/// # use actix_workpool::doctest::{self, Double};
+/// use std::time::Duration;
+/// # doctest::run(async {
+/// # let runtime = doctest::runtime().await?;
+/// # let pool = runtime.pool("default")?;
+/// let work = pool.enqueue(Double(21)).run_after(Duration::from_secs(60)).await?;
+/// println!("{}", work.explain().await?);
+/// work.run_now().await?;
+/// assert_eq!(work.join().await?, 42);
+/// assert!(work.status().await?.is_final());
+/// # runtime.shutdown(std::time::Duration::ZERO).await;
+/// # Ok(()) });
+/// ```
 pub struct WorkHandle<O> {
     client: Client,
     work_id: WorkId,
@@ -160,6 +175,21 @@ impl<O: DeserializeOwned> WorkHandle<O> {
 }
 
 /// The changes of one job's status, as a [`Stream`]. Made by [`WorkHandle::watch`].
+///
+/// ```
+/// # use actix_workpool::doctest::{self, Double};
+/// # doctest::run(async {
+/// # let runtime = doctest::runtime().await?;
+/// # let pool = runtime.pool("default")?;
+/// let work = pool.enqueue(Double(21)).await?;
+/// let mut watch = work.watch();
+/// while let Some(status) = watch.next().await {
+///     println!("{status:?}"); // Pending, Running, Finished; some may be skipped.
+/// }
+/// assert!(work.status().await?.is_final());
+/// # runtime.shutdown(std::time::Duration::ZERO).await;
+/// # Ok(()) });
+/// ```
 pub struct Watch {
     changes: Option<WatchStream<Option<WorkStatus>>>,
     last: Option<WorkStatus>,

@@ -18,6 +18,22 @@ pub(crate) const MOST_COUNTED: usize = 1_000;
 /// [`Workpool::explain`](crate::Workpool::explain).
 ///
 /// It is a snapshot. `Display` writes it as a sentence.
+///
+/// ```
+/// # use actix_workpool::doctest::{self, Double};
+/// use std::time::Duration;
+///
+/// use actix_workpool::Why;
+/// # doctest::run(async {
+/// # let runtime = doctest::runtime().await?;
+/// # let pool = runtime.pool("default")?;
+/// let work = pool.enqueue(Double(1)).run_after(Duration::from_secs(60)).await?;
+/// let explained = work.explain().await?;
+/// assert_eq!(explained.why, Why::NotDue);
+/// println!("{explained}"); // job 0197… (double in pool default) waits for its time; expected to start in 1 min
+/// # runtime.shutdown(std::time::Duration::ZERO).await;
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Explanation {

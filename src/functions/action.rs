@@ -55,6 +55,22 @@ pub trait Action: Serialize + DeserializeOwned + 'static {
 /// It runs on a thread for blocking actions. It cannot be dropped while it runs: if it is aborted or times out, it is
 /// abandoned, its slot is freed, and its result is refused. A long action should check [`ActionContext::is_canceled`]
 /// now and then.
+///
+/// ```
+/// use actix_workpool::{ActionContext, BlockingAction, WorkError};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct CountLines { path: String }
+///
+/// impl BlockingAction for CountLines {
+///     const NAME: &'static str = "count_lines";
+///     type Output = usize;
+///     fn run(self, _: &ActionContext) -> Result<usize, WorkError> {
+///         Ok(std::fs::read_to_string(&self.path)?.lines().count())
+///     }
+/// }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a `BlockingAction`",
     note = "register an async one with `.action::<..>()`"

@@ -10,6 +10,22 @@ use crate::model::{Name, Progress, WorkId};
 /// The context of an attempt: its ids, whether it should stop, and the program's shared values.
 ///
 /// It is cheap to clone and may be sent to other threads.
+///
+/// ```
+/// use actix_workpool::{ActionContext, WorkError};
+///
+/// async fn download(parts: Vec<String>, cx: ActionContext) -> Result<usize, WorkError> {
+///     for done in 0..parts.len() {
+///         tokio::select! {
+///             () = cx.canceled() => return Err(WorkError::canceled()),
+///             () = tokio::task::yield_now() => {} // Download a part.
+///         }
+///         cx.progress(done as u64 + 1, Some(parts.len() as u64));
+///     }
+///     println!("job {}, attempt {} of {}", cx.work_id(), cx.attempt(), cx.max_attempts());
+///     Ok(parts.len())
+/// }
+/// ```
 #[derive(Clone)]
 pub struct ActionContext {
     pub(crate) control: Arc<Control>,

@@ -9,6 +9,24 @@ use crate::model::RetryPolicy;
 ///
 /// It runs inside the store's transaction and must be quick, since all other requests wait for it. If it fails or
 /// panics, its writes are rolled back.
+///
+/// ```
+/// use actix_workpool::{Mutation, Transaction, WorkError};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Deposit { cents: u64 }
+///
+/// impl Mutation for Deposit {
+///     const NAME: &'static str = "deposit";
+///     type Output = u64;
+///     fn apply(self, tx: &mut Transaction<'_>) -> Result<u64, WorkError> {
+///         let balance = tx.get::<u64>("accounts", "ada")?.unwrap_or(0) + self.cents;
+///         tx.put("accounts", "ada", &balance)?;
+///         Ok(balance)
+///     }
+/// }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a `Mutation`",
     note = "a mutation runs in the store; register other functions with `.action::<..>()`, `.blocking_action::<..>()` or `.query::<..>()`"

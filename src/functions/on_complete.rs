@@ -12,6 +12,27 @@ use crate::model::{Failure, Name, OnCompleteCall, WorkId, encode};
 ///
 /// If it fails or panics, its own effects are rolled back and the job still completes. In the same commit the call is
 /// enqueued as a follow-up job of the same name, which is retried.
+///
+/// ```
+/// use actix_workpool::{Completion, CompletionResult, OnComplete, Transaction, WorkError};
+///
+/// /// Stores the result of a job under a key that the caller has passed.
+/// struct Keep;
+///
+/// impl OnComplete for Keep {
+///     const NAME: &'static str = "keep";
+///     type Context = String;
+///     type Output = u64;
+///     fn apply(tx: &mut Transaction<'_>, done: Completion<String, u64>) -> Result<(), WorkError> {
+///         match done.result {
+///             CompletionResult::Success(number) => tx.put("results", &done.context, &number)?,
+///             CompletionResult::Failed(_) | CompletionResult::Canceled => {}
+///         }
+///         Ok(())
+///     }
+/// }
+/// // pool.enqueue(..).on_complete::<Keep>("key".into()).await?
+/// ```
 pub trait OnComplete: 'static {
     /// The name under which it is stored with a job. It must differ from the names of all functions.
     const NAME: &'static str;

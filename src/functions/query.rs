@@ -6,6 +6,23 @@ use super::{Reader, WorkError};
 
 /// A function that reads user tables and changes nothing. Run it directly with
 /// [`Runtime::query`](crate::Runtime::query), or enqueue it like any other function.
+///
+/// ```
+/// use actix_workpool::{Query, Reader, WorkError};
+/// use serde::{Deserialize, Serialize};
+///
+/// /// The balance of an account. `runtime.query(Balance { .. })` reads it at once.
+/// #[derive(Serialize, Deserialize)]
+/// struct Balance { account: String }
+///
+/// impl Query for Balance {
+///     const NAME: &'static str = "balance";
+///     type Output = u64;
+///     fn read(self, reader: &mut Reader<'_>) -> Result<u64, WorkError> {
+///         Ok(reader.get("accounts", &self.account)?.unwrap_or(0))
+///     }
+/// }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a `Query`",
     note = "a query reads user tables; register other functions with `.action::<..>()`, `.blocking_action::<..>()` or `.mutation::<..>()`"

@@ -214,6 +214,19 @@ fn decode_row<T: DeserializeOwned>(table: Name, value: &Payload) -> Result<T, Tr
 /// It reads its own writes and everything committed before. If its function fails or panics, it is rolled back.
 ///
 /// It dereferences to a [`Reader`] for reading.
+///
+/// ```
+/// use actix_workpool::{Transaction, WorkError, doctest::Double};
+///
+/// fn close(tx: &mut Transaction<'_>, account: &str) -> Result<(), WorkError> {
+///     let cents: u64 = tx.get("accounts", account)?.unwrap_or(0);
+///     tx.delete("accounts", account);
+///     tx.put("closed", account, &cents)?;
+///     // This job exists only if the transaction is committed.
+///     tx.pool("default")?.enqueue(Double(cents)).submit()?;
+///     Ok(())
+/// }
+/// ```
 pub struct Transaction<'a> {
     reader: Reader<'a>,
     shared: &'a Shared,

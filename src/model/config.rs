@@ -252,6 +252,17 @@ impl Settings {
 /// The bounds on how long finished jobs are remembered. The bound that is met first applies.
 ///
 /// The defaults are one day and 100,000 jobs.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use actix_workpool::{Retention, Runtime};
+///
+/// let week = Duration::from_secs(7 * 24 * 60 * 60);
+/// let retention = Retention { max_age: Some(week), max_count: Some(1_000_000) };
+/// let builder = Runtime::builder().retention(retention);
+/// # let _ = builder;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// The maximum age of a finished job; `None` for no limit.

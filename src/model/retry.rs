@@ -7,6 +7,23 @@ use serde::{Deserialize, Serialize};
 use super::{ConfigError, Segment};
 
 /// The retry policy of a function. That of the enqueue goes before it.
+///
+/// ```
+/// use actix_workpool::{Action, ActionContext, RetryPolicy, WorkError};
+///
+/// #[derive(serde::Serialize, serde::Deserialize)]
+/// struct Charge { cents: u64 }
+///
+/// impl Action for Charge {
+///     const NAME: &'static str = "charge";
+///     // Never twice, whatever the pool says.
+///     const RETRY: RetryPolicy = RetryPolicy::Never;
+///     type Output = ();
+///     async fn run(self, _: ActionContext) -> Result<(), WorkError> {
+///         Ok(())
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum RetryPolicy {
     /// The pool's policy.

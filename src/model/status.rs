@@ -20,6 +20,24 @@ pub struct Progress {
 }
 
 /// The status of a job.
+///
+/// ```
+/// # use actix_workpool::doctest::{self, Double};
+/// use actix_workpool::WorkStatus;
+/// # doctest::run(async {
+/// # let runtime = doctest::runtime().await?;
+/// # let pool = runtime.pool("default")?;
+/// let work = pool.enqueue(Double(21)).await?;
+/// work.join().await?;
+/// match work.status().await? {
+///     WorkStatus::Pending { due, .. } => println!("waits until {due:?}"),
+///     WorkStatus::Running { progress, .. } => println!("runs: {progress:?}"),
+///     WorkStatus::Finished(done) => assert_eq!((done.outcome().as_str(), done.attempts()), ("success", 1)),
+///     status => println!("{status:?}"),
+/// }
+/// # runtime.shutdown(std::time::Duration::ZERO).await;
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 #[non_exhaustive]

@@ -28,6 +28,24 @@ pub use shutdown::ShutdownReport;
 /// Cheap to clone. It has its own threads, which outlive the actix `System` or tokio runtime that it was started in, so
 /// that [`shutdown`](Runtime::shutdown) works even after these have stopped. Dropping the last clone without a
 /// shutdown ends everything: running attempts are told and then dropped, and their jobs return to the queue.
+///
+/// ```
+/// # use actix_workpool::doctest::{self, Double};
+/// use std::time::Duration;
+///
+/// use actix_workpool::{PoolConfig, Runtime};
+/// # doctest::run(async {
+/// let runtime = Runtime::builder()
+///     .action::<Double>()
+///     .pool("numbers", PoolConfig::default().max_parallelism(4))
+///     .start()
+///     .await?;
+/// let work = runtime.pool("numbers")?.enqueue(Double(21)).await?;
+/// assert_eq!(work.join().await?, 42);
+/// let report = runtime.shutdown(Duration::from_secs(10)).await;
+/// assert_eq!(report.pending, 0);
+/// # Ok(()) });
+/// ```
 #[derive(Clone)]
 pub struct Runtime {
     client: Client,

@@ -24,6 +24,17 @@ const DROP_LIMIT: Duration = Duration::from_secs(2);
 const RETURN_LIMIT: Duration = Duration::from_secs(10);
 
 /// The result of a shutdown. Made by [`Runtime::shutdown`].
+///
+/// ```
+/// # use actix_workpool::doctest::{self, Double};
+/// use std::time::Duration;
+/// # doctest::run(async {
+/// # let runtime = doctest::runtime().await?;
+/// let report = runtime.shutdown(Duration::from_secs(10)).await;
+/// assert_eq!((report.finished, report.returned, report.pending), (0, 0, 0));
+/// # runtime.shutdown(std::time::Duration::ZERO).await;
+/// # Ok(()) });
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ShutdownReport {
