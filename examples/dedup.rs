@@ -166,7 +166,7 @@ async fn run(args: &Args) -> Result<ExitCode, Refused> {
         // The hashing has its own threads; handing out and gathering is little work.
         .worker_arbiters(1)
         // What is of use later is in the tables.
-        .retention(Retention { max_age: None, max_count: Some(0) });
+        .retention(Retention::FOREVER.max_count(0));
     let (builder, skipped) = match &args.store {
         None => (builder, None),
         Some(store) => (builder.storage(open(store)?), Some(fs::canonicalize(store)?)),
@@ -531,8 +531,12 @@ impl HashFile {
 impl BlockingAction for HashFile {
     const NAME: &'static str = "dedup.hash";
     /// An attempt that is lost with its process counts, and the file is not at fault. [`TRIES`] limits the others.
-    const RETRY: RetryPolicy =
-        RetryPolicy::With(RetryBehavior { max_attempts: 100, initial_backoff_ms: 100, base: 1.0 });
+    const RETRY: RetryPolicy = RetryPolicy::With(
+        RetryBehavior::new()
+            .max_attempts(100)
+            .initial_backoff(Duration::from_millis(100))
+            .base(1.0),
+    );
     type Output = Hashed;
 
     fn run(self, cx: &ActionContext) -> Result<Hashed, WorkError> {

@@ -37,8 +37,9 @@ const ACCOUNTS: u64 = 10;
 const OPENING: i64 = 1_000;
 
 /// Everything is tried again: an attempt that dies with its process counts as one that failed.
-const AGAIN: RetryPolicy =
-    RetryPolicy::With(RetryBehavior { max_attempts: 100, initial_backoff_ms: 10, base: 1.0 });
+const AGAIN: RetryPolicy = RetryPolicy::With(
+    RetryBehavior::new().max_attempts(100).initial_backoff(Duration::from_millis(10)).base(1.0),
+);
 
 /// Works through a ledger of transfers and mails that survives being killed.
 #[derive(Parser)]

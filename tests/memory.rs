@@ -52,7 +52,7 @@ async fn after_a_flood(name: &str, storage: impl Storage) {
     let config = PoolConfig::default().max_parallelism(64).paused(true);
     let runtime = Runtime::builder()
         .storage(storage)
-        .retention(Retention { max_count: Some(1_000), ..Retention::default() })
+        .retention(Retention::default().max_count(1_000))
         .action_fn(TASK, |_, _| async { Ok(()) })
         .pool("p", config)
         .start()

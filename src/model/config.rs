@@ -259,11 +259,13 @@ impl Settings {
 /// use actix_workpool::{Retention, Runtime};
 ///
 /// let week = Duration::from_secs(7 * 24 * 60 * 60);
-/// let retention = Retention { max_age: Some(week), max_count: Some(1_000_000) };
+/// let retention = Retention::default().max_age(week).max_count(1_000_000);
+/// assert_eq!(Retention::FOREVER.max_age(week).max_count, None);
 /// let builder = Runtime::builder().retention(retention);
 /// # let _ = builder;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Retention {
     /// The maximum age of a finished job; `None` for no limit.
     pub max_age: Option<Duration>,
@@ -280,6 +282,20 @@ impl Default for Retention {
 impl Retention {
     /// No bounds: finished jobs are never forgotten.
     pub const FOREVER: Retention = Retention { max_age: None, max_count: None };
+
+    /// Sets the maximum age of a finished job.
+    #[must_use]
+    pub const fn max_age(mut self, age: Duration) -> Retention {
+        self.max_age = Some(age);
+        self
+    }
+
+    /// Sets the number of finished jobs that are kept, the newest.
+    #[must_use]
+    pub const fn max_count(mut self, works: u64) -> Retention {
+        self.max_count = Some(works);
+        self
+    }
 }
 
 #[cfg(test)]

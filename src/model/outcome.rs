@@ -28,6 +28,7 @@ pub enum FailureKind {
 
 /// The failure of an attempt: its kind and message, and whether another attempt may be made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Failure {
     /// The kind of failure.
     pub kind: FailureKind,

@@ -48,6 +48,7 @@ pub enum RetryPolicy {
 /// assert!(patient.base(f64::NAN).validate().is_err());
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct RetryBehavior {
     /// The number of attempts in all, the first included. At least 1.
     pub max_attempts: u32,
@@ -61,24 +62,40 @@ impl RetryBehavior {
     /// The maximum wait, one day: a longer one is a schedule, not a retry.
     pub const MAX_BACKOFF: Duration = Duration::from_secs(24 * 60 * 60);
 
+    /// Makes the default policy: 5 attempts, 250 ms, base 2. `const`, so that a function can have its own:
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use actix_workpool::{RetryBehavior, RetryPolicy};
+    ///
+    /// const RETRY: RetryPolicy = RetryPolicy::With(
+    ///     RetryBehavior::new().max_attempts(10).initial_backoff(Duration::from_secs(1)),
+    /// );
+    /// ```
+    #[must_use]
+    pub const fn new() -> Self {
+        RetryBehavior { max_attempts: 5, initial_backoff_ms: 250, base: 2.0 }
+    }
+
     /// Sets the number of attempts in all, the first included.
     #[must_use]
-    pub fn max_attempts(mut self, attempts: u32) -> Self {
+    pub const fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = attempts;
         self
     }
 
     /// Sets the wait before the first retry, rounded up to whole milliseconds.
     #[must_use]
-    pub fn initial_backoff(mut self, backoff: Duration) -> Self {
-        self.initial_backoff_ms =
-            u64::try_from(backoff.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+    pub const fn initial_backoff(mut self, backoff: Duration) -> Self {
+        let millis = backoff.as_nanos().div_ceil(1_000_000);
+        self.initial_backoff_ms = if millis > u64::MAX as u128 { u64::MAX } else { millis as u64 };
         self
     }
 
     /// Sets the factor of each further wait.
     #[must_use]
-    pub fn base(mut self, base: f64) -> Self {
+    pub const fn base(mut self, base: f64) -> Self {
         self.base = base;
         self
     }
@@ -100,7 +117,7 @@ impl RetryBehavior {
 
 impl Default for RetryBehavior {
     fn default() -> Self {
-        RetryBehavior { max_attempts: 5, initial_backoff_ms: 250, base: 2.0 }
+        RetryBehavior::new()
     }
 }
 

@@ -299,7 +299,7 @@ impl Nothing {
 }
 
 async fn start_small(path: &Path) -> Runtime {
-    let retention = Retention { max_age: None, max_count: Some(1_000) };
+    let retention = Retention::FOREVER.max_count(1_000);
     let storage = open(path, 256 << 10).unwrap();
     let builder = Runtime::builder().storage(storage).action::<Nothing>().retention(retention);
     builder.pool("p", PoolConfig::default().max_parallelism(64)).start().await.unwrap()

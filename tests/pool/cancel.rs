@@ -469,7 +469,7 @@ fn an_abort_of_a_start_that_is_withheld_does_not_end_a_later_job_of_the_same_id(
         let late = Arc::new(AtomicBool::new(true));
         let delivery = Delivery { after: secs(1), again: None };
         let courier = Astray { letter: Letter::Batch, delivery, on: late.clone() };
-        let retention = Retention { max_age: None, max_count: Some(0) };
+        let retention = Retention::FOREVER.max_count(0);
         let starts = Gate::new();
         let at = starts.clone();
         let builder =

@@ -92,7 +92,7 @@ fn finished_jobs_grow_old_although_nothing_completes_and_their_ids_can_be_used_a
     run_paused(async {
         let (mut tables, gate) = (Memory::new(), Gate::new());
         let at = gate.clone();
-        let retention = Retention { max_age: Some(secs(60)), max_count: None };
+        let retention = Retention::FOREVER.max_age(secs(60));
         let builder = builder().storage(tables.clone()).retention(retention).echo();
         let builder = builder.action_fn(TASK, move |n, cx| {
             let gate = at.clone();
@@ -427,11 +427,7 @@ fn a_function_whose_own_defaults_make_no_sense_is_refused_at_start() {
         struct Never;
         impl Action for Never {
             const NAME: &'static str = "never";
-            const RETRY: RetryPolicy = RetryPolicy::With(RetryBehavior {
-                max_attempts: 0,
-                initial_backoff_ms: 1,
-                base: 2.0,
-            });
+            const RETRY: RetryPolicy = RetryPolicy::With(RetryBehavior::new().max_attempts(0));
             type Output = ();
             async fn run(self, _: ActionContext) -> Result<(), WorkError> {
                 Ok(())
@@ -731,11 +727,10 @@ fn nothing_overflows_at_the_ends_of_the_ranges() {
                 .attempt_timeout(Duration::MAX);
             let (runtime, pool) = start(builder, huge).await;
             assert_eq!(pool.enqueue(ECHO.call(u64::MAX)).await.unwrap().join().await, Ok(u64::MAX));
-            let endless = RetryBehavior {
-                max_attempts: u32::MAX,
-                initial_backoff_ms: u64::MAX,
-                base: f64::MAX,
-            };
+            let endless = RetryBehavior::new()
+                .max_attempts(u32::MAX)
+                .initial_backoff(Duration::MAX)
+                .base(f64::MAX);
             for key in [FAIL, SNOOZE, AFTER] {
                 let work =
                     pool.enqueue(key.call(1)).retry(endless).timeout(Duration::MAX).await.unwrap();
@@ -869,7 +864,7 @@ fn finished_jobs_are_forgotten_beyond_the_count_that_is_kept() {
     on_each_store(|| {
         run_paused(async {
             let tables = Memory::new();
-            let retention = Retention { max_count: Some(300), ..Retention::default() };
+            let retention = Retention::default().max_count(300);
             let ids = finish(&tables, retention, 10_000).await;
             let remembered = remembered(&tables, &ids).await;
             assert!(remembered[9_700..].iter().all(|known| *known), "the newest are kept");
@@ -886,8 +881,8 @@ fn finished_jobs_are_kept_for_ever_if_that_is_asked_for() {
         run_paused(async {
             for retention in [
                 Retention::FOREVER,
-                Retention { max_age: Some(Duration::MAX), max_count: Some(u64::MAX) },
-                Retention { max_age: Some(secs(1 << 61)), max_count: None },
+                Retention::default().max_age(Duration::MAX).max_count(u64::MAX),
+                Retention::FOREVER.max_age(secs(1 << 61)),
             ] {
                 let tables = Memory::new();
                 let ids = finish(&tables, retention, 3_000).await;
@@ -904,7 +899,7 @@ fn finished_jobs_are_forgotten_when_they_are_old() {
     on_each_store(|| {
         run_paused(async {
             let tables = Memory::new();
-            let retention = Retention { max_age: Some(secs(60)), max_count: None };
+            let retention = Retention::FOREVER.max_age(secs(60));
             let ids = {
                 let builder = functions(builder().storage(tables.clone()).retention(retention));
                 let (runtime, pool) = start(builder, config()).await;
@@ -927,7 +922,7 @@ fn finished_jobs_are_forgotten_when_they_are_old() {
 fn an_id_that_is_forgotten_can_be_used_again() {
     on_each_store(|| {
         run_paused(async {
-            let retention = Retention { max_count: Some(0), ..Retention::default() };
+            let retention = Retention::default().max_count(0);
             let (runtime, pool) = start(functions(builder().retention(retention)), config()).await;
             let id = WorkId::from_uuid(uuid::Uuid::from_u128(1));
             assert_eq!(pool.enqueue(ECHO.call(1)).id(id).await.unwrap().join().await, Ok(1));

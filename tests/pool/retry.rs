@@ -19,8 +19,9 @@ struct Stubborn;
 
 impl Action for Stubborn {
     const NAME: &'static str = "stubborn";
-    const RETRY: RetryPolicy =
-        RetryPolicy::With(RetryBehavior { max_attempts: 3, initial_backoff_ms: 10, base: 2.0 });
+    const RETRY: RetryPolicy = RetryPolicy::With(
+        RetryBehavior::new().max_attempts(3).initial_backoff(Duration::from_millis(10)),
+    );
     type Output = ();
 
     async fn run(self, _: ActionContext) -> Result<(), WorkError> {

@@ -319,7 +319,7 @@ impl World {
 
     /// Whether retention may have deleted what is known of a job.
     fn may_be_forgotten(&self, number: u32) -> bool {
-        let Retention { max_age, max_count } = self.plan.retention;
+        let Retention { max_age, max_count, .. } = self.plan.retention;
         let work = &self.works[number as usize];
         // It may have ended as soon as it was sent; only what was seen says that it is younger.
         let ended = work.seen.as_ref().map_or(work.sent_at, |seen| seen.at);
@@ -616,9 +616,7 @@ pub fn drain_limit(world: &World) -> Duration {
             continue;
         }
         limit += work.latest_due.saturating_sub(world.pool_now()) + work.delay;
-        let retry = work
-            .retry
-            .unwrap_or(actix_workpool::RetryBehavior { max_attempts: 1, ..Default::default() });
+        let retry = work.retry.unwrap_or(actix_workpool::RetryBehavior::new().max_attempts(1));
         let longest = work.acts.iter().map(|act| act.work_ms).max().unwrap_or_default();
         let one = millis(longest.max(4_000) + 5_000) + retry.initial_backoff_ms * 1_000 * 32;
         // What is snoozed is tried more often.

@@ -95,8 +95,8 @@ impl Plan {
         let lives = pick(rng, &[0, 1, 2, 4, 8]);
         let length = u64::from(ops) * pause_ms / 2 / clients as u64;
         let retention = match below(rng, 4) {
-            0 => Retention { max_age: Some(Duration::from_secs(120)), max_count: None },
-            1 => Retention { max_age: None, max_count: Some(3) },
+            0 => Retention::FOREVER.max_age(Duration::from_secs(120)),
+            1 => Retention::FOREVER.max_count(3),
             _ => Retention::FOREVER,
         };
         let faulty = rng.bool();
@@ -167,11 +167,10 @@ impl Plan {
 
     /// The retry policy of a job.
     pub fn retry(&self, rng: &mut Rng) -> Option<RetryBehavior> {
-        let behavior = RetryBehavior {
-            max_attempts: pick(rng, &[1, 2, 3, 5]),
-            initial_backoff_ms: pick(rng, &[0, 5, 250, 3_000]),
-            base: pick(rng, &[1.0, 2.0]),
-        };
+        let behavior = RetryBehavior::new()
+            .max_attempts(pick(rng, &[1, 2, 3, 5]))
+            .initial_backoff(Duration::from_millis(pick(rng, &[0, 5, 250, 3_000])))
+            .base(pick(rng, &[1.0, 2.0]));
         (below(rng, 4) > 0).then_some(behavior)
     }
 
