@@ -1,11 +1,12 @@
 //! The contract of a storage, and hooks that wrap one.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
-use super::{Fsync, KeyRange, Opened, StorageError};
+use super::StorageError;
 use crate::model::{
-    Batch, Change, Counts, Cursors, Demand, Finished, Key, Name, Payload, PoolId, RunningRow,
-    Segment, Spec, StateRow, TableKey, WorkFact, WorkId,
+    Batch, Change, Counts, Cursors, Demand, Finished, Key, Name, Payload, PoolConfig, PoolId,
+    RunningRow, Segment, Spec, StateRow, TableKey, WorkFact, WorkId,
 };
 
 /// Generates [`Storage`], [`Hook`], and the `Storage` implementation of every hook from one list of signatures.
@@ -244,3 +245,42 @@ storage! {
         fsync: Fsync,
     ) -> Result<(), StorageError>;
 }
+
+/// The pools and counters of a storage when it is opened.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Opened {
+    /// Every pool that was ever created in this storage.
+    pub pools: Vec<PoolRow>,
+    /// The highest `seq` in use.
+    pub last_seq: u64,
+    /// A time that the store's clock has reached before. The clock continues from there.
+    pub clock: Segment,
+}
+
+/// A row of `globals` together with the pool's `internal_state`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PoolRow {
+    /// Its number in this storage.
+    pub pool: PoolId,
+    /// Its name.
+    pub name: Name,
+    /// Its stored configuration.
+    pub config: PoolConfig,
+    /// Its state.
+    pub state: StateRow,
+    /// The number of its jobs that have no outcome yet.
+    pub pending: u64,
+}
+
+/// The time by which a commit must be durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fsync {
+    /// Before the call returns, because somebody is told.
+    Now,
+    /// With the next commit that is synced, because nobody is told yet. A crash may lose the commit, but only as a
+    /// whole, and together with everything after it.
+    WithNext,
+}
+
+/// The rows of a user table that a scan may return.
+pub type KeyRange = (Bound<TableKey>, Bound<TableKey>);

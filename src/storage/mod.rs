@@ -1,6 +1,8 @@
-//! Storage of jobs. A backend is an implementation of [`Storage`].
+//! Storage of jobs: [`Memory`], the default, and `Redb`, a file that survives crashes. Give one to
+//! [`RuntimeBuilder::storage`](crate::RuntimeBuilder::storage).
 //!
-//! The trait knows tables and nothing of their purpose. One thread at a time calls it, for one group of messages after
+//! A backend is an implementation of [`Storage`]. To write one, switch on the feature `unstable-storage`, which makes the
+//! types of the contract public; they may change in any release. The trait knows tables and nothing of their purpose. One thread at a time calls it, for one group of messages after
 //! another: read the facts of all jobs that the group is about, decide elsewhere, commit once.
 
 mod contract;
@@ -9,22 +11,21 @@ mod memory;
 mod redb;
 
 use std::collections::BinaryHeap;
-use std::ops::Bound;
 use std::path::PathBuf;
 
 #[cfg(all(feature = "redb", feature = "unstable-storage"))]
 pub(crate) use self::redb::{Checkpoints, Disk};
 #[cfg(feature = "redb")]
 pub use self::redb::{Durability, Redb};
-#[cfg(feature = "unstable-storage")]
-pub use contract::Hook;
 #[cfg(all(feature = "metrics", not(feature = "unstable-storage")))]
 pub(crate) use contract::Hook;
 pub use contract::Storage;
+#[cfg(feature = "unstable-storage")]
+pub use contract::{Fsync, Hook, KeyRange, Opened, PoolRow};
+#[cfg(not(feature = "unstable-storage"))]
+pub(crate) use contract::{Fsync, KeyRange, Opened, PoolRow};
 pub use memory::Memory;
 pub(crate) use memory::range_is_empty;
-
-use crate::model::{Name, PoolConfig, PoolId, Segment, StateRow, TableKey};
 
 /// An error of a storage; it says whether the storage can be used again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -63,45 +64,6 @@ pub enum StorageError {
     #[error("storage must be reopened: {0}")]
     Poisoned(String),
 }
-
-/// The pools and counters of a storage when it is opened.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Opened {
-    /// Every pool that was ever created in this storage.
-    pub pools: Vec<PoolRow>,
-    /// The highest `seq` in use.
-    pub last_seq: u64,
-    /// A time that the store's clock has reached before. The clock continues from there.
-    pub clock: Segment,
-}
-
-/// A row of `globals` together with the pool's `internal_state`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PoolRow {
-    /// Its number in this storage.
-    pub pool: PoolId,
-    /// Its name.
-    pub name: Name,
-    /// Its stored configuration.
-    pub config: PoolConfig,
-    /// Its state.
-    pub state: StateRow,
-    /// The number of its jobs that have no outcome yet.
-    pub pending: u64,
-}
-
-/// The time by which a commit must be durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fsync {
-    /// Before the call returns, because somebody is told.
-    Now,
-    /// With the next commit that is synced, because nobody is told yet. A crash may lose the commit, but only as a
-    /// whole, and together with everything after it.
-    WithNext,
-}
-
-/// The rows of a user table that a scan may return.
-pub type KeyRange = (Bound<TableKey>, Bound<TableKey>);
 
 /// The `limit` lowest rows, in order.
 ///
