@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use actix_workpool::testing::{self, TestContext, TestRuntime};
 use actix_workpool::{
-    Action, ActionContext, ActionKey, Bytes, JoinError, Mutation, PoolConfig, RetryBehavior,
-    Runtime, RuntimeBuilder, Transaction, WorkError, WorkId, WorkStatus,
+    Action, ActionContext, ActionKey, BlockingAction, Bytes, JoinError, Mutation, PoolConfig,
+    RetryBehavior, Runtime, RuntimeBuilder, Transaction, WorkError, WorkId, WorkStatus,
 };
 use serde::{Deserialize, Serialize};
 
@@ -169,6 +169,94 @@ fn an_inline_enqueue_returns_with_the_outcome() -> Tested {
         test.pool("chain")?.enqueue(FIRST.call(1)).await?;
         test.run_until_idle().await?;
         assert_eq!(ran.load(Ordering::SeqCst), 1);
+        test.shutdown(Duration::ZERO).await;
+        Ok(())
+    })
+}
+
+/// Takes real time.
+#[derive(Serialize, Deserialize)]
+struct Compress;
+
+impl BlockingAction for Compress {
+    const NAME: &'static str = "compress";
+    type Output = u64;
+
+    fn run(self, _: &ActionContext) -> Result<u64, WorkError> {
+        let begun = std::time::Instant::now();
+        let mut sum = 0_u64;
+        while begun.elapsed() < Duration::from_millis(30) {
+            sum = sum.wrapping_add(1);
+        }
+        Ok(sum)
+    }
+}
+
+#[test]
+fn the_clock_waits_for_blocking_actions() -> Tested {
+    testing::run(async {
+        let test = TestRuntime::start(builder().blocking_action::<Compress>()).await?;
+        let pool = test.pool("images")?;
+        let later = pool.enqueue(resize("b")).run_after(HOUR).await?;
+        let work = pool.enqueue(Compress).timeout(Duration::from_secs(1)).await?;
+        test.run_until_idle().await?;
+        assert!(work.join().await? > 0);
+        assert!(!later.status().await?.is_final());
+        test.shutdown(Duration::ZERO).await;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_manual_runtime_holds_new_pools_and_leaves_the_pauses_of_the_program() -> Tested {
+    testing::run(async {
+        let test = TestRuntime::manual(builder()).await?;
+        let paused = test.pool("images")?;
+        paused.pause().await?;
+        let created = test.create_pool("created", PoolConfig::default()).await?;
+        let (first, second) = (created.enqueue(Count).await?, paused.enqueue(Count).await?);
+        test.advance(HOUR).await;
+        assert!(!first.status().await?.is_final());
+        test.run_all().await?;
+        assert!(first.status().await?.is_final() && !second.status().await?.is_final());
+        paused.resume().await?;
+        test.advance(HOUR).await;
+        assert!(!second.status().await?.is_final());
+        // One that is dropped midway holds the pools again.
+        let slow = created.enqueue(Resize { seconds: 60, ..resize("a") }).await?;
+        assert!(tokio::time::timeout(Duration::from_secs(1), test.run_all()).await.is_err());
+        let third = created.enqueue(Count).await?;
+        test.advance(HOUR).await;
+        assert!(slow.status().await?.is_final() && !third.status().await?.is_final());
+        test.shutdown(Duration::ZERO).await;
+        Ok(())
+    })
+}
+
+#[test]
+fn whatever_is_due_happens_while_time_advances() -> Tested {
+    testing::run(async {
+        let one = PoolConfig::default().max_parallelism(1);
+        let test = TestRuntime::start(builder().pool("one", one)).await?;
+        let jobs = (0..500).map(|n| resize(&n.to_string()));
+        let works = test.pool("one")?.enqueue_batch(jobs).run_after(HOUR).await?;
+        test.advance(HOUR).await;
+        assert!(works.status().await?.iter().all(WorkStatus::is_final));
+        test.shutdown(Duration::ZERO).await;
+        Ok(())
+    })
+}
+
+#[test]
+fn an_inline_enqueue_does_not_wait_for_what_does_not_run() -> Tested {
+    testing::run(async {
+        let test = TestRuntime::inline(builder()).await?;
+        let held = test.pool("other")?.enqueue(resize("a")).await?;
+        assert!(!held.status().await?.is_final());
+        let (pool, id) = (test.pool("images")?, WorkId::from_name("later"));
+        pool.enqueue(resize("a")).id(id).run_after(HOUR).await?;
+        let again = pool.enqueue(resize("a")).id(id).await?;
+        assert!(again.is_duplicate() && !again.status().await?.is_final());
         test.shutdown(Duration::ZERO).await;
         Ok(())
     })

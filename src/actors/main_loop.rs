@@ -111,6 +111,15 @@ struct Live {
     since: Duration,
     /// Its key in `deadlines`.
     deadline: Option<Segment>,
+    /// `true` if the loop has reported the attempt in its worker's place.
+    is_abandoned: bool,
+}
+
+impl Live {
+    /// Returns `true` if the store has the report, or is to make it.
+    fn is_reported(&self) -> bool {
+        self.is_abandoned || self.control.is_reported()
+    }
 }
 
 /// A shutdown of the pool.
@@ -221,7 +230,10 @@ impl MainActor {
     }
 
     fn slots(&self) -> usize {
-        if self.draining.is_some() { 0 } else { self.config.wanted.settings().slots() }
+        match self.draining.is_some() || self.shared().is_held() {
+            true => 0,
+            false => self.config.wanted.settings().slots(),
+        }
     }
 
     fn now(&self) -> Segment {
@@ -349,7 +361,10 @@ impl MainActor {
             let (timeout, kind) = (launch.spec.timeout(), launch.spec.kind);
             let control =
                 Arc::new(Control::new(launch, max_result_bytes, self.program.lent.clone()));
-            self.live.insert(work_id, Live { control: control.clone(), since, deadline: None });
+            self.live.insert(
+                work_id,
+                Live { control: control.clone(), since, deadline: None, is_abandoned: false },
+            );
             if let Some(timeout) = timeout
                 && !planted!(TimeoutIgnored)
             {
@@ -507,6 +522,7 @@ impl MainActor {
             self.set_deadline(work_id, self.after(ABANDON_AFTER), last);
             return;
         }
+        live.is_abandoned = true;
         telemetry::abandoned(&self.pool, &control);
         let result = match deadline.stage {
             Stage::AbortCanceled => RunResult::Canceled,
@@ -557,7 +573,7 @@ impl MainActor {
         self.config.refuse(never_known, error);
         // A failed store takes nothing more, and one that fails for a while has all the reports: nobody waits for it.
         let is_over = matches!(error, StorageError::Poisoned(_));
-        if (is_over || self.live.values().all(|live| live.control.is_reported()))
+        if (is_over || self.live.values().all(Live::is_reported))
             && let Some(draining) = &mut self.draining
         {
             draining.answer();

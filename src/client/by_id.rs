@@ -45,13 +45,23 @@ impl Client {
         Client { is_inline: true, ..self.clone() }
     }
 
-    /// Waits for the outcomes of the jobs that are due.
+    /// Waits for the outcomes of the new jobs that are due.
     #[cfg(feature = "testing")]
-    async fn run_inline(&self, works: &[(WorkId, Segment)]) {
+    async fn run_inline(
+        &self,
+        pool: &PoolShared,
+        works: &[(WorkId, Segment)],
+        answers: &[EnqueueAnswer],
+    ) {
+        if !self.is_inline || pool.settings().slots() == 0 {
+            return;
+        }
         let now = self.shared.seams.segment();
-        for (work_id, _) in works.iter().filter(|(_, due)| self.is_inline && *due <= now) {
-            // The caller learns the outcome from its handle.
-            let _ = self.outcome(*work_id).await;
+        for ((work_id, due), answer) in works.iter().zip(answers) {
+            if *due <= now && *answer == EnqueueAnswer::Enqueued {
+                // The caller learns the outcome from its handle.
+                let _ = self.outcome(*work_id).await;
+            }
         }
     }
 
@@ -143,7 +153,7 @@ impl Client {
         self.submit(pool, prepared, Some(reply))?;
         let answers = answer.await.map_err(|_| EnqueueError::Closed)??;
         #[cfg(feature = "testing")]
-        self.run_inline(&works).await;
+        self.run_inline(pool, &works, &answers).await;
         Ok(answers)
     }
 

@@ -49,6 +49,9 @@ pub struct RuntimeBuilder {
     blocking_threads: usize,
     retention: Retention,
     log_error_messages: bool,
+    /// `Some` for a test: the pools are held at the start or not.
+    #[cfg(feature = "testing")]
+    for_test: Option<bool>,
     clock: Option<Arc<dyn Clock>>,
     seed: Option<u64>,
     network: Network,
@@ -72,6 +75,8 @@ impl RuntimeBuilder {
             blocking_threads: 512,
             retention: Retention::default(),
             log_error_messages: false,
+            #[cfg(feature = "testing")]
+            for_test: None,
             clock: None,
             seed: None,
             network: Network::default(),
@@ -181,6 +186,14 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Runs blocking actions on threads of the caller's tokio runtime, whose clock waits for them, and holds all pools if
+    /// `held`.
+    #[cfg(feature = "testing")]
+    pub(crate) fn for_test(mut self, held: bool) -> Self {
+        self.for_test = Some(held);
+        self
+    }
+
     /// Sets the transport of messages between loops, workers and the store. For simulations.
     #[cfg(feature = "unstable-storage")]
     #[doc(hidden)]
@@ -219,16 +232,23 @@ impl RuntimeBuilder {
         let (catalog, code) = self.registry.into_parts();
         let mut shared = Shared::new(catalog, seams, self.retention, self.store_kind);
         shared.log_error_messages = self.log_error_messages;
+        #[cfg(feature = "testing")]
+        shared.set_held(self.for_test == Some(true));
         let client = Client::new(Arc::new(shared));
         let program = Arc::new(Program::new(Lent::new(client.clone(), self.data), code));
         let worker_arbiters = self.worker_arbiters.unwrap_or_else(|| {
             std::thread::available_parallelism().map_or(2, std::num::NonZero::get)
         });
+        #[cfg(feature = "testing")]
+        let here = self.for_test.and_then(|_| tokio::runtime::Handle::try_current().ok());
+        #[cfg(not(feature = "testing"))]
+        let here = None;
+        let blocking_handle = here.or_else(|| blocking.handle()).ok_or(StartError::Closed)?;
         let parts = Parts {
             program,
             storage: self.storage,
             worker_arbiters,
-            blocking: blocking.handle().ok_or(StartError::Closed)?,
+            blocking: blocking_handle,
             network: self.network,
         };
         let actors = actors::start(parts).await?;

@@ -40,6 +40,9 @@ pub(crate) struct Shared {
     pub log_error_messages: bool,
     pub board: Board,
     pub health: StoreHealth,
+    /// Set by tests: nothing starts.
+    #[cfg(feature = "testing")]
+    held: AtomicBool,
     /// Set by shutdown: nothing is enqueued any more.
     closed: AtomicBool,
     pools: RwLock<Pools>,
@@ -68,6 +71,8 @@ impl Shared {
             log_error_messages: false,
             board: Board::new(),
             health: StoreHealth::default(),
+            #[cfg(feature = "testing")]
+            held: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             pools: RwLock::default(),
         }
@@ -76,6 +81,19 @@ impl Shared {
     /// Returns `true` if jobs are lost when the process ends.
     pub fn is_in_memory(&self) -> bool {
         self.store_kind == "Memory"
+    }
+
+    /// Returns `true` if a test holds all pools.
+    pub fn is_held(&self) -> bool {
+        #[cfg(feature = "testing")]
+        return self.held.load(Ordering::SeqCst);
+        #[cfg(not(feature = "testing"))]
+        false
+    }
+
+    #[cfg(feature = "testing")]
+    pub fn set_held(&self, held: bool) {
+        self.held.store(held, Ordering::SeqCst);
     }
 
     pub fn is_closed(&self) -> bool {

@@ -195,14 +195,17 @@ impl Store {
                 }
             }
         }
+        // Questions see what was asked before them, so they wait as well.
+        let (claims, questions) =
+            others.into_iter().partition(|request| matches!(request, Request::Pool(_)));
         let mut settled = Settled {
-            again: requests_of(commands, Vec::new()),
+            again: requests_of(commands, questions),
             batches: fenced,
             failed: Some(StorageError::Conflict),
             write_failed: true,
             ..Settled::default()
         };
-        self.answer_all(&mut settled, others);
+        self.answer_all(&mut settled, claims);
         settled
     }
 

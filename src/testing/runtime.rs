@@ -2,15 +2,14 @@
 
 use std::future::Future;
 use std::ops::Deref;
-use std::sync::{Mutex, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::actors;
-use crate::client::{PoolError, PoolStatus, WorkHandle, Workpool};
-use crate::model::{Name, Segment, WorkFilter, WorkId, WorkStatus, decode};
+use crate::client::{PoolError, PoolStatus, WorkHandle};
+use crate::model::{Name, PoolConfig, Segment, WorkFilter, WorkId, WorkStatus, decode};
 use crate::runtime::{Runtime, RuntimeBuilder, StartError};
 
 /// Runs a test in an actix system of its own, on a clock that stands still.
@@ -27,7 +26,8 @@ pub fn run<T>(test: impl Future<Output = T>) -> T {
 /// A runtime for tests. It derefs to [`Runtime`].
 ///
 /// Store, loops and functions run on the test's own thread, in turn with the test, and on its clock: under
-/// [`testing::run`](run) a retry that is due in an hour costs no time. Use the memory store, which is the default.
+/// [`testing::run`](run) a retry that is due in an hour costs no time. Use the memory store, which is the default: while
+/// a file works on its own thread, the clock would go on. The same is true of real I/O in functions.
 ///
 /// ```
 /// use std::time::Duration;
@@ -76,9 +76,8 @@ pub fn run<T>(test: impl Future<Output = T>) -> T {
 #[derive(Debug)]
 pub struct TestRuntime {
     runtime: Runtime,
+    /// `true` if jobs run only when that is asked for.
     is_manual: bool,
-    /// The pools that a manual runtime has paused.
-    held: Mutex<Vec<Workpool>>,
 }
 
 /// A job that waits, as [`TestRuntime::enqueued`] finds it.
@@ -122,7 +121,7 @@ impl TestRuntime {
     }
 
     /// Starts a runtime that runs jobs only within [`run_until_idle`](Self::run_until_idle) and
-    /// [`run_all`](Self::run_all): see what is enqueued before it runs. All pools are paused meanwhile.
+    /// [`run_all`](Self::run_all): see what is enqueued before it runs.
     ///
     /// # Errors
     /// See [`RuntimeBuilder::start`].
@@ -130,19 +129,14 @@ impl TestRuntime {
     /// # Panics
     /// As [`start`](Self::start).
     pub async fn manual(builder: RuntimeBuilder) -> Result<TestRuntime, StartError> {
-        let test = TestRuntime::of(builder, true).await?;
-        test.hold().await.map_err(|error| match error {
-            PoolError::Storage(error) => StartError::Storage(error),
-            _ => StartError::Closed,
-        })?;
-        Ok(test)
+        TestRuntime::of(builder, true).await
     }
 
     /// Starts a runtime whose enqueues return only when the jobs have their outcome, retries included. Code that
     /// enqueues and goes on can so be tested in a straight line.
     ///
-    /// Jobs that are due later are not awaited, and neither are those that functions enqueue or that
-    /// [`Workpool::do_enqueue`] sends.
+    /// Jobs that are due later or wait in a paused pool are not awaited, and neither are those that functions enqueue or
+    /// that [`Workpool::do_enqueue`](crate::Workpool::do_enqueue) sends.
     ///
     /// # Errors
     /// See [`RuntimeBuilder::start`].
@@ -157,13 +151,17 @@ impl TestRuntime {
 
     async fn of(builder: RuntimeBuilder, is_manual: bool) -> Result<TestRuntime, StartError> {
         actors::assert_in_a_system();
-        let runtime = builder.worker_arbiters(0).start().await?;
-        Ok(TestRuntime { runtime, is_manual, held: Mutex::default() })
+        let runtime = builder.worker_arbiters(0).for_test(is_manual).start().await?;
+        Ok(TestRuntime { runtime, is_manual })
     }
 
     /// Lets time pass, and everything happen that is due meanwhile, in order.
+    ///
+    /// It takes up to two milliseconds more, because timers and the pool's clock count whole ones.
     pub async fn advance(&self, time: Duration) {
         tokio::time::sleep(time).await;
+        // What is due at the end is due within the next millisecond, and happens before the one after it.
+        settle().await;
         settle().await;
     }
 
@@ -205,7 +203,10 @@ impl TestRuntime {
             let page = self.works(filter).await?;
             for work in page.works {
                 let explained = self.explain(work.work_id).await?;
-                let args = decode(explained.args().unwrap_or(b"null")).unwrap_or_else(|failure| {
+                if !explained.is_waiting() {
+                    continue;
+                }
+                let args = decode(work.args().unwrap_or(b"null")).unwrap_or_else(|failure| {
                     panic!("job {} ({function}): {failure}", work.work_id)
                 });
                 found.push(EnqueuedWork {
@@ -226,10 +227,7 @@ impl TestRuntime {
     }
 
     async fn run(&self, all: bool) -> Result<(), PoolError> {
-        let held = std::mem::take(&mut *self.held());
-        for pool in held {
-            pool.resume().await?;
-        }
+        let _held_again = self.release().await?;
         loop {
             settle().await;
             let (mut running, mut next) = (Vec::new(), None::<SystemTime>);
@@ -251,25 +249,32 @@ impl TestRuntime {
                     let wait = Segment::of(due).since(self.client().shared.seams.segment());
                     tokio::time::sleep(wait.max(Duration::from_millis(1))).await;
                 }
-                _ => break,
+                _ => return Ok(()),
             }
         }
-        if self.is_manual { self.hold().await } else { Ok(()) }
     }
 
-    /// Pauses every pool that is not paused.
-    async fn hold(&self) -> Result<(), PoolError> {
+    /// Lets a manual runtime start jobs, until what this returns is dropped.
+    async fn release(&self) -> Result<Option<Released<'_>>, PoolError> {
+        if !self.is_manual {
+            return Ok(None);
+        }
+        self.client().shared.set_held(false);
+        let released = Released(self);
         for pool in self.pools() {
-            if !pool.settings().paused {
-                pool.pause().await?;
-                self.held().push(pool);
-            }
+            // A change of the configuration, of nothing, makes the loop look.
+            pool.update(PoolConfig::default()).await?;
         }
-        Ok(())
+        Ok(Some(released))
     }
+}
 
-    fn held(&self) -> std::sync::MutexGuard<'_, Vec<Workpool>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+/// Holds the pools of a manual runtime again when it is dropped.
+struct Released<'a>(&'a TestRuntime);
+
+impl Drop for Released<'_> {
+    fn drop(&mut self) {
+        self.0.client().shared.set_held(true);
     }
 }
 
@@ -287,9 +292,7 @@ async fn first_end(running: Vec<WorkHandle<IgnoredAny>>) {
     .await;
 }
 
-/// Lets everything happen that needs no time.
+/// Lets everything happen that needs no time: a clock that stands still goes on only when everybody waits.
 async fn settle() {
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-    }
+    tokio::time::sleep(Duration::from_millis(1)).await;
 }
