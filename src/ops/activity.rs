@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::big::Big;
 use super::views::PoolView;
-use crate::shared::rates::{DAY_SLOT, DAY_SLOTS, Lag, SLOT, SLOTS, Slot};
+use crate::shared::rates::{DAY_SLOT, DAY_SLOTS, Lag, Recent, SLOT, SLOTS, Slot};
 
 /// The time that an activity covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,8 @@ pub(crate) struct Activity {
 }
 
 impl Activity {
-    pub fn of(pools: &[PoolView], range: Range, now: Big) -> Activity {
+    /// Adds up the rates of pools.
+    pub fn of(rates: &[Recent], range: Range, now: Big) -> Activity {
         let (slot, count) = match range {
             Range::Minutes => (SLOT, SLOTS),
             Range::Day => (DAY_SLOT, DAY_SLOTS),
@@ -43,8 +44,7 @@ impl Activity {
                 slots[place].add(more);
             }
         };
-        for pool in pools {
-            let recent = &pool.lately.recent;
+        for recent in rates {
             match range {
                 Range::Minutes => {
                     for (number, more) in
@@ -69,8 +69,6 @@ impl Activity {
 /// The totals of several pools.
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
-    pub pools: usize,
-    pub paused: usize,
     pub running: u64,
     pub slots: u64,
     pub waiting: u64,
@@ -82,7 +80,6 @@ pub(crate) struct Totals {
     pub failed: u64,
     /// The rate of jobs with an outcome, in the last minute.
     pub completed_per_s: f64,
-    pub failed_per_s: f64,
     /// The start lag in the last minute.
     pub lag: Option<Lag>,
     /// The attempts that it is of.
@@ -90,27 +87,21 @@ pub(crate) struct Totals {
 }
 
 impl Totals {
-    pub fn of(pools: &[PoolView]) -> Totals {
+    /// Adds up the views of pools, and their rates.
+    pub fn of(pools: &[PoolView], rates: &[Recent]) -> Totals {
         let mut totals = Totals::default();
-        for pool in pools {
-            totals.pools += 1;
-            totals.paused += usize::from(pool.status == "paused");
+        for (pool, recent) in pools.iter().zip(rates) {
             totals.running += pool.running.0;
             totals.slots += pool.max_parallelism as u64;
             totals.waiting += pool.waiting.0;
             let oldest = [totals.oldest_due, pool.oldest_due].into_iter().flatten();
             totals.oldest_due = oldest.min_by_key(|due| due.0);
-            let recent = &pool.lately.recent;
             for slot in &recent.slots {
                 totals.completed += u64::from(slot.completed);
                 totals.failed += u64::from(slot.failed);
             }
             totals.completed_per_s += pool.lately.completed_per_s;
-            totals.failed_per_s += pool.lately.failed_per_s;
-            totals.lag = match (totals.lag, recent.lag) {
-                (Some(lag), Some(more)) => Some(lag.with(totals.started, more, recent.started)),
-                (lag, more) => lag.or(more),
-            };
+            totals.lag = Lag::of_both(totals.lag, totals.started, recent.lag, recent.started);
             totals.started += recent.started;
         }
         totals

@@ -17,6 +17,7 @@ use crate::client::{Client, Workpool};
 use crate::engine::explain::Why;
 use crate::model::{PoolConfig, Segment, WorkFilter, WorkId, WorkPage};
 use crate::protocol::Listing;
+use crate::shared::rates::Recent;
 
 /// The minimum interval between two snapshots of the pools, however many callers ask.
 const OVERVIEW_AGE: Duration = Duration::from_millis(250);
@@ -138,8 +139,8 @@ impl Operator {
         Ok(PageView::of(self.list(filter).await?, &self.redaction))
     }
 
-    /// Returns one pool in numbers.
-    pub async fn look_at(&self, pool: Workpool) -> Result<PoolView, OpsError> {
+    /// Returns one pool in numbers, and its rates.
+    pub async fn look_at(&self, pool: Workpool) -> Result<(PoolView, Recent), OpsError> {
         let look = async move { Ok((PoolView::of(&pool).await?, PAUSE_AFTER_POOL)) };
         self.reads.ask(look).await
     }
@@ -152,7 +153,7 @@ impl Operator {
     /// Returns the totals of a recent snapshot; `None` if the store does not answer at once.
     pub async fn totals(&self) -> Option<Totals> {
         let snapshot = timeout(TOTALS_PATIENCE, self.snapshot(TOTALS_AGE)).await;
-        snapshot.ok()?.ok().map(|overview| Totals::of(&overview.pools))
+        snapshot.ok()?.ok().map(|overview| Totals::of(&overview.pools, &overview.rates))
     }
 
     async fn snapshot(&self, age: Duration) -> Result<Arc<Overview>, OpsError> {

@@ -37,15 +37,20 @@ const LARGEST_PREVIEWED: usize = 16 << 10;
 pub(crate) struct Overview {
     pub at: Big,
     pub pools: Vec<PoolView>,
+    /// The rates of each pool, for charts. Not a part of the views, which change only if the change is visible.
+    #[serde(skip)]
+    pub rates: Vec<Recent>,
 }
 
 impl Overview {
     pub async fn of(at: Segment, pools: &[Workpool]) -> Result<Overview, PoolError> {
-        let mut views = Vec::new();
+        let mut overview = Overview { at: at.into(), pools: Vec::new(), rates: Vec::new() };
         for pool in pools {
-            views.push(PoolView::of(pool).await?);
+            let (view, rates) = PoolView::of(pool).await?;
+            overview.pools.push(view);
+            overview.rates.push(rates);
         }
-        Ok(Overview { at: at.into(), pools: views })
+        Ok(overview)
     }
 }
 
@@ -97,9 +102,6 @@ pub(crate) struct LatelyView {
     pub last_slot_from: Big,
     /// Slots of time, oldest first.
     pub slots: Vec<SlotView>,
-    /// The rates that this view shows, for charts.
-    #[serde(skip)]
-    pub recent: Recent,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, ToSchema)]
@@ -127,8 +129,8 @@ impl From<Lag> for LagView {
     }
 }
 
-impl From<Recent> for LatelyView {
-    fn from(recent: Recent) -> LatelyView {
+impl From<&Recent> for LatelyView {
+    fn from(recent: &Recent) -> LatelyView {
         let window = recent.window;
         // Three decimal places, so that it changes only if the change is visible.
         let per_second =
@@ -147,13 +149,13 @@ impl From<Recent> for LatelyView {
             slot_s: SLOT.as_secs(),
             last_slot_from: recent.newest.into(),
             slots: recent.slots.iter().map(slot).collect(),
-            recent,
         }
     }
 }
 
 impl PoolView {
-    pub async fn of(pool: &Workpool) -> Result<PoolView, PoolError> {
+    /// Returns the view of a pool, and its rates.
+    pub async fn of(pool: &Workpool) -> Result<(PoolView, Recent), PoolError> {
         let settings = pool.settings();
         let pending = Big(pool.pending());
         let (diagnostics, inspection) = pool.diagnosed().await?;
@@ -170,7 +172,7 @@ impl PoolView {
             status,
             report: Report { completed, succeeded, failed, retries, canceled, .. },
         } = diagnostics;
-        Ok(PoolView {
+        let view = PoolView {
             name,
             paused: settings.paused,
             max_parallelism: settings.max_parallelism,
@@ -191,8 +193,9 @@ impl PoolView {
                 retries: Big(retries),
                 canceled: Big(canceled),
             },
-            lately: inspection.recent.into(),
-        })
+            lately: (&inspection.recent).into(),
+        };
+        Ok((view, inspection.recent))
     }
 }
 

@@ -65,12 +65,7 @@ pub(crate) struct Slot {
 impl Slot {
     /// Adds another slot: another time of the same pool, or the same time of another pool.
     pub fn add(&mut self, other: &Slot) {
-        self.lag = match (self.lag, other.lag) {
-            (Some(lag), Some(more)) => {
-                Some(lag.with(self.started.into(), more, other.started.into()))
-            }
-            (lag, more) => lag.or(more),
-        };
+        self.lag = Lag::of_both(self.lag, self.started.into(), other.lag, other.started.into());
         self.completed = self.completed.saturating_add(other.completed);
         self.failed = self.failed.saturating_add(other.failed);
         self.canceled = self.canceled.saturating_add(other.canceled);
@@ -99,12 +94,18 @@ pub(crate) struct Lag {
 
 impl Lag {
     /// Combines the lag of some attempts with that of others: the mean of the medians, and the higher p99.
-    pub fn with(self, attempts: u64, other: Lag, others: u64) -> Lag {
+    pub fn of_both(
+        one: Option<Lag>,
+        attempts: u64,
+        other: Option<Lag>,
+        others: u64,
+    ) -> Option<Lag> {
+        let (Some(one), Some(other)) = (one, other) else { return one.or(other) };
         let all = attempts.saturating_add(others).max(1);
-        let sum = u64::from(self.p50)
+        let sum = u64::from(one.p50)
             .saturating_mul(attempts)
             .saturating_add(u64::from(other.p50).saturating_mul(others));
-        Lag { p50: saturated(sum / all), p99: self.p99.max(other.p99) }
+        Some(Lag { p50: saturated(sum / all), p99: one.p99.max(other.p99) })
     }
 }
 

@@ -141,7 +141,7 @@ pub(super) async fn retry(board: Board, request: HttpRequest, id: web::Path<Stri
 )]
 pub(super) async fn pool(board: Board, name: web::Path<String>) -> Answer {
     let pool = board.operator().pool(&name)?;
-    Ok(HttpResponse::Ok().json(board.operator().look_at(pool).await?))
+    Ok(HttpResponse::Ok().json(board.operator().look_at(pool).await?.0))
 }
 
 #[utoipa::path(
@@ -166,7 +166,7 @@ pub(super) async fn configure(
         .and_then(|change| serde_json::from_value(change.into()))
         .map_err(|error| ApiError::invalid(format!("the body is not what is taken: {error}")))?;
     board.operator().configure(&pool, change).await?;
-    Ok(HttpResponse::Ok().json(board.operator().look_at(pool).await?))
+    Ok(HttpResponse::Ok().json(board.operator().look_at(pool).await?.0))
 }
 
 #[derive(Serialize, ToSchema)]

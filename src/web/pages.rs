@@ -50,9 +50,9 @@ pub(super) async fn pool(
     let content = async {
         let range = query::<RangeQuery>(request.query_string())?.range()?;
         let pool = board.operator().pool(&name)?;
-        let pool = board.operator().look_at(pool).await?;
+        let (pool, rates) = board.operator().look_at(pool).await?;
         let now = board.operator().now().into();
-        Ok(html::pool(&pool, now, range, permissions(&request)))
+        Ok(html::pool(&pool, &rates, now, range, permissions(&request)))
     };
     let content = content.await;
     page(&board, "../", &format!("Pool {name}"), None, content).await

@@ -117,6 +117,27 @@ fn events_come_four_times_a_second_at_most() {
 }
 
 #[test]
+fn nothing_is_told_of_pools_in_which_nothing_happens() {
+    run_paused(async {
+        let (runtime, pool, dashboard) = open().await;
+        pool.enqueue(ECHO.call(1)).await.unwrap().join().await.unwrap();
+        // The minute that the rates are of passes.
+        sleep(Duration::from_secs(120)).await;
+        let mut body = body_of(listen(&dashboard).await);
+        let mut told = 0;
+        let listened = async {
+            loop {
+                told += usize::from(next(&mut body).await.unwrap().starts_with("event: overview"));
+            }
+        };
+        assert!(timeout(Duration::from_secs(60), listened).await.is_err());
+        // The first one, and one for each slot of ten seconds that begins.
+        assert!((6..=8).contains(&told), "{told}");
+        runtime.shutdown(Duration::ZERO).await;
+    });
+}
+
+#[test]
 fn who_does_not_read_what_is_told_is_told_no_more_and_loses_his_place() {
     run_paused(async {
         let (runtime, pool, dashboard) = open().await;

@@ -10,12 +10,12 @@ use crate::shared::rates::Lag;
 use crate::web::{Permission, Permissions};
 
 pub(in crate::web) fn overview(overview: &Overview, range: Range, may: Permissions) -> Markup {
-    let Overview { at, pools } = overview;
-    let activity = Activity::of(pools, range, *at);
+    let Overview { at, pools, rates } = overview;
+    let activity = Activity::of(rates, range, *at);
     html! {
         div #live {
             div.head { h1 { "Overview" } (ranges(range)) }
-            (tiles(&Totals::of(pools), *at, "works?"))
+            (tiles(&Totals::of(pools, rates), *at, "works?"))
             (charts(&activity, pools.len()))
             h2 { "Pools" }
             @if pools.is_empty() { p.soft { "There is no pool." } } @else { (table(pools, *at, may)) }

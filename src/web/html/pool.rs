@@ -9,10 +9,17 @@ use super::overview::{tiles, unregistered};
 use super::parts::{badge, change_pool};
 use super::words::{class_of, encoded, grouped};
 use crate::ops::{Activity, Big, PoolView, Range, Totals};
+use crate::shared::rates::Recent;
 use crate::web::{Permission, Permissions};
 
-pub(in crate::web) fn pool(pool: &PoolView, now: Big, range: Range, may: Permissions) -> Markup {
-    let pools = slice::from_ref(pool);
+pub(in crate::web) fn pool(
+    pool: &PoolView,
+    rates: &Recent,
+    now: Big,
+    range: Range,
+    may: Permissions,
+) -> Markup {
+    let (pools, rates) = (slice::from_ref(pool), slice::from_ref(rates));
     let name = encoded(pool.name.as_str());
     let works = format!("../works?pool={name}&");
     let report = &pool.report;
@@ -24,8 +31,8 @@ pub(in crate::web) fn pool(pool: &PoolView, now: Big, range: Range, may: Permiss
                 (ranges(range))
             }
             (unregistered(pool))
-            (tiles(&Totals::of(pools), now, &works))
-            (charts(&Activity::of(pools, range, now), 1))
+            (tiles(&Totals::of(pools, rates), now, &works))
+            (charts(&Activity::of(rates, range, now), 1))
             div.two {
                 section.card aria-label="Since the pool was created" {
                     h2 { "Since the pool was created" }
