@@ -99,9 +99,8 @@ pub(crate) async fn start(parts: Parts) -> Result<Actors, RingError> {
         }
     };
     let mut home = None;
-    let control = match Arbiter::try_current() {
-        // A thread keeps the arbiter of a system that has stopped.
-        Some(here) if worker_arbiters == 0 && System::is_registered() && here.alive() => here,
+    let control = match arbiter_here() {
+        Some(here) if worker_arbiters == 0 => here,
         _ => home.insert(start_system(worker_arbiters == 0).await?).arbiter().clone(),
     };
     let workshop = Workshop { program: program.clone(), blocking, network };
@@ -141,11 +140,17 @@ async fn on<T: Send + 'static>(
     receiver.await.map_err(|_| RingError::Closed)
 }
 
+/// Returns the arbiter of the caller's thread, if it can run the actors.
+fn arbiter_here() -> Option<ArbiterHandle> {
+    // A thread keeps the arbiter of a system that has stopped.
+    Arbiter::try_current().filter(|here| System::is_registered() && here.alive())
+}
+
 /// Panics if the caller's thread has no place for the actors.
 #[cfg(feature = "testing")]
 pub(crate) fn assert_in_a_system() {
     assert!(
-        System::is_registered() && Arbiter::try_current().is_some(),
+        arbiter_here().is_some(),
         "a TestRuntime needs an actix system: use testing::run or #[actix::test]"
     );
 }

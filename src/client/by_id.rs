@@ -45,22 +45,26 @@ impl Client {
         Client { is_inline: true, ..self.clone() }
     }
 
-    /// Waits for the outcomes of the new jobs that are due.
+    /// Returns the jobs whose outcomes an inline enqueue waits for if they are new: those that are due, unless the pool
+    /// is paused.
     #[cfg(feature = "testing")]
-    async fn run_inline(
-        &self,
-        pool: &PoolShared,
-        works: &[(WorkId, Segment)],
-        answers: &[EnqueueAnswer],
-    ) {
-        if !self.is_inline || pool.settings().slots() == 0 {
-            return;
-        }
+    fn awaited(&self, pool: &PoolShared, prepared: &Prepared) -> Vec<WorkId> {
+        // All of them are due at the same time.
         let now = self.shared.seams.segment();
-        for ((work_id, due), answer) in works.iter().zip(answers) {
-            if *due <= now && *answer == EnqueueAnswer::Enqueued {
+        let is_due = prepared.works.first().is_some_and(|(_, due)| *due <= now);
+        match self.is_inline && is_due && pool.settings().slots() > 0 {
+            true => prepared.works.iter().map(|(spec, _)| spec.work_id).collect(),
+            false => Vec::new(),
+        }
+    }
+
+    /// Waits for the outcomes of new jobs.
+    #[cfg(feature = "testing")]
+    async fn run_inline(&self, awaited: Vec<WorkId>, answers: &[EnqueueAnswer]) {
+        for (work_id, answer) in awaited.into_iter().zip(answers) {
+            if *answer == EnqueueAnswer::Enqueued {
                 // The caller learns the outcome from its handle.
-                let _ = self.outcome(*work_id).await;
+                let _ = self.outcome(work_id).await;
             }
         }
     }
@@ -149,11 +153,11 @@ impl Client {
     ) -> Result<Vec<EnqueueAnswer>, EnqueueError> {
         let (reply, answer) = oneshot::channel();
         #[cfg(feature = "testing")]
-        let works: Vec<_> = prepared.works.iter().map(|(spec, due)| (spec.work_id, *due)).collect();
+        let awaited = self.awaited(pool, &prepared);
         self.submit(pool, prepared, Some(reply))?;
         let answers = answer.await.map_err(|_| EnqueueError::Closed)??;
         #[cfg(feature = "testing")]
-        self.run_inline(pool, &works, &answers).await;
+        self.run_inline(awaited, &answers).await;
         Ok(answers)
     }
 

@@ -11,6 +11,7 @@ use actix_workpool::model::{Change, Segment, WorkId};
 #[cfg(all(feature = "redb", feature = "unstable-storage"))]
 use actix_workpool::storage::Redb;
 use actix_workpool::storage::{Fsync, Hook, Memory, Opened, Storage, StorageError};
+use actix_workpool::testing;
 use actix_workpool::testing::network::{Courier, Delivery, Letter};
 use actix_workpool::{
     ActionContext, ActionKey, Completion, OnComplete, PoolConfig, Runtime, RuntimeBuilder,
@@ -21,15 +22,8 @@ use tokio::sync::watch;
 /// Runs a test in an actix system whose time stands still unless everybody waits. A test that waits for a virtual
 /// week has hung.
 pub fn run_paused<T>(test: impl Future<Output = T>) -> T {
-    let system = actix::System::with_tokio_rt(|| {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .start_paused(true)
-            .build()
-            .unwrap()
-    });
     let week = Duration::from_secs(7 * 24 * 60 * 60);
-    system.block_on(async { tokio::time::timeout(week, test).await.expect("the test hangs") })
+    testing::run(async { tokio::time::timeout(week, test).await.expect("the test hangs") })
 }
 
 /// Runs a test in paused time as a task like those of the actors, so that it takes its steps in turn with them.
