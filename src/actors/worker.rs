@@ -5,7 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{self, Poll};
+use std::task::{self, Poll, Waker};
+use std::time::Duration;
 
 use actix::prelude::*;
 
@@ -74,6 +75,9 @@ impl Drop for Outbox {
     }
 }
 
+/// The time for which the attempts of one message begin right behind each other. Then those that already run get a turn.
+const BEGIN_AT_ONCE: Duration = Duration::from_micros(100);
+
 /// Starts the workers of one arbiter.
 pub(super) struct WorkerHost {
     outbox: Rc<Outbox>,
@@ -95,10 +99,21 @@ impl Handler<StartWorkers> for WorkerHost {
     type Result = ();
 
     fn handle(&mut self, StartWorkers(count): StartWorkers, _: &mut Self::Context) {
-        self.spin.touch();
+        let until = tokio::time::Instant::now() + BEGIN_AT_ONCE;
+        let mut is_soon = true;
+        // A task polls again what does not end at once.
+        let mut cx = task::Context::from_waker(Waker::noop());
         for _ in 0..count {
-            WorkerActor { attempt: None, outbox: self.outbox.clone() }.start();
+            let worker = WorkerActor { attempt: None, outbox: self.outbox.clone() };
+            let mut life = Context::new().into_future(worker);
+            // Most attempts are short. One that ends in its first poll needs no task.
+            if !is_soon || Pin::new(&mut life).poll(&mut cx).is_pending() {
+                actix::spawn(life);
+            }
+            is_soon = is_soon && tokio::time::Instant::now() < until;
         }
+        self.outbox.send();
+        self.spin.touch();
     }
 }
 
