@@ -190,7 +190,7 @@ fn begin(control: &Arc<Control>, outbox: &Outbox) -> Begun {
     match code {
         Code::Action(run) => {
             // An action may run code before its first await, and panic there.
-            let run = || run(spec.args.as_bytes(), cx());
+            let run = || run(spec.args(), cx());
             match catch_unwind(AssertUnwindSafe(|| outbox.pulse.user_code(spec.function, run))) {
                 Ok(Ok(future)) => Begun::Running(future),
                 Ok(Err(failure)) => Begun::Finished(RunResult::Failed(failure)),
@@ -206,7 +206,7 @@ fn begin(control: &Arc<Control>, outbox: &Outbox) -> Begun {
                 if !cx.control.may_begin() {
                     return RunResult::Returned;
                 }
-                guarded(|| run(cx.control.spec.args.as_bytes(), &cx))
+                guarded(|| run(cx.control.spec.args(), &cx))
             });
             Begun::Running(Box::pin(async move {
                 match thread.await {

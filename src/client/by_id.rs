@@ -9,7 +9,7 @@ use super::enqueue::Prepared;
 use super::{EnqueueError, JoinError, PoolError};
 use crate::engine::arrivals::{CancelAnswer, EnqueueAnswer, RetryAnswer, RunNowAnswer};
 use crate::engine::explain::{self, Explanation, Found, PoolNow, Surroundings, Why};
-use crate::model::{Finished, PoolId, Segment, Spec, WorkFilter, WorkId, WorkStatus};
+use crate::model::{Finished, PoolId, Segment, WorkFilter, WorkId, WorkStatus};
 use crate::protocol::{
     CancelAll, Canceled, Command, Enqueue, Inspection, Listener, Listing, LoopMessage, Ports,
     Question, Reply, Request,
@@ -266,8 +266,7 @@ impl Client {
             return Ok(RetryAnswer::NotRegistered);
         }
         let (retry_of, now) = (Some(work_id), self.shared.seams.segment());
-        let work_id = work_id.once_more();
-        let spec = Arc::new(Spec { work_id, enqueued_at: now, ..Spec::clone(failed) });
+        let (spec, work_id) = (failed.once_more(now), work_id.once_more());
         let once = Prepared { works: vec![(spec, now)], fresh: false, retry_of, on_finish: None };
         Ok(match self.enqueue(&pool, once).await?[..] {
             [EnqueueAnswer::Enqueued] => RetryAnswer::Enqueued(work_id),

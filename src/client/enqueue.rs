@@ -1,7 +1,6 @@
 //! The builder of an enqueue: a job or a batch with its options.
 
 use std::marker::PhantomData;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::Function;
@@ -82,7 +81,7 @@ pub(super) enum Due {
 /// Jobs that are ready for the store.
 pub(crate) struct Prepared {
     /// The jobs, each with the time before which it is not started.
-    pub works: Vec<(Arc<Spec>, Segment)>,
+    pub works: Vec<(Spec, Segment)>,
     /// `true` if the ids are newly generated, so that no other job can have them.
     pub fresh: bool,
     /// The failed job that these retry; then there is only one job.

@@ -1,13 +1,12 @@
 //! Validation and encoding of jobs before they go to the store.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::enqueue::{Due, Ids, Options, Prepared};
 use super::{EnqueueError, Function};
 use crate::model::{
-    ArgBytes, ConfigError, FunctionKind, MAX_DELAY, Name, Payload, PoolId, RetryBehavior,
-    RetryPolicy, Segment, Settings, SpanLink, Spec, SpecOptions, WorkId,
+    ConfigError, FunctionKind, MAX_DELAY, Name, Payload, RetryBehavior, RetryPolicy, Segment,
+    Settings, SpanLink, Spec, SpecHead, SpecOptions,
 };
 use crate::protocol::OnFinish;
 use crate::shared::{PoolShared, Shared};
@@ -28,22 +27,20 @@ pub(crate) fn prepare<F: Function<K>, K>(
     prepared.on_finish = common.on_finish.take();
     prepared.works.reserve_exact(functions.len());
     let mut block = Vec::new();
-    let mut parts = Vec::new();
+    let mut lengths = Vec::new();
     for (number, function) in functions.iter().enumerate() {
         let from = block.len();
         function.encode(&mut block)?;
         common.check_size(block.len() - from)?;
-        parts.push((from, block.len() - from));
-        if block.len() >= ArgBytes::BLOCK || number + 1 == functions.len() {
-            let shared_block = Arc::from(block.as_slice());
-            for (from, len) in parts.drain(..) {
-                let work_id = match &ids {
-                    Ids::Fresh => shared.seams.work_id(),
-                    Ids::Chosen(ids) => ids[prepared.works.len()],
-                };
-                let spec = common.spec(work_id, ArgBytes::part(&shared_block, from, len));
-                prepared.works.push((Arc::new(spec), common.due));
-            }
+        lengths.push(block.len() - from);
+        if block.len() >= Spec::BLOCK || number + 1 == functions.len() {
+            let first = prepared.works.len();
+            let works = lengths.drain(..).enumerate().map(|(place, len)| match &ids {
+                Ids::Fresh => (shared.seams.work_id(), len),
+                Ids::Chosen(ids) => (ids[first + place], len),
+            });
+            let specs = Spec::of_block(common.head.clone(), &block, works);
+            prepared.works.extend(specs.map(|spec| (spec, common.due)));
             block.clear();
         }
     }
@@ -52,12 +49,8 @@ pub(crate) fn prepare<F: Function<K>, K>(
 
 /// The common parts of the jobs of one enqueue, validated once.
 struct Common {
-    pool: PoolId,
-    kind: FunctionKind,
-    function: Name,
-    options: Option<SpecOptions>,
+    head: SpecHead,
     on_finish: Option<OnFinish>,
-    now: Segment,
     due: Segment,
     max_payload_bytes: usize,
 }
@@ -95,35 +88,26 @@ impl Common {
         };
         let plain =
             retry.is_none() && timeout.is_none() && on_complete.is_none() && span.0.is_none();
+        let rare = SpecOptions { on_complete, retry, timeout, span };
         Ok(Common {
-            pool: pool.id,
-            kind: F::KIND,
-            function: name,
-            options: (!plain).then_some(SpecOptions { on_complete, retry, timeout, span }),
+            head: SpecHead {
+                pool: pool.id,
+                kind: F::KIND,
+                function: name,
+                enqueued_at: shared.seams.segment(),
+                options: (!plain).then(|| Box::new(rare)),
+            },
             on_finish: options.on_finish,
-            now: shared.seams.segment(),
             due,
             max_payload_bytes: settings.max_payload_bytes,
         })
     }
 
     fn check_size(&self, args: usize) -> Result<(), EnqueueError> {
-        let call = self.options.as_ref().and_then(|options| options.on_complete.as_ref());
+        let call = self.head.on_complete();
         let (size, max) =
             (args + call.map_or(0, |call| call.context.len()), self.max_payload_bytes);
         if size > max { Err(EnqueueError::TooLarge { size, max }) } else { Ok(()) }
-    }
-
-    fn spec(&self, work_id: WorkId, args: ArgBytes) -> Spec {
-        Spec {
-            work_id,
-            pool: self.pool,
-            kind: self.kind,
-            function: self.function,
-            args,
-            enqueued_at: self.now,
-            options: self.options.clone().map(Box::new),
-        }
     }
 }
 
@@ -170,15 +154,14 @@ pub(crate) fn follow_up(
     call: Name,
     args: &Payload,
     now: Segment,
-) -> Arc<Spec> {
+) -> Spec {
     let options = SpecOptions { retry: Some(RetryBehavior::default()), ..SpecOptions::default() };
-    Arc::new(Spec {
-        work_id: shared.seams.work_id(),
+    let head = SpecHead {
         pool: failed.pool,
         kind: FunctionKind::OnComplete,
         function: call,
-        args: ArgBytes::new(args.as_bytes()),
         enqueued_at: now,
         options: Some(Box::new(options)),
-    })
+    };
+    Spec::new(shared.seams.work_id(), head, args.as_bytes())
 }

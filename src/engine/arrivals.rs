@@ -2,8 +2,6 @@
 //!
 //! Each function takes the facts of one job and returns at most one [`Change`].
 
-use std::sync::Arc;
-
 use super::backoff::backoff;
 use crate::model::{Change, Key, Retry, RunNumber, RunResult, Segment, Spec, WorkFact, WorkId};
 
@@ -113,7 +111,7 @@ pub struct ArrivalCx {
 
 /// Decides an enqueue. `known` is `true` if a job of this id is in `work` or `finished`.
 #[must_use]
-pub fn enqueue(spec: Arc<Spec>, due: Segment, known: bool) -> Arrival<EnqueueAnswer> {
+pub fn enqueue(spec: Spec, due: Segment, known: bool) -> Arrival<EnqueueAnswer> {
     if known && !planted!(DuplicateEnqueues) {
         return Arrival { change: None, answer: EnqueueAnswer::Duplicate };
     }

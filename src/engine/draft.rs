@@ -13,7 +13,7 @@ use crate::model::{
 #[derive(Clone, Debug, PartialEq)]
 pub struct Launch {
     /// The job.
-    pub spec: Arc<Spec>,
+    pub spec: Spec,
     /// The number of the attempt; the first is 1.
     pub attempt: u32,
     /// The number of the run.
@@ -39,7 +39,7 @@ impl Draft {
     /// Completes a job: counts it and writes its row of `finished`.
     pub fn complete(
         &mut self,
-        spec: Arc<Spec>,
+        spec: Spec,
         outcome: Outcome,
         attempts: u32,
         started: Option<Segment>,
@@ -56,8 +56,7 @@ impl Draft {
             on_complete: spec.on_complete().map(|call| call.name),
             follow_up: None,
             retried_as: None,
-            spec: matches!(outcome, Outcome::Failed(_))
-                .then(|| Arc::new(Spec { args: spec.args.alone(), ..Spec::clone(&spec) })),
+            spec: matches!(outcome, Outcome::Failed(_)).then(|| spec.alone()),
         };
         let finished = Arc::new(Finished {
             work_id: spec.work_id,

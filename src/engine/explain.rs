@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use crate::model::{
-    ArgBytes, FailedAttempt, Finished, FinishedWork, History, Name, Progress, Segment, Settings,
+    FailedAttempt, Finished, FinishedWork, History, Name, Progress, Segment, Settings, Spec,
     WorkFact, WorkId, millis,
 };
 
@@ -68,7 +68,7 @@ pub struct Explanation {
     /// The `on_complete` that runs, or has run, in the commit that completes it.
     pub on_complete: Option<Name>,
     #[serde(skip)]
-    pub(crate) args: Option<ArgBytes>,
+    pub(crate) spec: Option<Spec>,
 }
 
 /// The number of jobs that come before another.
@@ -221,7 +221,7 @@ impl Explanation {
             expected: None,
             history: History::default(),
             on_complete: None,
-            args: None,
+            spec: None,
         }
     }
 
@@ -229,7 +229,7 @@ impl Explanation {
     /// not part of the serialized explanation.
     #[must_use]
     pub fn args(&self) -> Option<&[u8]> {
-        self.args.as_ref().map(ArgBytes::as_bytes)
+        self.spec.as_ref().map(Spec::args)
     }
 
     /// Returns the last failed attempt.
@@ -296,7 +296,7 @@ pub(crate) fn explain(work_id: WorkId, found: &Found, around: &Surroundings) -> 
         max_attempts: spec.max_attempts(),
         history: work.history.clone(),
         on_complete: spec.on_complete().map(|call| call.name),
-        args: Some(spec.args.clone()),
+        spec: Some(spec.clone()),
         ..Explanation::bare(work_id, at, Why::AboutToStart)
     };
     if work.pending_start.is_none() {
@@ -344,7 +344,7 @@ fn finished(row: &Arc<Finished>, around: &Surroundings) -> Explanation {
         attempts: row.attempts,
         history: details.history,
         on_complete: details.on_complete,
-        args: details.spec.map(|spec| spec.args.clone()),
+        spec: details.spec,
         ..Explanation::bare(row.work_id, around.at, Why::Finished(row.clone().into()))
     }
 }

@@ -47,7 +47,7 @@ impl Stage {
 ///
 /// The loop writes `stage`; the worker and the function read it.
 pub(crate) struct Control {
-    pub spec: Arc<Spec>,
+    pub spec: Spec,
     pub attempt: u32,
     pub run: RunNumber,
     /// The maximum size of the result, in bytes.

@@ -232,7 +232,7 @@ pub struct Transaction<'a> {
     shared: &'a Shared,
     /// The number by which the group decreases each pool's count of pending jobs; negative if the group enqueues jobs.
     group_left: &'a BTreeMap<PoolId, i64>,
-    enqueued: Vec<(Arc<Spec>, Segment)>,
+    enqueued: Vec<(Spec, Segment)>,
 }
 
 impl<'a> Transaction<'a> {
@@ -245,7 +245,7 @@ impl<'a> Transaction<'a> {
     }
 
     /// Returns all writes and enqueued jobs, for the commit.
-    pub(crate) fn into_effects(self) -> (Writes, Vec<(Arc<Spec>, Segment)>) {
+    pub(crate) fn into_effects(self) -> (Writes, Vec<(Spec, Segment)>) {
         (self.reader.local, self.enqueued)
     }
 

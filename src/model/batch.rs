@@ -1,7 +1,5 @@
 //! A batch: the part of the tables that the store shows the main loop, the input of one turn.
 
-use std::sync::Arc;
-
 use super::{
     Cursors, InternalState, Key, PoolConfig, PoolId, Retry, RunNumber, RunResult, Running, Segment,
     Spec, WorkFact, WorkId,
@@ -85,7 +83,7 @@ pub struct StartRow {
     /// The row's place in its table.
     pub key: Key,
     /// The job.
-    pub spec: Arc<Spec>,
+    pub spec: Spec,
     /// The number of attempts that counted before.
     pub attempts: u32,
     /// The number of launches before.

@@ -20,7 +20,7 @@ pub enum Change {
     /// Inserts into `work` and `pending_start` (→ S1).
     InsertWork {
         /// The job.
-        spec: Arc<Spec>,
+        spec: Spec,
         /// Its place in `pending_start`.
         key: Key,
     },
@@ -96,7 +96,7 @@ pub enum Change {
         /// The row that is kept of it.
         finished: Arc<Finished>,
         /// The job as it was enqueued: the store runs its `on_complete` in the same commit.
-        spec: Arc<Spec>,
+        spec: Spec,
     },
     /// Sets `work.canceled`, deletes from `pending_cancelation` (S8 → S12, and S5 → S9).
     MarkCanceled {

@@ -21,7 +21,7 @@ pub struct FinishedDetails {
     /// The new job as which this failed job was enqueued once more.
     pub retried_as: Option<WorkId>,
     /// The job as it was enqueued: kept of a job that failed, so that it can be enqueued again.
-    pub spec: Option<Arc<Spec>>,
+    pub spec: Option<Spec>,
 }
 
 impl FinishedDetails {

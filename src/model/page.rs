@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
 use super::WorkStatus;
-use super::{ArgBytes, FunctionKind, Key, Name, Outcome, Segment, WorkId, millis};
+use super::{FunctionKind, Key, Name, Outcome, Segment, Spec, WorkId, millis};
 
 /// The outcome of a job without its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -220,7 +220,7 @@ pub struct ListedWork {
     /// The job's status.
     pub status: WorkStatus,
     #[serde(skip)]
-    pub(crate) args: Option<ArgBytes>,
+    pub(crate) spec: Option<Spec>,
 }
 
 impl ListedWork {
@@ -228,7 +228,7 @@ impl ListedWork {
     /// part of the serialized row.
     #[must_use]
     pub fn args(&self) -> Option<&[u8]> {
-        self.args.as_ref().map(ArgBytes::as_bytes)
+        self.spec.as_ref().map(Spec::args)
     }
 }
 

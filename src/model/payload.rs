@@ -1,4 +1,4 @@
-//! Encoded arguments and results.
+//! Encoded results.
 
 use std::fmt;
 use std::sync::Arc;
@@ -62,62 +62,5 @@ impl fmt::Debug for Payload {
     /// Shows the size only: arguments and results stay out of logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Payload({} bytes)", self.len())
-    }
-}
-
-/// Encoded arguments; shown by their size only, so that they stay out of logs.
-///
-/// Jobs that are enqueued together share blocks of memory: one allocation for many, and one to free, which matters
-/// since they are freed by another thread than the one that made them. A block is at most [`ArgBytes::BLOCK`] bytes, or
-/// one job's arguments if those are larger, so that a job that stays for long keeps little other memory.
-#[derive(Clone, Default)]
-pub struct ArgBytes {
-    block: Arc<[u8]>,
-    from: u32,
-    len: u32,
-}
-
-impl ArgBytes {
-    /// The maximum size of a block that several jobs share.
-    pub const BLOCK: usize = 8 * 1024;
-
-    /// Copies arguments to a block of their own.
-    #[must_use]
-    pub fn new(json: &[u8]) -> ArgBytes {
-        ArgBytes { block: json.into(), from: 0, len: json.len() as u32 }
-    }
-
-    /// Returns the part of `block` that begins at `from` and has `len` bytes.
-    #[must_use]
-    pub(crate) fn part(block: &Arc<[u8]>, from: usize, len: usize) -> ArgBytes {
-        debug_assert!(from + len <= block.len());
-        ArgBytes { block: block.clone(), from: from as u32, len: len as u32 }
-    }
-
-    /// Returns the same arguments, in a block of their own unless they fill at least half of theirs. For jobs that stay
-    /// for long.
-    pub(crate) fn alone(&self) -> ArgBytes {
-        match self.block.len() > 2 * self.as_bytes().len() {
-            true => ArgBytes::new(self.as_bytes()),
-            false => self.clone(),
-        }
-    }
-
-    /// Returns the encoded JSON.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.block[self.from as usize..][..self.len as usize]
-    }
-}
-
-impl PartialEq for ArgBytes {
-    fn eq(&self, other: &Self) -> bool {
-        self.as_bytes() == other.as_bytes()
-    }
-}
-
-impl fmt::Debug for ArgBytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ArgBytes({} bytes)", self.len)
     }
 }

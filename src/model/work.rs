@@ -1,13 +1,14 @@
 //! The row of a job and everything known about it.
 
+use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ArgBytes, History, Key, Name, Payload, PoolId, RetryBehavior, RunNumber, Running, Segment,
-    WorkId,
+    History, Key, Name, Payload, PoolId, RetryBehavior, RunNumber, Running, Segment, WorkId,
 };
 
 /// The kind of function that a job runs.
@@ -71,26 +72,122 @@ impl PartialEq for SpanLink {
     }
 }
 
-/// The part of a `work` row that never changes after the enqueue. Made by the handle, then shared.
-#[derive(Clone, Debug, PartialEq)]
+/// The part of a `work` row that never changes after the enqueue: an id, the arguments, and what the job has in common
+/// with those that were enqueued together with it ([`SpecHead`], whose fields a spec has).
+///
+/// Jobs that are enqueued together share blocks of memory, so a clone is cheap, and thousands of jobs are made and
+/// freed with few allocations. That matters because another thread frees them than the one that made them. A block
+/// holds at most [`Spec::BLOCK`] bytes of arguments, or one job's if those are larger, so that a job that stays for
+/// long keeps little other memory.
+#[derive(Clone)]
 pub struct Spec {
     /// The job's id.
     pub work_id: WorkId,
+    block: Arc<Block>,
+    from: u32,
+    len: u32,
+}
+
+/// The part of a spec that jobs have in common when they are enqueued together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SpecHead {
     /// The job's pool.
     pub pool: PoolId,
     /// The kind of function.
     pub kind: FunctionKind,
     /// The function's registered name.
     pub function: Name,
-    /// Its arguments, encoded.
-    pub args: ArgBytes,
     /// The time of the enqueue.
     pub enqueued_at: Segment,
     /// The options that most jobs do without.
     pub options: Option<Box<SpecOptions>>,
 }
 
+struct Block {
+    head: SpecHead,
+    args: Box<[u8]>,
+}
+
+impl Deref for Spec {
+    type Target = SpecHead;
+
+    fn deref(&self) -> &SpecHead {
+        &self.block.head
+    }
+}
+
+impl PartialEq for Spec {
+    fn eq(&self, other: &Spec) -> bool {
+        self.work_id == other.work_id && **self == **other && self.args() == other.args()
+    }
+}
+
+impl fmt::Debug for Spec {
+    /// Shows the size of the arguments only: they stay out of logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spec")
+            .field("work_id", &self.work_id)
+            .field("head", &**self)
+            .field("args_bytes", &self.len)
+            .finish()
+    }
+}
+
 impl Spec {
+    /// The maximum size of the arguments that share a block.
+    pub const BLOCK: usize = 8 * 1024;
+
+    /// Makes the spec of one job, with its encoded arguments.
+    #[must_use]
+    pub fn new(work_id: WorkId, head: SpecHead, args: &[u8]) -> Spec {
+        let block = Arc::new(Block { head, args: args.into() });
+        Spec { work_id, block, from: 0, len: args.len() as u32 }
+    }
+
+    /// Makes the specs of jobs that share a block: each with its id and the length of its part of `args`, in order.
+    pub(crate) fn of_block(
+        head: SpecHead,
+        args: &[u8],
+        works: impl Iterator<Item = (WorkId, usize)>,
+    ) -> impl Iterator<Item = Spec> {
+        let block = Arc::new(Block { head, args: args.into() });
+        let mut from = 0;
+        works.map(move |(work_id, len)| {
+            let spec = Spec { work_id, block: block.clone(), from: from as u32, len: len as u32 };
+            from += len;
+            debug_assert!(from <= block.args.len());
+            spec
+        })
+    }
+
+    /// Returns the same spec in a block of its own, unless it fills at least half of its block. For jobs that stay for
+    /// long.
+    pub(crate) fn alone(&self) -> Spec {
+        match self.block.args.len() > 2 * self.args().len() {
+            true => Spec::new(self.work_id, SpecHead::clone(self), self.args()),
+            false => self.clone(),
+        }
+    }
+
+    /// Returns the same job under the id of its retry.
+    pub(crate) fn once_more(&self, now: Segment) -> Spec {
+        let head = SpecHead { enqueued_at: now, ..SpecHead::clone(self) };
+        Spec::new(self.work_id.once_more(), head, self.args())
+    }
+
+    /// Returns the arguments, encoded.
+    #[must_use]
+    pub fn args(&self) -> &[u8] {
+        &self.block.args[self.from as usize..][..self.len as usize]
+    }
+
+    /// Returns the number of bytes of its arguments and of the context of its `on_complete`.
+    pub(crate) fn bytes(&self) -> usize {
+        self.args().len() + self.on_complete().map_or(0, |call| call.context.len())
+    }
+}
+
+impl SpecHead {
     /// Returns the retry policy, if there is one.
     #[must_use]
     pub fn retry(&self) -> Option<&RetryBehavior> {
@@ -109,11 +206,6 @@ impl Spec {
         self.options.as_ref()?.timeout
     }
 
-    /// Returns the number of bytes of its arguments and of the context of its `on_complete`.
-    pub(crate) fn bytes(&self) -> usize {
-        self.args.as_bytes().len() + self.on_complete().map_or(0, |call| call.context.len())
-    }
-
     /// Returns the number of attempts that may count in all.
     #[must_use]
     pub fn max_attempts(&self) -> u32 {
@@ -125,7 +217,7 @@ impl Spec {
 #[derive(Clone, Debug, PartialEq)]
 pub struct WorkFact {
     /// The job as it was enqueued.
-    pub spec: Arc<Spec>,
+    pub spec: Spec,
     /// `work.attempts`: the number of finished attempts that counted.
     pub attempts: u32,
     /// `work.runs`: the number of launches.
@@ -147,7 +239,7 @@ pub struct WorkFact {
 impl WorkFact {
     /// Makes the facts of a job that is in no table but `work`.
     #[must_use]
-    pub fn new(spec: Arc<Spec>) -> WorkFact {
+    pub fn new(spec: Spec) -> WorkFact {
         WorkFact {
             spec,
             attempts: 0,

@@ -14,9 +14,9 @@ use crate::client::{Diagnostics, PoolError, Workpool};
 use crate::engine::explain::{Ahead, Explanation, Why};
 use crate::engine::step::MAX_BATCH;
 use crate::model::{
-    ArgBytes, Cursor, FailedAttempt, Failure, Finished, FinishedWork, FunctionKind, ListedWork,
-    LogLevel, Name, Outcome, Progress, Report, Retention, RetryPolicy, Segment, Settings, WorkId,
-    WorkPage, WorkStatus,
+    Cursor, FailedAttempt, Failure, Finished, FinishedWork, FunctionKind, ListedWork, LogLevel,
+    Name, Outcome, Progress, Report, Retention, RetryPolicy, Segment, Settings, WorkId, WorkPage,
+    WorkStatus,
 };
 use crate::shared::rates::{Lag, Recent, SLOT, Slot};
 use crate::shared::{Registered, Shared};
@@ -415,8 +415,7 @@ impl WorkView {
     fn of_listed(work: &ListedWork, redaction: &Redaction) -> WorkView {
         let mut view = WorkView::pending(work.work_id, Some(work.pool), Some(work.function));
         view.canceling = work.canceling;
-        let args = work.args.as_ref().map(ArgBytes::as_bytes);
-        view.preview = args.map(|args| preview(args, work.function, redaction));
+        view.preview = work.args().map(|args| preview(args, work.function, redaction));
         view.enqueued_at = Some(work.enqueued_at.into());
         match &work.status {
             WorkStatus::Pending { previous_attempts, due } => {
@@ -587,10 +586,9 @@ impl WorkDetail {
             Why::Finished(row) => output(row, redaction),
             _ => None,
         };
-        let args = explained.args.as_ref().zip(explained.function);
-        let args = args.map(|(args, function)| {
-            JsonView::of(Sensitive::Args, function, args.as_bytes(), redaction)
-        });
+        let args = explained.args().zip(explained.function);
+        let args =
+            args.map(|(args, function)| JsonView::of(Sensitive::Args, function, args, redaction));
         WorkDetail {
             work: WorkView::of_explained(&explained),
             explain: ExplainView::of(&explained),

@@ -1,7 +1,5 @@
 //! Requests that change jobs.
 
-use std::sync::Arc;
-
 use super::{Advance, OnFinish, Reply};
 use crate::engine::arrivals::{AttemptReport, CancelAnswer, EnqueueAnswer, RunNowAnswer};
 use crate::model::{PoolId, RunNumber, Segment, Spec, WorkId};
@@ -92,7 +90,7 @@ fn told<T: Send + 'static>(reply: Reply<T>, error: &StorageError) -> Refused {
 
 pub(crate) struct Enqueue {
     /// Each job with the time before which it is not started.
-    pub works: Vec<(Arc<Spec>, Segment)>,
+    pub works: Vec<(Spec, Segment)>,
     /// `true` if no other job can have these ids.
     pub fresh: bool,
     /// The failed job that these retry; then there is only one job.
@@ -126,6 +124,6 @@ pub(crate) struct CancelAll {
 /// An attempt of a mutation or a query: the store runs it.
 #[derive(Clone)]
 pub(crate) struct RunInStore {
-    pub spec: Arc<Spec>,
+    pub spec: Spec,
     pub run: RunNumber,
 }

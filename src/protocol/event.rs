@@ -8,7 +8,7 @@ use crate::model::{Finished, LogLevel, Name, PoolId, RunNumber, Segment, Spec, W
 /// A change that a group has made, reported when the group is committed.
 pub(crate) enum Event {
     Enqueued {
-        spec: Arc<Spec>,
+        spec: Spec,
         due: Segment,
     },
     Retrying {

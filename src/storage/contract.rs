@@ -190,7 +190,7 @@ storage! {
         pool: PoolId,
         after: Option<Key>,
         limit: usize,
-    ) -> Result<Vec<(Key, Arc<Spec>)>, StorageError>;
+    ) -> Result<Vec<(Key, Spec)>, StorageError>;
 
     /// Returns rows of `pending_start`, including the unregistered lane, in order: those behind `after` and before
     /// `until`.

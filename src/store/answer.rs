@@ -160,25 +160,25 @@ pub(super) fn status_of(work: &WorkFact) -> WorkStatus {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::model::{ArgBytes, FunctionKind, Generation, Running, Segment, Spec, WorkFact};
+    use crate::model::{FunctionKind, Generation, Running, Segment, Spec, SpecHead, WorkFact};
 
     /// Regression: in a list, a job was shown as running since its enqueue until its start was on the board.
     #[test]
     fn a_job_runs_since_it_was_started_and_not_since_it_was_enqueued() {
-        let spec = Spec {
-            work_id: WorkId::from_uuid(uuid::Uuid::nil()),
-            pool: PoolId(0),
-            kind: FunctionKind::Action,
-            function: Name::from_static("f"),
-            args: ArgBytes::default(),
-            enqueued_at: Segment(1),
-            options: None,
-        };
+        let spec = Spec::new(
+            WorkId::from_uuid(uuid::Uuid::nil()),
+            SpecHead {
+                pool: PoolId(0),
+                kind: FunctionKind::Action,
+                function: Name::from_static("f"),
+                enqueued_at: Segment(1),
+                options: None,
+            },
+            b"",
+        );
         let running = Running { run: 1, started: Segment(7), generation: Generation(1) };
-        let work = WorkFact { running: Some(running), ..WorkFact::new(Arc::new(spec)) };
+        let work = WorkFact { running: Some(running), ..WorkFact::new(spec) };
         let WorkStatus::Running { started, .. } = status_of(&work) else { panic!("it runs") };
         assert_eq!(started, Segment(7).time());
     }

@@ -1,7 +1,6 @@
 //! The life of a group: read the facts of its jobs, commit once, then report the results or undo.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 
@@ -310,7 +309,7 @@ impl TakenEnqueue {
             Change::InsertWork { spec, key } => Some((spec, key.segment)),
             _ => None,
         };
-        let mut works: Vec<(Arc<Spec>, Segment)> = inserted.into_iter().filter_map(job).collect();
+        let mut works: Vec<(Spec, Segment)> = inserted.into_iter().filter_map(job).collect();
         for (place, spec, due) in known {
             works.insert(place.min(works.len()), (spec, due));
         }

@@ -93,7 +93,7 @@ pub(super) struct TakenEnqueue {
     /// The first job.
     pub first: Option<WorkId>,
     /// The jobs without a change because they existed, with their positions.
-    pub known: Vec<(usize, Arc<Spec>, Segment)>,
+    pub known: Vec<(usize, Spec, Segment)>,
 }
 
 impl Group {

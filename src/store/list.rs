@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::Store;
 use super::answer::status_of;
 use crate::model::{
-    ArgBytes, Cursor, Finished, Key, Listed, ListedWork, Name, Outcome, OutcomeKind, Place, PoolId,
-    Segment, WorkFact, WorkFilter, WorkId, WorkPage, WorkStatus,
+    Cursor, Finished, Key, Listed, ListedWork, Name, Outcome, OutcomeKind, Place, PoolId, Segment,
+    Spec, WorkFact, WorkFilter, WorkId, WorkPage, WorkStatus,
 };
 use crate::protocol::Listing;
 use crate::storage::StorageError;
@@ -81,8 +81,8 @@ fn bytes_of(row: &Finished) -> usize {
     outcome + details
 }
 
-fn kept_args(row: &Finished) -> Option<ArgBytes> {
-    Some(row.details.as_ref()?.spec.as_ref()?.args.clone())
+fn kept_spec(row: &Finished) -> Option<Spec> {
+    row.details.as_ref()?.spec.clone()
 }
 
 impl Store {
@@ -260,7 +260,7 @@ impl Store {
                     kind: None,
                     enqueued_at: row.enqueued_at.time(),
                     canceling: false,
-                    args: kept_args(&row),
+                    spec: kept_spec(&row),
                     status: WorkStatus::Finished(row.into()),
                 });
                 if works.len() == filter.limit {
@@ -307,7 +307,7 @@ impl Store {
             enqueued_at: spec.enqueued_at.time(),
             canceling: work.is_canceled(),
             status,
-            args: Some(spec.args.clone()),
+            spec: Some(spec.clone()),
         }
     }
 }

@@ -43,7 +43,7 @@ impl Store {
         group: &mut Group,
         spec: &Spec,
     ) -> Result<RunResult, StorageError> {
-        let (function, args) = (spec.function, spec.args.as_bytes());
+        let (function, args) = (spec.function, spec.args());
         let program = self.program.clone();
         let max = self.pools[spec.pool.0 as usize].config.settings().max_payload_bytes;
         let Some(code) = program.code(function) else {

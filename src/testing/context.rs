@@ -7,8 +7,8 @@ use crate::client::Client;
 use crate::engine::Launch;
 use crate::functions::{ActionContext, Control, Data, Lent, Stage};
 use crate::model::{
-    ArgBytes, FunctionKind, MAX_PAYLOAD_BYTES, Name, PoolId, Progress, Retention, RetryBehavior,
-    Segment, Spec, SpecOptions, WorkId,
+    FunctionKind, MAX_PAYLOAD_BYTES, Name, PoolId, Progress, Retention, RetryBehavior, Segment,
+    Spec, SpecHead, SpecOptions, WorkId,
 };
 use crate::shared::{Catalog, Seams, Shared, SystemClock};
 
@@ -144,17 +144,19 @@ impl TestContext {
         })
     }
 
-    fn spec(&self, now: Segment) -> Arc<Spec> {
+    fn spec(&self, now: Segment) -> Spec {
         let retry = RetryBehavior::default().max_attempts(self.max_attempts);
         let options = SpecOptions { retry: Some(retry), ..SpecOptions::default() };
-        Arc::new(Spec {
-            work_id: self.work_id,
-            pool: PoolId::default(),
-            kind: FunctionKind::Action,
-            function: Name::from_static("test"),
-            args: ArgBytes::new(b"null"),
-            enqueued_at: now,
-            options: Some(Box::new(options)),
-        })
+        Spec::new(
+            self.work_id,
+            SpecHead {
+                pool: PoolId::default(),
+                kind: FunctionKind::Action,
+                function: Name::from_static("test"),
+                enqueued_at: now,
+                options: Some(Box::new(options)),
+            },
+            b"null",
+        )
     }
 }

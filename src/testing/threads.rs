@@ -25,7 +25,7 @@ use crate::engine::Launch;
 use crate::engine::arrivals::CancelAnswer;
 use crate::functions::{Control, Data, Lent, Stage};
 use crate::model::{
-    ArgBytes, Finished, FunctionKind, Name, Outcome, PoolId, RunNumber, Segment, Spec, WorkId,
+    Finished, FunctionKind, Name, Outcome, PoolId, RunNumber, Segment, Spec, SpecHead, WorkId,
 };
 use crate::model::{PoolConfig, Retention};
 use crate::model::{Progress, WorkStatus};
@@ -281,15 +281,17 @@ fn an_old_run_says_nothing_of_a_new_one() {
 }
 
 fn attempt(pool: &Workpool, work_id: WorkId) -> Arc<Control> {
-    let spec = Spec {
+    let spec = Spec::new(
         work_id,
-        pool: PoolId(0),
-        kind: FunctionKind::Action,
-        function: Name::intern("function"),
-        args: ArgBytes::new(b"null"),
-        enqueued_at: Segment(1),
-        options: None,
-    };
+        SpecHead {
+            pool: PoolId(0),
+            kind: FunctionKind::Action,
+            function: Name::intern("function"),
+            enqueued_at: Segment(1),
+            options: None,
+        },
+        b"null",
+    );
     let launch = Launch { spec: Arc::new(spec), attempt: 1, run: 1, due: Segment(1) };
     Arc::new(Control::new(launch, 1_000, Arc::new(Lent::new(pool.client.clone(), Data::new()))))
 }

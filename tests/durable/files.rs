@@ -1,12 +1,11 @@
 //! The embedded file: what was acknowledged is there after a restart, and after a kill.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ledger::*;
 use actix_workpool::model::{
-    ArgBytes, Change, FunctionKind, Generation, Key, Name, Payload, PoolId, Segment, Spec, TableKey,
+    Change, FunctionKind, Generation, Key, Name, Payload, PoolId, Segment, Spec, SpecHead, TableKey,
 };
 use actix_workpool::storage::{Fsync, Redb, Storage, StorageError};
 use actix_workpool::{
@@ -102,15 +101,17 @@ fn a_start_in_a_commit_that_the_log_has_no_room_for_is_not_forgotten() {
             Change::PutRow { table: Name::from_static("t"), key: TableKey::from("k"), value }
         };
         let work_id = WorkId::from_uuid(uuid::Uuid::from_u128(1));
-        let spec = Arc::new(Spec {
+        let spec = Spec::new(
             work_id,
-            pool,
-            kind: FunctionKind::Action,
-            function: Name::from_static("f"),
-            args: ArgBytes::new(b"1"),
-            enqueued_at: clock,
-            options: None,
-        });
+            SpecHead {
+                pool,
+                kind: FunctionKind::Action,
+                function: Name::from_static("f"),
+                enqueued_at: clock,
+                options: None,
+            },
+            b"1",
+        );
         let key = Key { segment: clock, seq: 1 };
         let mut store = again();
         commit(&mut store, vec![Change::InsertWork { spec, key }]);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::common::*;
 use actix_workpool::engine::backoff::backoff;
-use actix_workpool::model::{ArgBytes, Key, Segment};
+use actix_workpool::model::{Key, Segment};
 use actix_workpool::{
     ActionKey, ConfigError, EnqueueError, Failure, FailureKind, JoinError, MAX_DELAY,
     MAX_PARALLELISM, MAX_PAYLOAD_BYTES, Name, Payload, PoolConfig, RetryBehavior, StartError,
@@ -435,8 +435,6 @@ fn bytes_that_are_no_json_are_refused_where_they_are_read() {
     fuzz(2_000, vec(any::<u8>(), 0..40), |bytes| {
         let payload = Payload::new(&bytes);
         prop_assert_eq!(payload.as_bytes(), &*bytes);
-        let args = ArgBytes::new(&bytes);
-        prop_assert_eq!(args.as_bytes(), &*bytes);
         let is_json = serde_json::from_slice::<Value>(&bytes).is_ok();
         let written = serde_json::to_string(&payload);
         prop_assert!(written.is_ok() || !is_json, "{:?}", bytes);

@@ -34,7 +34,6 @@
 //! [`the_model_decides_as_the_engine_does`]. Faults that are planted in them, see [`Plant`], are found.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Instant;
 
 use stateright::{Checker, Expectation, HasDiscoveries, Model, Path, Property};
@@ -1388,18 +1387,20 @@ mod real {
 
 const MAX_ATTEMPTS: u8 = 2;
 
-fn real_spec(number: usize) -> Arc<real::Spec> {
+fn real_spec(number: usize) -> real::Spec {
     let retry = real::RetryBehavior::default().max_attempts(MAX_ATTEMPTS.into());
     let options = real::SpecOptions { retry: Some(retry), ..real::SpecOptions::default() };
-    Arc::new(real::Spec {
-        work_id: real::WorkId::from_uuid(uuid(number)),
-        pool: real::PoolId(0),
-        kind: real::FunctionKind::Action,
-        function: real::Name::from_static("f"),
-        args: real::ArgBytes::default(),
-        enqueued_at: real::Segment(1),
-        options: Some(Box::new(options)),
-    })
+    real::Spec::new(
+        real::WorkId::from_uuid(uuid(number)),
+        real::SpecHead {
+            pool: real::PoolId(0),
+            kind: real::FunctionKind::Action,
+            function: real::Name::from_static("f"),
+            enqueued_at: real::Segment(1),
+            options: Some(Box::new(options)),
+        },
+        b"",
+    )
 }
 
 fn uuid(number: usize) -> uuid::Uuid {

@@ -17,10 +17,10 @@ use super::arrivals::{
 use super::rest::{KickSource, rest};
 use super::{Launch, Lost, Step, TurnCx, demand, step};
 use crate::model::{
-    ArgBytes, Batch, CancelationRow, Change, CompletionRow, Cursors, FailedAttempt, Failure,
-    FailureKind, Finished, FinishedDetails, FunctionKind, Generation, History, InternalState, Key,
-    Name, Outcome, Payload, PoolId, Report, Retry, RetryBehavior, RunResult, RunStatus, Running,
-    RunningRow, Segment, Spec, SpecOptions, StartRow, StateRow, WorkFact, WorkId,
+    Batch, CancelationRow, Change, CompletionRow, Cursors, FailedAttempt, Failure, FailureKind,
+    Finished, FinishedDetails, FunctionKind, Generation, History, InternalState, Key, Name,
+    Outcome, Payload, PoolId, Report, Retry, RetryBehavior, RunResult, RunStatus, Running,
+    RunningRow, Segment, Spec, SpecHead, SpecOptions, StartRow, StateRow, WorkFact, WorkId,
 };
 
 const POOL: PoolId = PoolId(3);
@@ -46,17 +46,19 @@ fn key(segment: u64, seq: u64) -> Key {
     Key { segment: Segment(segment), seq }
 }
 
-fn spec(n: u64, retry: Option<RetryBehavior>) -> Arc<Spec> {
+fn spec(n: u64, retry: Option<RetryBehavior>) -> Spec {
     let options = retry.map(|_| Box::new(SpecOptions { retry, ..SpecOptions::default() }));
-    Arc::new(Spec {
-        work_id: id(n),
-        pool: POOL,
-        kind: FunctionKind::Action,
-        function: Name::from_static("known"),
-        args: ArgBytes::default(),
-        enqueued_at: Segment(100),
-        options,
-    })
+    Spec::new(
+        id(n),
+        SpecHead {
+            pool: POOL,
+            kind: FunctionKind::Action,
+            function: Name::from_static("known"),
+            enqueued_at: Segment(100),
+            options,
+        },
+        b"",
+    )
 }
 
 /// Three attempts, 250 ms before the second, 500 ms before the third.

@@ -41,8 +41,8 @@ fn a_lost_attempt_that_never_began_goes_back_without_counting() {
 fn a_lost_mutation_goes_back_without_counting_unless_it_may_be_what_ends_the_process() {
     let mutation = |runs| {
         let work = WorkFact { runs, ..without_retry(s2(1)) };
-        let spec = Spec { kind: FunctionKind::Mutation, ..(*work.spec).clone() };
-        WorkFact { spec: Arc::new(spec), ..work }
+        let head = SpecHead { kind: FunctionKind::Mutation, ..SpecHead::clone(&work.spec) };
+        WorkFact { spec: Spec::new(work.spec.work_id, head, b""), ..work }
     };
     let work = mutation(MOST_LOST - 1);
     let step = recover(state([&work]), lost(&work, true));

@@ -65,8 +65,9 @@ fn the_demand_counts_free_slots_below_zero_when_the_limit_was_lowered() {
 #[test]
 fn a_job_whose_function_is_not_registered_moves_to_the_lane_and_hides_nothing() {
     let mut unknown = s1(1);
-    unknown.spec =
-        Arc::new(Spec { function: Name::from_static("unknown"), ..Spec::clone(&unknown.spec) });
+    let head =
+        SpecHead { function: Name::from_static("unknown"), ..SpecHead::clone(&unknown.spec) };
+    unknown.spec = Spec::new(id(1), head, b"");
     let next = s1(2);
     let moved = Change::MovePendingStart {
         work_id: id(1),

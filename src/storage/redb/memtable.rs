@@ -19,17 +19,17 @@ pub(super) type UserKey = (Name, TableKey);
 /// A cache of jobs that were read from the tables, for upcoming changes.
 #[derive(Default)]
 pub(super) struct Known {
-    works: HashMap<WorkId, (Head, Arc<Spec>)>,
+    works: HashMap<WorkId, (Head, Spec)>,
     /// Their approximate size in memory.
     bytes: usize,
 }
 
 impl Known {
-    pub fn get(&self, work_id: WorkId) -> Option<&(Head, Arc<Spec>)> {
+    pub fn get(&self, work_id: WorkId) -> Option<&(Head, Spec)> {
         self.works.get(&work_id)
     }
 
-    pub fn put(&mut self, head: Head, spec: Arc<Spec>) {
+    pub fn put(&mut self, head: Head, spec: Spec) {
         self.bytes += size(&head, &spec);
         if let Some((head, spec)) = self.works.insert(spec.work_id, (head, spec)) {
             self.bytes -= size(&head, &spec);
@@ -78,7 +78,7 @@ pub(super) struct Layer {
 #[derive(Clone)]
 pub(super) struct WorkRow {
     pub head: Head,
-    pub spec: Arc<Spec>,
+    pub spec: Spec,
     /// `true` if a layer below has older rows of this job, so that its deletion must be recorded.
     covers: bool,
 }
@@ -93,7 +93,7 @@ impl Layer {
         self.order_from + self.order.len() as u64
     }
 
-    fn put_work(&mut self, head: Head, spec: &Arc<Spec>, covers: bool) {
+    fn put_work(&mut self, head: Head, spec: &Spec, covers: bool) {
         let row = WorkRow { head, spec: spec.clone(), covers };
         match self.works.entry(spec.work_id) {
             hashbrown::hash_map::Entry::Occupied(mut old) => {
@@ -197,7 +197,7 @@ impl Default for PoolEntry {
 #[derive(Clone)]
 pub(super) struct RunningWork {
     pub row: RunRow,
-    pub spec: Arc<Spec>,
+    pub spec: Spec,
     /// `true` if the tables have its current value.
     pub saved: bool,
 }
@@ -359,7 +359,7 @@ impl Memtable {
     }
 
     /// Adds a row of `running` that the tables have.
-    pub fn put_running(&mut self, row: RunRow, spec: Arc<Spec>) {
+    pub fn put_running(&mut self, row: RunRow, spec: Spec) {
         let work_id = spec.work_id;
         if let Some((key, ..)) = &row.completion {
             self.completions.insert((row.pool, *key), work_id);
@@ -428,7 +428,7 @@ impl Memtable {
         entry
     }
 
-    fn find(&self, work_id: WorkId, known: &Known) -> Option<(Head, Arc<Spec>)> {
+    fn find(&self, work_id: WorkId, known: &Known) -> Option<(Head, Spec)> {
         match self.work(work_id) {
             Some(row) => row.map(|row| (row.head.clone(), row.spec.clone())),
             None => known.get(work_id).cloned(),
@@ -436,7 +436,7 @@ impl Memtable {
     }
 
     /// Returns everything known of a job.
-    pub fn fact(&self, head: Head, spec: Arc<Spec>) -> WorkFact {
+    pub fn fact(&self, head: Head, spec: Spec) -> WorkFact {
         let pending_cancelation = self.cancelation_keys.get(&spec.work_id).copied();
         WorkFact {
             attempts: head.attempts,

@@ -309,7 +309,7 @@ impl Store {
         &self,
         works: &mut Option<Works>,
         work_id: WorkId,
-    ) -> Result<Option<(Head, Arc<Spec>)>, StorageError> {
+    ) -> Result<Option<(Head, Spec)>, StorageError> {
         if let Some(row) = self.memtable.work(work_id) {
             return Ok(row.map(|row| (row.head.clone(), row.spec.clone())));
         }
@@ -851,7 +851,7 @@ impl Store {
         pool: PoolId,
         after: Option<Key>,
         limit: usize,
-    ) -> Result<Vec<(Key, Arc<Spec>)>, StorageError> {
+    ) -> Result<Vec<(Key, Spec)>, StorageError> {
         let from = after.map_or(LANE, |after| Key { seq: after.seq + 1, ..after });
         let end = Key { segment: Segment::UNREGISTERED, seq: u64::MAX };
         let mut works = None;
@@ -1072,7 +1072,7 @@ impl Storage for Redb {
         pool: PoolId,
         after: Option<Key>,
         limit: usize,
-    ) -> Result<Vec<(Key, Arc<Spec>)>, StorageError> {
+    ) -> Result<Vec<(Key, Spec)>, StorageError> {
         self.ask(|store| store.unregistered(pool, after, limit))
     }
 

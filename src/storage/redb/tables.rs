@@ -542,12 +542,12 @@ impl Rows {
 pub(super) struct Works(ReadOnlyTable<Id, &'static [u8]>);
 
 impl Works {
-    pub fn get(&self, work_id: WorkId) -> Result<Option<(Head, Arc<Spec>)>, StorageError> {
+    pub fn get(&self, work_id: WorkId) -> Result<Option<(Head, Spec)>, StorageError> {
         work_in(&self.0, work_id)
     }
 
     /// Returns those of these jobs that exist. The ids are in order: neighbors are read along the table.
-    pub fn get_all(&self, work_ids: &[WorkId]) -> Result<Vec<(Head, Arc<Spec>)>, StorageError> {
+    pub fn get_all(&self, work_ids: &[WorkId]) -> Result<Vec<(Head, Spec)>, StorageError> {
         let mut found = Vec::with_capacity(work_ids.len());
         let mut wanted = work_ids.iter().map(|work_id| raw(*work_id)).peekable();
         while let Some(from) = wanted.peek() {
@@ -596,7 +596,7 @@ impl Works {
 fn work_in(
     work: &ReadOnlyTable<Id, &'static [u8]>,
     work_id: WorkId,
-) -> Result<Option<(Head, Arc<Spec>)>, StorageError> {
+) -> Result<Option<(Head, Spec)>, StorageError> {
     match work.get(raw(work_id)).map_err(failed)? {
         Some(row) => {
             let row = whole(of_id(raw(work_id)), row.value())?;

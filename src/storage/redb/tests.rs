@@ -44,7 +44,7 @@ struct PoolRows {
     counts: Counts,
     running: Vec<RunningRow>,
     works: Vec<WorkId>,
-    unregistered: Vec<(Key, Arc<Spec>)>,
+    unregistered: Vec<(Key, Spec)>,
     batch: Batch,
 }
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::{POOLS, Script};
 use crate::model::PoolConfig;
 use crate::model::{
-    ArgBytes, Batch, Change, Cursors, Demand, FailedAttempt, FailureKind, Finished, FunctionKind,
-    Generation, History, Key, Name, Outcome, Payload, PoolId, Retry, RunResult, Running, Segment,
-    Spec, WorkFact, WorkId,
+    Batch, Change, Cursors, Demand, FailedAttempt, FailureKind, Finished, FunctionKind, Generation,
+    History, Key, Name, Outcome, Payload, PoolId, Retry, RunResult, Running, Segment, Spec,
+    SpecHead, WorkFact, WorkId,
 };
 use crate::storage::{Storage, StorageError};
 
@@ -99,33 +99,35 @@ impl Case<'_> {
     }
 
     /// Inserts waiting jobs, one due at each of these times.
-    fn waiting<const N: usize>(&mut self, millis: [u64; N]) -> [(Key, Arc<Spec>); N] {
+    fn waiting<const N: usize>(&mut self, millis: [u64; N]) -> [(Key, Spec); N] {
         let works = millis.map(|millis| {
             let key = self.key(millis);
-            let spec = Spec {
-                work_id: WorkId::from_uuid(uuid::Uuid::from_u128(key.seq.into())),
-                pool: self.pool,
-                kind: FunctionKind::Action,
-                function: Name::from_static("case"),
-                args: ArgBytes::new(b"1"),
-                enqueued_at: at(0),
-                options: None,
-            };
-            (key, Arc::new(spec))
+            let spec = Spec::new(
+                WorkId::from_uuid(uuid::Uuid::from_u128(key.seq.into())),
+                SpecHead {
+                    pool: self.pool,
+                    kind: FunctionKind::Action,
+                    function: Name::from_static("case"),
+                    enqueued_at: at(0),
+                    options: None,
+                },
+                b"1",
+            );
+            (key, spec)
         });
         self.script.ids.extend(works.iter().map(|(_, spec)| spec.work_id));
         let insert =
-            |(key, spec): &(Key, Arc<Spec>)| Change::InsertWork { spec: spec.clone(), key: *key };
+            |(key, spec): &(Key, Spec)| Change::InsertWork { spec: spec.clone(), key: *key };
         self.commit(works.iter().map(insert).collect());
         works
     }
 
-    fn start(&mut self, works: &[(Key, Arc<Spec>)]) {
+    fn start(&mut self, works: &[(Key, Spec)]) {
         self.start_at(1, works);
     }
 
-    fn start_at(&mut self, millis: u64, works: &[(Key, Arc<Spec>)]) {
-        let start = |(key, spec): &(Key, Arc<Spec>)| Change::StartWork {
+    fn start_at(&mut self, millis: u64, works: &[(Key, Spec)]) {
+        let start = |(key, spec): &(Key, Spec)| Change::StartWork {
             work_id: spec.work_id,
             pool: spec.pool,
             key: *key,
@@ -137,26 +139,27 @@ impl Case<'_> {
     }
 
     /// Finishes the jobs' attempts at this time.
-    fn finish(&mut self, works: &[(Key, Arc<Spec>)], millis: u64, retry: Retry) -> Vec<Key> {
+    fn finish(&mut self, works: &[(Key, Spec)], millis: u64, retry: Retry) -> Vec<Key> {
         let keys: Vec<_> = works.iter().map(|_| self.key(millis)).collect();
-        let finish =
-            |((_, spec), key): (&(Key, Arc<Spec>), &Key)| Change::InsertPendingCompletion {
-                work_id: spec.work_id,
-                pool: spec.pool,
-                key: *key,
-                run: 1,
-                result: RunResult::Success(Payload::NULL),
-                retry,
-                attempts: 1,
-            };
+        let finish = |((_, spec), key): (&(Key, Spec), &Key)| Change::InsertPendingCompletion {
+            work_id: spec.work_id,
+            pool: spec.pool,
+            key: *key,
+            run: 1,
+            result: RunResult::Success(Payload::NULL),
+            retry,
+            attempts: 1,
+        };
         self.commit(works.iter().zip(&keys).map(finish).collect());
         keys
     }
 
-    fn cancel(&mut self, works: &[(Key, Arc<Spec>)], millis: u64) -> Vec<Key> {
+    fn cancel(&mut self, works: &[(Key, Spec)], millis: u64) -> Vec<Key> {
         let keys: Vec<_> = works.iter().map(|_| self.key(millis)).collect();
-        let cancel = |((_, spec), key): (&(Key, Arc<Spec>), &Key)| {
-            Change::InsertPendingCancelation { work_id: spec.work_id, pool: spec.pool, key: *key }
+        let cancel = |((_, spec), key): (&(Key, Spec), &Key)| Change::InsertPendingCancelation {
+            work_id: spec.work_id,
+            pool: spec.pool,
+            key: *key,
         };
         self.commit(works.iter().zip(&keys).map(cancel).collect());
         keys
@@ -171,7 +174,7 @@ impl Case<'_> {
         &mut self,
         what: &str,
         (demand, now): (Demand, u64),
-        starts: &[(Key, Arc<Spec>)],
+        starts: &[(Key, Spec)],
         next_due: Option<u64>,
     ) {
         let told = self.batch(demand, now).map(|batch| {
@@ -333,7 +336,7 @@ fn running(case: &mut Case<'_>) {
     let (work_id, pool, key) = (ends.1.work_id, case.pool, case.key(9));
     let history = History::default();
     case.commit(vec![Change::RetryWork { work_id, pool, completion, key, attempts: 1, history }]);
-    let place = |millis, work: &(Key, Arc<Spec>)| (at(millis), work.1.work_id);
+    let place = |millis, work: &(Key, Spec)| (at(millis), work.1.work_id);
     let places = [place(1, first), place(2, early), place(2, again), place(5, late)];
     let all = Some(pool);
     let told = case.backend.running_places(all, None, 9);
@@ -366,12 +369,12 @@ fn every_state(case: &mut Case<'_>) -> Vec<State> {
     let works = case.waiting([1; 10]);
     let pool = case.pool;
     let mut states = Vec::new();
-    let running = |spec: &Arc<Spec>| WorkFact {
+    let running = |spec: &Spec| WorkFact {
         running: Some(Running { run: 1, started: at(1), generation: STARTED_BY }),
         runs: 1,
         ..WorkFact::new(spec.clone())
     };
-    let mut put = |name, (_, spec): &(Key, Arc<Spec>), fact| {
+    let mut put = |name, (_, spec): &(Key, Spec), fact| {
         states.push(State { name, work_id: spec.work_id, fact });
     };
     let [s1, s2, s3, s5, s7, s8, s9, s10, s12, gone] = &works;
@@ -379,7 +382,7 @@ fn every_state(case: &mut Case<'_>) -> Vec<State> {
     let again = Retry::At(at(8));
     let one = std::slice::from_ref;
 
-    let waits = |work: &(Key, Arc<Spec>)| WorkFact {
+    let waits = |work: &(Key, Spec)| WorkFact {
         pending_start: Some(work.0),
         ..WorkFact::new(work.1.clone())
     };

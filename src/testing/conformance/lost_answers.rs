@@ -11,8 +11,8 @@ use crate::client::Client;
 use crate::engine::arrivals::{AttemptReport, CancelAnswer, EnqueueAnswer, RunNowAnswer};
 use crate::functions::{Data, Lent, Program};
 use crate::model::{
-    ArgBytes, Change, Demand, Finished, FunctionKind, Generation, InternalState, Name, Outcome,
-    Payload, PoolConfig, PoolId, Retention, RunResult, Running, Segment, Spec, StateRow, Turn,
+    Change, Demand, Finished, FunctionKind, Generation, InternalState, Name, Outcome, Payload,
+    PoolConfig, PoolId, Retention, RunResult, Running, Segment, Spec, SpecHead, StateRow, Turn,
     WorkFact, WorkId,
 };
 use crate::protocol::{
@@ -339,16 +339,18 @@ const MOVED_TO: Segment = Segment((u32::MAX as u64) << 15);
 /// A time that never comes.
 const LATER: Segment = Segment((u32::MAX as u64) << 16);
 
-fn job(pool: PoolId, number: u128) -> Arc<Spec> {
-    Arc::new(Spec {
-        work_id: WorkId::from_uuid(uuid::Uuid::from_u128(u128::MAX - number)),
-        pool,
-        kind: FunctionKind::Action,
-        function: Name::from_static("case"),
-        args: ArgBytes::new(b"1"),
-        enqueued_at: Segment(1),
-        options: None,
-    })
+fn job(pool: PoolId, number: u128) -> Spec {
+    Spec::new(
+        WorkId::from_uuid(uuid::Uuid::from_u128(u128::MAX - number)),
+        SpecHead {
+            pool,
+            kind: FunctionKind::Action,
+            function: Name::from_static("case"),
+            enqueued_at: Segment(1),
+            options: None,
+        },
+        b"1",
+    )
 }
 
 fn requested(pool: PoolId) -> Canceled {
@@ -415,9 +417,9 @@ fn conflicts(line: &mut Line) {
 fn turns_in_conflict(line: &mut Line) {
     let pool = line.pool.id;
     let [known, new] = [21, 22].map(|number| job(pool, number));
-    let enqueue = |works: &[&Arc<Spec>], pool: &Arc<PoolShared>, reply| {
+    let enqueue = |works: &[&Spec], pool: &Arc<PoolShared>, reply| {
         let counted = Admitted::new(pool.clone(), works.len() as u64).expect("there is room");
-        let works = works.iter().map(|spec| (Arc::clone(spec), LATER)).collect();
+        let works = works.iter().map(|spec| (Spec::clone(spec), LATER)).collect();
         let (reply, on_finish) = (Some(reply), None);
         Command::Enqueue(Enqueue { works, fresh: false, retry_of: None, on_finish, counted, reply })
     };

@@ -23,10 +23,10 @@ use std::time::Duration;
 
 use crate::model::PoolConfig;
 use crate::model::{
-    ArgBytes, Change, Cursors, Demand, Epoch, FailedAttempt, Failure, FailureKind, Finished,
-    FinishedDetails, FunctionKind, Generation, History, Key, Name, OnCompleteCall, Outcome,
-    Payload, PoolId, Report, Retry, RetryBehavior, RunResult, Segment, SpanLink, Spec, SpecOptions,
-    StateRow, TableKey, WorkId,
+    Change, Cursors, Demand, Epoch, FailedAttempt, Failure, FailureKind, Finished, FinishedDetails,
+    FunctionKind, Generation, History, Key, Name, OnCompleteCall, Outcome, Payload, PoolId, Report,
+    Retry, RetryBehavior, RunResult, Segment, SpanLink, Spec, SpecHead, SpecOptions, StateRow,
+    TableKey, WorkId,
 };
 use crate::storage::{Fsync, Memory, Opened, Storage, range_is_empty};
 
@@ -172,7 +172,7 @@ impl Script {
                 let spec = self.spec();
                 self.ids.push(spec.work_id);
                 let delay = if self.rng.bool() { 0 } else { self.rng.u64(..40) };
-                Change::InsertWork { spec: Arc::new(spec), key: self.key(delay) }
+                Change::InsertWork { spec, key: self.key(delay) }
             })
             .collect()
     }
@@ -193,23 +193,27 @@ impl Script {
         });
         // Options that are all defaults are stored as `None`.
         let says = |options: &SpecOptions| *options != SpecOptions::default();
-        Spec {
-            work_id: WorkId::from_uuid(uuid::Uuid::from_u128(self.rng.u128(..))),
-            pool: PoolId(self.rng.u32(..POOLS)),
-            kind: self
-                .rng
-                .choice([
-                    FunctionKind::Action,
-                    FunctionKind::Mutation,
-                    FunctionKind::Query,
-                    FunctionKind::OnComplete,
-                ])
-                .expect("a kind"),
-            function: Name::from_static(self.rng.choice(["a", "mail.send", "ü"]).expect("a name")),
-            args: ArgBytes::new(self.payload().as_bytes()),
-            enqueued_at: self.now,
-            options: options.filter(says).map(Box::new),
-        }
+        Spec::new(
+            WorkId::from_uuid(uuid::Uuid::from_u128(self.rng.u128(..))),
+            SpecHead {
+                pool: PoolId(self.rng.u32(..POOLS)),
+                kind: self
+                    .rng
+                    .choice([
+                        FunctionKind::Action,
+                        FunctionKind::Mutation,
+                        FunctionKind::Query,
+                        FunctionKind::OnComplete,
+                    ])
+                    .expect("a kind"),
+                function: Name::from_static(
+                    self.rng.choice(["a", "mail.send", "ü"]).expect("a name"),
+                ),
+                enqueued_at: self.now,
+                options: options.filter(says).map(Box::new),
+            },
+            self.payload().as_bytes(),
+        )
     }
 
     fn payload(&mut self) -> Payload {
@@ -309,7 +313,7 @@ impl Script {
         before.with(FailedAttempt { attempt, started, ended, kind, message })
     }
 
-    fn complete(&mut self, spec: Arc<Spec>, attempts: u32) -> Change {
+    fn complete(&mut self, spec: Spec, attempts: u32) -> Change {
         let outcome = match self.rng.u8(..3) {
             0 => Outcome::Success(self.payload()),
             1 => Outcome::Failed(self.failure()),

@@ -14,26 +14,27 @@ pub(super) use rows::{
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;
     use crate::model::{
-        ArgBytes, Change, FailedAttempt, Failure, FailureKind, Finished, FinishedDetails,
-        FunctionKind, Generation, History, Key, Name, OnCompleteCall, Outcome, Payload, PoolId,
-        Retry, RetryBehavior, RunResult, Segment, SpanLink, Spec, SpecOptions, WorkId,
+        Change, FailedAttempt, Failure, FailureKind, Finished, FinishedDetails, FunctionKind,
+        Generation, History, Key, Name, OnCompleteCall, Outcome, Payload, PoolId, Retry,
+        RetryBehavior, RunResult, Segment, SpanLink, Spec, SpecHead, SpecOptions, WorkId,
     };
 
     fn spec(options: Option<SpecOptions>) -> Spec {
-        Spec {
-            work_id: WorkId::from_uuid(uuid::Uuid::from_u128(7)),
-            pool: PoolId(300),
-            kind: FunctionKind::Mutation,
-            function: Name::from_static("bank.credit"),
-            args: ArgBytes::new(br#"{"to":1}"#),
-            enqueued_at: Segment(u64::MAX),
-            options: options.map(Box::new),
-        }
+        Spec::new(
+            WorkId::from_uuid(uuid::Uuid::from_u128(7)),
+            SpecHead {
+                pool: PoolId(300),
+                kind: FunctionKind::Mutation,
+                function: Name::from_static("bank.credit"),
+                enqueued_at: Segment(u64::MAX),
+                options: options.map(Box::new),
+            },
+            br#"{"to":1}"#,
+        )
     }
 
     fn written(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
@@ -59,7 +60,7 @@ mod tests {
             for spec in [spec(None), spec(Some(full.clone()))] {
                 let row = written(|out| work(out, &head, &spec));
                 let (read_head, read) = decode_work(spec.work_id, &row).expect("decodes");
-                assert_eq!((&read_head, &*read), (&head, &spec));
+                assert_eq!((&read_head, &read), (&head, &spec));
             }
         }
     }
@@ -77,7 +78,7 @@ mod tests {
 
     #[test]
     fn a_finished_job_comes_back_as_it_was() {
-        let spec = Arc::new(spec(None));
+        let spec = spec(None);
         let details = FinishedDetails {
             history: history(),
             on_complete: Some(Name::from_static("done")),
@@ -143,7 +144,7 @@ mod tests {
         let work_id = WorkId::from_uuid(uuid::Uuid::nil());
         let mut rng = fastrand::Rng::with_seed(11);
         let options = SpecOptions { timeout: Some(Duration::ZERO), ..SpecOptions::default() };
-        let spec = Arc::new(spec(Some(options)));
+        let spec = spec(Some(options));
         let whole = written(|out| change(out, &Change::InsertWork { spec, key: Key::default() }));
         for _ in 0..20_000 {
             let mut row = whole.clone();

@@ -1,14 +1,12 @@
 //! The rows of each table. Each encoder stands before its decoder.
 
-use std::sync::Arc;
-
 use super::parts::{
     Damaged, Decoded, Input, bytes, duration, failure, failure_kind, flag, number, put_id, put_key,
 };
 use crate::model::{
-    ArgBytes, Cursors, Epoch, FailedAttempt, Finished, FinishedDetails, FunctionKind, Generation,
-    History, Key, Name, OnCompleteCall, Outcome, Payload, PoolConfig, PoolId, Report, Retry,
-    RetryBehavior, RunNumber, RunResult, Segment, SpanLink, Spec, SpecOptions, StateRow, WorkId,
+    Cursors, Epoch, FailedAttempt, Finished, FinishedDetails, FunctionKind, Generation, History,
+    Key, Name, OnCompleteCall, Outcome, Payload, PoolConfig, PoolId, Report, Retry, RetryBehavior,
+    RunNumber, RunResult, Segment, SpanLink, Spec, SpecHead, SpecOptions, StateRow, WorkId,
 };
 
 /// The part of a `work` row that changes. It comes first, so that it can be replaced in place.
@@ -71,7 +69,7 @@ pub fn work(out: &mut Vec<u8>, head: &Head, spec: &Spec) {
     number(out, spec.pool.0.into());
     number(out, spec.enqueued_at.0);
     bytes(out, spec.function.as_str().as_bytes());
-    bytes(out, spec.args.as_bytes());
+    bytes(out, spec.args());
     if let Some(retry) = retry {
         number(out, retry.max_attempts.into());
         number(out, retry.initial_backoff_ms);
@@ -89,12 +87,12 @@ pub fn work(out: &mut Vec<u8>, head: &Head, spec: &Spec) {
     }
 }
 
-pub fn decode_work(work_id: WorkId, row: &[u8]) -> Decoded<(Head, Arc<Spec>)> {
+pub fn decode_work(work_id: WorkId, row: &[u8]) -> Decoded<(Head, Spec)> {
     Input(row).work(work_id)
 }
 
 impl Input<'_> {
-    pub fn work(&mut self, work_id: WorkId) -> Decoded<(Head, Arc<Spec>)> {
+    pub fn work(&mut self, work_id: WorkId) -> Decoded<(Head, Spec)> {
         let mut head = self.head()?;
         let flags = self.byte()?;
         let kind = match flags & 3 {
@@ -106,7 +104,7 @@ impl Input<'_> {
         let pool = PoolId(self.small()?);
         let enqueued_at = Segment(self.number()?);
         let function = self.name()?;
-        let args = ArgBytes::new(self.bytes()?);
+        let args = self.bytes()?;
         let retry = match flags & 4 {
             0 => None,
             _ => Some(RetryBehavior {
@@ -129,8 +127,8 @@ impl Input<'_> {
         let plain = retry.is_none() && timeout.is_none() && on_complete.is_none();
         let options = SpecOptions { on_complete, retry, timeout, span: SpanLink::default() };
         let options = (!plain).then(|| Box::new(options));
-        let spec = Spec { work_id, pool, kind, function, args, enqueued_at, options };
-        Ok((head, Arc::new(spec)))
+        let common = SpecHead { pool, kind, function, enqueued_at, options };
+        Ok((head, Spec::new(work_id, common, args)))
     }
 }
 

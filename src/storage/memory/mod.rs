@@ -1,11 +1,15 @@
 //! Tables in memory: the default. Fast, bounded by what is enqueued, lost when the process ends.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::hash::BuildHasher;
+mod finished;
+mod pending;
+mod running;
+mod works;
+
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use hashbrown::HashMap;
 
 use super::{
     Fsync, KeyRange, Opened, PoolRow, Storage, StorageError, is_oversized, lowest, shrink,
@@ -16,6 +20,10 @@ use crate::model::{
     Name, Payload, PoolId, Retry, RunNumber, RunResult, Running, RunningRow, Segment, Spec,
     StartRow, StateRow, TableKey, WorkFact, WorkId,
 };
+use finished::FinishedTable;
+use pending::Pending;
+use running::RunningTable;
+use works::{Place, Row, Slot, Works};
 
 /// Keeps every table in memory.
 ///
@@ -94,7 +102,7 @@ impl Storage for Memory {
         work_ids: &[WorkId],
     ) -> Result<Vec<Option<Arc<Finished>>>, StorageError> {
         let tables = self.tables();
-        Ok(work_ids.iter().map(|id| tables.finished.get(id).cloned()).collect())
+        Ok(work_ids.iter().map(|id| tables.finished.get(*id)).collect())
     }
 
     fn read_batch(
@@ -114,11 +122,11 @@ impl Storage for Memory {
     fn running(&mut self, pool: PoolId) -> Result<Vec<RunningRow>, StorageError> {
         let tables = self.tables();
         let Some(table) = tables.pools.get(pool.0 as usize) else { return Ok(Vec::new()) };
-        let row = |(work_id, running): (&WorkId, &Running)| {
-            let work = tables.fact(*work_id)?;
-            Some(RunningRow { running: *running, work })
+        let row = |(slot, running): (Slot, &Running)| {
+            let work = tables.fact_of(tables.works.at(slot));
+            RunningRow { running: *running, work }
         };
-        let mut rows: Vec<_> = table.running.iter().filter_map(row).collect();
+        let mut rows: Vec<_> = table.running.rows().map(row).collect();
         rows.sort_unstable_by_key(|row| (row.running.started, row.work.spec.work_id));
         Ok(rows)
     }
@@ -134,8 +142,9 @@ impl Storage for Memory {
             Some(pool) => tables.pools.get(pool.0 as usize).map_or(&[][..], std::slice::from_ref),
             None => &tables.pools[..],
         };
-        let rows = pools.iter().flat_map(|pool| &pool.running);
-        let places = rows.map(|(work_id, row)| (row.started, *work_id));
+        let rows = pools.iter().flat_map(|pool| pool.running.rows());
+        let id = |slot| tables.works.at(slot).spec.work_id;
+        let places = rows.map(|(slot, row)| (row.started, id(slot)));
         Ok(lowest(places.filter(|place| Some(*place) > after), limit))
     }
 
@@ -164,13 +173,13 @@ impl Storage for Memory {
         pool: PoolId,
         after: Option<Key>,
         limit: usize,
-    ) -> Result<Vec<(Key, Arc<Spec>)>, StorageError> {
+    ) -> Result<Vec<(Key, Spec)>, StorageError> {
         let tables = self.tables();
         let Some(table) = tables.pools.get(pool.0 as usize) else { return Ok(Vec::new()) };
         let lane = Bound::Included(Key { segment: Segment::UNREGISTERED, seq: 0 });
         let from = after.map_or(lane, Bound::Excluded);
-        let rows = table.pending_start.range((from, Bound::Unbounded)).take(limit);
-        Ok(rows.map(|(key, slot)| (*key, tables.works.at(*slot).spec.clone())).collect())
+        let rows = table.pending_start.from(from).take(limit);
+        Ok(rows.map(|(key, slot)| (key, tables.works.at(*slot).spec.clone())).collect())
     }
 
     fn pending_starts(
@@ -186,14 +195,14 @@ impl Storage for Memory {
             return Ok(Vec::new());
         }
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let rows = table.pending_start.range((from, Bound::Excluded(until))).take(limit);
-        Ok(rows.map(|(key, slot)| (*key, tables.works.at(*slot).spec.work_id)).collect())
+        let rows = table.pending_start.from(from).take_while(|(key, _)| *key < until).take(limit);
+        Ok(rows.map(|(key, slot)| (key, tables.works.at(*slot).spec.work_id)).collect())
     }
 
     fn counts(&mut self, pool: PoolId, _: &Cursors) -> Result<Counts, StorageError> {
         let tables = self.tables();
         let Some(table) = tables.pools.get(pool.0 as usize) else { return Ok(Counts::default()) };
-        let oldest = table.pending_start.keys().next().map(|key| key.segment);
+        let oldest = table.pending_start.first().map(|key| key.segment);
         Ok(Counts {
             waiting: table.pending_start.len() as u64 - table.lane,
             running: table.running.len() as u64,
@@ -210,12 +219,7 @@ impl Storage for Memory {
         keep: u64,
         limit: usize,
     ) -> Result<Vec<WorkId>, StorageError> {
-        let tables = self.tables();
-        let surplus = (tables.finished_order.len() as u64).saturating_sub(keep);
-        let rows = tables.finished_order.iter().enumerate().take(limit);
-        let expired =
-            rows.take_while(|(place, row)| (*place as u64) < surplus || row.finished_at < before);
-        Ok(expired.map(|(_, row)| row.work_id).collect())
+        Ok(self.tables().finished.expired(before, keep, limit))
     }
 
     fn last_finished(
@@ -223,14 +227,7 @@ impl Storage for Memory {
         before: Option<u64>,
         limit: usize,
     ) -> Result<Vec<(u64, Arc<Finished>)>, StorageError> {
-        let tables = self.tables();
-        let end = before.map_or(u64::MAX, |before| before.saturating_sub(tables.forgotten));
-        let end = usize::try_from(end).unwrap_or(usize::MAX).min(tables.finished_order.len());
-        let from = end.saturating_sub(limit);
-        let rows = (tables.forgotten + from as u64..).zip(tables.finished_order.range(from..end));
-        let mut page: Vec<_> = rows.map(|(number, row)| (number, row.clone())).collect();
-        page.reverse();
-        Ok(page)
+        Ok(self.tables().finished.last(before, limit))
     }
 
     fn get(&mut self, table: Name, key: &TableKey) -> Result<Option<Payload>, StorageError> {
@@ -265,7 +262,7 @@ impl Storage for Memory {
             _ => None,
         }));
         for change in changes.drain(..) {
-            tables.apply(change);
+            tables.apply(change, now);
         }
         tables.shrink();
         Ok(())
@@ -291,10 +288,7 @@ struct Tables {
     last_seq: u64,
     works: Works,
     pools: Vec<Pool>,
-    finished: HashMap<WorkId, Arc<Finished>>,
-    finished_order: VecDeque<Arc<Finished>>,
-    /// The number of deleted finished jobs, which is the number of the first one in the order of finishing.
-    forgotten: u64,
+    finished: FinishedTable,
     user: HashMap<Name, BTreeMap<TableKey, Payload>>,
 }
 
@@ -304,66 +298,35 @@ struct Pool {
     config: PoolConfig,
     state: StateRow,
     works: u64,
-    pending_start: BTreeMap<Key, Slot>,
+    pending_start: Pending<Slot>,
     /// The number of its rows in the unregistered lane.
     lane: u64,
-    running: HashMap<WorkId, Running>,
-    pending_completion: BTreeMap<Key, Completion>,
+    running: RunningTable,
+    pending_completion: Pending<Completion>,
     pending_cancelation: BTreeMap<Key, WorkId>,
     /// The keys of the same rows by job.
     cancelation_keys: HashMap<WorkId, Key>,
 }
 
 struct Completion {
-    work_id: WorkId,
+    slot: Slot,
     run: RunNumber,
     result: RunResult,
     retry: Retry,
 }
 
-/// A row of `work`. Small, because there may be millions.
-struct Row {
-    spec: Arc<Spec>,
-    attempts: u32,
-    runs: RunNumber,
-    /// The row's key in the pending table named by `place`.
-    key: Key,
-    place: Place,
-    canceled: bool,
-    canceling: bool,
-    history: History,
-}
-
-/// The table that holds a job besides `work`.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// `pending_start`.
-    Waiting,
-    /// `running`.
-    Running,
-    /// `running` and `pending_completion`, and whether the job will be retried.
-    Completing { retry: bool },
-}
-
 impl Tables {
     /// Frees memory after a peak.
     fn shrink(&mut self) {
-        if is_oversized(self.works.slab.len(), self.works.len()) {
+        if is_oversized(self.works.capacity(), self.works.len()) {
             let pools = &mut self.pools;
             self.works.compact(|row, slot| {
-                let pool = pools.get_mut(row.spec.pool.0 as usize);
-                if row.place == Place::Waiting
-                    && let Some(start) = pool.and_then(|pool| pool.pending_start.get_mut(&row.key))
-                {
-                    *start = slot;
+                if let Some(pool) = pools.get_mut(row.spec.pool.0 as usize) {
+                    pool.row_moved(row, slot);
                 }
             });
         }
-        shrink(&mut self.finished);
-        let rows = self.finished_order.len();
-        if is_oversized(self.finished_order.capacity(), rows) {
-            self.finished_order.shrink_to(2 * rows);
-        }
+        self.finished.shrink();
     }
 
     fn pool(&mut self, pool: PoolId) -> &mut Pool {
@@ -374,10 +337,10 @@ impl Tables {
                 config: PoolConfig::default(),
                 state: StateRow::default(),
                 works: 0,
-                pending_start: BTreeMap::new(),
+                pending_start: Pending::default(),
                 lane: 0,
-                running: HashMap::new(),
-                pending_completion: BTreeMap::new(),
+                running: RunningTable::default(),
+                pending_completion: Pending::default(),
                 pending_cancelation: BTreeMap::new(),
                 cancelation_keys: HashMap::new(),
             });
@@ -394,7 +357,7 @@ impl Tables {
         let work_id = row.spec.work_id;
         let running = match row.place {
             Place::Waiting => None,
-            _ => pool.running.get(&work_id).copied(),
+            _ => pool.running.get(row.running),
         };
         WorkFact {
             spec: row.spec.clone(),
@@ -425,18 +388,15 @@ impl Tables {
 
         let waiting = pool.pending_completion.len().min(demand.batch_size);
         let mut completions = Vec::with_capacity(waiting);
-        let rows = pool.pending_completion.range(from(demand.cursors.completion)..=until);
-        for (key, row) in rows.take(demand.batch_size) {
-            let Some(work) = self.fact(row.work_id) else { continue };
-            let result = row.result.clone();
-            completions.push(CompletionRow {
-                key: *key,
-                run: row.run,
-                result,
-                retry: row.retry,
-                work,
-            });
-        }
+        let rows = pool.pending_completion.from(Bound::Included(from(demand.cursors.completion)));
+        let rows = rows.take_while(|(key, _)| *key <= until).take(demand.batch_size);
+        completions.extend(rows.map(|(key, row)| CompletionRow {
+            key,
+            run: row.run,
+            result: row.result.clone(),
+            retry: row.retry,
+            work: self.fact_of(self.works.at(row.slot)),
+        }));
 
         let rows = pool.pending_cancelation.range(from(demand.cursors.cancelation)..=until);
         let cancelations = rows.take(demand.batch_size).map(|(key, work_id)| CancelationRow {
@@ -450,7 +410,7 @@ impl Tables {
         let slots = demand.slots(completions.len());
         let mut starts = Vec::with_capacity(slots.min(pool.pending_start.len()));
         let mut next_due = None;
-        let waiting = pool.pending_start.range(from(demand.cursors.incoming)..);
+        let waiting = pool.pending_start.from(Bound::Included(from(demand.cursors.incoming)));
         self.works.warm_slots(waiting.clone().take(slots).map(|(_, slot)| *slot));
         for (key, slot) in waiting {
             if key.segment > now || starts.len() == slots {
@@ -459,29 +419,30 @@ impl Tables {
             }
             let row = self.works.at(*slot);
             let spec = row.spec.clone();
-            starts.push(StartRow { key: *key, spec, attempts: row.attempts, runs: row.runs });
+            starts.push(StartRow { key, spec, attempts: row.attempts, runs: row.runs });
         }
         Batch { read_at: now, completions, cancelations, starts, next_due }
     }
 
-    fn apply(&mut self, change: Change) {
+    fn apply(&mut self, change: Change, now: Segment) {
         match change {
             Change::InsertWork { spec, key } => {
                 let pool = spec.pool;
                 let slot = self.works.insert(Row {
                     spec,
+                    history: History::default(),
+                    key,
                     attempts: 0,
                     runs: 0,
-                    key,
+                    running: 0,
                     place: Place::Waiting,
                     canceled: false,
                     canceling: false,
-                    history: History::default(),
                 });
                 self.last_seq = self.last_seq.max(key.seq);
                 let pool = self.pool(pool);
                 pool.works += 1;
-                pool.insert_start(key, slot);
+                pool.insert_start(key, slot, now);
             }
             Change::InsertPendingCompletion {
                 work_id,
@@ -493,12 +454,13 @@ impl Tables {
                 attempts,
             } => {
                 self.last_seq = self.last_seq.max(key.seq);
-                if let Some(row) = self.works.get_mut(work_id) {
+                if let Some(slot) = self.works.slot(work_id) {
+                    let row = self.works.at_mut(slot);
                     row.attempts = attempts;
                     row.key = key;
                     row.place = Place::Completing { retry: retry != Retry::No };
-                    let completion = Completion { work_id, run, result, retry };
-                    self.pool(pool).pending_completion.insert(key, completion);
+                    let completion = Completion { slot, run, result, retry };
+                    self.pool(pool).pending_completion.insert(key, completion, now);
                 }
             }
             Change::InsertPendingCancelation { work_id, pool, key } => {
@@ -510,13 +472,14 @@ impl Tables {
                     pool.cancelation_keys.insert(work_id, key);
                 }
             }
-            Change::StartWork { work_id, pool, key, run, started, generation } => {
+            Change::StartWork { work_id: _, pool, key, run, started, generation } => {
                 let pool = self.pool(pool);
-                let slot = pool.remove_start(key);
-                pool.running.insert(work_id, Running { run, started, generation });
-                if let Some(slot) = slot {
+                if let Some(slot) = pool.remove_start(key) {
+                    let running = Running { run, started, generation };
+                    let place = pool.running.insert(slot, running);
                     let row = self.works.at_mut(slot);
                     row.runs = run;
+                    row.running = place;
                     row.place = Place::Running;
                 }
             }
@@ -524,20 +487,25 @@ impl Tables {
                 self.last_seq = self.last_seq.max(to.seq);
                 let pool = self.pool(pool);
                 if let Some(slot) = pool.remove_start(from) {
-                    pool.insert_start(to, slot);
+                    pool.insert_start(to, slot, now);
                     self.works.at_mut(slot).key = to;
                 }
             }
             Change::RetryWork { work_id, pool, completion, key, attempts, history } => {
                 self.last_seq = self.last_seq.max(key.seq);
                 let slot = self.works.slot(work_id);
+                let before = slot.map(|slot| self.works.at(slot));
+                let running = before.filter(|row| row.place != Place::Waiting);
+                let running = running.map(|row| row.running);
                 let pool = self.pool(pool);
-                pool.running.remove(&work_id);
+                if let Some(running) = running {
+                    pool.running.remove(running);
+                }
                 if let Some(completion) = completion {
-                    pool.pending_completion.remove(&completion);
+                    pool.pending_completion.remove(completion);
                 }
                 if let Some(slot) = slot {
-                    pool.insert_start(key, slot);
+                    pool.insert_start(key, slot, now);
                     let row = self.works.at_mut(slot);
                     row.attempts = attempts;
                     row.key = key;
@@ -551,18 +519,17 @@ impl Tables {
                     pool.works -= 1;
                     match row.place {
                         Place::Waiting => drop(pool.remove_start(row.key)),
-                        Place::Running => drop(pool.running.remove(&finished.work_id)),
+                        Place::Running => pool.running.remove(row.running),
                         Place::Completing { .. } => {
-                            pool.running.remove(&finished.work_id);
-                            pool.pending_completion.remove(&row.key);
+                            pool.running.remove(row.running);
+                            pool.pending_completion.remove(row.key);
                         }
                     }
                     if row.canceling {
                         pool.remove_cancelation_of(finished.work_id);
                     }
                 }
-                self.finished_order.push_back(finished.clone());
-                self.finished.insert(finished.work_id, finished);
+                self.finished.push(&finished);
             }
             Change::MarkCanceled { work_id, pool, key } => {
                 self.pool(pool).remove_cancelation(key);
@@ -580,27 +547,8 @@ impl Tables {
                 pool.name = name;
                 pool.config = config;
             }
-            Change::MarkRetried { finished } => {
-                let Some(row) = self.finished.get_mut(&finished.work_id) else { return };
-                let order = &mut self.finished_order;
-                let from = order.partition_point(|other| other.finished_at < row.finished_at);
-                let same = |other: &&mut Arc<Finished>| Arc::ptr_eq(other, row);
-                if let Some(place) = order.range_mut(from..).find(same) {
-                    *place = finished.clone();
-                }
-                *row = finished;
-            }
-            Change::DeleteFinished { work_id } => {
-                if self.finished.remove(&work_id).is_some() {
-                    self.forgotten += 1;
-                }
-                let oldest = self.finished_order.front();
-                if oldest.is_some_and(|row| row.work_id == work_id) {
-                    self.finished_order.pop_front();
-                } else {
-                    self.finished_order.retain(|row| row.work_id != work_id);
-                }
-            }
+            Change::MarkRetried { finished } => self.finished.replace(finished),
+            Change::DeleteFinished { work_id } => self.finished.remove(work_id),
             Change::PutRow { table, key, value } => {
                 self.user.entry(table).or_default().insert(key, value);
             }
@@ -614,15 +562,35 @@ impl Tables {
 }
 
 impl Pool {
-    fn insert_start(&mut self, key: Key, slot: Slot) {
-        self.pending_start.insert(key, slot);
+    fn insert_start(&mut self, key: Key, slot: Slot, now: Segment) {
+        self.pending_start.insert(key, slot, now);
         self.lane += u64::from(key.segment == Segment::UNREGISTERED);
     }
 
     fn remove_start(&mut self, key: Key) -> Option<Slot> {
-        let slot = self.pending_start.remove(&key)?;
+        let slot = self.pending_start.remove(key)?;
         self.lane -= u64::from(key.segment == Segment::UNREGISTERED);
         Some(slot)
+    }
+
+    /// Notes that a row of `work` has moved to another slot.
+    fn row_moved(&mut self, row: &Row, slot: Slot) {
+        if row.place != Place::Waiting {
+            self.running.row_moved(row.running, slot);
+        }
+        match row.place {
+            Place::Waiting => {
+                if let Some(start) = self.pending_start.get_mut(row.key) {
+                    *start = slot;
+                }
+            }
+            Place::Running => {}
+            Place::Completing { .. } => {
+                if let Some(completion) = self.pending_completion.get_mut(row.key) {
+                    completion.slot = slot;
+                }
+            }
+        }
     }
 
     fn remove_cancelation(&mut self, key: Key) {
@@ -637,127 +605,5 @@ impl Pool {
             self.pending_cancelation.remove(&key);
             shrink(&mut self.cancelation_keys);
         }
-    }
-}
-
-/// The index of a row in [`Works`]. Four bytes, so that a pending row of another table is small.
-type Slot = u32;
-
-/// The `work` table: rows in a slab, found by id through a table of slots.
-///
-/// At a million pending jobs it takes about half the memory of a map that contains the rows.
-#[derive(Default)]
-struct Works {
-    slab: Vec<Option<Row>>,
-    free: Vec<Slot>,
-    index: HashTable<Slot>,
-    hasher: DefaultHashBuilder,
-}
-
-impl Works {
-    fn len(&self) -> usize {
-        self.index.len()
-    }
-
-    fn rows(&self) -> impl Iterator<Item = &Row> {
-        self.slab.iter().flatten()
-    }
-
-    fn hash(&self, work_id: WorkId) -> u64 {
-        self.hasher.hash_one(work_id.as_u128())
-    }
-
-    fn slot(&self, work_id: WorkId) -> Option<Slot> {
-        let is_it = |slot: &Slot| self.at(*slot).spec.work_id == work_id;
-        self.index.find(self.hash(work_id), is_it).copied()
-    }
-
-    fn at(&self, slot: Slot) -> &Row {
-        self.slab[slot as usize].as_ref().expect("the index names occupied slots")
-    }
-
-    fn at_mut(&mut self, slot: Slot) -> &mut Row {
-        self.slab[slot as usize].as_mut().expect("the index names occupied slots")
-    }
-
-    /// Reads a few bytes of each of these rows, so that they are in the CPU cache when they are needed.
-    ///
-    /// Rows of a large table that lie far apart cost a memory access each. These accesses overlap when they are made in
-    /// a row, but not when they are spread over everything else that happens to a job.
-    fn warm(&self, work_ids: impl Iterator<Item = WorkId>) {
-        let mut read = 0;
-        for work_id in work_ids {
-            let _ = self.index.find(self.hash(work_id), |slot| {
-                read ^= self.slab[*slot as usize].as_ref().map_or(0, |row| row.attempts);
-                false
-            });
-        }
-        std::hint::black_box(read);
-    }
-
-    /// Does the same as [`Works::warm`] for rows whose slot is known, and also reads what was enqueued.
-    fn warm_slots(&self, slots: impl Iterator<Item = Slot>) {
-        let read = slots.fold(0, |read, slot| {
-            let row = self.slab[slot as usize].as_ref();
-            read ^ row.map_or(0, |row| row.spec.enqueued_at.0)
-        });
-        std::hint::black_box(read);
-    }
-
-    fn get(&self, work_id: WorkId) -> Option<&Row> {
-        self.slot(work_id).map(|slot| self.at(slot))
-    }
-
-    fn get_mut(&mut self, work_id: WorkId) -> Option<&mut Row> {
-        self.slot(work_id).map(|slot| self.at_mut(slot))
-    }
-
-    /// Moves all rows to the front and frees the space behind them. Calls `moved` for each.
-    fn compact(&mut self, mut moved: impl FnMut(&Row, Slot)) {
-        let rows = std::mem::take(&mut self.slab).into_iter().flatten();
-        let mut slab = Vec::with_capacity(2 * self.index.len());
-        slab.extend(rows.map(Some));
-        let mut index = HashTable::with_capacity(slab.len());
-        let hash = |slot: &Slot, slab: &[Option<Row>]| {
-            let row = slab[*slot as usize].as_ref().expect("every slot is occupied");
-            self.hasher.hash_one(row.spec.work_id.as_u128())
-        };
-        for (slot, row) in (0..).zip(&slab) {
-            moved(row.as_ref().expect("every slot is occupied"), slot);
-            index.insert_unique(hash(&slot, &slab), slot, |slot| hash(slot, &slab));
-        }
-        (self.slab, self.index, self.free) = (slab, index, Vec::new());
-    }
-
-    fn insert(&mut self, row: Row) -> Slot {
-        let hash = self.hash(row.spec.work_id);
-        let slot = match self.free.pop() {
-            Some(slot) => {
-                self.slab[slot as usize] = Some(row);
-                slot
-            }
-            None => {
-                self.slab.push(Some(row));
-                (self.slab.len() - 1) as Slot
-            }
-        };
-        let (slab, hasher) = (&self.slab, &self.hasher);
-        self.index.insert_unique(hash, slot, |slot| {
-            let row = slab[*slot as usize].as_ref().expect("the index names occupied slots");
-            hasher.hash_one(row.spec.work_id.as_u128())
-        });
-        slot
-    }
-
-    fn remove(&mut self, work_id: WorkId) -> Option<Row> {
-        let hash = self.hash(work_id);
-        let slab = &self.slab;
-        let is_it = |slot: &Slot| {
-            slab[*slot as usize].as_ref().is_some_and(|row| row.spec.work_id == work_id)
-        };
-        let (slot, _) = self.index.find_entry(hash, is_it).ok()?.remove();
-        let row = self.slab[slot as usize].take();
-        self.free.push(slot);
-        row
     }
 }
