@@ -37,6 +37,10 @@ const TURN_TIMEOUT: Duration = Duration::from_secs(30);
 /// The time that an aborted attempt has to report before its slot is freed without a report.
 const ABANDON_AFTER: Duration = Duration::from_secs(2);
 
+/// The time by which timers are set early. They go off at the end of a millisecond, so one that is set a little late
+/// goes off a millisecond late.
+const TIMER_SLACK: Duration = Duration::from_micros(100);
+
 /// The wait before a loop claims its pool again after a failed turn.
 const CLAIM_BACKOFF: Duration = Duration::from_millis(50);
 
@@ -465,6 +469,7 @@ impl MainActor {
             ctx.cancel_future(handle);
         }
         let wait = Duration::from_millis(next.0).saturating_sub(self.shared().seams.now());
+        let wait = wait.saturating_sub(TIMER_SLACK);
         let handle = ctx.run_later(wait, |main, ctx| {
             main.tick = None;
             main.on_tick(ctx);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
+use tokio::time::Instant;
 
 use super::hosts::{Hosts, Spawner};
 use super::main_loop::MainActor;
@@ -101,7 +102,11 @@ pub(crate) async fn start(parts: Parts) -> Result<Actors, RingError> {
     let mut home = None;
     let control = match arbiter_here() {
         Some(here) if worker_arbiters == 0 => here,
-        _ => home.insert(start_system(worker_arbiters == 0).await?).arbiter().clone(),
+        _ => {
+            let (started, begun) = start_system(worker_arbiters == 0).await?;
+            program.shared().seams.align(begun);
+            home.insert(started).arbiter().clone()
+        }
     };
     let workshop = Workshop { program: program.clone(), blocking, network };
     let ring = move || build(program, workshop, store, may_block, worker_arbiters);
@@ -166,8 +171,8 @@ pub(crate) fn run_paused<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Starts a system on its own thread. The store and the loops do no I/O, and a thread without an I/O driver is cheaper
-/// to wake; actions that run there need the driver.
-async fn start_system(runs_actions: bool) -> Result<Home, RingError> {
+/// to wake; actions that run there need the driver. Returns the time from which its timers count, too.
+async fn start_system(runs_actions: bool) -> Result<(Home, Instant), RingError> {
     let (reply, receiver) = oneshot::channel();
     std::thread::Builder::new().name("workpool".into()).spawn(move || {
         let mut builder = tokio::runtime::Builder::new_current_thread();
@@ -175,12 +180,13 @@ async fn start_system(runs_actions: bool) -> Result<Home, RingError> {
         if runs_actions {
             builder.enable_io();
         }
+        let begun = Instant::now();
         let runtime = match builder.build() {
             Ok(runtime) => runtime,
             Err(error) => return drop(reply.send(Err(error))),
         };
         let runner = System::with_tokio_rt(|| runtime);
-        let _ = reply.send(Ok(Home(System::current())));
+        let _ = reply.send(Ok((Home(System::current()), begun)));
         // Ends when the runtime stops the system; nobody uses the exit code.
         let _ = runner.run();
     })?;

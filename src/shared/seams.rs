@@ -54,11 +54,13 @@ impl Clock for SystemClock {
     }
 }
 
+const NANOS_PER_MS: u64 = 1_000_000;
+
 /// The source of time, random numbers and ids for everything in a runtime.
 #[derive(Clone)]
 pub(crate) struct Seams {
     clock: Arc<dyn Clock>,
-    /// The time by which the store was ahead of the clock when it was opened, in ms. It is added to the clock.
+    /// The time by which the pool's time is ahead of the clock, in nanoseconds.
     ahead: Arc<AtomicU64>,
     seed: Option<Arc<Mutex<fastrand::Rng>>>,
 }
@@ -71,7 +73,7 @@ impl Seams {
 
     /// Returns the pool's time since the Unix epoch.
     pub fn now(&self) -> Duration {
-        self.clock.now() + Duration::from_millis(self.ahead.load(Ordering::Relaxed))
+        self.clock.now() + Duration::from_nanos(self.ahead.load(Ordering::Relaxed))
     }
 
     /// Returns the current segment.
@@ -87,7 +89,18 @@ impl Seams {
     /// Continues from a time that the store has reached before.
     pub fn go_on_from(&self, reached: Segment) {
         let behind = reached.0.saturating_sub(self.segment().0);
-        self.ahead.fetch_add(behind, Ordering::Relaxed);
+        self.ahead.fetch_add(behind.saturating_mul(NANOS_PER_MS), Ordering::Relaxed);
+    }
+
+    /// Moves the time ahead by less than a millisecond, so that segments begin in whole milliseconds from `start`.
+    ///
+    /// A timer of tokio goes off in whole milliseconds from the start of its tokio runtime. When segments begin then,
+    /// no job waits for the rest of a millisecond.
+    pub fn align(&self, start: Instant) {
+        let since = start.elapsed().as_nanos() as u64 % NANOS_PER_MS;
+        let into_segment = (self.now().as_nanos() % u128::from(NANOS_PER_MS)) as u64;
+        let ahead = (NANOS_PER_MS + since - into_segment) % NANOS_PER_MS;
+        self.ahead.fetch_add(ahead, Ordering::Relaxed);
     }
 
     /// Returns a new random generator, seeded from the runtime's seed if there is one.
