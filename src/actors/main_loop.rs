@@ -16,7 +16,7 @@ use crate::engine::{Launch, Lost, Step, TurnCx, demand, step};
 use crate::functions::{Control, Program, Stage};
 use crate::model::{
     Batch, Change, Claimed, FunctionKind, Generation, InternalState, PoolConfig, RunNumber,
-    RunResult, RunStatus, RunningRow, Segment, StateRow, WorkId,
+    RunResult, RunStatus, RunningRow, Segment, StateRow, Turn, WorkId,
 };
 use crate::observe::{metrics, telemetry};
 use crate::protocol::{
@@ -71,6 +71,8 @@ pub(super) struct MainActor {
     aborts: HashMap<WorkId, Duration>,
     /// Set by shutdown: no more jobs are started.
     draining: Option<Draining>,
+    /// `true` while a group waits for the turn in progress.
+    owes_turn: bool,
 }
 
 /// The configuration of a pool, with its pending changes.
@@ -178,6 +180,7 @@ impl MainActor {
             tick: None,
             aborts: HashMap::new(),
             draining: None,
+            owes_turn: false,
         };
         main.first_generation = Some(generation);
         main.take_over(claimed);
@@ -267,6 +270,7 @@ impl MainActor {
 
     /// Sends a turn's decisions to the store and asks for the next batch. `flight` says what to do after their commit.
     fn advance(&mut self, mut changes: Vec<Change>, mut flight: Flight) {
+        self.owes_turn = false;
         if planted!(LaunchBeforeCommit) {
             self.launch(std::mem::take(&mut flight.launches));
         }
@@ -469,7 +473,8 @@ impl MainActor {
             ctx.cancel_future(handle);
         }
         let wait = Duration::from_millis(next.0).saturating_sub(self.shared().seams.now());
-        let wait = wait.saturating_sub(TIMER_SLACK);
+        // One that has gone off early is set again, for the whole rest.
+        let wait = if wait > 2 * TIMER_SLACK { wait - TIMER_SLACK } else { wait };
         let handle = ctx.run_later(wait, |main, ctx| {
             main.tick = None;
             main.on_tick(ctx);
@@ -638,7 +643,26 @@ impl Handler<BatchReady> for MainActor {
     type Result = ();
 
     fn handle(&mut self, ready: BatchReady, ctx: &mut Self::Context) {
-        let BatchReady { turn, kick, batch } = ready;
+        let BatchReady { turn, kick, is_early, batch } = ready;
+        if is_early {
+            // The group that waits for the turn need not wait any longer when this handler ends without one.
+            self.owes_turn = true;
+        }
+        self.on_batch(turn, kick, batch, ctx);
+        if std::mem::take(&mut self.owes_turn) {
+            self.send(Request::Pass(self.pool.id));
+        }
+    }
+}
+
+impl MainActor {
+    fn on_batch(
+        &mut self,
+        turn: Turn,
+        kick: Option<KickSource>,
+        batch: Result<Batch, AdvanceError>,
+        ctx: &mut Context<Self>,
+    ) {
         let iteration = metrics::Stopwatch::start();
         if let Err(AdvanceError::Fenced) = batch {
             metrics::fenced(&self.pool);

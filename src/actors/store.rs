@@ -12,7 +12,7 @@ use super::network::Network;
 use super::spin::{self, Spin};
 use crate::model::{PoolId, WorkId};
 use crate::observe::{metrics, telemetry};
-use crate::protocol::{BatchReady, Command, Event, Listener, Question, Request};
+use crate::protocol::{Advance, BatchReady, Command, Event, Listener, Question, Request};
 use crate::shared::sync::oneshot;
 use crate::shared::{FinishedOrder, STALLED_AFTER, Shared};
 use crate::storage::StorageError;
@@ -23,6 +23,9 @@ const RETRY_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration
 
 /// The time for which requests are retried while the store is closing.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
+/// The time that a group waits for the turns of loops, which take microseconds, at least; at most twice as long.
+const PATIENCE: Duration = Duration::from_millis(1);
 
 /// The number of requests that is enough for a group, which then waits for no more.
 const ENOUGH: usize = 64;
@@ -43,6 +46,8 @@ pub(super) struct StoreActor {
     inbox: Vec<Request>,
     /// Requests left over from a group. They go before the inbox.
     kept: Vec<Request>,
+    /// The loops whose turns the group under way waits for, with those that have come.
+    awaited: Option<Awaited>,
     /// `true` if a flush is queued or in progress.
     flushing: bool,
     /// `true` while the storage's thread has a group.
@@ -53,6 +58,10 @@ pub(super) struct StoreActor {
     /// The callers to tell of a completion, once each. Added by enqueue and join, removed by the completion. Ordered,
     /// so that a simulation with the same seed tells them in the same order.
     listeners: BTreeMap<WorkId, Vec<Listener>>,
+    /// The number of groups that have waited for turns.
+    groups: u64,
+    /// `true` while a timer looks for a group that waits for too long.
+    has_patience: bool,
     order: FinishedOrder,
     /// The number of failed commits in a row.
     failures: u32,
@@ -83,7 +92,17 @@ enum Driver {
 
 enum Job {
     Run(Vec<Request>),
+    /// Goes on with a group that has waited for these turns.
+    Finish(Vec<Request>),
     Close(oneshot::Sender<()>),
+}
+
+/// The turns that a group waits for.
+struct Awaited {
+    /// The number of the group.
+    group: u64,
+    pools: Vec<PoolId>,
+    turns: Vec<Request>,
 }
 
 impl StoreActor {
@@ -106,11 +125,14 @@ impl StoreActor {
             driver,
             inbox: Vec::new(),
             kept: Vec::new(),
+            awaited: None,
             flushing: false,
             under_way: false,
             looks_for_stall: false,
             mains: HashMap::new(),
             listeners: BTreeMap::new(),
+            groups: 0,
+            has_patience: false,
             order: FinishedOrder::default(),
             failures: 0,
             ailing: None,
@@ -166,7 +188,83 @@ impl StoreActor {
         }
     }
 
+    /// Sends loops the batches that a group has read for them, and waits for their turns. Loops take microseconds; the
+    /// group does not wait for one that takes longer.
+    fn await_turns(&mut self, batches: Vec<(PoolId, BatchReady)>, ctx: &mut Context<Self>) {
+        self.groups += 1;
+        let group = self.groups;
+        let pools = batches.iter().map(|(pool, _)| *pool).collect();
+        self.awaited = Some(Awaited { group, pools, turns: Vec::new() });
+        self.send_batches(batches);
+        self.be_patient(ctx);
+    }
+
+    /// Ends the wait for turns when it takes too long. One timer serves many groups.
+    fn be_patient(&mut self, ctx: &mut Context<Self>) {
+        let Some(Awaited { group, .. }) = self.awaited else { return };
+        if std::mem::replace(&mut self.has_patience, true) {
+            return;
+        }
+        ctx.run_later(PATIENCE, move |store, ctx| {
+            store.has_patience = false;
+            match &store.awaited {
+                Some(awaited) if awaited.group == group => store.finish(ctx),
+                _ => store.be_patient(ctx),
+            }
+        });
+    }
+
+    /// Takes a turn that the group under way waits for; returns any other request.
+    fn take_turn(&mut self, request: Request, ctx: &mut Context<Self>) -> Option<Request> {
+        let (pool, is_turn) = match &request {
+            Request::Command(Command::Advance(Advance { pool, .. })) => (*pool, true),
+            Request::Pass(pool) => (*pool, false),
+            _ => return Some(request),
+        };
+        let request = is_turn.then_some(request);
+        let Some(awaited) = &mut self.awaited else { return request };
+        let Some(place) = awaited.pools.iter().position(|awaited| *awaited == pool) else {
+            return request;
+        };
+        awaited.pools.swap_remove(place);
+        awaited.turns.extend(request);
+        if awaited.pools.is_empty() {
+            self.finish(ctx);
+        }
+        None
+    }
+
+    /// Goes on with the group under way.
+    fn finish(&mut self, ctx: &mut Context<Self>) {
+        let Some(Awaited { turns, .. }) = self.awaited.take() else { return };
+        match &mut self.driver {
+            Driver::Inline(decider) => {
+                let settled = decider.finish(turns);
+                self.settle(settled, ctx);
+                self.close_if_done(ctx);
+            }
+            Driver::Thread(jobs) => {
+                if jobs.send(Job::Finish(turns)).is_err() {
+                    telemetry::storage_thread_gone();
+                    ctx.stop();
+                }
+            }
+            Driver::Closed => {}
+        }
+    }
+
+    fn send_batches(&self, batches: Vec<(PoolId, BatchReady)>) {
+        for (pool, batch) in batches {
+            if let Some(main) = self.mains.get(&pool) {
+                self.network.to_main(main, batch);
+            }
+        }
+    }
+
     fn settle(&mut self, settled: Settled, ctx: &mut Context<Self>) {
+        if settled.is_open {
+            return self.await_turns(settled.batches, ctx);
+        }
         (self.flushing, self.under_way) = (false, false);
         if let Driver::Thread(_) = self.driver {
             self.shared.health.set_busy(None);
@@ -231,11 +329,7 @@ impl StoreActor {
             // The board knows more of a running job than its row does.
             self.shared.board.observe(work_id, status);
         }
-        for (pool, batch) in batches {
-            if let Some(main) = self.mains.get(&pool) {
-                self.network.to_main(main, batch);
-            }
-        }
+        self.send_batches(batches);
         for answer in answers {
             answer.give();
         }
@@ -356,6 +450,7 @@ fn spawn_thread(
         while let Some(job) = spin::receive(&queue) {
             match job {
                 Job::Run(requests) => store.do_send(GroupSettled(decider.run(requests))),
+                Job::Finish(turns) => store.do_send(GroupSettled(decider.finish(turns))),
                 Job::Close(reply) => {
                     decider.close();
                     let _ = reply.send(());
@@ -394,6 +489,7 @@ impl Handler<Request> for StoreActor {
         if asks_why && matches!(self.driver, Driver::Thread(_)) {
             self.look_for_stall(ctx);
         }
+        let Some(request) = self.take_turn(request, ctx) else { return };
         self.inbox.push(request);
         let thread_is_idle = matches!(self.driver, Driver::Thread(_)) && !self.under_way;
         match thread_is_idle && self.inbox.len() >= ENOUGH {
@@ -407,7 +503,7 @@ impl Handler<Flush> for StoreActor {
     type Result = ();
 
     fn handle(&mut self, _: Flush, ctx: &mut Self::Context) {
-        if !self.under_way {
+        if !self.under_way && self.awaited.is_none() {
             self.flush(ctx);
         }
         self.close_if_done(ctx);

@@ -24,6 +24,19 @@ pub enum Change {
         /// Its place in `pending_start`.
         key: Key,
     },
+    /// Inserts into `work` and `running`: enqueued and started in one commit (→ S2).
+    InsertRunning {
+        /// The job.
+        spec: Spec,
+        /// The place in `pending_start` that it would have had.
+        key: Key,
+        /// `work.runs`.
+        run: RunNumber,
+        /// The time of the decision.
+        started: Segment,
+        /// The generation that decided it.
+        generation: Generation,
+    },
     /// Inserts into `pending_completion`, sets `work.attempts` (S2 → S3 or S5).
     InsertPendingCompletion {
         /// The job's id.

@@ -259,6 +259,10 @@ mod inner {
             self.0.may_block()
         }
 
+        fn is_costly(&self) -> bool {
+            self.0.is_costly()
+        }
+
         fn call<T: 'static>(
             &mut self,
             operation: &'static str,

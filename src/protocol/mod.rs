@@ -19,6 +19,7 @@ mod question;
 mod to_loop;
 mod turn;
 
+use crate::model::PoolId;
 use crate::shared::sync::oneshot;
 use crate::storage::StorageError;
 
@@ -37,6 +38,8 @@ pub(crate) enum Request {
     Command(Command),
     Question(Question),
     Pool(PoolRequest),
+    /// A loop has nothing to decide on an early batch.
+    Pass(PoolId),
 }
 
 impl From<Command> for Request {

@@ -24,7 +24,17 @@ pub(crate) struct BatchReady {
     pub turn: Turn,
     /// The reason to wake the resting loop; set if the loop did not ask for this batch.
     pub kick: Option<KickSource>,
+    /// `true` if the rows are not committed yet: the group waits for the loop's [`Advance`], or for word that it has
+    /// nothing to decide ([`Request::Pass`](super::Request::Pass)).
+    pub is_early: bool,
     pub batch: Result<Batch, AdvanceError>,
+}
+
+impl BatchReady {
+    /// Makes the answer to a loop that waits for one.
+    pub fn answer(turn: Turn, batch: Result<Batch, AdvanceError>) -> BatchReady {
+        BatchReady { turn, kick: None, is_early: false, batch }
+    }
 }
 
 /// The reason why there is no batch. The loop claims its pool again and continues from the tables.

@@ -26,6 +26,12 @@ macro_rules! storage {
             /// thread.
             fn may_block(&self) -> bool;
 
+            /// Returns `true` if a commit costs much more than its changes. A group then waits some microseconds for
+            /// the turns that follow from it, and commits them with it.
+            fn is_costly(&self) -> bool {
+                self.may_block()
+            }
+
             /// Closes the storage. Called once, after the last commit.
             fn close(&mut self);
 
@@ -71,6 +77,11 @@ macro_rules! storage {
             /// Returns the same as [`Storage::may_block`].
             fn may_block(&self) -> bool;
 
+            /// Returns the same as [`Storage::is_costly`].
+            fn is_costly(&self) -> bool {
+                Hook::may_block(self)
+            }
+
             /// Calls the wrapped storage, or fails. `operation` is the name of the method.
             ///
             /// # Errors
@@ -103,6 +114,10 @@ macro_rules! storage {
         impl<H: Hook> Storage for H {
             fn may_block(&self) -> bool {
                 Hook::may_block(self)
+            }
+
+            fn is_costly(&self) -> bool {
+                Hook::is_costly(self)
             }
 
             fn close(&mut self) {

@@ -13,6 +13,8 @@ impl Store {
     /// Answers a request that is not part of a group.
     pub(super) fn answer(&mut self, settled: &mut Settled, request: Request) {
         match request {
+            // Nobody waits for a loop any more.
+            Request::Pass(_) => {}
             Request::Question(question) if question.is_abandoned() => {}
             Request::Question(question) => self.answer_question(settled, question),
             Request::Pool(PoolRequest::Claim { pool, reply }) => {

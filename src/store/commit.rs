@@ -57,6 +57,9 @@ impl Store {
             writes: Writes::default(),
             settled: Settled::default(),
             touched: Vec::new(),
+            early: Vec::new(),
+            last_seq: self.last_seq,
+            places: Vec::new(),
             taken: Vec::new(),
             configs: Vec::new(),
             left: BTreeMap::new(),
@@ -93,9 +96,15 @@ impl Store {
     }
 
     /// Undoes a group that was not committed because another writer was faster. Returns its commands, in order, to be
-    /// decided again from the current tables.
-    pub(super) fn take_back(&mut self, mut group: Box<Group>) -> Vec<Command> {
+    /// decided again from the current tables, and the answers for turns that cannot be: those that the group has
+    /// refused, and those that were decided on its own rows.
+    pub(super) fn take_back(
+        &mut self,
+        mut group: Box<Group>,
+    ) -> (Vec<Command>, Vec<(PoolId, BatchReady)>) {
         self.undo(&mut group);
+        let mut batches = std::mem::take(&mut group.settled.batches);
+        self.void_early(std::mem::take(&mut group.early), &mut batches, &StorageError::Conflict);
         let turns = group.taken.iter().filter_map(|taken| match taken {
             Taken::Turn { pool, .. } => Some(*pool),
             _ => None,
@@ -125,7 +134,12 @@ impl Store {
                 }
                 Taken::Reports(reports) => Command::AttemptsFinished(reports),
                 Taken::InStore(runs) => Command::RunInStore(runs),
-                Taken::Turn { pool, turn, demand, saturated, changes } => {
+                Taken::Turn { pool, turn, is_early: true, .. } => {
+                    let batch = Err(AdvanceError::Storage(StorageError::Conflict));
+                    batches.push((pool, BatchReady::answer(turn, batch)));
+                    return None;
+                }
+                Taken::Turn { pool, turn, demand, saturated, changes, is_early: false } => {
                     let changes = part(changes);
                     Command::Advance(Advance { pool, turn, changes, demand, saturated })
                 }
@@ -133,7 +147,7 @@ impl Store {
         };
         let mut commands: Vec<_> = group.taken.into_iter().filter_map(again).collect();
         commands.extend(group.forget.then_some(Command::Forget));
-        commands
+        (commands, batches)
     }
 
     /// Undoes what this store has recorded of a group that was not committed.
@@ -172,7 +186,7 @@ impl Store {
                 },
                 Taken::Turn { pool, turn, demand, saturated, .. } => {
                     let batch = self.read_batch(pool, demand, saturated);
-                    group.settled.batches.push((pool, BatchReady { turn, kick: None, batch }));
+                    group.settled.batches.push((pool, BatchReady::answer(turn, batch)));
                 }
                 Taken::Reports(_) | Taken::InStore(_) => {}
             }
@@ -191,7 +205,7 @@ impl Store {
             if let Some((source, parked)) = entry.wakeup.wake() {
                 let turn = entry.fence;
                 let batch = self.read_batch(pool, parked.demand, parked.saturated);
-                let ready = BatchReady { turn, kick: Some(source), batch };
+                let ready = BatchReady { turn, kick: Some(source), is_early: false, batch };
                 group.settled.batches.push((pool, ready));
             }
         }
@@ -205,6 +219,7 @@ impl Store {
     pub(super) fn fail(&mut self, settled: &mut Settled, mut group: Group, error: StorageError) {
         self.undo(&mut group);
         settled.batches.append(&mut group.settled.batches);
+        self.void_early(std::mem::take(&mut group.early), &mut settled.batches, &error);
         for taken in group.taken {
             match taken {
                 Taken::Asked(receipt) => {
@@ -244,7 +259,7 @@ impl Store {
     ) {
         self.pools[pool.0 as usize].wakeup.stay_quiet();
         let batch = Err(AdvanceError::Storage(error.clone()));
-        settled.batches.push((pool, BatchReady { turn, kick: None, batch }));
+        settled.batches.push((pool, BatchReady::answer(turn, batch)));
     }
 
     /// Answers requests that could not be decided. Those that must not be lost are retried.
@@ -268,6 +283,7 @@ impl Store {
                 Request::Question(kept @ (Question::Listen { .. } | Question::Observe { .. })) => {
                     settled.again.push(kept.into());
                 }
+                Request::Pass(_) => {}
                 Request::Question(question) => {
                     let error = error.clone();
                     settled.say(move || drop(question.refuse(error)));
@@ -306,7 +322,9 @@ impl TakenEnqueue {
     fn again(self, inserted: Vec<Change>) -> Enqueue {
         let TakenEnqueue { fresh, retry_of, on_finish, counted, reply, known, .. } = self;
         let job = |change| match change {
-            Change::InsertWork { spec, key } => Some((spec, key.segment)),
+            Change::InsertWork { spec, key } | Change::InsertRunning { spec, key, .. } => {
+                Some((spec, key.segment))
+            }
             _ => None,
         };
         let mut works: Vec<(Spec, Segment)> = inserted.into_iter().filter_map(job).collect();

@@ -217,28 +217,41 @@ impl Store {
             true => turn.number == expected.number,
             false => turn == expected,
         };
-        if !is_next {
-            let refused = BatchReady { turn, kick: None, batch: Err(AdvanceError::Fenced) };
+        if !is_next || self.pools[pool.0 as usize].is_void {
+            let refused = BatchReady::answer(turn, Err(AdvanceError::Fenced));
             group.settled.batches.push((pool, refused));
             return Ok(());
         }
+        let early = group.early.iter_mut().find(|early| early.pool == pool);
+        // A question of a loop that the early batch has crossed is no turn.
+        let is_early = early.is_some() && !changes.is_empty();
+        if let Some(early) = early.filter(|_| is_early) {
+            early.joined = true;
+        }
         group.settled.events.reserve(changes.len());
         let mut observed = Ok(());
-        for change in &mut changes {
-            observed = observed.and_then(|()| self.observe(group, pool, change));
-            if observed.is_err() {
-                break;
+        let mut own = Vec::with_capacity(if is_early { 1 } else { changes.len() });
+        for mut change in changes.drain(..) {
+            let place = is_early.then(|| group.inserted_by(&change)).flatten();
+            if observed.is_ok() {
+                observed = self.observe(group, pool, &mut change);
             }
-            self.stamp(group, change);
+            if observed.is_ok() {
+                self.stamp(group, &mut change, usize::MAX);
+            }
+            match place {
+                Some(place) => group.fold(place, change),
+                None => own.push(change),
+            }
         }
         let begin = group.changes.len();
         match group.changes.is_empty() {
-            true => group.changes = changes,
-            false => group.changes.append(&mut changes),
+            true => group.changes = own,
+            false => group.changes.append(&mut own),
         }
         let changes = begin..group.changes.len();
         // From here on the group answers this turn, whether the commit succeeds or fails.
-        group.taken.push(Taken::Turn { pool, turn, demand, saturated, changes });
+        group.taken.push(Taken::Turn { pool, turn, demand, saturated, changes, is_early });
         observed
     }
 
@@ -315,13 +328,15 @@ impl Store {
 
     /// Adds a change to the group.
     pub(super) fn push(&mut self, group: &mut Group, mut change: Change) {
-        self.stamp(group, &mut change);
+        let place = group.changes.len();
+        self.stamp(group, &mut change, place);
         group.settled.tally.enqueued(&change);
         group.changes.push(change);
     }
 
-    /// Assigns the key of a new row, and shows the change to later messages.
-    fn stamp(&mut self, group: &mut Group, change: &mut Change) {
+    /// Assigns the key of a new row, and shows the change to later messages. `place` is its place in the group's changes,
+    /// or out of range.
+    fn stamp(&mut self, group: &mut Group, change: &mut Change, place: usize) {
         if let Some((pool, table, key)) = change.new_key() {
             let entry = &mut self.pools[pool.0 as usize];
             let cursor = match table {
@@ -335,6 +350,7 @@ impl Store {
             self.last_seq += 1;
             // Never behind the cursor, nor where a turn in flight may move it: no turn would find the row.
             *key = Key { segment: key.segment.max(cursor), seq: self.last_seq };
+            group.note_place(*key, place);
             if entry.wakeup.note(table, key.segment) {
                 group.touched.push(pool);
             }

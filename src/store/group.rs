@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 
+use super::fuse::Early;
 use super::settled::{Ending, Receipt, Settled};
 use crate::engine::arrivals::{AttemptReport, EnqueueAnswer};
 use crate::functions::Writes;
@@ -28,6 +29,12 @@ pub(super) struct Group {
     pub settled: Settled,
     /// Pools with new rows.
     pub touched: Vec<PoolId>,
+    /// The pools whose loops were sent their batch before the commit.
+    pub early: Vec<Early>,
+    /// The highest `seq` before the group.
+    pub last_seq: u64,
+    /// The places in `changes` of the keys that the group has assigned, in the order of `seq`.
+    pub places: Vec<u32>,
     /// The commands that were decided, in order.
     pub taken: Vec<Taken>,
     /// The configurations that the group replaces.
@@ -61,6 +68,8 @@ pub(super) enum Taken {
         saturated: bool,
         /// Its range in the group's changes.
         changes: Range<usize>,
+        /// `true` if it was decided on a batch of this group. It cannot be decided again.
+        is_early: bool,
     },
 }
 
@@ -102,6 +111,11 @@ impl Group {
         self.known_finished.contains(&work_id) || self.fact(work_id).is_some()
     }
 
+    /// Returns `true` if a turn of this pool is part of the group.
+    pub fn has_turn_of(&self, pool: PoolId) -> bool {
+        self.taken.iter().any(|taken| matches!(taken, Taken::Turn { pool: of, .. } if *of == pool))
+    }
+
     /// Returns the facts of a job that the group is about.
     pub fn fact(&self, work_id: WorkId) -> Option<&WorkFact> {
         self.facts.get(&work_id).and_then(Option::as_ref)
@@ -135,6 +149,8 @@ impl Group {
                     *fact = Some(WorkFact { pending_start: Some(*key), ..work });
                 }
             }
+            // Made of changes that were shown.
+            Change::InsertRunning { .. } => {}
             Change::InsertPendingCompletion { work_id, key, retry, attempts, .. } => {
                 self.change_fact(*work_id, |work| {
                     work.pending_completion = Some((*key, *retry != Retry::No));

@@ -35,7 +35,9 @@ impl Witness {
     pub fn of(changes: &[Change]) -> Witness {
         let trace = |change: &Change| match change {
             Change::PutState { pool, state } => Some(Witness::Turn(*pool, state.fence())),
-            Change::InsertWork { spec, .. } => Some(Witness::Work(spec.work_id)),
+            Change::InsertWork { spec, .. } | Change::InsertRunning { spec, .. } => {
+                Some(Witness::Work(spec.work_id))
+            }
             Change::InsertPendingCompletion { work_id, run, .. } => {
                 Some(Witness::Completion(*work_id, *run))
             }

@@ -13,6 +13,7 @@
 mod answer;
 mod commit;
 mod decide;
+mod fuse;
 mod group;
 mod in_doubt;
 mod list;
@@ -29,9 +30,11 @@ use hashbrown::HashMap;
 
 use crate::functions::Program;
 use crate::model::{Change, PoolId, Segment, WorkFact, WorkId};
-use crate::protocol::{Command, Request};
+use crate::protocol::{BatchReady, Command, Request};
 use crate::shared::Shared;
 use crate::storage::{Storage, StorageError};
+use fuse::Open;
+use group::Group;
 use in_doubt::InDoubt;
 use pools::Pool;
 
@@ -62,6 +65,12 @@ pub(crate) struct Store {
     changes: Vec<Change>,
     /// A group whose commit failed and whose trace could not be read since.
     in_doubt: Option<InDoubt>,
+    /// A group that waits for turns of loops.
+    open: Option<Box<Open>>,
+    /// See [`Storage::is_costly`].
+    is_costly: bool,
+    /// The number of groups that are not to be fused.
+    unfused: u32,
     /// Pools whose fence and cursors may differ from the tables, because another writer was faster.
     stale: Vec<PoolId>,
     /// The last time at which the pools requested anything but an answer.
@@ -81,6 +90,7 @@ impl Store {
         program: Arc<Program>,
     ) -> Result<Self, StorageError> {
         let shared = program.client().shared.clone();
+        let is_costly = storage.is_costly();
         let opened = storage.open()?;
         shared.seams.go_on_from(opened.clock);
         let mut pools = Vec::new();
@@ -105,6 +115,9 @@ impl Store {
             facts: HashMap::new(),
             changes: Vec::new(),
             in_doubt: None,
+            open: None,
+            is_costly,
+            unfused: 0,
             stale: Vec::new(),
             last_business: Segment::default(),
             unsynced: false,
@@ -127,7 +140,8 @@ impl Store {
         }
     }
 
-    /// Decides and commits one group.
+    /// Decides one group. Commits it, or returns batches for loops whose turns the group waits for
+    /// ([`Settled::is_open`]): then [`Store::finish`] must come next.
     pub fn run(&mut self, requests: Vec<Request>) -> Settled {
         let mut settled = self.run_group(requests);
         settled.wrote = std::mem::take(&mut self.wrote);
@@ -157,9 +171,19 @@ impl Store {
         if commands.iter().any(is_business) {
             self.last_business = self.clock;
         }
-        // Answers for turns that an earlier try refused: their loops wait for them.
-        let mut fenced = Vec::new();
-        for _ in 0..TRIES {
+        self.decide_all(commands, others, Vec::new(), TRIES)
+    }
+
+    /// Decides commands, as often as other writers are faster. `fenced` has answers for turns that an earlier try
+    /// refused: their loops wait for them.
+    fn decide_all(
+        &mut self,
+        mut commands: Vec<Command>,
+        others: Vec<Request>,
+        mut fenced: Vec<(PoolId, BatchReady)>,
+        tries: usize,
+    ) -> Settled {
+        for _ in 0..tries {
             let mut group = match self.begin(&commands) {
                 Ok(group) => group,
                 Err(error) => {
@@ -168,31 +192,21 @@ impl Store {
                     return settled;
                 }
             };
+            group.settled.batches.append(&mut fenced);
             let mut rest = commands.into_iter();
             while let Some(command) = rest.next() {
                 if let Err(error) = self.decide(&mut group, command) {
-                    // The storage failed while user code or a page was reading it: nothing of the group is committed.
-                    let mut settled = Settled { batches: fenced, ..Settled::default() };
-                    self.refuse(&mut settled, requests_of(rest, others), error.clone());
-                    self.fail(&mut settled, group, error);
-                    return settled;
+                    return self.failed_midway(group, requests_of(rest, others), error);
                 }
             }
+            let batches = self.early_batches(&mut group);
+            if !batches.is_empty() {
+                self.open = Some(Box::new(Open { group, others }));
+                return Settled { batches, is_open: true, ..Settled::default() };
+            }
             match self.commit(group) {
-                Ok(mut settled) => {
-                    settled.batches.append(&mut fenced);
-                    if settled.unfinished {
-                        // An answer now, and a claim even more, would go ahead of a group that may be in the tables.
-                        settled.again.extend(others);
-                    } else {
-                        self.answer_all(&mut settled, others);
-                    }
-                    return settled;
-                }
-                Err(mut group) => {
-                    fenced.append(&mut group.settled.batches);
-                    commands = self.take_back(group);
-                }
+                Ok(settled) => return self.settle(settled, others),
+                Err(group) => (commands, fenced) = self.take_back(group),
             }
         }
         // Questions see what was asked before them, so they wait as well.
@@ -206,6 +220,50 @@ impl Store {
             ..Settled::default()
         };
         self.answer_all(&mut settled, claims);
+        settled
+    }
+
+    /// Decides the turns that a group has waited for, and commits it.
+    fn finish_group(
+        &mut self,
+        mut group: Group,
+        others: Vec<Request>,
+        turns: Vec<Request>,
+    ) -> Settled {
+        let mut rest = turns.into_iter();
+        while let Some(turn) = rest.next() {
+            let Request::Command(turn) = turn else { continue };
+            if let Err(error) = self.decide(&mut group, turn) {
+                let rest = rest.chain(others).collect();
+                return self.failed_midway(group, rest, error);
+            }
+        }
+        match self.commit(group) {
+            Ok(settled) => self.settle(settled, others),
+            Err(group) => {
+                self.stop_fusing();
+                let (commands, fenced) = self.take_back(group);
+                self.decide_all(commands, others, fenced, TRIES - 1)
+            }
+        }
+    }
+
+    /// Answers what comes behind a group.
+    fn settle(&mut self, mut settled: Settled, others: Vec<Request>) -> Settled {
+        match settled.unfinished {
+            // An answer now, and a claim even more, would go ahead of a group that may be in the tables.
+            true => settled.again.extend(others),
+            false => self.answer_all(&mut settled, others),
+        }
+        settled
+    }
+
+    /// Gives up a group because the storage failed while user code or a page was reading it. Nothing of it is
+    /// committed.
+    fn failed_midway(&mut self, group: Group, rest: Vec<Request>, error: StorageError) -> Settled {
+        let mut settled = Settled::default();
+        self.refuse(&mut settled, rest, error.clone());
+        self.fail(&mut settled, group, error);
         settled
     }
 

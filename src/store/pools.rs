@@ -24,6 +24,8 @@ pub(super) struct Pool {
     pub pending: u64,
     pub log_level: LogLevel,
     pub wakeup: Wakeup,
+    /// `true` if a turn may have been decided on rows that were not committed. No turn counts until the next claim.
+    pub is_void: bool,
 }
 
 impl Pool {
@@ -38,6 +40,7 @@ impl Pool {
             read_until: Segment::default(),
             pending: 0,
             wakeup: Wakeup::default(),
+            is_void: false,
         }
     }
 
@@ -86,6 +89,7 @@ impl Store {
         ];
         // From here on the earlier generation is over, even if the commit fails.
         entry.fence = state.fence();
+        entry.is_void = false;
         self.stale.retain(|stale| *stale != pool);
         self.write(&mut changes, Fsync::Now)?;
         let entry = &mut self.pools[pool.0 as usize];

@@ -27,6 +27,8 @@ pub(crate) struct Settled {
     pub again: Vec<Request>,
     /// The counts of the group.
     pub tally: Tally,
+    /// `true` if the group is not committed yet, and waits for the turns of the loops to which the batches go.
+    pub is_open: bool,
     /// `true` if something was committed.
     pub wrote: bool,
     /// `true` if something was read.

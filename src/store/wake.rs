@@ -13,7 +13,7 @@ pub(super) struct Parked {
     /// The demand of the loop.
     pub demand: Demand,
     pub saturated: bool,
-    next_due: Option<Segment>,
+    pub next_due: Option<Segment>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -54,7 +54,17 @@ impl Wakeup {
 
     /// Returns the reason to wake a resting loop, if there is one. The loop then counts as running.
     pub fn wake(&mut self) -> Option<(KickSource, Parked)> {
-        let news = std::mem::take(&mut self.news);
+        let woken = self.would_wake();
+        self.news = News::default();
+        if woken.is_some() {
+            self.parked = None;
+        }
+        woken
+    }
+
+    /// Returns what [`Wakeup::wake`] would.
+    pub fn would_wake(&self) -> Option<(KickSource, Parked)> {
+        let news = self.news;
         let parked = self.parked?;
         let sooner = |start| parked.next_due.is_none_or(|due| start < due);
         let source = match news {
@@ -69,7 +79,6 @@ impl Wakeup {
             }
             _ => return None,
         };
-        self.parked = None;
         Some((source, parked))
     }
 

@@ -67,6 +67,7 @@ bugs! {
     RunNowForgotten: "a job that is to be run now goes on waiting",
     DeletedTwice: "a job completes twice when it is canceled while it completes",
     TurnUnfenced: "the generation of a turn is not checked: one that was given up is committed behind a later one",
+    EarlyTurnTrusted: "a turn counts that was decided on rows of a group that was not committed",
     BatchUnfenced: "a loop acts on the answer to a turn that it has given up",
     RunUnchecked: "a report of an earlier run of an action counts",
     MutationTwice: "a mutation that arrives twice has its effects twice",

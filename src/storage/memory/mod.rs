@@ -258,7 +258,9 @@ impl Storage for Memory {
         let mut tables = self.tables();
         tables.clock = tables.clock.max(now);
         tables.works.warm(changes.iter().filter_map(|change| match change {
-            Change::InsertWork { spec, .. } => Some(spec.work_id),
+            Change::InsertWork { spec, .. } | Change::InsertRunning { spec, .. } => {
+                Some(spec.work_id)
+            }
             _ => None,
         }));
         for change in changes.drain(..) {
@@ -443,6 +445,25 @@ impl Tables {
                 let pool = self.pool(pool);
                 pool.works += 1;
                 pool.insert_start(key, slot, now);
+            }
+            Change::InsertRunning { spec, key, run, started, generation } => {
+                let pool = spec.pool;
+                let slot = self.works.insert(Row {
+                    spec,
+                    history: History::default(),
+                    key,
+                    attempts: 0,
+                    runs: run,
+                    running: 0,
+                    place: Place::Running,
+                    canceled: false,
+                    canceling: false,
+                });
+                self.last_seq = self.last_seq.max(key.seq);
+                let pool = self.pool(pool);
+                pool.works += 1;
+                let place = pool.running.insert(slot, Running { run, started, generation });
+                self.works.at_mut(slot).running = place;
             }
             Change::InsertPendingCompletion {
                 work_id,

@@ -8,7 +8,7 @@ use hashbrown::{HashMap, HashSet};
 use super::codec::{Head, Logged, RowCounts, RunRow};
 use crate::model::PoolConfig;
 use crate::model::{
-    Change, Finished, Key, Name, Payload, PoolId, Retry, Running, Segment, Spec, StateRow,
+    Change, Finished, History, Key, Name, Payload, PoolId, Retry, Running, Segment, Spec, StateRow,
     TableKey, WorkFact, WorkId,
 };
 use crate::storage::shrink;
@@ -244,6 +244,23 @@ impl Memtable {
                 self.layer.put_work(head, spec, false);
                 self.put_start(spec.pool, *key, spec.work_id);
                 self.pool(spec.pool).works += 1;
+            }
+            Change::InsertRunning { spec, key, run, started, generation } => {
+                let head = Head { key: *key, ..Head::default() };
+                self.layer.put_work(head, spec, false);
+                self.last_seq = self.last_seq.max(key.seq);
+                self.pool(spec.pool).works += 1;
+                let row = RunRow {
+                    pool: spec.pool,
+                    run: *run,
+                    started: *started,
+                    generation: *generation,
+                    attempts: 0,
+                    canceled: false,
+                    completion: None,
+                    history: History::default(),
+                };
+                self.insert_running(RunningWork { row, spec: spec.clone(), saved: false });
             }
             Change::InsertPendingCompletion { .. } => self.take_completion(change),
             Change::InsertPendingCancelation { work_id, pool, key } => {

@@ -54,6 +54,10 @@ impl<S: Storage> Hook for BadLine<S> {
         self.storage.may_block()
     }
 
+    fn is_costly(&self) -> bool {
+        self.storage.is_costly()
+    }
+
     fn call<T: 'static>(
         &mut self,
         _: &'static str,

@@ -434,6 +434,11 @@ impl Hook for SimStorage {
         false
     }
 
+    /// In most lives the groups wait for the turns that follow from them.
+    fn is_costly(&self) -> bool {
+        with(|world| world.rng.u8(..4) > 0)
+    }
+
     fn open(&mut self) -> Result<Opened, StorageError> {
         self.begin("open", true)?;
         self.failed_syncs.0 = self.failed_syncs.1;
@@ -586,6 +591,9 @@ impl World {
                 Change::PutRow { value, .. } => (13, value.len() as u64),
                 Change::DeleteRow { .. } => (14, 0),
                 Change::MarkRetried { finished } => (15, finished.work_id.as_u128() as u64),
+                Change::InsertRunning { spec, key, run, .. } => {
+                    (16, spec.work_id.as_u128() as u64 ^ key.seq ^ u64::from(*run))
+                }
             };
             self.trace_number(about ^ (kind << 56));
         }

@@ -14,6 +14,14 @@ pub fn change(out: &mut Vec<u8>, change: &Change) {
             put_id(out, spec.work_id);
             work(out, &Head { key: *key, ..Head::default() }, spec);
         }
+        Change::InsertRunning { spec, key, run, started, generation } => {
+            out.push(15);
+            put_id(out, spec.work_id);
+            work(out, &Head { key: *key, ..Head::default() }, spec);
+            number(out, (*run).into());
+            number(out, started.0);
+            number(out, generation.0);
+        }
         Change::InsertPendingCompletion { work_id, pool, key, run, result, retry, attempts } => {
             out.push(1);
             put_place(out, *work_id, *pool, *key);
@@ -115,6 +123,13 @@ impl Input<'_> {
                 let work_id = self.id()?;
                 let (head, spec) = self.work(work_id)?;
                 Change::InsertWork { spec, key: head.key }
+            }
+            15 => {
+                let work_id = self.id()?;
+                let (head, spec) = self.work(work_id)?;
+                let (run, started) = (self.small()?, Segment(self.number()?));
+                let generation = Generation(self.number()?);
+                Change::InsertRunning { spec, key: head.key, run, started, generation }
             }
             1 => {
                 let (work_id, pool, key) = self.place()?;

@@ -1,0 +1,255 @@
+//! Fused groups: a group that wakes resting loops waits for their turns, and commits everything at once.
+//!
+//! Without that, a job would be committed when it is enqueued and again when it is started: two waits for the disk before
+//! it runs. The group reads each loop's batch before it commits, from the tables and from its own changes. The loop
+//! decides on it as on any other batch. Its launches wait for the commit, as always, so nothing happens that could be
+//! undone. A turn that comes too late goes into a later group; if the group was not committed, the turn is refused.
+//!
+//! What a turn does to a row that the group has just inserted replaces the insertion ([`Group::fold`]).
+
+use super::group::Group;
+use super::wake::Parked;
+use super::{Settled, Store};
+use crate::model::{
+    Batch, CancelationRow, Change, CompletionRow, Demand, Key, PoolId, Segment, StartRow, Turn,
+};
+use crate::protocol::{AdvanceError, BatchReady, Request};
+use crate::storage::StorageError;
+
+/// The number of groups that are not fused after another writer was faster: a fused turn is lost with its group.
+const AFTER_CONFLICT: u32 = 1_000;
+
+/// A decided group that waits for turns.
+pub(super) struct Open {
+    pub group: Group,
+    /// Questions and claims, to be answered behind the group.
+    pub others: Vec<Request>,
+}
+
+/// A pool whose loop was sent its batch before the commit.
+pub(super) struct Early {
+    pub pool: PoolId,
+    /// The last turn of the loop before this batch.
+    pub turn: Turn,
+    /// `true` if the turn that was decided on the batch is part of the group.
+    pub joined: bool,
+}
+
+impl Store {
+    /// Reads early batches for the loops that a group wakes. Returns them, to be sent at once.
+    pub(super) fn early_batches(&mut self, group: &mut Group) -> Vec<(PoolId, BatchReady)> {
+        if !self.is_costly || self.unfused > 0 {
+            self.unfused = self.unfused.saturating_sub(1);
+            return Vec::new();
+        }
+        let mut batches = Vec::new();
+        for pool in group.touched.clone() {
+            let entry = &self.pools[pool.0 as usize];
+            let Some((source, parked)) = entry.wakeup.would_wake() else { continue };
+            // A loop that asks in this very group gets its answer behind it.
+            if group.has_turn_of(pool) {
+                continue;
+            }
+            // Behind the commit the batch is read once more, and the loop told if that fails.
+            let Ok(batch) = self.early_batch(group, pool, parked) else { break };
+            if batch.is_empty() {
+                continue;
+            }
+            let entry = &mut self.pools[pool.0 as usize];
+            entry.wakeup.wake();
+            entry.read_until = group.now;
+            let turn = entry.fence;
+            group.early.push(Early { pool, turn, joined: false });
+            let kick = Some(source);
+            batches.push((pool, BatchReady { turn, kick, is_early: true, batch: Ok(batch) }));
+        }
+        batches
+    }
+
+    /// Reads the batch of a loop that rests, as it would be behind the commit of the group.
+    fn early_batch(
+        &mut self,
+        group: &Group,
+        pool: PoolId,
+        parked: Parked,
+    ) -> Result<Batch, StorageError> {
+        let (demand, now) = (parked.demand, group.now);
+        let mut batch = Batch { read_at: now, next_due: parked.next_due, ..Batch::default() };
+        let (mut starts, mut due_later) = (Vec::new(), None);
+        for change in &group.changes {
+            match change {
+                Change::InsertPendingCompletion {
+                    work_id,
+                    pool: of,
+                    key,
+                    run,
+                    result,
+                    retry,
+                    ..
+                } if *of == pool && batch.completions.len() < demand.batch_size => {
+                    let Some(work) = group.fact(*work_id) else { continue };
+                    let (work, result) = (work.clone(), result.clone());
+                    batch.completions.push(CompletionRow {
+                        key: *key,
+                        run: *run,
+                        result,
+                        retry: *retry,
+                        work,
+                    });
+                }
+                Change::InsertPendingCancelation { work_id, pool: of, key }
+                    if *of == pool && batch.cancelations.len() < demand.batch_size =>
+                {
+                    let (work_id, work) = (*work_id, group.fact(*work_id).cloned());
+                    batch.cancelations.push(CancelationRow { key: *key, pool, work_id, work });
+                }
+                Change::InsertWork { spec, key } if spec.pool == pool => {
+                    // Moved within the group: its new place counts.
+                    let place = group.fact(spec.work_id).and_then(|work| work.pending_start);
+                    if place.is_some_and(|place| place != *key) {
+                        continue;
+                    }
+                    match key.segment <= now {
+                        true => {
+                            let spec = spec.clone();
+                            starts.push(StartRow { key: *key, spec, attempts: 0, runs: 0 });
+                        }
+                        false => due_later = earlier(due_later, Some(key.segment)),
+                    }
+                }
+                Change::MovePendingStart { work_id, pool: of, to, .. } if *of == pool => {
+                    let Some(work) = group.fact(*work_id) else { continue };
+                    match to.segment <= now {
+                        true => {
+                            let spec = work.spec.clone();
+                            let (attempts, runs) = (work.attempts, work.runs);
+                            starts.push(StartRow { key: *to, spec, attempts, runs });
+                        }
+                        false => due_later = earlier(due_later, Some(to.segment)),
+                    }
+                }
+                _ => {}
+            }
+        }
+        let slots = demand.slots(batch.completions.len());
+        // A loop that rests has seen all rows that it could start, unless its slots were taken or time has passed.
+        let has_seen_all = demand.free_slots > 0 && parked.next_due.is_none_or(|due| due > now);
+        if !has_seen_all {
+            self.has_read = true;
+            let free_slots = i64::try_from(slots).unwrap_or(i64::MAX);
+            let rest = self.storage.read_batch(pool, Demand { free_slots, ..demand }, now)?;
+            // None are left when a loop rests: the rows that another process may write are read behind the commit.
+            if !(rest.completions.is_empty() && rest.cancelations.is_empty()) {
+                return Err(StorageError::Conflict);
+            }
+            let moved = |row: &StartRow| {
+                let place = group.fact(row.spec.work_id).map(|work| work.pending_start);
+                place.is_some_and(|place| place != Some(row.key))
+            };
+            starts.extend(rest.starts.into_iter().filter(|row| !moved(row)));
+            batch.next_due = rest.next_due;
+        }
+        if !starts.is_sorted_by_key(|row| row.key) {
+            starts.sort_unstable_by_key(|row| row.key);
+        }
+        let unread = starts.get(slots).map(|row| row.key.segment);
+        starts.truncate(slots);
+        batch.starts = starts;
+        batch.next_due = earlier(earlier(batch.next_due, unread), due_later)
+            .filter(|due| *due != Segment::UNREGISTERED);
+        Ok(batch)
+    }
+
+    /// Refuses the turns of loops that were sent a batch of a group that was not committed, and tells these loops.
+    pub(super) fn void_early(
+        &mut self,
+        early: Vec<Early>,
+        batches: &mut Vec<(PoolId, BatchReady)>,
+        error: &StorageError,
+    ) {
+        for Early { pool, turn, joined } in early {
+            let entry = &mut self.pools[pool.0 as usize];
+            entry.wakeup.stay_quiet();
+            if !joined {
+                entry.is_void = !planted!(EarlyTurnTrusted);
+                let batch = Err(AdvanceError::Storage(error.clone()));
+                batches.push((pool, BatchReady::answer(turn, batch)));
+            }
+        }
+    }
+
+    /// Does without fused groups for a while.
+    pub(super) fn stop_fusing(&mut self) {
+        self.unfused = AFTER_CONFLICT;
+    }
+
+    /// Decides the turns that a group has waited for, and commits.
+    pub fn finish(&mut self, turns: Vec<Request>) -> Settled {
+        let Some(open) = self.open.take() else { return self.run(turns) };
+        let Open { group, others } = *open;
+        let mut settled = self.finish_group(group, others, turns);
+        settled.wrote = std::mem::take(&mut self.wrote);
+        settled.read = std::mem::take(&mut self.has_read);
+        settled
+    }
+}
+
+fn earlier(one: Option<Segment>, other: Option<Segment>) -> Option<Segment> {
+    one.into_iter().chain(other).min()
+}
+
+impl Group {
+    /// Returns the place in the group's changes of the row that a turn's change is about, if the group has inserted it.
+    pub(super) fn inserted_by(&self, change: &Change) -> Option<usize> {
+        let (work_id, key) = match change {
+            Change::StartWork { work_id, key, .. } => (*work_id, *key),
+            Change::RetryWork { work_id, completion: Some(key), .. } => (*work_id, *key),
+            Change::CompleteWork { finished, .. } => {
+                (finished.work_id, self.fact(finished.work_id)?.pending_completion?.0)
+            }
+            _ => return None,
+        };
+        // The row of its cancelation comes behind: it would be left over.
+        if self.fact(work_id).is_some_and(|work| work.pending_cancelation.is_some()) {
+            return None;
+        }
+        let number = key.seq.checked_sub(self.last_seq + 1)?;
+        let place = *self.places.get(usize::try_from(number).ok()?)? as usize;
+        let is_it = match self.changes.get(place)? {
+            Change::InsertWork { spec, key: new } => spec.work_id == work_id && *new == key,
+            Change::InsertPendingCompletion { work_id: of, key: new, .. } => {
+                *of == work_id && *new == key
+            }
+            _ => false,
+        };
+        is_it.then_some(place)
+    }
+
+    /// Replaces the insertion of a row by what a turn does to it.
+    pub(super) fn fold(&mut self, place: usize, change: Change) {
+        let inserted = &mut self.changes[place];
+        *inserted = match (std::mem::replace(inserted, change), &*inserted) {
+            (
+                Change::InsertWork { spec, key },
+                Change::StartWork { run, started, generation, .. },
+            ) => {
+                let (run, started, generation) = (*run, *started, *generation);
+                Change::InsertRunning { spec, key, run, started, generation }
+            }
+            _ => return self.forget_completion(place),
+        };
+    }
+
+    /// The row of `pending_completion` was never written.
+    fn forget_completion(&mut self, place: usize) {
+        if let Change::RetryWork { completion, .. } = &mut self.changes[place] {
+            *completion = None;
+        }
+    }
+
+    /// Returns the place of a key in the group's order of keys.
+    pub(super) fn note_place(&mut self, key: Key, place: usize) {
+        debug_assert_eq!(key.seq, self.last_seq + self.places.len() as u64 + 1);
+        self.places.push(u32::try_from(place).unwrap_or(u32::MAX));
+    }
+}
