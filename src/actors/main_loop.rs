@@ -101,6 +101,13 @@ impl Configuration {
         }
     }
 
+    /// Keeps changes for the next turn: the turn that had them was refused for another reason.
+    fn try_again(&mut self, in_flight: Vec<Reply<()>>, config: Option<PoolConfig>) {
+        let Some(config) = config else { return };
+        let again = in_flight.into_iter().map(|reply| (config.clone(), reply));
+        self.waiting.splice(0..0, again);
+    }
+
     /// Answers changes that were not committed, and undoes them.
     fn refuse(&mut self, in_flight: Vec<Reply<()>>, error: &StorageError) {
         let waiting = self.waiting.drain(..).map(|(_, reply)| reply);
@@ -690,8 +697,8 @@ impl MainActor {
             Err(error) => {
                 telemetry::turn_failed(&self.pool, &error);
                 match error {
-                    AdvanceError::Fenced => {
-                        self.config.refuse(flight.configures, &StorageError::Conflict);
+                    AdvanceError::Fenced | AdvanceError::Storage(StorageError::Conflict) => {
+                        self.config.try_again(flight.configures, flight.config);
                     }
                     AdvanceError::Storage(error) => self.config.refuse(flight.configures, &error),
                     AdvanceError::Unread(_) => {

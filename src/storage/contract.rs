@@ -26,10 +26,11 @@ macro_rules! storage {
             /// thread.
             fn may_block(&self) -> bool;
 
-            /// Returns `true` if a commit costs much more than its changes. A group then waits some microseconds for
-            /// the turns that follow from it, and commits them with it.
+            /// Returns `true` if a commit costs much more than its changes, and this process is the only writer. A
+            /// group then waits some microseconds for the turns that follow from it, and commits them with it. These
+            /// turns do not see rows that others have written since the loop last read. The default is `false`.
             fn is_costly(&self) -> bool {
-                self.may_block()
+                false
             }
 
             /// Closes the storage. Called once, after the last commit.
@@ -79,7 +80,7 @@ macro_rules! storage {
 
             /// Returns the same as [`Storage::is_costly`].
             fn is_costly(&self) -> bool {
-                Hook::may_block(self)
+                false
             }
 
             /// Calls the wrapped storage, or fails. `operation` is the name of the method.

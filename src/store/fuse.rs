@@ -7,11 +7,11 @@
 //!
 //! What a turn does to a row that the group has just inserted replaces the insertion ([`Group::fold`]).
 
-use super::group::Group;
+use super::group::{Early, Group};
 use super::wake::Parked;
 use super::{Settled, Store};
 use crate::model::{
-    Batch, CancelationRow, Change, CompletionRow, Demand, Key, PoolId, Segment, StartRow, Turn,
+    Batch, CancelationRow, Change, CompletionRow, Demand, Key, PoolId, Segment, StartRow,
 };
 use crate::protocol::{AdvanceError, BatchReady, Request};
 use crate::storage::StorageError;
@@ -24,15 +24,6 @@ pub(super) struct Open {
     pub group: Group,
     /// Questions and claims, to be answered behind the group.
     pub others: Vec<Request>,
-}
-
-/// A pool whose loop was sent its batch before the commit.
-pub(super) struct Early {
-    pub pool: PoolId,
-    /// The last turn of the loop before this batch.
-    pub turn: Turn,
-    /// `true` if the turn that was decided on the batch is part of the group.
-    pub joined: bool,
 }
 
 impl Store {
@@ -109,7 +100,9 @@ impl Store {
                     if place.is_some_and(|place| place != *key) {
                         continue;
                     }
-                    match key.segment <= now {
+                    let is_late = starts.len() > demand.batch_size
+                        && starts.last().is_some_and(|last: &StartRow| last.key < *key);
+                    match key.segment <= now && !is_late {
                         true => {
                             let spec = spec.clone();
                             starts.push(StartRow { key: *key, spec, attempts: 0, runs: 0 });

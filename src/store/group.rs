@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 
-use super::fuse::Early;
 use super::settled::{Ending, Receipt, Settled};
 use crate::engine::arrivals::{AttemptReport, EnqueueAnswer};
 use crate::functions::Writes;
@@ -43,6 +42,15 @@ pub(super) struct Group {
     pub left: BTreeMap<PoolId, i64>,
     /// `true` if retention must run.
     pub forget: bool,
+}
+
+/// A pool whose loop was sent its batch before the commit.
+pub(super) struct Early {
+    pub pool: PoolId,
+    /// The last turn of the loop before this batch.
+    pub turn: Turn,
+    /// `true` if the turn that was decided on the batch is part of the group.
+    pub joined: bool,
 }
 
 /// A decided command, with all that is needed to answer it, to retry it, or to decide it again.

@@ -47,9 +47,10 @@ impl Witness {
             Change::MovePendingStart { work_id, to, .. } => Some(Witness::Start(*work_id, *to)),
             _ => None,
         };
-        // A turn is the most reliable trace, and comes last among its changes.
-        let last = changes.last().and_then(trace);
-        last.or_else(|| changes.iter().find_map(trace)).unwrap_or(Witness::Nothing)
+        // A turn is the most reliable trace: what the other changes wrote, a turn of the same group may have moved on.
+        let is_turn = |change: &&Change| matches!(change, Change::PutState { .. });
+        let turn = changes.iter().rfind(is_turn).and_then(trace);
+        turn.or_else(|| changes.iter().find_map(trace)).unwrap_or(Witness::Nothing)
     }
 }
 

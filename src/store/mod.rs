@@ -262,8 +262,9 @@ impl Store {
     /// committed.
     fn failed_midway(&mut self, group: Group, rest: Vec<Request>, error: StorageError) -> Settled {
         let mut settled = Settled::default();
-        self.refuse(&mut settled, rest, error.clone());
-        self.fail(&mut settled, group, error);
+        // What was decided goes first again: the order of reports is kept.
+        self.fail(&mut settled, group, error.clone());
+        self.refuse(&mut settled, rest, error);
         settled
     }
 

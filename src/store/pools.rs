@@ -89,11 +89,12 @@ impl Store {
         ];
         // From here on the earlier generation is over, even if the commit fails.
         entry.fence = state.fence();
-        entry.is_void = false;
         self.stale.retain(|stale| *stale != pool);
         self.write(&mut changes, Fsync::Now)?;
         let entry = &mut self.pools[pool.0 as usize];
         entry.cursors = state.cursors;
+        // Only now: until the new generation is stored, an early turn of the old one may still come.
+        entry.is_void = false;
         entry.wakeup.stay_quiet();
         let mut internal = InternalState::from(state);
         internal.running = running.iter().map(|row| (row.work.spec.work_id, row.running)).collect();

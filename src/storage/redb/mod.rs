@@ -994,6 +994,10 @@ impl Storage for Redb {
         self.store.as_ref().is_none_or(|store| store.checkpoints == Checkpoints::OnThread)
     }
 
+    fn is_costly(&self) -> bool {
+        true
+    }
+
     fn open(&mut self) -> Result<Opened, StorageError> {
         self.ask(|store| {
             let pools = (0..).map(PoolId).zip(&store.memtable.pools).map(|(pool, entry)| PoolRow {

@@ -10,7 +10,7 @@ use crate::storage::StorageError;
 type Step = fn(&Tables) -> Result<(), StorageError>;
 
 /// The format of the file and of its rows.
-pub(super) const FORMAT: u32 = 3;
+pub(super) const FORMAT: u32 = 4;
 
 /// The oldest format that this version reads.
 const OLDEST: u32 = 2;
@@ -18,6 +18,8 @@ const OLDEST: u32 = 2;
 /// The steps from each format, starting with [`OLDEST`], to the next.
 const STEPS: [Step; (FORMAT - OLDEST) as usize] = [
     // 3: rows of `finished`, and the log, may say what the job was retried as. Rows without it are read as they are.
+    |_| Ok(()),
+    // 4: the log may have jobs that are enqueued and started in one change.
     |_| Ok(()),
 ];
 

@@ -25,8 +25,8 @@ use crate::model::PoolConfig;
 use crate::model::{
     Change, Cursors, Demand, Epoch, FailedAttempt, Failure, FailureKind, Finished, FinishedDetails,
     FunctionKind, Generation, History, Key, Name, OnCompleteCall, Outcome, Payload, PoolId, Report,
-    Retry, RetryBehavior, RunResult, Segment, SpanLink, Spec, SpecHead, SpecOptions, StateRow,
-    TableKey, WorkId,
+    Retry, RetryBehavior, RunResult, RunningRow, Segment, SpanLink, Spec, SpecHead, SpecOptions,
+    StateRow, TableKey, WorkId,
 };
 use crate::storage::{Fsync, Memory, Opened, Storage, range_is_empty};
 
@@ -129,7 +129,8 @@ impl Script {
     /// Draws the changes of one commit, each valid after the one before.
     pub fn draw(&mut self) -> Vec<Change> {
         let pool = PoolId(self.rng.u32(..POOLS));
-        let mut changes = match self.rng.u8(..8) {
+        let mut changes = match self.rng.u8(..9) {
+            8 => self.fused(pool),
             0 | 1 => self.inserts(),
             2 => self.starts(pool),
             3 => self.finishes(pool),
@@ -268,6 +269,38 @@ impl Script {
                 retry,
                 attempts: row.work.attempts + self.rng.u32(..2),
             });
+        }
+        changes
+    }
+
+    /// Draws what the turn of a loop does in the commit that brings its rows: jobs are enqueued and started at once, and
+    /// attempts end without a row in `pending_completion`.
+    fn fused(&mut self, pool: PoolId) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for row in self.memory.running(pool).expect("memory reads") {
+            let RunningRow { work, .. } = row;
+            if work.pending_completion.is_some() || self.rng.bool() {
+                continue;
+            }
+            let is_last = work.is_canceled() || self.rng.bool();
+            changes.push(match is_last {
+                true => self.complete(work.spec, work.attempts + 1),
+                false => Change::RetryWork {
+                    work_id: work.spec.work_id,
+                    pool,
+                    completion: None,
+                    key: self.key(0),
+                    attempts: work.attempts + 1,
+                    history: self.history(work.history),
+                },
+            });
+        }
+        for _ in 0..self.rng.usize(..4) {
+            let (spec, key) = (self.spec(), self.key(0));
+            self.ids.push(spec.work_id);
+            let (run, started) = (1, self.now);
+            let generation = Generation(self.rng.u64(..9));
+            changes.push(Change::InsertRunning { spec, key, run, started, generation });
         }
         changes
     }
