@@ -92,4 +92,8 @@ impl<const WAL: bool> Peer for Effectum<WAL> {
             file.pragma_query_value(None, "journal_mode", |row| row.get(0)).expect("it answers");
         sqlite_durability(&journal, NORMAL)
     }
+
+    async fn stop(self) {
+        self.queue.close(Duration::from_secs(5)).await.expect("the queue closes");
+    }
 }

@@ -93,6 +93,7 @@ async fn rate<P: Peer>(child: &Child) -> Report {
     let per_second = child.jobs as f64 / begun.elapsed().as_secs_f64();
     let resident_bytes = resident_bytes();
     let durability = peer.durability().await;
+    peer.stop().await;
     assert_eq!(tally.ran(), all, "every job has run once");
     Report::Rate { per_second, resident_bytes, durability }
 }
@@ -135,6 +136,7 @@ async fn pick_up<P: Peer>(child: &Child) -> Report {
         tally.complete().await;
         peer.settle(number + 1).await;
     }
+    peer.stop().await;
     percentiles(micros)
 }
 

@@ -39,4 +39,9 @@ pub trait Peer: Sized {
 
     /// What survives, in words: as asked of the library, where it can be asked.
     fn durability(&mut self) -> impl Future<Output = String>;
+
+    /// Ends it, for those that do not like to be dropped.
+    fn stop(self) -> impl Future<Output = ()> {
+        async { drop(self) }
+    }
 }

@@ -49,10 +49,6 @@ impl Pool {
         self.pool.enqueue_batch(works).await.expect("enqueued");
     }
 
-    async fn enqueue_one(&self, number: u64) {
-        self.pool.enqueue(Noop(Job::new(number))).await.expect("enqueued");
-    }
-
     async fn settle(&self, jobs: u64) {
         self.pool.idle().await.expect("the pool is there");
         let report = self.pool.diagnostics().await.expect("the pool is there").report;
@@ -70,7 +66,8 @@ impl Peer for InMemory {
     }
 
     async fn enqueue_one(&mut self, number: u64) {
-        self.0.enqueue_one(number).await;
+        // Like a message to an actor: without waiting for an acknowledgement.
+        self.0.pool.do_enqueue(Noop(Job::new(number))).expect("enqueued");
     }
 
     async fn settle(&mut self, jobs: u64) {
@@ -93,7 +90,7 @@ impl Peer for InFile {
     }
 
     async fn enqueue_one(&mut self, number: u64) {
-        self.0.enqueue_one(number).await;
+        self.0.pool.enqueue(Noop(Job::new(number))).await.expect("enqueued");
     }
 
     async fn settle(&mut self, jobs: u64) {
