@@ -124,7 +124,7 @@ impl Measured {
         let pick_up = self.ratio(OURS_IN_MEMORY, &[KAMEO], |round| round.p50);
         let durable = self.ratio(OURS_IN_FILE, &[EFFECTUM], |round| round.per_second);
         [
-            ("peers/memory", rate, "jobs/s ÷ the best peer in memory"),
+            ("peers/memory", rate, "jobs/s ÷ the best of the peers in memory that are measured"),
             ("peers/pick_up", pick_up, "pick-up p50 in memory ÷ kameo's (less is better)"),
             ("peers/durable", durable, "jobs/s in the file ÷ effectum's"),
         ]

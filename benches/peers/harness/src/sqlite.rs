@@ -10,7 +10,7 @@ pub fn sqlite_durability(journal_mode: &str, synchronous: i64) -> String {
     let means = match (journal_mode, synchronous) {
         (_, 0) => "never synced",
         ("wal", 1) => "the last commits may be lost with the power",
-        (_, 1) => "synced less than each commit needs",
+        (_, 1) => "fsync of each commit, but not of each step",
         _ => "fsync of each commit",
     };
     format!("SQLite {journal_mode}, synchronous={name}: {means}")
