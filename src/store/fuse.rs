@@ -176,6 +176,12 @@ impl Store {
         self.unfused = AFTER_CONFLICT;
     }
 
+    /// Fuses groups again, for the conformance tests of backends.
+    #[cfg(feature = "unstable-storage")]
+    pub fn fuse_again(&mut self) {
+        self.unfused = 0;
+    }
+
     /// Decides the turns that a group has waited for, and commits.
     pub fn finish(&mut self, turns: Vec<Request>) -> Settled {
         let Some(open) = self.open.take() else { return self.run(turns) };

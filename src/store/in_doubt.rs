@@ -104,3 +104,26 @@ impl Store {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Generation, Name, Payload, Segment, StateRow, TableKey};
+
+    /// Regression: of a group that moves a job and starts it, the moved row was looked for.
+    #[test]
+    fn the_trace_of_a_group_with_a_turn_is_the_turn() {
+        let (work_id, pool) = (WorkId::random(), PoolId(0));
+        let key = |seq| Key { segment: Segment(1), seq };
+        let (started, generation) = (Segment(1), Generation(1));
+        let value = Payload::new(b"1");
+        let changes = [
+            Change::MovePendingStart { work_id, pool, from: key(1), to: key(2) },
+            Change::StartWork { work_id, pool, key: key(2), run: 1, started, generation },
+            Change::PutState { pool, state: StateRow::default() },
+            Change::PutRow { table: Name::from_static("t"), key: TableKey::from("k"), value },
+        ];
+        assert!(matches!(Witness::of(&changes), Witness::Turn(..)));
+        assert!(matches!(Witness::of(&changes[..1]), Witness::Start(..)));
+    }
+}

@@ -54,8 +54,9 @@ impl<S: Storage> Hook for BadLine<S> {
         self.storage.may_block()
     }
 
+    /// Groups wait for the turns that follow from them, whatever the backend prefers.
     fn is_costly(&self) -> bool {
-        self.storage.is_costly()
+        true
     }
 
     fn call<T: 'static>(
@@ -124,6 +125,7 @@ impl<S: Storage> Hook for BadLine<S> {
 struct Line {
     store: Store,
     state: Arc<AtomicU8>,
+    shared: Arc<Shared>,
     pool: Arc<PoolShared>,
     internal: InternalState,
 }
@@ -144,15 +146,24 @@ impl Line {
         let shared = Arc::new(shared);
         let client = Client::new(shared.clone());
         let program = Arc::new(Program::new(Lent::new(client, Data::new()), HashMap::new()));
-        let mut store = Store::open(storage, program).expect("the backend opens");
-        let (reply, mut answer) = oneshot::channel();
-        let (name, config) = (Name::from_static("lost answers"), PoolConfig::default());
-        let request = PoolRequest::Open { name, config: config.clone(), reply };
-        run(&mut store, request);
-        let opened = answer.try_recv().expect("an answer").expect("a pool is opened");
-        let pool = Arc::new(PoolShared::new(opened.pool, name, opened.pending, config.settings()));
-        shared.add_pool(pool.clone());
-        Line { store, state, pool, internal: opened.claimed.state }
+        let store = Store::open(storage, program).expect("the backend opens");
+        let name = Name::from_static("lost answers");
+        let settings = PoolConfig::default().settings();
+        let pool = Arc::new(PoolShared::new(PoolId(0), name, 0, settings));
+        let mut line = Line { store, state, shared, pool, internal: InternalState::default() };
+        line.open_pool(name);
+        line
+    }
+
+    /// Opens a pool, which is the one that everything is about from then on.
+    fn open_pool(&mut self, name: Name) {
+        let config = PoolConfig::default();
+        let settings = config.settings();
+        let opened = self.ask(|reply| PoolRequest::Open { name, config, reply });
+        let opened = opened.expect("a pool is opened");
+        self.pool = Arc::new(PoolShared::new(opened.pool, name, opened.pending, settings));
+        self.shared.add_pool(self.pool.clone());
+        self.internal = opened.claimed.state;
     }
 
     fn ask<T, R: Into<Request>>(
@@ -246,6 +257,11 @@ fn run_group(store: &mut Store, requests: Vec<Request>) -> Settled {
             answer.give();
         }
         batches.append(&mut settled.batches);
+        if settled.is_open {
+            // No loop answers here.
+            settled = store.finish(Vec::new());
+            continue;
+        }
         let conflicts = settled.failed == Some(StorageError::Conflict);
         if !conflicts && !settled.unfinished && !was_in_doubt {
             return Settled { batches, ..settled };
@@ -334,6 +350,7 @@ pub(super) fn go_through(storage: impl Storage) {
     claims_behind_a_doubt(&mut line);
     poisoned_in_doubt(&mut line);
     moved_cursors(&mut line);
+    fused_turns(&mut line);
     line.store.close();
 }
 
@@ -486,6 +503,78 @@ fn claims_behind_a_doubt(line: &mut Line) {
         line.internal = answer.try_recv().expect("an answer").expect("the pool is claimed").state;
         let turn = next.turn - u64::from(!happened);
         expect("a turn before a claim", "the turn that is claimed", line.internal.turn, turn);
+    }
+}
+
+/// A group waits for the turn of the loop that it wakes. The turn is committed with the group, or told that it was not,
+/// and what comes late of a loop whose group was not committed is refused.
+fn fused_turns(line: &mut Line) {
+    let case = "a fused group";
+    let cases = [(HEALTHY, true), (LOSES_ANSWERS, true), (REFUSES, false), (CONFLICTS + 1, false)];
+    for (number, (state, happens)) in (40..).zip(cases) {
+        for comes_late in [false, true] {
+            line.open_pool(Name::intern(&format!("fused {number} {comes_late}")));
+            let pool = line.pool.id;
+            // There is nothing, so the loop rests.
+            line.advance(line.internal.fence(), Vec::new());
+            // After a conflict groups do without turns for a while.
+            line.store.fuse_again();
+            let spec = job(pool, 2 * number + u128::from(comes_late));
+            let work_id = spec.work_id;
+            let (reply, mut answer) = oneshot::channel();
+            let counted = Admitted::new(line.pool.clone(), 1).expect("there is room");
+            let open = line.store.run(vec![
+                Command::Enqueue(Enqueue {
+                    works: vec![(spec, Segment(1))],
+                    fresh: true,
+                    retry_of: None,
+                    on_finish: None,
+                    counted,
+                    reply: Some(reply),
+                })
+                .into(),
+            ]);
+            expect(case, "it waits for a turn", open.is_open, true);
+            let batch = open.batches.into_iter().next().and_then(|(_, ready)| ready.batch.ok());
+            let start = batch.expect("a batch").starts.pop().expect("a start");
+            expect(case, "the job that may start", start.spec.work_id, work_id);
+
+            let next = InternalState { turn: line.internal.turn + 1, ..line.internal.clone() };
+            let (started, generation) = (Segment(2), next.generation);
+            let changes = vec![
+                Change::StartWork { work_id, pool, key: start.key, run: 1, started, generation },
+                Change::PutState { pool, state: StateRow::from(&next) },
+            ];
+            let turn = line.turn_of(next.fence(), changes);
+            line.state.store(state, Ordering::SeqCst);
+            let (now, later) = match comes_late {
+                false => (vec![turn.into()], None),
+                true => (Vec::new(), Some(turn)),
+            };
+            let mut settled = line.store.finish(now);
+            settled.answers.drain(..).for_each(|answer| answer.give());
+            if let Some(turn) = later {
+                settled = run(&mut line.store, turn);
+            }
+            let of_turn = settled.batches.iter().rev().find(|(_, it)| it.turn == next.fence());
+            let told = of_turn.map(|(_, ready)| ready.batch.is_ok());
+            expect(case, "what the turn is told", told, Some(happens));
+            let told = answer.try_recv().expect("an answer").is_ok();
+            expect(case, "what the caller is told", told, state != REFUSES);
+            let runs = line.fact(work_id).map(|fact| (fact.runs, fact.pending_start.is_some()));
+            let expected = match happens {
+                true => Some((1, false)),
+                false => (state != REFUSES).then_some((0, true)),
+            };
+            expect(case, "the job", runs, expected);
+            line.internal = match happens {
+                true => next,
+                false => {
+                    let claimed = line.ask(|reply| PoolRequest::Claim { pool, reply });
+                    claimed.expect("the pool is claimed").state
+                }
+            };
+        }
     }
 }
 
