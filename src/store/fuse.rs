@@ -11,7 +11,8 @@ use super::group::{Early, Group};
 use super::wake::Parked;
 use super::{Settled, Store};
 use crate::model::{
-    Batch, CancelationRow, Change, CompletionRow, Demand, Key, PoolId, Segment, StartRow,
+    Batch, CancelationRow, Change, CompletionRow, Demand, Key, PoolId, Segment, StartRow, WorkFact,
+    WorkId,
 };
 use crate::protocol::{AdvanceError, BatchReady, Request};
 use crate::storage::StorageError;
@@ -65,92 +66,32 @@ impl Store {
         parked: Parked,
     ) -> Result<Batch, StorageError> {
         let (demand, now) = (parked.demand, group.now);
-        let mut batch = Batch { read_at: now, next_due: parked.next_due, ..Batch::default() };
-        let (mut starts, mut due_later) = (Vec::new(), None);
-        for change in &group.changes {
-            match change {
-                Change::InsertPendingCompletion {
-                    work_id,
-                    pool: of,
-                    key,
-                    run,
-                    result,
-                    retry,
-                    ..
-                } if *of == pool && batch.completions.len() < demand.batch_size => {
-                    let Some(work) = group.fact(*work_id) else { continue };
-                    let (work, result) = (work.clone(), result.clone());
-                    batch.completions.push(CompletionRow {
-                        key: *key,
-                        run: *run,
-                        result,
-                        retry: *retry,
-                        work,
-                    });
-                }
-                Change::InsertPendingCancelation { work_id, pool: of, key }
-                    if *of == pool && batch.cancelations.len() < demand.batch_size =>
-                {
-                    let (work_id, work) = (*work_id, group.fact(*work_id).cloned());
-                    batch.cancelations.push(CancelationRow { key: *key, pool, work_id, work });
-                }
-                Change::InsertWork { spec, key } if spec.pool == pool => {
-                    // Moved within the group: its new place counts.
-                    let place = group.fact(spec.work_id).and_then(|work| work.pending_start);
-                    if place.is_some_and(|place| place != *key) {
-                        continue;
-                    }
-                    let is_late = starts.len() > demand.batch_size
-                        && starts.last().is_some_and(|last: &StartRow| last.key < *key);
-                    match key.segment <= now && !is_late {
-                        true => {
-                            let spec = spec.clone();
-                            starts.push(StartRow { key: *key, spec, attempts: 0, runs: 0 });
-                        }
-                        false => due_later = earlier(due_later, Some(key.segment)),
-                    }
-                }
-                Change::MovePendingStart { work_id, pool: of, to, .. } if *of == pool => {
-                    let Some(work) = group.fact(*work_id) else { continue };
-                    match to.segment <= now {
-                        true => {
-                            let spec = work.spec.clone();
-                            let (attempts, runs) = (work.attempts, work.runs);
-                            starts.push(StartRow { key: *to, spec, attempts, runs });
-                        }
-                        false => due_later = earlier(due_later, Some(to.segment)),
-                    }
-                }
-                _ => {}
-            }
-        }
-        let slots = demand.slots(batch.completions.len());
+        let NewRows { completions, cancelations, mut starts, due_later } =
+            group.new_rows(pool, demand.batch_size);
+        let slots = demand.slots(completions.len());
+        let mut next_due = parked.next_due;
         // A loop that rests has seen all rows that it could start, unless its slots were taken or time has passed.
-        let has_seen_all = demand.free_slots > 0 && parked.next_due.is_none_or(|due| due > now);
+        let has_seen_all = demand.free_slots > 0 && next_due.is_none_or(|due| due > now);
         if !has_seen_all {
             self.has_read = true;
             let free_slots = i64::try_from(slots).unwrap_or(i64::MAX);
             let rest = self.storage.read_batch(pool, Demand { free_slots, ..demand }, now)?;
-            // None are left when a loop rests: the rows that another process may write are read behind the commit.
+            // None are left when a loop rests.
             if !(rest.completions.is_empty() && rest.cancelations.is_empty()) {
                 return Err(StorageError::Conflict);
             }
-            let moved = |row: &StartRow| {
-                let place = group.fact(row.spec.work_id).map(|work| work.pending_start);
-                place.is_some_and(|place| place != Some(row.key))
-            };
-            starts.extend(rest.starts.into_iter().filter(|row| !moved(row)));
-            batch.next_due = rest.next_due;
+            let is_there = |row: &StartRow| !group.moves(row.spec.work_id, row.key);
+            starts.extend(rest.starts.into_iter().filter(is_there));
+            next_due = rest.next_due;
         }
         if !starts.is_sorted_by_key(|row| row.key) {
             starts.sort_unstable_by_key(|row| row.key);
         }
         let unread = starts.get(slots).map(|row| row.key.segment);
         starts.truncate(slots);
-        batch.starts = starts;
-        batch.next_due = earlier(earlier(batch.next_due, unread), due_later)
-            .filter(|due| *due != Segment::UNREGISTERED);
-        Ok(batch)
+        let next_due = next_due.into_iter().chain(unread).chain(due_later).min();
+        let next_due = next_due.filter(|due| *due != Segment::UNREGISTERED);
+        Ok(Batch { read_at: now, completions, cancelations, starts, next_due })
     }
 
     /// Refuses the turns of loops that were sent a batch of a group that was not committed, and tells these loops.
@@ -193,11 +134,72 @@ impl Store {
     }
 }
 
-fn earlier(one: Option<Segment>, other: Option<Segment>) -> Option<Segment> {
-    one.into_iter().chain(other).min()
+/// The rows of a pool that a group inserts into the pending tables, as far as a batch may have them.
+#[derive(Default)]
+struct NewRows {
+    completions: Vec<CompletionRow>,
+    cancelations: Vec<CancelationRow>,
+    /// Rows that are due.
+    starts: Vec<StartRow>,
+    /// The time at which the first of the other starts is due.
+    due_later: Option<Segment>,
+}
+
+impl NewRows {
+    /// Adds a start. Of very many, those behind the first ones are left out.
+    fn add_start(&mut self, row: StartRow, now: Segment, limit: usize) {
+        let is_behind = |last: &StartRow| self.starts.len() > limit && last.key < row.key;
+        match row.key.segment <= now && !self.starts.last().is_some_and(is_behind) {
+            true => self.starts.push(row),
+            false => {
+                let due = row.key.segment;
+                self.due_later = Some(self.due_later.map_or(due, |earliest| earliest.min(due)));
+            }
+        }
+    }
 }
 
 impl Group {
+    /// Returns the rows of a pool that the group inserts into the pending tables, at most `limit` of each; of starts a
+    /// few more.
+    fn new_rows(&self, pool: PoolId, limit: usize) -> NewRows {
+        let mut rows = NewRows::default();
+        for change in &self.changes {
+            match change {
+                Change::InsertPendingCompletion { work_id, pool: of, .. }
+                    if *of == pool && rows.completions.len() < limit =>
+                {
+                    let Some(work) = self.fact(*work_id).cloned() else { continue };
+                    rows.completions.extend(completion_row(change, work));
+                }
+                Change::InsertPendingCancelation { work_id, pool: of, key }
+                    if *of == pool && rows.cancelations.len() < limit =>
+                {
+                    let (work_id, work) = (*work_id, self.fact(*work_id).cloned());
+                    rows.cancelations.push(CancelationRow { key: *key, pool, work_id, work });
+                }
+                Change::InsertWork { spec, key }
+                    if spec.pool == pool && !self.moves(spec.work_id, *key) =>
+                {
+                    let row = StartRow { key: *key, spec: spec.clone(), attempts: 0, runs: 0 };
+                    rows.add_start(row, self.now, limit);
+                }
+                Change::MovePendingStart { work_id, pool: of, to, .. } if *of == pool => {
+                    let Some(work) = self.fact(*work_id) else { continue };
+                    let (spec, attempts, runs) = (work.spec.clone(), work.attempts, work.runs);
+                    rows.add_start(StartRow { key: *to, spec, attempts, runs }, self.now, limit);
+                }
+                _ => {}
+            }
+        }
+        rows
+    }
+
+    /// Returns `true` if the group moves a row of `pending_start` away from this place.
+    fn moves(&self, work_id: WorkId, from: Key) -> bool {
+        self.fact(work_id).is_some_and(|work| work.pending_start != Some(from))
+    }
+
     /// Returns the place in the group's changes of the row that a turn's change is about, if the group has inserted it.
     pub(super) fn inserted_by(&self, change: &Change) -> Option<usize> {
         let (work_id, key) = match change {
@@ -251,4 +253,12 @@ impl Group {
         debug_assert_eq!(key.seq, self.last_seq + self.places.len() as u64 + 1);
         self.places.push(u32::try_from(place).unwrap_or(u32::MAX));
     }
+}
+
+/// Makes the row that a change inserts into `pending_completion`.
+fn completion_row(change: &Change, work: WorkFact) -> Option<CompletionRow> {
+    let Change::InsertPendingCompletion { key, run, result, retry, .. } = change else {
+        return None;
+    };
+    Some(CompletionRow { key: *key, run: *run, result: result.clone(), retry: *retry, work })
 }

@@ -292,7 +292,7 @@ fn attempt(pool: &Workpool, work_id: WorkId) -> Arc<Control> {
         },
         b"null",
     );
-    let launch = Launch { spec: Arc::new(spec), attempt: 1, run: 1, due: Segment(1) };
+    let launch = Launch { spec, attempt: 1, run: 1, due: Segment(1) };
     Arc::new(Control::new(launch, 1_000, Arc::new(Lent::new(pool.client.clone(), Data::new()))))
 }
 
