@@ -92,8 +92,6 @@ enum Driver {
 
 enum Job {
     Run(Vec<Request>),
-    /// Goes on with a group that has waited for these turns.
-    Finish(Vec<Request>),
     Close(oneshot::Sender<()>),
 }
 
@@ -171,15 +169,22 @@ impl StoreActor {
         self.spin.touch();
         let mut group = std::mem::take(&mut self.kept);
         group.append(&mut self.inbox);
+        if let Driver::Thread(_) = self.driver {
+            self.under_way = true;
+            self.shared.health.set_busy(Some(self.shared.seams.segment()));
+        }
+        self.run(group, ctx);
+    }
+
+    /// Has requests decided: a group, or the turns that the group under way waits for.
+    fn run(&mut self, requests: Vec<Request>, ctx: &mut Context<Self>) {
         match &mut self.driver {
             Driver::Inline(decider) => {
-                let settled = decider.run(group);
+                let settled = decider.run(requests);
                 self.settle(settled, ctx);
             }
             Driver::Thread(jobs) => {
-                self.under_way = true;
-                self.shared.health.set_busy(Some(self.shared.seams.segment()));
-                if jobs.send(Job::Run(group)).is_err() {
+                if jobs.send(Job::Run(requests)).is_err() {
                     telemetry::storage_thread_gone();
                     ctx.stop();
                 }
@@ -237,20 +242,8 @@ impl StoreActor {
     /// Goes on with the group under way.
     fn finish(&mut self, ctx: &mut Context<Self>) {
         let Some(Awaited { turns, .. }) = self.awaited.take() else { return };
-        match &mut self.driver {
-            Driver::Inline(decider) => {
-                let settled = decider.finish(turns);
-                self.settle(settled, ctx);
-                self.close_if_done(ctx);
-            }
-            Driver::Thread(jobs) => {
-                if jobs.send(Job::Finish(turns)).is_err() {
-                    telemetry::storage_thread_gone();
-                    ctx.stop();
-                }
-            }
-            Driver::Closed => {}
-        }
+        self.run(turns, ctx);
+        self.close_if_done(ctx);
     }
 
     fn send_batches(&self, batches: Vec<(PoolId, BatchReady)>) {
@@ -450,7 +443,6 @@ fn spawn_thread(
         while let Some(job) = spin::receive(&queue) {
             match job {
                 Job::Run(requests) => store.do_send(GroupSettled(decider.run(requests))),
-                Job::Finish(turns) => store.do_send(GroupSettled(decider.finish(turns))),
                 Job::Close(reply) => {
                     decider.close();
                     let _ = reply.send(());

@@ -135,8 +135,7 @@ impl Store {
                 Taken::Reports(reports) => Command::AttemptsFinished(reports),
                 Taken::InStore(runs) => Command::RunInStore(runs),
                 Taken::Turn { pool, turn, is_early: true, .. } => {
-                    let batch = Err(AdvanceError::Storage(StorageError::Conflict));
-                    batches.push((pool, BatchReady::answer(turn, batch)));
+                    self.fail_turn(&mut batches, pool, turn, &StorageError::Conflict);
                     return None;
                 }
                 Taken::Turn { pool, turn, demand, saturated, changes, is_early: false } => {
@@ -243,23 +242,25 @@ impl Store {
                     settled.again.push(Command::AttemptsFinished(reports).into());
                 }
                 Taken::InStore(runs) => settled.again.push(Command::RunInStore(runs).into()),
-                Taken::Turn { pool, turn, .. } => self.fail_turn(settled, pool, turn, &error),
+                Taken::Turn { pool, turn, .. } => {
+                    self.fail_turn(&mut settled.batches, pool, turn, &error);
+                }
             }
         }
     }
 
     /// Tells a loop that its turn was not committed. The loop claims its pool again; it gets no kick until then,
     /// because a kick would pass for the receipt of this turn.
-    fn fail_turn(
+    pub(super) fn fail_turn(
         &mut self,
-        settled: &mut Settled,
+        batches: &mut Vec<(PoolId, BatchReady)>,
         pool: PoolId,
         turn: crate::model::Turn,
         error: &StorageError,
     ) {
         self.pools[pool.0 as usize].wakeup.stay_quiet();
         let batch = Err(AdvanceError::Storage(error.clone()));
-        settled.batches.push((pool, BatchReady::answer(turn, batch)));
+        batches.push((pool, BatchReady::answer(turn, batch)));
     }
 
     /// Answers requests that could not be decided. Those that must not be lost are retried.
@@ -276,7 +277,7 @@ impl Store {
                     Refused::Answer(answer) => settled.answers.push(Answer::Say(answer)),
                     Refused::Keep(command) => settled.again.push(command.into()),
                     Refused::Turn(Advance { pool, turn, .. }) => {
-                        self.fail_turn(settled, pool, turn, &error);
+                        self.fail_turn(&mut settled.batches, pool, turn, &error);
                     }
                     Refused::Drop => {}
                 },

@@ -230,24 +230,25 @@ impl Store {
         }
         group.settled.events.reserve(changes.len());
         let mut observed = Ok(());
-        let mut own = Vec::with_capacity(if is_early { 1 } else { changes.len() });
-        for mut change in changes.drain(..) {
-            let place = is_early.then(|| group.inserted_by(&change)).flatten();
-            if observed.is_ok() {
-                observed = self.observe(group, pool, &mut change);
+        // The places of the rows that the changes of an early turn are about.
+        let mut places = Vec::new();
+        for change in &mut changes {
+            // Looked up first: what follows shows the change to later messages.
+            places.extend(is_early.then(|| group.inserted_by(change)));
+            observed = observed.and_then(|()| self.observe(group, pool, change));
+            if observed.is_err() {
+                break;
             }
-            if observed.is_ok() {
-                self.stamp(group, &mut change, usize::MAX);
-            }
-            match place {
-                Some(place) => group.fold(place, change),
-                None => own.push(change),
-            }
+            self.stamp(group, change, usize::MAX);
+        }
+        if is_early {
+            let changed = changes.into_iter().zip(places);
+            changes = changed.filter_map(|(change, place)| group.fold(place, change)).collect();
         }
         let begin = group.changes.len();
         match group.changes.is_empty() {
-            true => group.changes = own,
-            false => group.changes.append(&mut own),
+            true => group.changes = changes,
+            false => group.changes.append(&mut changes),
         }
         let changes = begin..group.changes.len();
         // From here on the group answers this turn, whether the commit succeeds or fails.
@@ -350,7 +351,9 @@ impl Store {
             self.last_seq += 1;
             // Never behind the cursor, nor where a turn in flight may move it: no turn would find the row.
             *key = Key { segment: key.segment.max(cursor), seq: self.last_seq };
-            group.note_place(*key, place);
+            if self.is_costly {
+                group.note_place(*key, place);
+            }
             if entry.wakeup.note(table, key.segment) {
                 group.touched.push(pool);
             }

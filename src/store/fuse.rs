@@ -7,14 +7,14 @@
 //!
 //! What a turn does to a row that the group has just inserted replaces the insertion ([`Group::fold`]).
 
+use super::Store;
 use super::group::{Early, Group};
 use super::wake::Parked;
-use super::{Settled, Store};
 use crate::model::{
     Batch, CancelationRow, Change, CompletionRow, Demand, Key, PoolId, Segment, StartRow, WorkFact,
     WorkId,
 };
-use crate::protocol::{AdvanceError, BatchReady, Request};
+use crate::protocol::{BatchReady, Request};
 use crate::storage::StorageError;
 
 /// The number of groups that are not fused after another writer was faster: a fused turn is lost with its group.
@@ -101,14 +101,9 @@ impl Store {
         batches: &mut Vec<(PoolId, BatchReady)>,
         error: &StorageError,
     ) {
-        for Early { pool, turn, joined } in early {
-            let entry = &mut self.pools[pool.0 as usize];
-            entry.wakeup.stay_quiet();
-            if !joined {
-                entry.is_void = !planted!(EarlyTurnTrusted);
-                let batch = Err(AdvanceError::Storage(error.clone()));
-                batches.push((pool, BatchReady::answer(turn, batch)));
-            }
+        for Early { pool, turn, .. } in early.into_iter().filter(|early| !early.joined) {
+            self.pools[pool.0 as usize].is_void = !planted!(EarlyTurnTrusted);
+            self.fail_turn(batches, pool, turn, error);
         }
     }
 
@@ -121,16 +116,6 @@ impl Store {
     #[cfg(feature = "unstable-storage")]
     pub fn fuse_again(&mut self) {
         self.unfused = 0;
-    }
-
-    /// Decides the turns that a group has waited for, and commits.
-    pub fn finish(&mut self, turns: Vec<Request>) -> Settled {
-        let Some(open) = self.open.take() else { return self.run(turns) };
-        let Open { group, others } = *open;
-        let mut settled = self.finish_group(group, others, turns);
-        settled.wrote = std::mem::take(&mut self.wrote);
-        settled.read = std::mem::take(&mut self.has_read);
-        settled
     }
 }
 
@@ -226,26 +211,25 @@ impl Group {
         is_it.then_some(place)
     }
 
-    /// Replaces the insertion of a row by what a turn does to it.
-    pub(super) fn fold(&mut self, place: usize, change: Change) {
-        let inserted = &mut self.changes[place];
-        *inserted = match (std::mem::replace(inserted, change), &*inserted) {
+    /// Replaces the insertion of a row, if there is one, by what a turn does to the row. Returns the change otherwise.
+    pub(super) fn fold(&mut self, place: Option<usize>, change: Change) -> Option<Change> {
+        let Some(inserted) = place.and_then(|place| self.changes.get_mut(place)) else {
+            return Some(change);
+        };
+        let inserted_before = std::mem::replace(inserted, change);
+        match (inserted_before, &mut *inserted) {
             (
                 Change::InsertWork { spec, key },
                 Change::StartWork { run, started, generation, .. },
             ) => {
                 let (run, started, generation) = (*run, *started, *generation);
-                Change::InsertRunning { spec, key, run, started, generation }
+                *inserted = Change::InsertRunning { spec, key, run, started, generation };
             }
-            _ => return self.forget_completion(place),
-        };
-    }
-
-    /// The row of `pending_completion` was never written.
-    fn forget_completion(&mut self, place: usize) {
-        if let Change::RetryWork { completion, .. } = &mut self.changes[place] {
-            *completion = None;
+            // Its row of `pending_completion` was never written.
+            (_, Change::RetryWork { completion, .. }) => *completion = None,
+            _ => {}
         }
+        None
     }
 
     /// Returns the place of a key in the group's order of keys.

@@ -141,9 +141,12 @@ impl Store {
     }
 
     /// Decides one group. Commits it, or returns batches for loops whose turns the group waits for
-    /// ([`Settled::is_open`]): then [`Store::finish`] must come next.
+    /// ([`Settled::is_open`]): then the next requests are these turns, and the group is committed with them.
     pub fn run(&mut self, requests: Vec<Request>) -> Settled {
-        let mut settled = self.run_group(requests);
+        let mut settled = match self.open.take() {
+            Some(open) => self.finish_group(*open, requests),
+            None => self.run_group(requests),
+        };
         settled.wrote = std::mem::take(&mut self.wrote);
         settled.read = std::mem::take(&mut self.has_read);
         settled
@@ -224,12 +227,8 @@ impl Store {
     }
 
     /// Decides the turns that a group has waited for, and commits it.
-    fn finish_group(
-        &mut self,
-        mut group: Group,
-        others: Vec<Request>,
-        turns: Vec<Request>,
-    ) -> Settled {
+    fn finish_group(&mut self, open: Open, turns: Vec<Request>) -> Settled {
+        let Open { mut group, others } = open;
         let mut rest = turns.into_iter();
         while let Some(turn) = rest.next() {
             let Request::Command(turn) = turn else { continue };

@@ -16,9 +16,9 @@ use super::{
 };
 use crate::model::PoolConfig;
 use crate::model::{
-    Batch, CancelationRow, Change, CompletionRow, Counts, Cursors, Demand, Finished, History, Key,
-    Name, Payload, PoolId, Retry, RunNumber, RunResult, Running, RunningRow, Segment, Spec,
-    StartRow, StateRow, TableKey, WorkFact, WorkId,
+    Batch, CancelationRow, Change, CompletionRow, Counts, Cursors, Demand, Finished, Key, Name,
+    Payload, PoolId, Retry, RunNumber, RunResult, Running, RunningRow, Segment, Spec, StartRow,
+    StateRow, TableKey, WorkFact, WorkId,
 };
 use finished::FinishedTable;
 use pending::Pending;
@@ -426,44 +426,31 @@ impl Tables {
         Batch { read_at: now, completions, cancelations, starts, next_due }
     }
 
+    fn insert_work(&mut self, spec: Spec, key: Key) -> Slot {
+        self.last_seq = self.last_seq.max(key.seq);
+        self.pool(spec.pool).works += 1;
+        self.works.insert(Row::new(spec, key))
+    }
+
+    fn set_running(&mut self, pool: PoolId, slot: Slot, running: Running) {
+        let place = self.pool(pool).running.insert(slot, running);
+        let row = self.works.at_mut(slot);
+        row.runs = running.run;
+        row.running = place;
+        row.place = Place::Running;
+    }
+
     fn apply(&mut self, change: Change, now: Segment) {
         match change {
             Change::InsertWork { spec, key } => {
                 let pool = spec.pool;
-                let slot = self.works.insert(Row {
-                    spec,
-                    history: History::default(),
-                    key,
-                    attempts: 0,
-                    runs: 0,
-                    running: 0,
-                    place: Place::Waiting,
-                    canceled: false,
-                    canceling: false,
-                });
-                self.last_seq = self.last_seq.max(key.seq);
-                let pool = self.pool(pool);
-                pool.works += 1;
-                pool.insert_start(key, slot, now);
+                let slot = self.insert_work(spec, key);
+                self.pool(pool).insert_start(key, slot, now);
             }
             Change::InsertRunning { spec, key, run, started, generation } => {
                 let pool = spec.pool;
-                let slot = self.works.insert(Row {
-                    spec,
-                    history: History::default(),
-                    key,
-                    attempts: 0,
-                    runs: run,
-                    running: 0,
-                    place: Place::Running,
-                    canceled: false,
-                    canceling: false,
-                });
-                self.last_seq = self.last_seq.max(key.seq);
-                let pool = self.pool(pool);
-                pool.works += 1;
-                let place = pool.running.insert(slot, Running { run, started, generation });
-                self.works.at_mut(slot).running = place;
+                let slot = self.insert_work(spec, key);
+                self.set_running(pool, slot, Running { run, started, generation });
             }
             Change::InsertPendingCompletion {
                 work_id,
@@ -494,14 +481,8 @@ impl Tables {
                 }
             }
             Change::StartWork { work_id: _, pool, key, run, started, generation } => {
-                let pool = self.pool(pool);
-                if let Some(slot) = pool.remove_start(key) {
-                    let running = Running { run, started, generation };
-                    let place = pool.running.insert(slot, running);
-                    let row = self.works.at_mut(slot);
-                    row.runs = run;
-                    row.running = place;
-                    row.place = Place::Running;
+                if let Some(slot) = self.pool(pool).remove_start(key) {
+                    self.set_running(pool, slot, Running { run, started, generation });
                 }
             }
             Change::MovePendingStart { work_id: _, pool, from, to } => {
@@ -514,18 +495,15 @@ impl Tables {
             }
             Change::RetryWork { work_id, pool, completion, key, attempts, history } => {
                 self.last_seq = self.last_seq.max(key.seq);
-                let slot = self.works.slot(work_id);
-                let before = slot.map(|slot| self.works.at(slot));
-                let running = before.filter(|row| row.place != Place::Waiting);
-                let running = running.map(|row| row.running);
-                let pool = self.pool(pool);
-                if let Some(running) = running {
-                    pool.running.remove(running);
-                }
                 if let Some(completion) = completion {
-                    pool.pending_completion.remove(completion);
+                    self.pool(pool).pending_completion.remove(completion);
                 }
-                if let Some(slot) = slot {
+                if let Some(slot) = self.works.slot(work_id) {
+                    let Row { place, running, .. } = *self.works.at(slot);
+                    let pool = self.pool(pool);
+                    if place != Place::Waiting {
+                        pool.running.remove(running);
+                    }
                     pool.insert_start(key, slot, now);
                     let row = self.works.at_mut(slot);
                     row.attempts = attempts;

@@ -21,6 +21,23 @@ pub(super) struct Row {
     pub canceling: bool,
 }
 
+impl Row {
+    /// Makes the row of a job that waits.
+    pub fn new(spec: Spec, key: Key) -> Row {
+        Row {
+            spec,
+            history: History::default(),
+            key,
+            attempts: 0,
+            runs: 0,
+            running: 0,
+            place: Place::Waiting,
+            canceled: false,
+            canceling: false,
+        }
+    }
+}
+
 /// The table that holds a job besides `work`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {

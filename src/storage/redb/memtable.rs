@@ -8,7 +8,7 @@ use hashbrown::{HashMap, HashSet};
 use super::codec::{Head, Logged, RowCounts, RunRow};
 use crate::model::PoolConfig;
 use crate::model::{
-    Change, Finished, History, Key, Name, Payload, PoolId, Retry, Running, Segment, Spec, StateRow,
+    Change, Finished, Key, Name, Payload, PoolId, Retry, Running, Segment, Spec, StateRow,
     TableKey, WorkFact, WorkId,
 };
 use crate::storage::shrink;
@@ -250,17 +250,8 @@ impl Memtable {
                 self.layer.put_work(head, spec, false);
                 self.last_seq = self.last_seq.max(key.seq);
                 self.pool(spec.pool).works += 1;
-                let row = RunRow {
-                    pool: spec.pool,
-                    run: *run,
-                    started: *started,
-                    generation: *generation,
-                    attempts: 0,
-                    canceled: false,
-                    completion: None,
-                    history: History::default(),
-                };
-                self.insert_running(RunningWork { row, spec: spec.clone(), saved: false });
+                let (run, started, generation) = (*run, *started, *generation);
+                self.start(Head::default(), spec.clone(), Running { run, started, generation });
             }
             Change::InsertPendingCompletion { .. } => self.take_completion(change),
             Change::InsertPendingCancelation { work_id, pool, key } => {
@@ -270,17 +261,8 @@ impl Memtable {
             Change::StartWork { work_id, pool, key, run, started, generation } => {
                 self.remove_start(*pool, *key);
                 let Some((head, spec)) = self.find(*work_id, known) else { return };
-                let row = RunRow {
-                    pool: *pool,
-                    run: *run,
-                    started: *started,
-                    generation: *generation,
-                    attempts: head.attempts,
-                    canceled: false,
-                    completion: None,
-                    history: head.history,
-                };
-                self.insert_running(RunningWork { row, spec, saved: false });
+                let (run, started, generation) = (*run, *started, *generation);
+                self.start(head, spec, Running { run, started, generation });
             }
             Change::MovePendingStart { work_id, pool, from, to } => {
                 self.remove_start(*pool, *from);
@@ -395,6 +377,22 @@ impl Memtable {
             self.cancelation_keys.remove(&work_id);
             shrink(&mut self.cancelation_keys);
         }
+    }
+
+    /// Inserts the row of a job that starts.
+    fn start(&mut self, head: Head, spec: Spec, running: Running) {
+        let Running { run, started, generation } = running;
+        let row = RunRow {
+            pool: spec.pool,
+            run,
+            started,
+            generation,
+            attempts: head.attempts,
+            canceled: false,
+            completion: None,
+            history: head.history,
+        };
+        self.insert_running(RunningWork { row, spec, saved: false });
     }
 
     fn insert_running(&mut self, work: RunningWork) {

@@ -257,13 +257,9 @@ fn run_group(store: &mut Store, requests: Vec<Request>) -> Settled {
             answer.give();
         }
         batches.append(&mut settled.batches);
-        if settled.is_open {
-            // No loop answers here.
-            settled = store.finish(Vec::new());
-            continue;
-        }
         let conflicts = settled.failed == Some(StorageError::Conflict);
-        if !conflicts && !settled.unfinished && !was_in_doubt {
+        // No loop answers here: a group that waits for turns goes on without them.
+        if !conflicts && !settled.unfinished && !settled.is_open && !was_in_doubt {
             return Settled { batches, ..settled };
         }
         was_in_doubt = settled.unfinished;
@@ -279,18 +275,9 @@ pub(super) fn go_through(storage: impl Storage) {
     let later = LATER;
     let [work_id, other] = [works[0].work_id, works[1].work_id];
 
-    let enqueue = |pool: &Arc<PoolShared>, reply| {
-        let counted = Admitted::new(pool.clone(), 2).expect("there is room");
+    let enqueue = |pool: &_, reply| {
         let works = works.iter().map(|spec| (spec.clone(), later)).collect();
-        let reply = Some(reply);
-        Command::Enqueue(Enqueue {
-            works,
-            fresh: false,
-            retry_of: None,
-            on_finish: None,
-            counted,
-            reply,
-        })
+        enqueue(pool, works, false, reply)
     };
     line.change("an enqueue", enqueue, vec![EnqueueAnswer::Enqueued; 2]);
     expect("an enqueue", "jobs that are counted", line.pool.pending(), 2);
@@ -374,6 +361,17 @@ fn job(pool: PoolId, number: u128) -> Spec {
     )
 }
 
+fn enqueue(
+    pool: &Arc<PoolShared>,
+    works: Vec<(Spec, Segment)>,
+    fresh: bool,
+    reply: Reply<Vec<EnqueueAnswer>>,
+) -> Command {
+    let counted = Admitted::new(pool.clone(), works.len() as u64).expect("there is room");
+    let (retry_of, on_finish, reply) = (None, None, Some(reply));
+    Command::Enqueue(Enqueue { works, fresh, retry_of, on_finish, counted, reply })
+}
+
 fn requested(pool: PoolId) -> Canceled {
     Canceled { answer: CancelAnswer::Requested, pool: Some(pool) }
 }
@@ -386,19 +384,7 @@ fn conflicts(line: &mut Line) {
     let before = line.pool.pending();
 
     let enqueues = jobs.clone().map(|spec| -> Asks<_> {
-        Box::new(move |pool, reply| {
-            let counted = Admitted::new(pool.clone(), 1).expect("there is room");
-            let works = vec![(spec, LATER)];
-            let reply = Some(reply);
-            Command::Enqueue(Enqueue {
-                works,
-                fresh: false,
-                retry_of: None,
-                on_finish: None,
-                counted,
-                reply,
-            })
-        })
+        Box::new(move |pool, reply| enqueue(pool, vec![(spec, LATER)], false, reply))
     });
     line.conflicted("an enqueue", enqueues, vec![EnqueueAnswer::Enqueued]);
     expect("an enqueue", "jobs that are counted", line.pool.pending(), before + 3);
@@ -439,10 +425,8 @@ fn turns_in_conflict(line: &mut Line) {
     let pool = line.pool.id;
     let [known, new] = [21, 22].map(|number| job(pool, number));
     let enqueue = |works: &[&Spec], pool: &Arc<PoolShared>, reply| {
-        let counted = Admitted::new(pool.clone(), works.len() as u64).expect("there is room");
         let works = works.iter().map(|spec| (Spec::clone(spec), LATER)).collect();
-        let (reply, on_finish) = (Some(reply), None);
-        Command::Enqueue(Enqueue { works, fresh: false, retry_of: None, on_finish, counted, reply })
+        enqueue(pool, works, false, reply)
     };
     let counting = line.pool.clone();
     let told = line.ask(|reply| enqueue(&[&known], &counting, reply)).ok();
@@ -522,18 +506,8 @@ fn fused_turns(line: &mut Line) {
             let spec = job(pool, 2 * number + u128::from(comes_late));
             let work_id = spec.work_id;
             let (reply, mut answer) = oneshot::channel();
-            let counted = Admitted::new(line.pool.clone(), 1).expect("there is room");
-            let open = line.store.run(vec![
-                Command::Enqueue(Enqueue {
-                    works: vec![(spec, Segment(1))],
-                    fresh: true,
-                    retry_of: None,
-                    on_finish: None,
-                    counted,
-                    reply: Some(reply),
-                })
-                .into(),
-            ]);
+            let arrival = enqueue(&line.pool, vec![(spec, Segment(1))], true, reply);
+            let open = line.store.run(vec![arrival.into()]);
             expect(case, "it waits for a turn", open.is_open, true);
             let batch = open.batches.into_iter().next().and_then(|(_, ready)| ready.batch.ok());
             let start = batch.expect("a batch").starts.pop().expect("a start");
@@ -551,7 +525,7 @@ fn fused_turns(line: &mut Line) {
                 false => (vec![turn.into()], None),
                 true => (Vec::new(), Some(turn)),
             };
-            let mut settled = line.store.finish(now);
+            let mut settled = line.store.run(now);
             settled.answers.drain(..).for_each(|answer| answer.give());
             if let Some(turn) = later {
                 settled = run(&mut line.store, turn);
@@ -600,17 +574,8 @@ fn moved_cursors(line: &mut Line) {
     line.state.store(CURSORS_ARE_MOVED, Ordering::SeqCst);
     let spec = job(line.pool.id, 31);
     let work_id = spec.work_id;
-    let counted = Admitted::new(line.pool.clone(), 1).expect("there is room");
-    let told = line.ask(|reply| {
-        Command::Enqueue(Enqueue {
-            works: vec![(spec, Segment(1))],
-            fresh: true,
-            retry_of: None,
-            on_finish: None,
-            counted,
-            reply: Some(reply),
-        })
-    });
+    let pool = line.pool.clone();
+    let told = line.ask(|reply| enqueue(&pool, vec![(spec, Segment(1))], true, reply));
     expect("moved cursors", "an enqueue", told.ok(), Some(vec![EnqueueAnswer::Enqueued]));
     let key = line.fact(work_id).and_then(|fact| fact.pending_start).unwrap_or_default();
     expect("moved cursors", "the job is behind none", key.segment >= MOVED_TO, true);
