@@ -114,7 +114,7 @@ pub use client::{
     ActionKey, Batch, Call, Diagnostics, Enqueue, EnqueueError, Function, JoinError, OneWork,
     PoolError, PoolStatus, QueryError, RunningWork, Watch, WorkBatch, WorkHandle, Workpool,
 };
-pub use engine::arrivals::{CancelAnswer, RetryAnswer, RunNowAnswer};
+pub use engine::arrivals::{CancelAnswer, PriorityAnswer, RetryAnswer, RunNowAnswer};
 pub use engine::{Ahead, Basis, Expected, Explanation, Why};
 pub use functions::{
     Action, ActionContext, BlockingAction, Completed, Completion, CompletionResult, Mutation,
@@ -123,8 +123,8 @@ pub use functions::{
 pub use model::{
     Bytes, ConfigError, Cursor, FailedAttempt, Failure, FailureKind, FinishedWork, FunctionKind,
     History, ListedWork, LogLevel, MAX_DELAY, MAX_PARALLELISM, MAX_PAYLOAD_BYTES, Name, Outcome,
-    OutcomeKind, Payload, PoolConfig, Progress, Report, Retention, RetryBehavior, RetryPolicy,
-    Settings, TableKey, WorkFilter, WorkId, WorkPage, WorkStatus,
+    OutcomeKind, Payload, PoolConfig, Priority, Progress, Rate, Report, Retention, RetryBehavior,
+    RetryPolicy, Settings, TableKey, WorkFilter, WorkId, WorkPage, WorkStatus,
 };
 #[cfg(feature = "metrics")]
 pub use observe::metrics;

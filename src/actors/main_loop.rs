@@ -286,12 +286,19 @@ impl MainActor {
         flight.config = (!flight.configures.is_empty()).then(|| self.config.wanted.clone());
         flight.since = self.now();
         self.accept(Transition::Send(Box::new(flight)));
+        let now = self.now();
+        let before = self.state.limited_until;
+        let demand = demand(&mut self.state, &self.config.wanted.settings(), slots, now);
+        let limited_until = self.state.limited_until;
+        if limited_until != before || before > Segment::default() {
+            self.pool.gauge.set_limited_until(limited_until);
+        }
         let advance = Advance {
             pool: self.pool.id,
             turn: self.state.fence(),
             changes,
-            demand: demand(&self.state, slots),
-            saturated: self.state.running.len() >= slots,
+            demand,
+            saturated: self.state.running.len() >= slots || limited_until > now,
         };
         self.send(Command::Advance(advance));
     }
@@ -429,12 +436,14 @@ impl MainActor {
         }
         self.pool.gauge.ended(ended.0, ended.1);
         let (next_due, read_at) = (batch.next_due, batch.read_at);
+        let is_limited = !batch.starts.is_empty();
         let slots = self.slots();
         let lost = std::mem::take(&mut self.lost);
         let recovered = lost.len();
         let catalog = &self.program.shared().catalog;
         let can_run = |spec: &_| catalog.can_run(spec);
-        let cx = TurnCx { max_parallelism: slots, can_run: &can_run, lost };
+        let rate = self.config.wanted.settings().rate;
+        let cx = TurnCx { max_parallelism: slots, rate, can_run: &can_run, lost };
         let before = std::mem::take(&mut self.state);
         let Step { state, changes, launches, signals, report } =
             step(before, batch, self.pool.id, cx);
@@ -444,7 +453,13 @@ impl MainActor {
         if let Some(report) = report {
             telemetry::report(&self.pool, &report, self.state.running.len());
         }
-        if !changes.is_empty() || !self.config.waiting.is_empty() || self.life.is_kicked() {
+        // A job that the rate admits later must be out of the batch before the loop rests.
+        let is_left = is_limited && self.state.limited_until > Segment::default();
+        if !changes.is_empty()
+            || !self.config.waiting.is_empty()
+            || self.life.is_kicked()
+            || is_left
+        {
             self.advance(changes, Flight { launches, signals, recovered, ..Flight::default() });
         } else {
             self.accept(Transition::Rest(rest(&self.state, next_due, slots)));
@@ -720,6 +735,7 @@ impl Handler<LoopMessage> for MainActor {
             LoopMessage::Configure { config, reply } => {
                 // Effective at once, so that nothing starts against it after it is acknowledged.
                 self.config.wanted = config.clone().over(&self.config.wanted);
+                self.state.limited_until = Segment::default();
                 self.config.waiting.push((config, reply));
                 telemetry::kicked(&self.pool, KickSource::Configure);
                 self.look_again();

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use super::enqueue::Prepared;
 use super::{EnqueueError, JoinError, PoolError};
-use crate::engine::arrivals::{CancelAnswer, EnqueueAnswer, RetryAnswer, RunNowAnswer};
+use crate::engine::arrivals::{
+    CancelAnswer, EnqueueAnswer, PriorityAnswer, RetryAnswer, RunNowAnswer,
+};
 use crate::engine::explain::{self, Explanation, Found, PoolNow, Surroundings, Why};
-use crate::model::{Finished, PoolId, Segment, WorkFilter, WorkId, WorkStatus};
+use crate::model::{Finished, PoolId, Priority, Segment, WorkFilter, WorkId, WorkStatus};
 use crate::protocol::{
     CancelAll, Canceled, Command, Enqueue, Inspection, Listener, Listing, LoopMessage, Ports,
     Question, Reply, Request,
@@ -241,6 +243,14 @@ impl Client {
         self.ask(|reply| Command::RunNow { work_id, reply }).await
     }
 
+    pub async fn set_priority(
+        &self,
+        work_id: WorkId,
+        priority: Priority,
+    ) -> Result<PriorityAnswer, PoolError> {
+        self.ask(|reply| Command::SetPriority { work_id, priority, reply }).await
+    }
+
     pub async fn retry(&self, work_id: WorkId) -> Result<RetryAnswer, EnqueueError> {
         let status = self.status(work_id).await.map_err(|error| match error {
             PoolError::Storage(error) => EnqueueError::Storage(error),
@@ -341,6 +351,7 @@ impl Client {
                 settings: pool.settings(),
                 running: pool.gauge.running(),
                 pace: pool.gauge.pace(),
+                limited_until: pool.gauge.limited_until(),
             }),
             running: match board {
                 Some(WorkStatus::Running { started, progress, .. }) => {

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::time::{Duration, SystemTime};
 
 use super::Function;
-use crate::model::{OnCompleteCall, RetryBehavior, RetryPolicy, Segment, Spec, WorkId};
+use crate::model::{OnCompleteCall, Priority, RetryBehavior, RetryPolicy, Segment, Spec, WorkId};
 use crate::protocol::OnFinish;
 
 /// A job, or a batch of jobs of one function, that is about to be enqueued.
@@ -48,6 +48,8 @@ pub trait OneWork {}
 pub(crate) struct Options {
     pub(super) ids: Ids,
     pub(super) due: Due,
+    pub(super) priority: Priority,
+    pub(super) cost: Option<u32>,
     pub(super) retry: RetryPolicy,
     pub(super) timeout: Option<Duration>,
     pub(crate) on_complete: Option<Result<OnCompleteCall, serde_json::Error>>,
@@ -113,6 +115,30 @@ impl<T, F: Function<K>, K> Enqueue<T, F, K> {
     /// Starts the job at `time` at the earliest; a time in the past means now.
     pub fn run_at(mut self, time: SystemTime) -> Self {
         self.options.due = Due::At(time);
+        self
+    }
+
+    /// Sets the priority. The default is [`Priority::NORMAL`].
+    ///
+    /// ```
+    /// # use actix_workpool::{doctest::{self, Double}, Priority};
+    /// # doctest::run(async {
+    /// # let runtime = doctest::runtime().await?;
+    /// # let pool = runtime.pool("default")?;
+    /// let work = pool.enqueue(Double(21)).priority(Priority::HIGH).await?;
+    /// # assert_eq!(work.join().await?, 42);
+    /// # runtime.shutdown(std::time::Duration::ZERO).await;
+    /// # Ok(()) });
+    /// ```
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.options.priority = priority;
+        self
+    }
+
+    /// Sets the number of starts that a start of the job counts as in the [rate](crate::PoolConfig::rate) of its pool: 1,
+    /// the default, up to the burst of the rate.
+    pub fn cost(mut self, starts: u32) -> Self {
+        self.options.cost = Some(starts);
         self
     }
 

@@ -9,10 +9,12 @@ use super::{
     Client, Diagnostics, Enqueue, EnqueueError, Function, OneWork, PoolError, PoolStatus,
     RunningWork, WorkBatch, WorkHandle, prepare,
 };
-use crate::engine::arrivals::{CancelAnswer, EnqueueAnswer, RetryAnswer, RunNowAnswer};
+use crate::engine::arrivals::{
+    CancelAnswer, EnqueueAnswer, PriorityAnswer, RetryAnswer, RunNowAnswer,
+};
 use crate::engine::explain::Explanation;
 use crate::model::{
-    Counts, Name, PoolConfig, Segment, Settings, WorkFilter, WorkId, WorkPage, WorkStatus,
+    Counts, Name, PoolConfig, Priority, Segment, Settings, WorkFilter, WorkId, WorkPage, WorkStatus,
 };
 use crate::protocol::{Inspection, LoopMessage, Question, RunningAttempt};
 use crate::shared::PoolShared;
@@ -279,6 +281,33 @@ impl Workpool {
     /// Fails if the runtime is gone or the storage failed.
     pub async fn run_now(&self, work_id: WorkId) -> Result<RunNowAnswer, PoolError> {
         self.client.run_now(work_id).await
+    }
+
+    /// Changes the priority of a job of any pool while it waits. A job that is due goes behind the jobs of the new
+    /// priority that are due; a delayed job stays delayed.
+    ///
+    /// Once this returns, the change is committed, or nothing has changed.
+    ///
+    /// ```
+    /// # actix_workpool::doctest::run(async {
+    /// # let runtime = actix_workpool::doctest::runtime().await?;
+    /// # use actix_workpool::{Priority, PriorityAnswer, doctest::Double};
+    /// # use std::time::Duration;
+    /// let pool = runtime.pool("default")?;
+    /// let work = pool.enqueue(Double(21)).run_after(Duration::from_secs(3600)).await?;
+    /// assert_eq!(pool.set_priority(work.id(), Priority::HIGH).await?, PriorityAnswer::Changed);
+    /// # runtime.shutdown(Duration::ZERO).await;
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// Fails if the runtime is gone or the storage failed.
+    pub async fn set_priority(
+        &self,
+        work_id: WorkId,
+        priority: Priority,
+    ) -> Result<PriorityAnswer, PoolError> {
+        self.client.set_priority(work_id, priority).await
     }
 
     /// Enqueues a failed job of any pool once more, as a new job that is due now, with the same function, arguments,

@@ -82,19 +82,28 @@ impl Common {
         if let Some(call) = &on_complete {
             shared.catalog.get(call.name).ok_or(unknown(call.name, "on_complete::<..>()"))?;
         }
+        let cost = options.cost.unwrap_or(1);
+        let burst = settings.rate.map_or(u32::MAX, |rate| rate.max_burst());
+        if cost == 0 || cost > burst {
+            return Err(ConfigError::Cost { given: cost, max: burst }.into());
+        }
         let span = match tracing::Span::current() {
             span if span.is_none() => SpanLink(None),
             span => SpanLink(Some(span)),
         };
-        let plain =
-            retry.is_none() && timeout.is_none() && on_complete.is_none() && span.0.is_none();
-        let rare = SpecOptions { on_complete, retry, timeout, span };
+        let plain = retry.is_none()
+            && timeout.is_none()
+            && on_complete.is_none()
+            && cost == 1
+            && span.0.is_none();
+        let rare = SpecOptions { on_complete, retry, timeout, extra_cost: cost - 1, span };
         Ok(Common {
             head: SpecHead {
                 pool: pool.id,
                 kind: F::KIND,
                 function: name,
                 enqueued_at: shared.seams.segment(),
+                priority: options.priority,
                 options: (!plain).then(|| Box::new(rare)),
             },
             on_finish: options.on_finish,
@@ -161,6 +170,7 @@ pub(crate) fn follow_up(
         kind: FunctionKind::OnComplete,
         function: call,
         enqueued_at: now,
+        priority: failed.priority,
         options: Some(Box::new(options)),
     };
     Spec::new(shared.seams.work_id(), head, args.as_bytes())

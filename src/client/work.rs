@@ -9,9 +9,9 @@ use serde::de::DeserializeOwned;
 use tokio_stream::Stream;
 
 use super::{Client, EnqueueError, JoinError, PoolError};
-use crate::engine::arrivals::{CancelAnswer, RetryAnswer, RunNowAnswer};
+use crate::engine::arrivals::{CancelAnswer, PriorityAnswer, RetryAnswer, RunNowAnswer};
 use crate::engine::explain::Explanation;
-use crate::model::{Outcome, WorkId, WorkStatus, decode};
+use crate::model::{Outcome, Priority, WorkId, WorkStatus, decode};
 use crate::protocol::Question;
 use crate::shared::sync::WatchStream;
 
@@ -144,6 +144,14 @@ impl<O> WorkHandle<O> {
     /// Fails if the runtime is gone or the storage failed.
     pub async fn run_now(&self) -> Result<RunNowAnswer, PoolError> {
         self.client.run_now(self.work_id).await
+    }
+
+    /// Changes the job's priority while it waits. See [`Workpool::set_priority`](crate::Workpool::set_priority).
+    ///
+    /// # Errors
+    /// Fails if the runtime is gone or the storage failed.
+    pub async fn set_priority(&self, priority: Priority) -> Result<PriorityAnswer, PoolError> {
+        self.client.set_priority(self.work_id, priority).await
     }
 
     /// Enqueues a failed job once more. See [`Workpool::retry`](crate::Workpool::retry).

@@ -3,7 +3,9 @@
 //! Each function takes the facts of one job and returns at most one [`Change`].
 
 use super::backoff::backoff;
-use crate::model::{Change, Key, Retry, RunNumber, RunResult, Segment, Spec, WorkFact, WorkId};
+use crate::model::{
+    Change, Key, Priority, Retry, RunNumber, RunResult, Segment, Spec, StartKey, WorkFact, WorkId,
+};
 
 /// A decision: the write to make, if any, and the answer to the sender of the message.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +54,23 @@ pub enum RunNowAnswer {
     /// The job was canceled, and does not start.
     Canceled,
     /// An attempt is running, or has just ended.
+    Running,
+    /// The job already has an outcome.
+    AlreadyFinished,
+    /// No job of this id was ever enqueued here, or its outcome is forgotten.
+    NotFound,
+}
+
+/// The answer to `set_priority`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum PriorityAnswer {
+    /// The job has the new priority.
+    Changed,
+    /// The job was canceled, and does not start.
+    Canceled,
+    /// An attempt is running, or has just ended: there is nothing to wait for.
     Running,
     /// The job already has an outcome.
     AlreadyFinished,
@@ -115,7 +134,7 @@ pub fn enqueue(spec: Spec, due: Segment, known: bool) -> Arrival<EnqueueAnswer> 
     if known && !planted!(DuplicateEnqueues) {
         return Arrival { change: None, answer: EnqueueAnswer::Duplicate };
     }
-    let key = Key { segment: due, seq: 0 };
+    let key = StartKey::new(spec.priority, due);
     Arrival { change: Some(Change::InsertWork { spec, key }), answer: EnqueueAnswer::Enqueued }
 }
 
@@ -174,10 +193,42 @@ pub fn run_now(
         work_id: work.spec.work_id,
         pool: work.spec.pool,
         from,
-        to: Key { segment: now, seq: 0 },
+        to: StartKey::new(from.priority, now),
     };
     let change = Some(change).filter(|_| !planted!(RunNowForgotten));
     Arrival { change, answer: RunNowAnswer::Moved }
+}
+
+/// Decides a change of the priority: S1, S10 → the same, behind the jobs of the new priority that are due. A job that is
+/// not due stays so.
+#[must_use]
+pub fn set_priority(
+    fact: Option<&WorkFact>,
+    is_finished: bool,
+    priority: Priority,
+    now: Segment,
+) -> Arrival<PriorityAnswer> {
+    let refuse = |answer| Arrival { change: None, answer };
+    let Some(work) = fact else {
+        return refuse(match is_finished {
+            true => PriorityAnswer::AlreadyFinished,
+            false => PriorityAnswer::NotFound,
+        });
+    };
+    if work.is_canceled() {
+        return refuse(PriorityAnswer::Canceled);
+    }
+    let Some(from) = work.pending_start else { return refuse(PriorityAnswer::Running) };
+    if work.priority == priority {
+        return refuse(PriorityAnswer::Changed);
+    }
+    let change = Change::MovePendingStart {
+        work_id: work.spec.work_id,
+        pool: work.spec.pool,
+        from,
+        to: StartKey::new(priority, from.segment.max(now)),
+    };
+    Arrival { change: Some(change), answer: PriorityAnswer::Changed }
 }
 
 /// Decides a worker's report. It counts once, and only for the run that occupies the slot.
@@ -229,7 +280,7 @@ pub(super) fn judge(work: &WorkFact, result: RunResult, cx: ArrivalCx) -> Verdic
         (true, result) => Verdict { result, retry: Retry::No, attempts },
     };
     match result {
-        RunResult::Snoozed(wait) => {
+        RunResult::Snoozed(wait) | RunResult::PoolLimited(wait) => {
             again(result, wait, work.attempts + u32::from(planted!(SnoozeCounted)))
         }
         RunResult::Returned => {

@@ -2,8 +2,9 @@
 
 use super::arrivals::Verdict;
 use super::draft::Draft;
+use super::limit;
 use crate::model::{
-    Change, CompletionRow, FailedAttempt, Key, Outcome, Retry, RunResult, WorkFact,
+    Change, CompletionRow, FailedAttempt, Key, Outcome, Retry, RunResult, StartKey, WorkFact,
 };
 
 /// Handles the rows in order. `remember` keeps the ids of completed jobs for the rest of the turn.
@@ -33,8 +34,15 @@ pub(super) fn settle(
     let Verdict { result, retry, attempts } = verdict;
     let running = draft.state.running.remove(&work.spec.work_id);
     let started = running.map(|running| running.started);
-    let counted = !matches!(result, RunResult::Snoozed(_) | RunResult::Returned);
+    let counted =
+        !matches!(result, RunResult::Snoozed(_) | RunResult::PoolLimited(_) | RunResult::Returned);
     draft.state.report.completed += u64::from(counted && !planted!(CompletionUncounted));
+
+    if let (RunResult::PoolLimited(_), Retry::At(until)) = (&result, retry)
+        && !planted!(LimitForgotten)
+    {
+        draft.state.tat = limit::rest(draft.rate, draft.state.tat, until);
+    }
 
     // A cancel wins over a retry, whether its row was handled already (S9) or not yet.
     let canceled = work.is_canceled() && !planted!(CancelLostAgainstRetry);
@@ -59,7 +67,7 @@ pub(super) fn settle(
                 work_id: work.spec.work_id,
                 pool: work.spec.pool,
                 completion,
-                key: Key { segment, seq: 0 },
+                key: StartKey::new(work.priority, segment),
                 attempts,
                 history,
             });

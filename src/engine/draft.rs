@@ -5,8 +5,8 @@ use std::sync::Arc;
 use hashbrown::HashSet;
 
 use crate::model::{
-    Change, Finished, FinishedDetails, History, InternalState, Outcome, RunNumber, Segment, Spec,
-    WorkId,
+    Change, Finished, FinishedDetails, History, InternalState, Outcome, Rate, RunNumber, Segment,
+    Spec, WorkId,
 };
 
 /// An attempt to start once the turn is committed.
@@ -33,6 +33,8 @@ pub(super) struct Draft {
     /// Jobs that this turn has marked as canceled.
     pub marked: HashSet<WorkId>,
     pub now: Segment,
+    /// The rate at which the pool's jobs may start.
+    pub rate: Option<Rate>,
 }
 
 impl Draft {

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use crate::model::{
-    FailedAttempt, Finished, FinishedWork, History, Name, Progress, Segment, Settings, Spec,
-    WorkFact, WorkId, millis,
+    FailedAttempt, Finished, FinishedWork, History, Name, Priority, Progress, Segment, Settings,
+    Spec, WorkFact, WorkId, millis,
 };
 
 /// The maximum number of jobs ahead that are counted, to limit the load of the store.
@@ -53,6 +53,8 @@ pub struct Explanation {
     pub attempts: u32,
     /// The maximum number of attempts; 0 if not known, for example of a finished job.
     pub max_attempts: u32,
+    /// Its priority; `None` once it has finished.
+    pub priority: Option<Priority>,
     /// The time at which it is due, if it waits.
     #[serde(serialize_with = "millis")]
     pub due: Option<SystemTime>,
@@ -158,6 +160,12 @@ pub enum Why {
         /// The limit.
         limit: u64,
     },
+    /// The job is due, but the pool's rate admits no start yet, or the pool rests.
+    RateLimited {
+        /// The time at which the next job may start.
+        #[serde(serialize_with = "millis")]
+        until: SystemTime,
+    },
     /// The job is due and slots are free, but other jobs come first.
     Behind,
     /// The job is due and starts next.
@@ -215,6 +223,7 @@ impl Explanation {
             enqueued_at: None,
             attempts: 0,
             max_attempts: 0,
+            priority: None,
             due: None,
             ahead: None,
             why,
@@ -273,6 +282,8 @@ pub(crate) struct PoolNow {
     pub running: u64,
     /// The mean time in a slot of recent attempts.
     pub pace: Option<Duration>,
+    /// The time before which its rate admits no start, if it is later than now.
+    pub limited_until: Segment,
 }
 
 /// Explains a job from the facts of the tables and of the process.
@@ -294,6 +305,7 @@ pub(crate) fn explain(work_id: WorkId, found: &Found, around: &Surroundings) -> 
         enqueued_at: Some(spec.enqueued_at.time()),
         attempts: work.attempts,
         max_attempts: spec.max_attempts(),
+        priority: Some(work.priority),
         history: work.history.clone(),
         on_complete: spec.on_complete().map(|call| call.name),
         spec: Some(spec.clone()),
@@ -324,8 +336,9 @@ pub(crate) fn explain(work_id: WorkId, found: &Found, around: &Surroundings) -> 
         return told;
     }
     if let (Some(pool), Some(due)) = (&around.pool, due) {
-        told.why = waiting(work, due, at, ahead, pool.running, &pool.settings);
+        told.why = waiting(work, due, at, ahead, pool);
         told.expected = expected(at, due, ahead, pool.running, &pool.settings, pool.pace);
+        told.expected = told.expected.map(|expected| by_rate(expected, at, ahead, pool));
     }
     told
 }
@@ -366,15 +379,8 @@ fn running(work: &WorkFact, around: &Surroundings) -> Why {
     }
 }
 
-fn waiting(
-    work: &WorkFact,
-    due: Segment,
-    now: Segment,
-    ahead: usize,
-    running: u64,
-    settings: &Settings,
-) -> Why {
-    let limit = settings.slots() as u64;
+fn waiting(work: &WorkFact, due: Segment, now: Segment, ahead: usize, pool: &PoolNow) -> Why {
+    let (limit, running) = (pool.settings.slots() as u64, pool.running);
     match () {
         () if due > now && work.attempts > 0 => Why::RetryBackoff {
             retry: work.attempts,
@@ -382,6 +388,7 @@ fn waiting(
         },
         () if due > now => Why::NotDue,
         () if running >= limit => Why::NoFreeSlot { running, limit },
+        () if pool.limited_until > now => Why::RateLimited { until: pool.limited_until.time() },
         () if ahead > 0 => Why::Behind,
         () => Why::AboutToStart,
     }
@@ -416,6 +423,21 @@ fn expected(
         false => Basis::Estimate,
     };
     Some(Expected { start: free_at.max(due).time(), basis })
+}
+
+/// Adds the wait for the pool's rate, which admits one job of cost 1 after another.
+fn by_rate(expected: Expected, now: Segment, ahead: usize, pool: &PoolNow) -> Expected {
+    if pool.limited_until <= now {
+        return expected;
+    }
+    let interval = pool.settings.rate.map_or(Duration::ZERO, |rate| rate.interval());
+    let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
+    let admitted = pool.limited_until.after(interval.saturating_mul(ahead)).time();
+    match admitted > expected.start {
+        true if ahead > 0 => Expected { start: admitted, basis: Basis::Estimate },
+        true => Expected { start: admitted, ..expected },
+        false => expected,
+    }
 }
 
 impl fmt::Display for Explanation {
@@ -458,6 +480,7 @@ impl fmt::Display for Explanation {
             Why::NoFreeSlot { running, limit } => {
                 write!(f, "waits for a slot: {running} of {limit} are taken")
             }
+            Why::RateLimited { .. } => f.write_str("waits for the rate of its pool"),
             Why::Behind => f.write_str("waits for those before it"),
             Why::AboutToStart => f.write_str("is about to start"),
             Why::Running { attempt, since: None, .. } => {

@@ -14,6 +14,7 @@ mod cancelations;
 mod completions;
 mod draft;
 pub(crate) mod explain;
+mod limit;
 mod recovery;
 pub mod rest;
 mod starts;

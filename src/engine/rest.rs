@@ -36,12 +36,14 @@ impl KickSource {
     }
 }
 
-/// Returns the status in which the loop rests after a turn that had nothing to decide.
+/// Returns the status in which the loop rests after a turn that had nothing to decide. While the rate admits no start,
+/// the store does not wake it for jobs: it looks again when the rate does.
 #[must_use]
 pub fn rest(state: &InternalState, next_due: Option<Segment>, max_parallelism: usize) -> RunStatus {
     let generation = state.generation;
     let saturated = state.running.len() >= max_parallelism;
-    match next_due {
+    let limited = Some(state.limited_until).filter(|until| *until > Segment::default());
+    match next_due.max(limited) {
         Some(segment) => RunStatus::Scheduled { segment, saturated, generation },
         None if saturated && !state.running.is_empty() => {
             RunStatus::Scheduled { segment: Segment::UNREGISTERED, saturated, generation }

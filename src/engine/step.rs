@@ -3,9 +3,10 @@
 use hashbrown::HashSet;
 
 use super::draft::{Draft, Launch};
-use super::{Lost, cancelations, completions, recovery, starts};
+use super::{Lost, cancelations, completions, limit, recovery, starts};
 use crate::model::{
-    Batch, Change, Cursors, Demand, InternalState, Report, Segment, Spec, StateRow, WorkId,
+    Batch, Change, Cursors, Demand, InternalState, Rate, Report, Segment, Settings, Spec, StateRow,
+    WorkId,
 };
 
 /// The interval of reports, in milliseconds.
@@ -19,6 +20,8 @@ pub const MAX_BATCH: usize = 1_000;
 pub struct TurnCx<'a> {
     /// The number of attempts that may run at once; 0 while the pool is paused or shuts down.
     pub max_parallelism: usize,
+    /// The rate at which attempts may start.
+    pub rate: Option<Rate>,
     /// Returns `true` if this process has the function of a job.
     pub can_run: &'a dyn Fn(&Spec) -> bool,
     /// Attempts in `running` that have no worker.
@@ -57,6 +60,7 @@ pub fn step(
         settled: HashSet::new(),
         marked: HashSet::new(),
         now: batch.read_at,
+        rate: cx.rate,
     };
     let cursors = drained(&draft.state.cursors, &batch);
 
@@ -86,12 +90,29 @@ pub fn step(
     }
 }
 
-/// Returns the demand: the part of the tables that the loop reads after a turn.
+/// Returns the demand: the part of the tables that the loop reads after a turn. Records in the state until when the rate
+/// admits no start.
 #[must_use]
-pub fn demand(state: &InternalState, max_parallelism: usize) -> Demand {
+pub fn demand(
+    state: &mut InternalState,
+    settings: &Settings,
+    max_parallelism: usize,
+    now: Segment,
+) -> Demand {
     let max_parallelism = max_parallelism + usize::from(planted!(CapacityOffByOne));
     let free_slots = max_parallelism as i64 - state.running.len() as i64;
-    Demand { cursors: state.cursors, free_slots, batch_size: MAX_BATCH }
+    if state.limited_until <= now {
+        state.limited_until = Segment::default();
+    }
+    if let Err(until) = limit::admit(settings.rate, state.tat, 1, now) {
+        state.limited_until = state.limited_until.max(until);
+    }
+    let max_starts = match state.limited_until > now {
+        true => 0,
+        false => limit::room(settings.rate, state.tat, now),
+    };
+    let (cursors, aging) = (state.cursors, settings.aging);
+    Demand { cursors, free_slots, max_starts, aging, batch_size: MAX_BATCH }
 }
 
 /// Returns the cursors after every row of the batch has been handled. They take only values that came from the store,

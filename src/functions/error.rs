@@ -29,6 +29,7 @@ pub(crate) enum WorkErrorKind {
     Failed(Failure),
     Canceled,
     Snooze(Duration),
+    LimitPool(Duration),
 }
 
 impl WorkError {
@@ -62,6 +63,16 @@ impl WorkError {
     pub fn snooze(wait: Duration) -> WorkError {
         WorkError(WorkErrorKind::Snooze(wait))
     }
+
+    /// Starts no job of the pool for `wait`, and runs this one again then; this attempt does not count. For a server that
+    /// has had enough, and says for how long: "429 Too Many Requests", with `Retry-After`.
+    ///
+    /// Jobs of the pool that run go on. Behind the rest the pool's [`rate`](crate::PoolConfig::rate) begins without a
+    /// burst.
+    #[must_use]
+    pub fn limit_pool(wait: Duration) -> WorkError {
+        WorkError(WorkErrorKind::LimitPool(wait))
+    }
 }
 
 impl std::fmt::Display for WorkError {
@@ -70,6 +81,7 @@ impl std::fmt::Display for WorkError {
             WorkErrorKind::Failed(failure) => failure.fmt(f),
             WorkErrorKind::Canceled => f.write_str("canceled"),
             WorkErrorKind::Snooze(wait) => write!(f, "snoozed for {wait:?}"),
+            WorkErrorKind::LimitPool(wait) => write!(f, "pool rests for {wait:?}"),
         }
     }
 }

@@ -210,6 +210,7 @@ fn finished<O>(
         Err(WorkError(WorkErrorKind::Failed(failure))) => RunResult::Failed(failure),
         Err(WorkError(WorkErrorKind::Canceled)) => RunResult::Canceled,
         Err(WorkError(WorkErrorKind::Snooze(wait))) => RunResult::Snoozed(wait),
+        Err(WorkError(WorkErrorKind::LimitPool(wait))) => RunResult::PoolLimited(wait),
     }
 }
 

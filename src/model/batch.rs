@@ -1,27 +1,47 @@
 //! A batch: the part of the tables that the store shows the main loop, the input of one turn.
 
+use std::time::Duration;
+
 use super::{
     Cursors, InternalState, Key, PoolConfig, PoolId, Retry, RunNumber, RunResult, Running, Segment,
-    Spec, WorkFact, WorkId,
+    Spec, StartKey, WorkFact, WorkId,
 };
 
 /// The part of the tables that the main loop wants to see next.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Demand {
     /// The cursors to read from.
     pub cursors: Cursors,
     /// The number of free slots; below zero when the limit was lowered under what is running.
     /// Each completion that is read frees one more.
     pub free_slots: i64,
+    /// The number of starts that the pool's rate admits.
+    pub max_starts: usize,
+    /// The time after which a job that is due gains a priority.
+    pub aging: Option<Duration>,
     /// At most this many rows of each pending table.
     pub batch_size: usize,
 }
 
+impl Default for Demand {
+    /// Makes a demand for nothing, in a pool without a rate and aging.
+    fn default() -> Demand {
+        Demand {
+            cursors: Cursors::default(),
+            free_slots: 0,
+            max_starts: usize::MAX,
+            aging: None,
+            batch_size: 0,
+        }
+    }
+}
+
 impl Demand {
-    /// Returns the number of starts that may be read along with `completions` completions, each of which frees a slot.
+    /// Returns the number of starts that may be read along with `completions` completions, each of which frees a slot, as
+    /// far as the rate admits them.
     pub(crate) fn slots(&self, completions: usize) -> usize {
         let slots = self.free_slots.saturating_add(completions as i64).max(0);
-        usize::try_from(slots).unwrap_or(usize::MAX).min(self.batch_size)
+        usize::try_from(slots).unwrap_or(usize::MAX).min(self.max_starts).min(self.batch_size)
     }
 }
 
@@ -34,10 +54,10 @@ pub struct Batch {
     pub completions: Vec<CompletionRow>,
     /// In order, from `pending_cancelation`.
     pub cancelations: Vec<CancelationRow>,
-    /// In order, from `pending_start`; only rows that are due.
+    /// From `pending_start`, in the order of their ranks ([`StartKey::rank`]); only rows that are due.
     pub starts: Vec<StartRow>,
-    /// The time at which the first row of `pending_start` behind these is due, if there is one outside the
-    /// unregistered lane.
+    /// The time at which the first of the other rows of `pending_start` is due, if there is one outside the unregistered
+    /// lane.
     pub next_due: Option<Segment>,
 }
 
@@ -81,7 +101,7 @@ pub struct CancelationRow {
 #[derive(Clone, Debug, PartialEq)]
 pub struct StartRow {
     /// The row's place in its table.
-    pub key: Key,
+    pub key: StartKey,
     /// The job.
     pub spec: Spec,
     /// The number of attempts that counted before.

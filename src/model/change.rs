@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Cursors, Epoch, Finished, Generation, History, InternalState, Key, Name, Payload, PoolConfig,
-    PoolId, Report, Retry, RunNumber, RunResult, Segment, Spec, TableKey, Turn, WorkId,
+    PoolId, Report, Retry, RunNumber, RunResult, Segment, Spec, StartKey, TableKey, Turn, WorkId,
 };
 
 /// One write, named for what it does to the tables. A commit applies a list of them, all or none.
@@ -22,14 +22,14 @@ pub enum Change {
         /// The job.
         spec: Spec,
         /// Its place in `pending_start`.
-        key: Key,
+        key: StartKey,
     },
     /// Inserts into `work` and `running`: enqueued and started in one commit (→ S2).
     InsertRunning {
         /// The job.
         spec: Spec,
         /// The place in `pending_start` that it would have had.
-        key: Key,
+        key: StartKey,
         /// `work.runs`.
         run: RunNumber,
         /// The time of the decision.
@@ -70,7 +70,7 @@ pub enum Change {
         /// Its pool.
         pool: PoolId,
         /// The row in `pending_start`.
-        key: Key,
+        key: StartKey,
         /// The new `work.runs`.
         run: RunNumber,
         /// The time of the decision.
@@ -78,16 +78,17 @@ pub enum Change {
         /// The generation that decided it.
         generation: Generation,
     },
-    /// Moves the job within `pending_start`: into or out of the unregistered lane, or to where it is due now.
+    /// Moves the job within `pending_start`: into or out of the unregistered lane, to where it is due now, or to another
+    /// priority.
     MovePendingStart {
         /// The job's id.
         work_id: WorkId,
         /// Its pool.
         pool: PoolId,
         /// Its old place.
-        from: Key,
+        from: StartKey,
         /// Its new place.
-        to: Key,
+        to: StartKey,
     },
     /// Deletes from `running` and `pending_completion`, inserts into `pending_start` (S5 → S10).
     RetryWork {
@@ -98,7 +99,7 @@ pub enum Change {
         /// The row in `pending_completion`; `None` when the attempt was recovered without one.
         completion: Option<Key>,
         /// Its new place in `pending_start`.
-        key: Key,
+        key: StartKey,
         /// The new `work.attempts`.
         attempts: u32,
         /// The new `work.history`.
@@ -188,6 +189,8 @@ pub struct StateRow {
     pub last_report: Segment,
     /// See [`InternalState::report`].
     pub report: Report,
+    /// See [`InternalState::tat`].
+    pub tat: u64,
 }
 
 impl StateRow {
@@ -208,6 +211,7 @@ impl From<&InternalState> for StateRow {
             last_recovery: state.last_recovery,
             last_report: state.last_report,
             report: state.report,
+            tat: state.tat,
         }
     }
 }
@@ -222,6 +226,8 @@ impl From<StateRow> for InternalState {
             last_recovery: row.last_recovery,
             last_report: row.last_report,
             report: row.report,
+            tat: row.tat,
+            limited_until: Segment::default(),
             running: HashMap::new(),
         }
     }
@@ -246,18 +252,20 @@ pub struct Counts {
 
 impl Change {
     /// Returns the key of the row that this change inserts into a pending table, with its pool, for the store to stamp.
-    pub(crate) fn new_key(&mut self) -> Option<(PoolId, PendingTable, &mut Key)> {
+    pub(crate) fn new_key(&mut self) -> Option<(PoolId, PendingTable, &mut Segment, &mut u64)> {
         match self {
-            Change::InsertWork { spec, key } => Some((spec.pool, PendingTable::Start, key)),
+            Change::InsertWork { spec, key } => {
+                Some((spec.pool, PendingTable::Start, &mut key.segment, &mut key.seq))
+            }
             Change::RetryWork { pool, key, .. }
             | Change::MovePendingStart { pool, to: key, .. } => {
-                Some((*pool, PendingTable::Start, key))
+                Some((*pool, PendingTable::Start, &mut key.segment, &mut key.seq))
             }
             Change::InsertPendingCompletion { pool, key, .. } => {
-                Some((*pool, PendingTable::Completion, key))
+                Some((*pool, PendingTable::Completion, &mut key.segment, &mut key.seq))
             }
             Change::InsertPendingCancelation { pool, key, .. } => {
-                Some((*pool, PendingTable::Cancelation, key))
+                Some((*pool, PendingTable::Cancelation, &mut key.segment, &mut key.seq))
             }
             _ => None,
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, RetryBehavior};
+use super::{ConfigError, Rate, RetryBehavior};
 
 /// The maximum of `max_parallelism`: each attempt is an actor and a row of `running`.
 pub const MAX_PARALLELISM: usize = 65_536;
@@ -46,6 +46,8 @@ pub enum LogLevel {
 /// |---|---|
 /// | `max_parallelism` | 10 |
 /// | `paused` | no |
+/// | `rate` | none |
+/// | `aging` | none |
 /// | `log_level` | [`LogLevel::Report`] |
 /// | `log_error_messages` | no |
 /// | `default_retry` | no retry |
@@ -64,6 +66,8 @@ pub enum LogLevel {
 pub struct PoolConfig {
     max_parallelism: Option<usize>,
     paused: Option<bool>,
+    rate: Option<OnOff<Rate>>,
+    aging: Option<OnOff<Duration>>,
     log_level: Option<LogLevel>,
     log_error_messages: Option<bool>,
     default_retry: Option<OnOff<RetryBehavior>>,
@@ -101,6 +105,38 @@ impl PoolConfig {
     #[must_use]
     pub fn paused(mut self, paused: bool) -> Self {
         self.paused = Some(paused);
+        self
+    }
+
+    /// Limits the rate at which attempts start, of all jobs of the pool together. A job that has to wait for the rate is
+    /// started when the rate admits it: no attempt is made before, and none is charged.
+    ///
+    /// A start counts once, unless the job was enqueued with a [`cost`](crate::Enqueue::cost).
+    #[must_use]
+    pub fn rate(mut self, rate: Rate) -> Self {
+        self.rate = Some(OnOff::On(rate));
+        self
+    }
+
+    /// Starts attempts as fast as slots become free. This is the default.
+    #[must_use]
+    pub fn no_rate(mut self) -> Self {
+        self.rate = Some(OnOff::Off);
+        self
+    }
+
+    /// Lets a job that is due gain a priority for each such span that it waits, so that none waits for ever behind
+    /// better ones. At least a millisecond.
+    #[must_use]
+    pub fn aging(mut self, span: Duration) -> Self {
+        self.aging = Some(OnOff::On(span));
+        self
+    }
+
+    /// Keeps priorities strict, however long a job waits. This is the default.
+    #[must_use]
+    pub fn no_aging(mut self) -> Self {
+        self.aging = Some(OnOff::Off);
         self
     }
 
@@ -172,6 +208,14 @@ impl PoolConfig {
         {
             return Err(ConfigError::MaxParallelism { given, max: MAX_PARALLELISM });
         }
+        if let Some(OnOff::On(rate)) = &self.rate {
+            rate.validate()?;
+        }
+        if let Some(OnOff::On(span)) = self.aging
+            && span < Duration::from_millis(1)
+        {
+            return Err(ConfigError::Aging);
+        }
         if let Some(OnOff::On(retry)) = &self.default_retry {
             retry.validate()?;
         }
@@ -195,6 +239,8 @@ impl PoolConfig {
         PoolConfig {
             max_parallelism: self.max_parallelism.or(stored.max_parallelism),
             paused: self.paused.or(stored.paused),
+            rate: self.rate.or(stored.rate),
+            aging: self.aging.or(stored.aging),
             log_level: self.log_level.or(stored.log_level),
             log_error_messages: self.log_error_messages.or(stored.log_error_messages),
             default_retry: self.default_retry.or(stored.default_retry),
@@ -210,6 +256,8 @@ impl PoolConfig {
         Settings {
             max_parallelism: self.max_parallelism.unwrap_or(10),
             paused: self.paused.unwrap_or(false),
+            rate: self.rate.and_then(OnOff::on),
+            aging: self.aging.and_then(OnOff::on),
             log_level: self.log_level.unwrap_or_default(),
             log_error_messages: self.log_error_messages.unwrap_or(false),
             default_retry: self.default_retry.and_then(OnOff::on),
@@ -227,6 +275,10 @@ pub struct Settings {
     pub max_parallelism: usize,
     /// `true` if no attempt is started.
     pub paused: bool,
+    /// The rate at which attempts start.
+    pub rate: Option<Rate>,
+    /// The time after which a job that is due gains a priority.
+    pub aging: Option<Duration>,
     /// The least important events that are logged.
     pub log_level: LogLevel,
     /// `true` if the error messages of failed jobs are logged.
@@ -334,6 +386,8 @@ mod tests {
             ),
             (PoolConfig::default().default_retry(RetryBehavior::default().base(-1.0)), "base"),
             (PoolConfig::default().default_retry(RetryBehavior::default().base(f64::NAN)), "base"),
+            (PoolConfig::default().rate(Rate::per_second(0)), "rate"),
+            (PoolConfig::default().aging(zero), "aging"),
             (PoolConfig::default().attempt_timeout(zero), "attempt_timeout"),
             (PoolConfig::default().max_pending(0), "max_pending"),
         ] {

@@ -21,6 +21,30 @@ pub enum ConfigError {
         /// The value that was given.
         given: f64,
     },
+    /// A rate at which nothing could start, or everything at once.
+    #[error(
+        "a rate of {given} is out of range: it needs at least 1 start in a span longer than zero, at most a year between \
+         two starts, and a burst of at least 1"
+    )]
+    Rate {
+        /// The rate, in words.
+        given: String,
+    },
+    /// A job that costs nothing, or more than a burst of the pool's rate.
+    #[error(
+        "cost is {given}, it must be 1 to {max}, the burst of the pool's rate; it could never start"
+    )]
+    Cost {
+        /// The value that was given.
+        given: u32,
+        /// The maximum.
+        max: u32,
+    },
+    /// An aging of less than a millisecond.
+    #[error(
+        "aging is less than 1 ms, every job would be of the best priority at once; leave it unset for none"
+    )]
+    Aging,
     /// A timeout of zero.
     #[error("attempt_timeout is zero, no attempt could finish; leave it unset for no timeout")]
     NoTimeToRun,
@@ -49,6 +73,9 @@ pub enum ConfigError {
         /// The maximum.
         max: usize,
     },
+    /// A listing of finished jobs by priority.
+    #[error("finished jobs have no priority, list them without one")]
+    PriorityOfFinished,
     /// A cursor that is invalid, or of a listing of another state.
     #[error("cursor {given:?} is not one of this listing")]
     Cursor {

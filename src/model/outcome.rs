@@ -85,6 +85,9 @@ pub enum RunResult {
     Canceled,
     /// The function asked to be run again later; this does not count as an attempt.
     Snoozed(Duration),
+    /// The function asked that no job of its pool starts for so long, and to be run again then; this does not count as an
+    /// attempt.
+    PoolLimited(Duration),
     /// The attempt was returned to the queue before it could finish; it does not count as an attempt.
     Returned,
 }

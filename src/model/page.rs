@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
 use super::WorkStatus;
-use super::{FunctionKind, Key, Name, Outcome, Segment, Spec, WorkId, millis};
+use super::{
+    FunctionKind, Key, Name, Outcome, Priority, Segment, Spec, StartKey, WorkFact, WorkId, millis,
+};
 
 /// The outcome of a job without its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -47,13 +49,16 @@ pub struct WorkFilter {
     pub(crate) state: Listed,
     pub(crate) pool: Option<Box<str>>,
     pub(crate) function: Option<Box<str>>,
+    pub(crate) priority: Option<Priority>,
+    /// Lists only waiting jobs that are due later than this.
+    pub(crate) later_than: Option<Segment>,
     pub(crate) limit: usize,
 }
 
 /// A state, and the place in its order behind which a page begins.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Listed {
-    Pending { after: Option<Key> },
+    Pending { after: Option<StartKey> },
     Running { after: Option<(Segment, WorkId)> },
     Finished { outcome: Option<OutcomeKind>, before: Option<u64> },
 }
@@ -63,10 +68,12 @@ impl WorkFilter {
     pub const MOST: usize = 500;
 
     const fn new(state: Listed) -> WorkFilter {
-        WorkFilter { state, pool: None, function: None, limit: 100 }
+        let (pool, function, priority, later_than) = (None, None, None, None);
+        WorkFilter { state, pool, function, priority, later_than, limit: 100 }
     }
 
-    /// Lists jobs that wait, in the order in which they are due; jobs whose function is not registered come last.
+    /// Lists jobs that wait, in the order of their priorities, and of each in the order in which they are due. Jobs whose
+    /// function is not registered come last.
     pub const fn pending() -> WorkFilter {
         WorkFilter::new(Listed::Pending { after: None })
     }
@@ -98,6 +105,12 @@ impl WorkFilter {
         self
     }
 
+    /// Lists waiting or running jobs of one priority only. A finished job has none.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = Some(priority);
+        self
+    }
+
     /// Sets the maximum number of jobs on a page: 1 to [`WorkFilter::MOST`]. The default is 100.
     pub fn limit(mut self, works: usize) -> Self {
         self.limit = works;
@@ -121,10 +134,19 @@ impl WorkFilter {
     }
 
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        if self.priority.is_some() && matches!(self.state, Listed::Finished { .. }) {
+            return Err(ConfigError::PriorityOfFinished);
+        }
         match self.limit {
             1..=WorkFilter::MOST => Ok(()),
             given => Err(ConfigError::PageSize { given, max: WorkFilter::MOST }),
         }
+    }
+
+    /// Returns `true` if the filter takes this job, which has no outcome.
+    pub(crate) fn takes(&self, work: &WorkFact) -> bool {
+        self.takes_function(work.spec.function)
+            && self.priority.is_none_or(|priority| priority == work.priority)
     }
 
     pub(crate) fn takes_function(&self, function: Name) -> bool {
@@ -139,7 +161,7 @@ pub struct Cursor(pub(crate) Place);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    Pending(Key),
+    Pending(StartKey),
     Running((Segment, WorkId)),
     Finished(u64),
 }
@@ -147,7 +169,9 @@ pub(crate) enum Place {
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Place::Pending(Key { segment, seq }) => write!(f, "p.{segment}.{seq}"),
+            Place::Pending(StartKey { priority, segment, seq }) => {
+                write!(f, "p.{segment}.{seq}.{}", priority.number())
+            }
             Place::Running((started, work_id)) => write!(f, "r.{started}.{work_id}"),
             Place::Finished(number) => write!(f, "f.{number}"),
         }
@@ -170,7 +194,12 @@ fn place(text: &str) -> Option<Place> {
     let (time, rest) = rest.split_once('.')?;
     let time = Segment(time.parse().ok()?);
     match state {
-        "p" => rest.parse().ok().map(|seq| Place::Pending(Key { segment: time, seq })),
+        "p" => {
+            let (seq, priority) = rest.split_once('.')?;
+            let priority = Priority::new(priority.parse().ok()?);
+            let key = Key { segment: time, seq: seq.parse().ok()? };
+            Some(Place::Pending(StartKey::at(priority, key)))
+        }
         "r" => rest.parse().ok().map(|work_id| Place::Running((time, work_id))),
         _ => None,
     }
@@ -212,6 +241,8 @@ pub struct ListedWork {
     pub function: Name,
     /// The kind of its function; `None` once it has finished.
     pub kind: Option<FunctionKind>,
+    /// Its priority; `None` once it has finished.
+    pub priority: Option<Priority>,
     /// The time of the enqueue.
     #[serde(serialize_with = "millis")]
     pub enqueued_at: SystemTime,
@@ -239,10 +270,13 @@ mod tests {
     #[test]
     fn a_cursor_survives_being_a_word() {
         let work_id = WorkId::from_uuid(uuid::Uuid::from_u128(7));
-        let lane = Key { segment: Segment::UNREGISTERED, seq: u64::MAX };
-        for place in
-            [Place::Pending(lane), Place::Running((Segment(9), work_id)), Place::Finished(u64::MAX)]
-        {
+        let low = StartKey { seq: 8, ..StartKey::new(Priority::new(-128), Segment(9)) };
+        for place in [
+            Place::Pending(StartKey::END),
+            Place::Pending(low),
+            Place::Running((Segment(9), work_id)),
+            Place::Finished(u64::MAX),
+        ] {
             let cursor = Cursor(place);
             assert_eq!(cursor.to_string().parse::<Cursor>().ok(), Some(cursor));
             let json = serde_json::to_string(&cursor).unwrap_or_default();
@@ -252,7 +286,8 @@ mod tests {
 
     #[test]
     fn what_is_no_cursor_is_an_error() {
-        for text in ["", "f", "f.", "f.-1", "f.1.2", "p.1", "p.1.x", "r.1.2", "x.1.2", "p.1.2.3"] {
+        for text in ["", "f", "f.", "f.-1", "f.1.2", "p.1", "p.1.x", "r.1.2", "x.1.2", "p.1.2.300"]
+        {
             assert!(text.parse::<Cursor>().is_err(), "{text}");
         }
     }

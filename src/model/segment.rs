@@ -1,9 +1,12 @@
 //! Time as the pool sees it.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+
+use super::Priority;
 
 /// A slice of time, 1 ms long, counted from the Unix epoch.
 ///
@@ -53,6 +56,87 @@ impl Segment {
 impl fmt::Display for Segment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// The place of a waiting job in its pool's `pending_start`.
+///
+/// Jobs are in the order of their priorities, then of time, then of commits. The unregistered lane comes last, in the
+/// order of commits.
+#[derive(Clone, Copy, Debug, Default, Eq, Serialize, Deserialize)]
+pub struct StartKey {
+    /// The job's priority.
+    pub priority: Priority,
+    /// The time at which the job is due.
+    pub segment: Segment,
+    /// The job's place among those of its segment.
+    pub seq: u64,
+}
+
+impl StartKey {
+    /// The end of the table.
+    pub const END: StartKey =
+        StartKey { priority: Priority::NORMAL, segment: Segment::UNREGISTERED, seq: u64::MAX };
+
+    /// Makes the key of a job that is to wait; the store assigns `seq`.
+    #[must_use]
+    pub fn new(priority: Priority, segment: Segment) -> StartKey {
+        StartKey { priority, segment, seq: 0 }
+    }
+
+    /// Makes the key of a place among the jobs of one priority.
+    #[must_use]
+    pub fn at(priority: Priority, Key { segment, seq }: Key) -> StartKey {
+        StartKey { priority, segment, seq }
+    }
+
+    /// Returns the place among the jobs of the same priority.
+    #[must_use]
+    pub fn key(self) -> Key {
+        Key { segment: self.segment, seq: self.seq }
+    }
+
+    /// Returns `true` if the job's function is not registered.
+    #[must_use]
+    pub fn is_unregistered(self) -> bool {
+        self.segment == Segment::UNREGISTERED
+    }
+
+    /// Returns the rank of a job that is due: the job with the lowest one starts first. With aging, a job gains a
+    /// priority for each such span that it has been due.
+    #[must_use]
+    pub fn rank(self, now: Segment, aging: Option<Duration>) -> (i64, Segment, u64) {
+        let gained = match aging {
+            Some(span) if !span.is_zero() => now.since(self.segment).as_nanos() / span.as_nanos(),
+            _ => 0,
+        };
+        let gained = i64::try_from(gained).unwrap_or(i64::MAX).min(1 << 32);
+        (i64::from(self.priority.number()) - gained, self.segment, self.seq)
+    }
+}
+
+impl Ord for StartKey {
+    fn cmp(&self, other: &StartKey) -> Ordering {
+        match (self.is_unregistered(), other.is_unregistered()) {
+            (true, true) => self.seq.cmp(&other.seq),
+            (false, false) => {
+                let key = |it: &StartKey| (it.priority, it.segment, it.seq);
+                key(self).cmp(&key(other))
+            }
+            (is_last, other_is_last) => is_last.cmp(&other_is_last),
+        }
+    }
+}
+
+impl PartialEq for StartKey {
+    fn eq(&self, other: &StartKey) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl PartialOrd for StartKey {
+    fn partial_cmp(&self, other: &StartKey) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

@@ -60,6 +60,11 @@ pub struct InternalState {
     pub last_report: Segment,
     /// Counters.
     pub report: Report,
+    /// The time from which the pool's rate has its whole burst again, in nanoseconds since the epoch. (The *theoretical
+    /// arrival time* of the generic cell rate algorithm.) While the pool rests, a little behind the end of the rest.
+    pub tat: u64,
+    /// The time before which the rate admits no start, as far as the loop knows. Not stored.
+    pub limited_until: Segment,
     /// Every attempt that occupies a slot.
     pub running: HashMap<WorkId, Running>,
 }

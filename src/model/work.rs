@@ -8,7 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    History, Key, Name, Payload, PoolId, RetryBehavior, RunNumber, Running, Segment, WorkId,
+    History, Key, Name, Payload, PoolId, Priority, RetryBehavior, RunNumber, Running, Segment,
+    StartKey, WorkId,
 };
 
 /// The kind of function that a job runs.
@@ -56,6 +57,8 @@ pub struct SpecOptions {
     pub retry: Option<RetryBehavior>,
     /// The time that an attempt may take, already resolved.
     pub timeout: Option<Duration>,
+    /// The number of starts that a start counts as, less one.
+    pub extra_cost: u32,
     /// The span in which the job was enqueued. Not stored.
     #[serde(skip)]
     pub span: SpanLink,
@@ -99,6 +102,8 @@ pub struct SpecHead {
     pub function: Name,
     /// The time of the enqueue.
     pub enqueued_at: Segment,
+    /// The priority that it was enqueued with.
+    pub priority: Priority,
     /// The options that most jobs do without.
     pub options: Option<Box<SpecOptions>>,
 }
@@ -206,6 +211,13 @@ impl SpecHead {
         self.options.as_ref()?.timeout
     }
 
+    /// Returns the number of starts that a start counts as, in the pool's rate.
+    #[must_use]
+    pub fn cost(&self) -> u32 {
+        let extra = self.options.as_ref().map_or(0, |options| options.extra_cost);
+        extra.saturating_add(1)
+    }
+
     /// Returns the number of attempts that may count in all.
     #[must_use]
     pub fn max_attempts(&self) -> u32 {
@@ -224,8 +236,10 @@ pub struct WorkFact {
     pub runs: RunNumber,
     /// `work.canceled`.
     pub canceled: bool,
+    /// `work.priority`: that of the enqueue, unless it was changed since.
+    pub priority: Priority,
     /// The row in `pending_start`, if there is one.
-    pub pending_start: Option<Key>,
+    pub pending_start: Option<StartKey>,
     /// The row in `running`, if there is one.
     pub running: Option<Running>,
     /// The row in `pending_completion`, if there is one; with `true` if the job will be retried.
@@ -241,6 +255,7 @@ impl WorkFact {
     #[must_use]
     pub fn new(spec: Spec) -> WorkFact {
         WorkFact {
+            priority: spec.priority,
             spec,
             attempts: 0,
             runs: 0,

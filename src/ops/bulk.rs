@@ -11,9 +11,7 @@ use super::pacing::in_time;
 use super::{Operator, OpsError};
 use crate::client::{Client, PoolError};
 use crate::engine::arrivals::{CancelAnswer, RetryAnswer, RunNowAnswer};
-use crate::model::{
-    ConfigError, Cursor, Key, ListedWork, OutcomeKind, Place, WorkFilter, WorkId, WorkStatus,
-};
+use crate::model::{ConfigError, Cursor, ListedWork, OutcomeKind, WorkFilter, WorkId, WorkStatus};
 
 /// The maximum number of jobs per request.
 pub(crate) const MOST: usize = 1_000;
@@ -149,17 +147,12 @@ impl Operator {
             return Err(OpsError::NoFilter);
         }
         let limit = bulk.limit()?;
-        let mut next = match action {
-            _ if !bulk.cursor.is_empty() => {
-                Some(bulk.cursor.parse().map_err(|error: ConfigError| OpsError::invalid(error))?)
-            }
-            BulkAction::Cancel | BulkAction::Retry => None,
-            // Jobs that are already due come first and are skipped: there is no wait to end.
-            BulkAction::Run => {
-                let key = Key { segment: self.now(), seq: u64::MAX };
-                Some(Cursor(Place::Pending(key)))
-            }
+        let mut next: Option<Cursor> = match bulk.cursor.as_str() {
+            "" => None,
+            cursor => Some(cursor.parse().map_err(|error: ConfigError| OpsError::invalid(error))?),
         };
+        // Of jobs that are already due there is no wait to end.
+        let later_than = (action == BulkAction::Run).then(|| self.now());
         let mut works = Vec::new();
         let begun = Instant::now();
         loop {
@@ -168,6 +161,7 @@ impl Operator {
                 BulkAction::Retry => WorkFilter::finished_with(OutcomeKind::Failed),
             };
             let mut filter = state.limit(WorkFilter::MOST);
+            filter.later_than = later_than;
             if !bulk.pool.is_empty() {
                 filter = filter.pool(&bulk.pool);
             }

@@ -19,7 +19,7 @@ pub(crate) use error::OpsError;
 pub(crate) use operator::{Operator, PoolChange};
 pub(crate) use redaction::Redaction;
 pub use redaction::Sensitive;
-pub(crate) use schema::{CancelAnswer, RetryAnswer, RunNowAnswer};
+pub(crate) use schema::{CancelAnswer, PriorityAnswer, RetryAnswer, RunNowAnswer};
 pub(crate) use views::{
     ConfigView, ErrorView, FunctionView, JsonView, LatelyView, OnCompleteView, Overview, PageView,
     PoolConfigView, PoolView, ProgressView, RetryView, RuntimeView, WorkDetail, WorkView,

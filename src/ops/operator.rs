@@ -12,10 +12,10 @@ use utoipa::ToSchema;
 use super::activity::Totals;
 use super::pacing::{Turns, in_time, until_answered};
 use super::views::{ConfigView, Overview, PageView, PoolView, WorkDetail};
-use super::{CancelAnswer, OpsError, Redaction, RetryAnswer, RunNowAnswer};
+use super::{CancelAnswer, OpsError, PriorityAnswer, Redaction, RetryAnswer, RunNowAnswer};
 use crate::client::{Client, Workpool};
 use crate::engine::explain::Why;
-use crate::model::{PoolConfig, Segment, WorkFilter, WorkId, WorkPage};
+use crate::model::{PoolConfig, Priority, Segment, WorkFilter, WorkId, WorkPage};
 use crate::protocol::Listing;
 use crate::shared::rates::Recent;
 
@@ -217,6 +217,19 @@ impl Operator {
         self.changed();
         match answer.into() {
             RunNowAnswer::NotFound => Err(OpsError::UnknownWork(work_id)),
+            answer => Ok(answer),
+        }
+    }
+
+    pub async fn set_priority(
+        &self,
+        work_id: WorkId,
+        priority: Priority,
+    ) -> Result<PriorityAnswer, OpsError> {
+        let answer = in_time(self.client.set_priority(work_id, priority)).await?;
+        self.changed();
+        match answer.into() {
+            PriorityAnswer::NotFound => Err(OpsError::UnknownWork(work_id)),
             answer => Ok(answer),
         }
     }

@@ -52,6 +52,15 @@ twins! {
         NotFound,
     }
 
+    /// The answer to a change of the priority.
+    PriorityAnswer of engine::arrivals::PriorityAnswer {
+        Changed,
+        Canceled,
+        Running,
+        AlreadyFinished,
+        NotFound,
+    }
+
     /// The basis of an expected start.
     Basis of engine::explain::Basis {
         Due,

@@ -15,8 +15,8 @@ use crate::engine::explain::{Ahead, Explanation, Why};
 use crate::engine::step::MAX_BATCH;
 use crate::model::{
     Cursor, FailedAttempt, Failure, Finished, FinishedWork, FunctionKind, ListedWork, LogLevel,
-    Name, Outcome, Progress, Report, Retention, RetryPolicy, Segment, Settings, WorkId, WorkPage,
-    WorkStatus,
+    Name, Outcome, Priority, Progress, Rate, Report, Retention, RetryPolicy, Segment, Settings,
+    WorkId, WorkPage, WorkStatus,
 };
 use crate::shared::rates::{Lag, Recent, SLOT, Slot};
 use crate::shared::{Registered, Shared};
@@ -212,6 +212,8 @@ pub(crate) struct PoolConfigView {
     pub name: Name,
     pub max_parallelism: usize,
     pub paused: bool,
+    pub rate: Option<RateView>,
+    pub aging_ms: Option<Big>,
     pub default_retry: Option<RetryView>,
     pub attempt_timeout_ms: Option<Big>,
     pub max_pending: Big,
@@ -227,6 +229,27 @@ pub(crate) struct RetryView {
     pub max_attempts: u32,
     pub initial_backoff_ms: Big,
     pub base: f64,
+}
+
+/// The rate at which the attempts of a pool start.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct RateView {
+    /// In words.
+    pub sentence: String,
+    /// The time between two starts when jobs wait.
+    pub interval_us: Big,
+    /// The number of jobs that may start at once.
+    pub burst: u32,
+}
+
+impl From<Rate> for RateView {
+    fn from(rate: Rate) -> RateView {
+        RateView {
+            sentence: rate.to_string(),
+            interval_us: Big(u64::try_from(rate.interval().as_micros()).unwrap_or(u64::MAX)),
+            burst: rate.max_burst(),
+        }
+    }
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -286,6 +309,8 @@ impl PoolConfigView {
         let Settings {
             max_parallelism,
             paused,
+            rate,
+            aging,
             log_level,
             log_error_messages,
             default_retry,
@@ -297,6 +322,8 @@ impl PoolConfigView {
             name: pool.name(),
             max_parallelism,
             paused,
+            rate: rate.map(RateView::from),
+            aging_ms: aging.map(Big::from),
             default_retry: default_retry.map(|retry| RetryView {
                 max_attempts: retry.max_attempts,
                 initial_backoff_ms: Big(retry.initial_backoff_ms),
@@ -362,6 +389,8 @@ pub(crate) struct WorkView {
     #[schema(schema_with = super::schema::state)]
     pub state: &'static str,
     pub canceling: bool,
+    /// The priority of a job that waits or runs; the smallest number starts first.
+    pub priority: Option<i8>,
     /// The number of attempts that counted.
     pub attempts: u32,
     pub enqueued_at: Option<Big>,
@@ -400,6 +429,7 @@ impl WorkView {
             function,
             state: "pending",
             canceling: false,
+            priority: None,
             attempts: 0,
             enqueued_at: None,
             due: None,
@@ -415,6 +445,7 @@ impl WorkView {
     fn of_listed(work: &ListedWork, redaction: &Redaction) -> WorkView {
         let mut view = WorkView::pending(work.work_id, Some(work.pool), Some(work.function));
         view.canceling = work.canceling;
+        view.priority = work.priority.map(Priority::number);
         view.preview = work.args().map(|args| preview(args, work.function, redaction));
         view.enqueued_at = Some(work.enqueued_at.into());
         match &work.status {
@@ -445,6 +476,7 @@ impl WorkView {
     fn of_explained(explained: &Explanation) -> WorkView {
         let mut view = WorkView::pending(explained.work_id, explained.pool, explained.function);
         view.attempts = explained.attempts;
+        view.priority = explained.priority.map(Priority::number);
         view.enqueued_at = explained.enqueued_at.map(Big::from);
         view.due = explained.due.map(Big::from);
         match &explained.why {
@@ -694,6 +726,7 @@ fn reason(why: &Why) -> (&'static str, Value) {
         Why::NoFreeSlot { running, limit } => {
             ("no_free_slot", json!({ "running": Big(*running), "limit": Big(*limit) }))
         }
+        Why::RateLimited { until } => ("rate_limited", json!({ "until": Big::from(*until) })),
         Why::Behind => ("behind", json!({})),
         Why::AboutToStart => ("about_to_start", json!({})),
         Why::Running { attempt, since, timeout_at, .. } => (

@@ -1,8 +1,10 @@
 //! Requests that change jobs.
 
 use super::{Advance, OnFinish, Reply};
-use crate::engine::arrivals::{AttemptReport, CancelAnswer, EnqueueAnswer, RunNowAnswer};
-use crate::model::{PoolId, RunNumber, Segment, Spec, WorkId};
+use crate::engine::arrivals::{
+    AttemptReport, CancelAnswer, EnqueueAnswer, PriorityAnswer, RunNowAnswer,
+};
+use crate::model::{PoolId, Priority, RunNumber, Segment, Spec, WorkId};
 use crate::shared::Admitted;
 use crate::storage::StorageError;
 
@@ -21,6 +23,12 @@ pub(crate) enum Command {
     RunNow {
         work_id: WorkId,
         reply: Reply<RunNowAnswer>,
+    },
+    /// Changes the priority of a job that waits.
+    SetPriority {
+        work_id: WorkId,
+        priority: Priority,
+        reply: Reply<PriorityAnswer>,
     },
     AttemptsFinished(Vec<AttemptReport>),
     /// Runs mutations and queries in the store's transaction.
@@ -51,7 +59,9 @@ impl Command {
                 finished.extend(enqueue.works.iter().map(|(spec, _)| spec.work_id));
             }
             Command::Cancel { work_ids, .. } => finished.extend(work_ids),
-            Command::RunNow { work_id, .. } => finished.push(*work_id),
+            Command::RunNow { work_id, .. } | Command::SetPriority { work_id, .. } => {
+                finished.push(*work_id);
+            }
             Command::AttemptsFinished(reports) => {
                 facts.extend(reports.iter().map(|report| report.work_id));
             }
@@ -77,6 +87,7 @@ impl Command {
             Command::Cancel { reply, .. } => told(reply, error),
             Command::CancelAll(CancelAll { reply, .. }) => told(reply, error),
             Command::RunNow { reply, .. } => told(reply, error),
+            Command::SetPriority { reply, .. } => told(reply, error),
             Command::Advance(advance) => Refused::Turn(advance),
             kept @ (Command::AttemptsFinished(_) | Command::RunInStore(_)) => Refused::Keep(kept),
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::sync::atomic::{AtomicU64, Ordering};
+use crate::model::Segment;
 
 /// The number of recent attempts that the mean time in a slot covers, about.
 const PACE_MEMORY: f64 = 16.0;
@@ -13,6 +14,8 @@ pub(crate) struct Gauge {
     running: AtomicU64,
     /// The mean time in a slot of recent attempts, in seconds, as the bits of an `f64`. Zero until one has ended.
     pace: AtomicU64,
+    /// The time before which the pool's rate admits no start, if it is later than now.
+    limited_until: AtomicU64,
 }
 
 impl Gauge {
@@ -22,6 +25,15 @@ impl Gauge {
 
     pub fn running(&self) -> u64 {
         self.running.load(Ordering::Relaxed)
+    }
+
+    pub fn set_limited_until(&self, segment: Segment) {
+        self.limited_until.store(segment.0, Ordering::Relaxed);
+    }
+
+    /// Returns the time before which the pool's rate admits no start.
+    pub fn limited_until(&self) -> Segment {
+        Segment(self.limited_until.load(Ordering::Relaxed))
     }
 
     /// Records that `attempts` more have ended, which occupied their slots for `took` in total. Called by the loop

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::StorageError;
 use crate::model::{
-    Batch, Change, Counts, Cursors, Demand, Finished, Key, Name, Payload, PoolConfig, PoolId,
-    RunningRow, Segment, Spec, StateRow, TableKey, WorkFact, WorkId,
+    Batch, Change, Counts, Cursors, Demand, Finished, Name, Payload, PoolConfig, PoolId,
+    RunningRow, Segment, Spec, StartKey, StateRow, TableKey, WorkFact, WorkId,
 };
 
 /// Generates [`Storage`], [`Hook`], and the `Storage` implementation of every hook from one list of signatures.
@@ -163,10 +163,11 @@ storage! {
     fn finished(&mut self, work_ids: &[WorkId])
     -> Result<Vec<Option<Arc<Finished>>>, StorageError>;
 
-    /// Returns the rows that a pool's loop decides next: from the demand's cursors up to `now`, in order.
+    /// Returns the rows that a pool's loop decides next: from the demand's cursors up to `now`, in order; those of
+    /// `pending_start` in the order of their ranks ([`StartKey::rank`]).
     ///
     /// Returns at most `batch_size` rows of each table, and of `pending_start` at most as many as there will be free
-    /// slots: `free_slots` and one for each completion returned.
+    /// slots, `free_slots` and one for each completion returned, and at most `max_starts`.
     fn read_batch(
         &mut self,
         pool: PoolId,
@@ -204,9 +205,9 @@ storage! {
     fn unregistered(
         &mut self,
         pool: PoolId,
-        after: Option<Key>,
+        after: Option<StartKey>,
         limit: usize,
-    ) -> Result<Vec<(Key, Spec)>, StorageError>;
+    ) -> Result<Vec<(StartKey, Spec)>, StorageError>;
 
     /// Returns rows of `pending_start`, including the unregistered lane, in order: those behind `after` and before
     /// `until`.
@@ -216,10 +217,10 @@ storage! {
     fn pending_starts(
         &mut self,
         pool: PoolId,
-        after: Option<Key>,
-        until: Key,
+        after: Option<StartKey>,
+        until: StartKey,
         limit: usize,
-    ) -> Result<Vec<(Key, WorkId)>, StorageError>;
+    ) -> Result<Vec<(StartKey, WorkId)>, StorageError>;
 
     /// Returns the number of rows that a pool has in each table.
     fn counts(&mut self, pool: PoolId, cursors: &Cursors) -> Result<Counts, StorageError>;

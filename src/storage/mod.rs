@@ -11,7 +11,11 @@ mod memory;
 mod redb;
 
 use std::collections::BinaryHeap;
+use std::iter::Peekable;
 use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::model::{Key, Priority, Segment, StartKey};
 
 #[cfg(all(feature = "redb", feature = "unstable-storage"))]
 pub(crate) use self::redb::{Checkpoints, Disk};
@@ -81,6 +85,52 @@ fn lowest<T: Ord>(rows: impl Iterator<Item = T>, limit: usize) -> Vec<T> {
         }
     }
     found.into_sorted_vec()
+}
+
+/// Rows of `pending_start` that are due, of all priorities, in the order of their ranks ([`StartKey::rank`]).
+pub(crate) struct ByRank<I: Iterator> {
+    levels: Vec<(Priority, Peekable<I>)>,
+    now: Segment,
+    aging: Option<Duration>,
+}
+
+impl<I: Iterator<Item = (Key, V)>, V> ByRank<I> {
+    /// Merges the rows of each priority, which are in the order of their keys.
+    fn new(
+        levels: impl Iterator<Item = (Priority, I)>,
+        now: Segment,
+        aging: Option<Duration>,
+    ) -> ByRank<I> {
+        let levels = levels.map(|(priority, rows)| (priority, rows.peekable())).collect();
+        ByRank { levels, now, aging }
+    }
+
+    /// Returns the time at which the first of the remaining rows is due.
+    fn next_due(&mut self) -> Option<Segment> {
+        let heads = self.levels.iter_mut().filter_map(|(_, rows)| rows.peek());
+        heads.map(|(key, _)| key.segment).min()
+    }
+}
+
+impl<I: Iterator<Item = (Key, V)>, V> Iterator for ByRank<I> {
+    type Item = (StartKey, V);
+
+    fn next(&mut self) -> Option<(StartKey, V)> {
+        let mut first = None;
+        for (level, (priority, rows)) in self.levels.iter_mut().enumerate() {
+            let Some((key, _)) = rows.peek() else { continue };
+            if key.segment > self.now {
+                continue;
+            }
+            let rank = StartKey::at(*priority, *key).rank(self.now, self.aging);
+            if first.is_none_or(|(before, _)| (rank < before) != planted!(PriorityIgnored)) {
+                first = Some((rank, level));
+            }
+        }
+        let (priority, rows) = &mut self.levels[first?.1];
+        let (key, row) = rows.next()?;
+        Some((StartKey::at(*priority, key), row))
+    }
 }
 
 /// The number of rows below which tables are not shrunk.

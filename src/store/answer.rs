@@ -5,7 +5,9 @@ use std::sync::Arc;
 use super::settled::Settled;
 use super::{PAGE, Store};
 use crate::engine::explain::{Found, MOST_COUNTED};
-use crate::model::{Change, Counts, Finished, Name, PoolId, Segment, WorkFact, WorkId, WorkStatus};
+use crate::model::{
+    Change, Counts, Finished, Name, PoolId, Segment, StartKey, WorkFact, WorkId, WorkStatus,
+};
 use crate::protocol::{PoolRequest, Question, Request};
 use crate::storage::{Fsync, StorageError};
 
@@ -120,13 +122,32 @@ impl Store {
         };
         let pool = work.spec.pool;
         let ahead = match work.pending_start {
-            Some(key) if work.due().is_some() => {
-                self.storage.pending_starts(pool, None, key, MOST_COUNTED + 1)?.len()
-            }
+            Some(key) if work.due().is_some() => self.count_before(pool, key)?,
             _ => 0,
         };
         let pool = self.pools[pool.0 as usize].name;
         Ok(Found::Work { work, pool, ahead })
+    }
+
+    /// Returns the number of jobs that come before one: those of better priorities that are due by then, and those before
+    /// it in its own. Counts up to one more than [`MOST_COUNTED`].
+    fn count_before(&mut self, pool: PoolId, key: StartKey) -> Result<usize, StorageError> {
+        let due = key.segment.max(self.clock);
+        let (mut count, mut after) = (0, None);
+        while count <= MOST_COUNTED {
+            let rows = self.storage.pending_starts(pool, after, key, MOST_COUNTED + 1 - count)?;
+            let Some((last, _)) = rows.last() else { break };
+            after = Some(*last);
+            let is_due =
+                |(row, _): &&(StartKey, WorkId)| row.priority == key.priority || row.segment <= due;
+            count += rows.iter().filter(is_due).count();
+            // What is due later than that, in this priority, is not looked at.
+            if last.priority < key.priority && last.segment > due {
+                let end = Segment(Segment::UNREGISTERED.0 - 1);
+                after = Some(StartKey { seq: u64::MAX, ..StartKey::new(last.priority, end) });
+            }
+        }
+        Ok(count.min(MOST_COUNTED + 1))
     }
 
     fn counts(&mut self, pool: PoolId) -> Result<(Counts, Vec<Name>), StorageError> {
@@ -175,6 +196,7 @@ mod tests {
                 kind: FunctionKind::Action,
                 function: Name::from_static("f"),
                 enqueued_at: Segment(1),
+                priority: crate::model::Priority::NORMAL,
                 options: None,
             },
             b"",

@@ -57,6 +57,7 @@ impl Store {
             writes: Writes::default(),
             settled: Settled::default(),
             touched: Vec::new(),
+            moved: Vec::new(),
             early: Vec::new(),
             last_seq: self.last_seq,
             places: Vec::new(),
@@ -170,6 +171,9 @@ impl Store {
 
     /// Reads the batches of the loops that asked, including everything the group wrote, and gathers what to send.
     pub(super) fn committed(&mut self, mut group: Group) -> Settled {
+        for (pool, work_id, to) in std::mem::take(&mut group.moved) {
+            self.pools[pool.0 as usize].moved.insert(work_id, to);
+        }
         for taken in std::mem::take(&mut group.taken) {
             match taken {
                 Taken::Asked(receipt) => {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use super::group::{Group, Taken, TakenEnqueue, receipt};
 use super::{PAGE, Store};
 use crate::engine::arrivals::{
-    self, ArrivalCx, AttemptReport, CancelAnswer, FinishAnswer, RunNowAnswer,
+    self, ArrivalCx, AttemptReport, CancelAnswer, FinishAnswer, PriorityAnswer, RunNowAnswer,
 };
 use crate::model::{
-    Change, FunctionKind, Key, Name, PendingTable, PoolId, Segment, Turn, WorkFact, WorkId,
+    Change, FunctionKind, Key, Name, PendingTable, PoolId, Priority, Segment, Turn, WorkFact,
+    WorkId,
 };
 use crate::protocol::{
     Advance, AdvanceError, BatchReady, CancelAll, Canceled, Command, Enqueue, Event, job_level,
@@ -36,6 +37,11 @@ impl Store {
             Command::RunNow { work_id, reply } => {
                 let answer = self.run_now(group, work_id);
                 let again = move |reply| Command::RunNow { work_id, reply };
+                group.taken.push(receipt(reply, answer, again));
+            }
+            Command::SetPriority { work_id, priority, reply } => {
+                let answer = self.set_priority(group, work_id, priority);
+                let again = move |reply| Command::SetPriority { work_id, priority, reply };
                 group.taken.push(receipt(reply, answer, again));
             }
             Command::CancelAll(page) => self.cancel_page(group, page)?,
@@ -139,6 +145,26 @@ impl Store {
         arrival.answer
     }
 
+    fn set_priority(
+        &mut self,
+        group: &mut Group,
+        work_id: WorkId,
+        priority: Priority,
+    ) -> PriorityAnswer {
+        let is_finished = group.known_finished.contains(&work_id);
+        let arrival = arrivals::set_priority(group.fact(work_id), is_finished, priority, group.now);
+        if let Some(change) = arrival.change {
+            self.push(group, change);
+            // A turn may have decided on the row's old place.
+            if let Some(Change::MovePendingStart { pool, to, .. }) = group.changes.last()
+                && !planted!(MovedUnderTurn)
+            {
+                group.moved.push((*pool, work_id, *to));
+            }
+        }
+        arrival.answer
+    }
+
     fn cancel_page(&mut self, group: &mut Group, mut page: CancelAll) -> Result<(), StorageError> {
         let read = self.find_works(&mut page).and_then(|ids| {
             let facts = self.storage.facts(&ids)?;
@@ -233,6 +259,7 @@ impl Store {
         // The places of the rows that the changes of an early turn are about.
         let mut places = Vec::new();
         for change in &mut changes {
+            self.follow_move(group, pool, change);
             // Looked up first: what follows shows the change to later messages.
             places.extend(is_early.then(|| group.inserted_by(change)));
             observed = observed.and_then(|()| self.observe(group, pool, change));
@@ -254,6 +281,24 @@ impl Store {
         // From here on the group answers this turn, whether the commit succeeds or fails.
         group.taken.push(Taken::Turn { pool, turn, demand, saturated, changes, is_early });
         observed
+    }
+
+    /// Changes a turn's change of a row that was moved since the turn was shown it.
+    fn follow_move(&self, group: &Group, pool: PoolId, change: &mut Change) {
+        let moved = &self.pools[pool.0 as usize].moved;
+        if moved.is_empty() && group.moved.is_empty() {
+            return;
+        }
+        let (Change::StartWork { work_id, key: place, .. }
+        | Change::MovePendingStart { work_id, from: place, .. }) = change
+        else {
+            return;
+        };
+        if let Some((.., to)) = group.moved.iter().rev().find(|(_, moved, _)| moved == work_id) {
+            *place = *to;
+        } else if let Some(to) = moved.get(work_id) {
+            *place = *to;
+        }
     }
 
     /// Records what a loop's change implies besides the rows it writes.
@@ -338,7 +383,7 @@ impl Store {
     /// Assigns the key of a new row, and shows the change to later messages. `place` is its place in the group's changes,
     /// or out of range.
     fn stamp(&mut self, group: &mut Group, change: &mut Change, place: usize) {
-        if let Some((pool, table, key)) = change.new_key() {
+        if let Some((pool, table, segment, seq)) = change.new_key() {
             let entry = &mut self.pools[pool.0 as usize];
             let cursor = match table {
                 PendingTable::Start => match planted!(ReadUntilUnclamped) {
@@ -350,9 +395,10 @@ impl Store {
             };
             self.last_seq += 1;
             // Never behind the cursor, nor where a turn in flight may move it: no turn would find the row.
-            *key = Key { segment: key.segment.max(cursor), seq: self.last_seq };
+            (*segment, *seq) = ((*segment).max(cursor), self.last_seq);
+            let key = Key { segment: *segment, seq: *seq };
             if self.is_costly {
-                group.note_place(*key, place);
+                group.note_place(key, place);
             }
             if entry.wakeup.note(table, key.segment) {
                 group.touched.push(pool);

@@ -11,8 +11,8 @@ use super::Store;
 use super::group::{Early, Group};
 use super::wake::Parked;
 use crate::model::{
-    Batch, CancelationRow, Change, CompletionRow, Demand, Key, PoolId, Segment, StartRow, WorkFact,
-    WorkId,
+    Batch, CancelationRow, Change, CompletionRow, Demand, Key, PoolId, Segment, StartKey, StartRow,
+    WorkFact, WorkId,
 };
 use crate::protocol::{BatchReady, Request};
 use crate::storage::StorageError;
@@ -50,6 +50,8 @@ impl Store {
             let entry = &mut self.pools[pool.0 as usize];
             entry.wakeup.wake();
             entry.read_until = group.now;
+            entry.moved.clear();
+            group.moved.retain(|(of, ..)| *of != pool);
             let turn = entry.fence;
             group.early.push(Early { pool, turn, joined: false });
             let kick = Some(source);
@@ -66,16 +68,17 @@ impl Store {
         parked: Parked,
     ) -> Result<Batch, StorageError> {
         let (demand, now) = (parked.demand, group.now);
-        let NewRows { completions, cancelations, mut starts, due_later } =
+        let NewRows { completions, cancelations, mut starts, due_later, .. } =
             group.new_rows(pool, demand.batch_size);
         let slots = demand.slots(completions.len());
         let mut next_due = parked.next_due;
         // A loop that rests has seen all rows that it could start, unless its slots were taken or time has passed.
-        let has_seen_all = demand.free_slots > 0 && next_due.is_none_or(|due| due > now);
+        let has_seen_all = demand.slots(0) > 0 && next_due.is_none_or(|due| due > now);
         if !has_seen_all {
             self.has_read = true;
             let free_slots = i64::try_from(slots).unwrap_or(i64::MAX);
-            let rest = self.storage.read_batch(pool, Demand { free_slots, ..demand }, now)?;
+            let demand = Demand { free_slots, ..demand };
+            let rest = self.storage.read_batch(pool, demand, now)?;
             // None are left when a loop rests.
             if !(rest.completions.is_empty() && rest.cancelations.is_empty()) {
                 return Err(StorageError::Conflict);
@@ -84,10 +87,11 @@ impl Store {
             starts.extend(rest.starts.into_iter().filter(is_there));
             next_due = rest.next_due;
         }
-        if !starts.is_sorted_by_key(|row| row.key) {
-            starts.sort_unstable_by_key(|row| row.key);
+        let rank = |row: &StartRow| row.key.rank(now, demand.aging);
+        if !starts.is_sorted_by_key(rank) {
+            starts.sort_unstable_by_key(rank);
         }
-        let unread = starts.get(slots).map(|row| row.key.segment);
+        let unread = starts.iter().skip(slots).map(|row| row.key.segment).min();
         starts.truncate(slots);
         let next_due = next_due.into_iter().chain(unread).chain(due_later).min();
         let next_due = next_due.filter(|due| *due != Segment::UNREGISTERED);
@@ -126,6 +130,8 @@ struct NewRows {
     cancelations: Vec<CancelationRow>,
     /// Rows that are due.
     starts: Vec<StartRow>,
+    /// `true` if they are not in the order of their keys.
+    is_mixed: bool,
     /// The time at which the first of the other starts is due.
     due_later: Option<Segment>,
 }
@@ -133,9 +139,14 @@ struct NewRows {
 impl NewRows {
     /// Adds a start. Of very many, those behind the first ones are left out.
     fn add_start(&mut self, row: StartRow, now: Segment, limit: usize) {
-        let is_behind = |last: &StartRow| self.starts.len() > limit && last.key < row.key;
-        match row.key.segment <= now && !self.starts.last().is_some_and(is_behind) {
-            true => self.starts.push(row),
+        let last = self.starts.last().map(|last| last.key);
+        let is_last = last.is_none_or(|last| last < row.key);
+        let is_behind = self.starts.len() > limit && is_last && !self.is_mixed;
+        match row.key.segment <= now && !is_behind {
+            true => {
+                self.is_mixed |= !is_last;
+                self.starts.push(row);
+            }
             false => {
                 let due = row.key.segment;
                 self.due_later = Some(self.due_later.map_or(due, |earliest| earliest.min(due)));
@@ -181,14 +192,14 @@ impl Group {
     }
 
     /// Returns `true` if the group moves a row of `pending_start` away from this place.
-    fn moves(&self, work_id: WorkId, from: Key) -> bool {
+    fn moves(&self, work_id: WorkId, from: StartKey) -> bool {
         self.fact(work_id).is_some_and(|work| work.pending_start != Some(from))
     }
 
     /// Returns the place in the group's changes of the row that a turn's change is about, if the group has inserted it.
     pub(super) fn inserted_by(&self, change: &Change) -> Option<usize> {
         let (work_id, key) = match change {
-            Change::StartWork { work_id, key, .. } => (*work_id, *key),
+            Change::StartWork { work_id, key, .. } => (*work_id, key.key()),
             Change::RetryWork { work_id, completion: Some(key), .. } => (*work_id, *key),
             Change::CompleteWork { finished, .. } => {
                 (finished.work_id, self.fact(finished.work_id)?.pending_completion?.0)
@@ -202,7 +213,7 @@ impl Group {
         let number = key.seq.checked_sub(self.last_seq + 1)?;
         let place = *self.places.get(usize::try_from(number).ok()?)? as usize;
         let is_it = match self.changes.get(place)? {
-            Change::InsertWork { spec, key: new } => spec.work_id == work_id && *new == key,
+            Change::InsertWork { spec, key: new } => spec.work_id == work_id && new.key() == key,
             Change::InsertPendingCompletion { work_id: of, key: new, .. } => {
                 *of == work_id && *new == key
             }

@@ -10,8 +10,8 @@ use super::settled::{Ending, Receipt, Settled};
 use crate::engine::arrivals::{AttemptReport, EnqueueAnswer};
 use crate::functions::Writes;
 use crate::model::{
-    Change, Demand, Finished, PoolConfig, PoolId, Retry, Running, Segment, Spec, Turn, WorkFact,
-    WorkId,
+    Change, Demand, Finished, PoolConfig, PoolId, Retry, Running, Segment, Spec, StartKey, Turn,
+    WorkFact, WorkId,
 };
 use crate::protocol::{CancelAll, Command, OnFinish, Reply, RunInStore};
 use crate::shared::Admitted;
@@ -28,6 +28,8 @@ pub(super) struct Group {
     pub settled: Settled,
     /// Pools with new rows.
     pub touched: Vec<PoolId>,
+    /// Jobs that were moved, each with its place: see [`Pool::moved`](super::pools::Pool::moved).
+    pub moved: Vec<(PoolId, WorkId, StartKey)>,
     /// The pools whose loops were sent their batch before the commit.
     pub early: Vec<Early>,
     /// The highest `seq` before the group.
@@ -177,7 +179,10 @@ impl Group {
                 });
             }
             Change::MovePendingStart { work_id, to, .. } => {
-                self.change_fact(*work_id, |work| work.pending_start = Some(*to));
+                self.change_fact(*work_id, |work| {
+                    work.pending_start = Some(*to);
+                    work.priority = to.priority;
+                });
             }
             Change::RetryWork { work_id, key, attempts, history, .. } => {
                 self.change_fact(*work_id, |work| {

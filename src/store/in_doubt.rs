@@ -5,7 +5,7 @@
 
 use super::group::Group;
 use super::{Settled, Store};
-use crate::model::{Change, Key, PoolId, RunNumber, Turn, WorkId};
+use crate::model::{Change, PoolId, RunNumber, StartKey, Turn, WorkId};
 use crate::storage::StorageError;
 
 /// A group that may have been committed.
@@ -26,7 +26,7 @@ pub(super) enum Witness {
     /// The job has a row in `pending_cancelation`, or is past it.
     Cancelation(WorkId),
     /// The job has this row in `pending_start`: its key is never reused.
-    Start(WorkId, Key),
+    Start(WorkId, StartKey),
     /// The group left no trace to look for.
     Nothing,
 }
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn the_trace_of_a_group_with_a_turn_is_the_turn() {
         let (work_id, pool) = (WorkId::random(), PoolId(0));
-        let key = |seq| Key { segment: Segment(1), seq };
+        let key = |seq| StartKey { segment: Segment(1), seq, ..StartKey::default() };
         let (started, generation) = (Segment(1), Generation(1));
         let value = Payload::new(b"1");
         let changes = [

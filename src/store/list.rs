@@ -7,7 +7,7 @@ use super::Store;
 use super::answer::status_of;
 use crate::model::{
     Cursor, Finished, Key, Listed, ListedWork, Name, Outcome, OutcomeKind, Place, PoolId, Segment,
-    Spec, WorkFact, WorkFilter, WorkId, WorkPage, WorkStatus,
+    Spec, StartKey, WorkFact, WorkFilter, WorkId, WorkPage, WorkStatus,
 };
 use crate::protocol::Listing;
 use crate::storage::StorageError;
@@ -112,16 +112,36 @@ impl Store {
     fn pending_works(
         &mut self,
         filter: &WorkFilter,
-        mut after: Option<Key>,
+        mut after: Option<StartKey>,
         cost: &mut Cost,
     ) -> Result<WorkPage, StorageError> {
         let pools = self.pools_of(filter);
         let mut works = Vec::new();
+        let mut until = StartKey::END;
+        if let Some(priority) = filter.priority {
+            let begin = StartKey::at(priority, Key::default());
+            after = Some(after.map_or(begin, |after| after.max(begin)));
+            until = StartKey::new(priority, Segment(Segment::UNREGISTERED.0 - 1));
+        }
         while !cost.is_enough() && works.len() < filter.limit {
             let left = filter.limit - works.len();
             let step = cost.next_step(filter.function.as_ref().map_or(left, |_| LONGEST_STEP));
-            let rows = self.next_starts(&pools, after, step)?;
-            let is_end = rows.len() < step;
+            let mut rows = self.next_starts(&pools, after, until, step)?;
+            let mut is_end = rows.len() < step;
+            if let Some(than) = filter.later_than {
+                let is_due = |(key, _): &(StartKey, WorkId)| key.segment <= than;
+                if let Some((key, _)) = rows.first().filter(|row| is_due(row)) {
+                    // Those of this priority that are due are passed at once.
+                    let last = Key { segment: than, seq: u64::MAX };
+                    after = Some(StartKey::at(key.priority, last));
+                    cost.add(0);
+                    continue;
+                }
+                if let Some(next_priority) = rows.iter().position(is_due) {
+                    rows.truncate(next_priority);
+                    is_end = false;
+                }
+            }
             let seen =
                 self.look_at(filter, &rows, |_, _, work| status_of(work), &mut works, cost)?;
             after = rows[..seen].last().map(|(key, _)| *key).or(after);
@@ -150,7 +170,7 @@ impl Store {
             }
             seen += 1;
             cost.add(work.as_ref().map_or(0, |work| work.spec.bytes() + work.history.bytes()));
-            if let Some(work) = work.filter(|work| filter.takes_function(work.spec.function)) {
+            if let Some(work) = work.filter(|work| filter.takes(work)) {
                 works.push(self.listed(&work, status(self, row, &work)));
             }
         }
@@ -163,15 +183,15 @@ impl Store {
     fn next_starts(
         &mut self,
         pools: &[PoolId],
-        after: Option<Key>,
+        after: Option<StartKey>,
+        until: StartKey,
         wanted: usize,
-    ) -> Result<Vec<(Key, WorkId)>, StorageError> {
-        let end = Key { segment: Segment::UNREGISTERED, seq: u64::MAX };
+    ) -> Result<Vec<(StartKey, WorkId)>, StorageError> {
         let at_once = wanted.div_ceil(pools.len().max(1));
         let mut heads = BinaryHeap::with_capacity(pools.len());
-        let mut read: Vec<VecDeque<(Key, WorkId)>> = Vec::with_capacity(pools.len());
+        let mut read: Vec<VecDeque<(StartKey, WorkId)>> = Vec::with_capacity(pools.len());
         for (place, pool) in pools.iter().enumerate() {
-            let rows = self.storage.pending_starts(*pool, after, end, at_once)?;
+            let rows = self.storage.pending_starts(*pool, after, until, at_once)?;
             heads.extend(rows.first().map(|(key, _)| std::cmp::Reverse((*key, place))));
             read.push(rows.into());
         }
@@ -183,7 +203,7 @@ impl Store {
             if read[place].is_empty() {
                 let left = (wanted - found.len()).min(at_once);
                 read[place] =
-                    self.storage.pending_starts(pools[place], Some(key), end, left)?.into();
+                    self.storage.pending_starts(pools[place], Some(key), until, left)?.into();
             }
             heads.extend(read[place].front().map(|(key, _)| std::cmp::Reverse((*key, place))));
         }
@@ -202,7 +222,8 @@ impl Store {
             Some(Some(pool)) => Some(pool),
             Some(None) => return Ok(WorkPage { works, next: None }),
         };
-        let wanted = filter.function.as_ref().map_or(filter.limit, |_| MOST_LOOKED_AT);
+        let takes_all = filter.function.is_none() && filter.priority.is_none();
+        let wanted = if takes_all { filter.limit } else { MOST_LOOKED_AT };
         cost.ordered = self.running();
         // One more shows whether this is the end.
         let mut places = self.storage.running_places(pool, after, wanted + 1)?;
@@ -218,7 +239,7 @@ impl Store {
         let mut seen = 0;
         while seen < places.len() && works.len() < filter.limit && !cost.is_enough() {
             let left = filter.limit - works.len();
-            let step = cost.next_step(filter.function.as_ref().map_or(left, |_| LONGEST_STEP));
+            let step = cost.next_step(if takes_all { left } else { LONGEST_STEP });
             let step = &places[seen..places.len().min(seen + step)];
             seen += self.look_at(filter, step, status, &mut works, cost)?;
         }
@@ -258,6 +279,7 @@ impl Store {
                     pool,
                     function: row.function,
                     kind: None,
+                    priority: None,
                     enqueued_at: row.enqueued_at.time(),
                     canceling: false,
                     spec: kept_spec(&row),
@@ -304,6 +326,7 @@ impl Store {
             pool: self.pool_name(spec.pool),
             function: spec.function,
             kind: Some(spec.kind),
+            priority: Some(work.priority),
             enqueued_at: spec.enqueued_at.time(),
             canceling: work.is_canceled(),
             status,

@@ -1,10 +1,12 @@
 //! Pools: what the store keeps of each, and how a loop claims one.
 
+use hashbrown::HashMap;
+
 use super::wake::Wakeup;
 use super::{PAGE, Store};
 use crate::model::{
-    Change, Claimed, Cursors, Generation, InternalState, Key, LogLevel, Name, PoolConfig, PoolId,
-    Segment, StateRow, Turn,
+    Change, Claimed, Cursors, Generation, InternalState, LogLevel, Name, PoolConfig, PoolId,
+    Segment, StartKey, StateRow, Turn, WorkId,
 };
 use crate::protocol::PoolOpened;
 use crate::storage::{Fsync, PoolRow, StorageError};
@@ -24,6 +26,8 @@ pub(super) struct Pool {
     pub pending: u64,
     pub log_level: LogLevel,
     pub wakeup: Wakeup,
+    /// Jobs that were moved since the loop was last shown rows, with their places: the turn in flight may start them.
+    pub moved: HashMap<WorkId, StartKey>,
     /// `true` if a turn may have been decided on rows that were not committed. No turn counts until the next claim.
     pub is_void: bool,
 }
@@ -40,6 +44,7 @@ impl Pool {
             read_until: Segment::default(),
             pending: 0,
             wakeup: Wakeup::default(),
+            moved: HashMap::new(),
             is_void: false,
         }
     }
@@ -96,6 +101,7 @@ impl Store {
         // Only now: until the new generation is stored, an early turn of the old one may still come.
         entry.is_void = false;
         entry.wakeup.stay_quiet();
+        entry.moved.clear();
         let mut internal = InternalState::from(state);
         internal.running = running.iter().map(|row| (row.work.spec.work_id, row.running)).collect();
         Ok(Claimed { state: internal, running, config })
@@ -154,7 +160,7 @@ impl Store {
             for (from, spec) in page {
                 if self.shared.catalog.can_run(&spec) {
                     self.last_seq += 1;
-                    let to = Key { segment: self.clock, seq: self.last_seq };
+                    let to = StartKey { segment: self.clock, seq: self.last_seq, ..from };
                     let work_id = spec.work_id;
                     changes.push(Change::MovePendingStart { work_id, pool, from, to });
                 }

@@ -8,8 +8,8 @@ use crate::client::follow_up;
 use crate::engine::arrivals::{self, AttemptReport};
 use crate::functions::{Code, CompletionCall, Reader, Transaction, Writes, guarded, limit_result};
 use crate::model::{
-    Change, Failure, FailureKind, Finished, Key, Name, OnCompleteCall, Payload, RunResult, Spec,
-    WorkId, decode, encode,
+    Change, Failure, FailureKind, Finished, Name, OnCompleteCall, Payload, RunResult, Spec,
+    StartKey, WorkId, decode, encode,
 };
 use crate::protocol::{Event, RunInStore};
 use crate::storage::StorageError;
@@ -158,7 +158,7 @@ impl Store {
         let follow_up = follow_up(&self.shared, spec, call.name, &args, group.now);
         *group.left.entry(follow_up.pool).or_default() -= 1;
         let work_id = follow_up.work_id;
-        let key = Key { segment: group.now, seq: 0 };
+        let key = StartKey::new(follow_up.priority, group.now);
         self.push(group, Change::InsertWork { spec: follow_up, key });
         Ok(Some(work_id))
     }

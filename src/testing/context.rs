@@ -7,8 +7,8 @@ use crate::client::Client;
 use crate::engine::Launch;
 use crate::functions::{ActionContext, Control, Data, Lent, Stage};
 use crate::model::{
-    FunctionKind, MAX_PAYLOAD_BYTES, Name, PoolId, Progress, Retention, RetryBehavior, Segment,
-    Spec, SpecHead, SpecOptions, WorkId,
+    FunctionKind, MAX_PAYLOAD_BYTES, Name, PoolId, Priority, Progress, Retention, RetryBehavior,
+    Segment, Spec, SpecHead, SpecOptions, WorkId,
 };
 use crate::shared::{Catalog, Seams, Shared, SystemClock};
 
@@ -154,6 +154,7 @@ impl TestContext {
                 kind: FunctionKind::Action,
                 function: Name::from_static("test"),
                 enqueued_at: now,
+                priority: Priority::NORMAL,
                 options: Some(Box::new(options)),
             },
             b"null",

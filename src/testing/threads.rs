@@ -25,7 +25,8 @@ use crate::engine::Launch;
 use crate::engine::arrivals::CancelAnswer;
 use crate::functions::{Control, Data, Lent, Stage};
 use crate::model::{
-    Finished, FunctionKind, Name, Outcome, PoolId, RunNumber, Segment, Spec, SpecHead, WorkId,
+    Finished, FunctionKind, Name, Outcome, PoolId, Priority, RunNumber, Segment, Spec, SpecHead,
+    WorkId,
 };
 use crate::model::{PoolConfig, Retention};
 use crate::model::{Progress, WorkStatus};
@@ -288,6 +289,7 @@ fn attempt(pool: &Workpool, work_id: WorkId) -> Arc<Control> {
             kind: FunctionKind::Action,
             function: Name::intern("function"),
             enqueued_at: Segment(1),
+            priority: Priority::NORMAL,
             options: None,
         },
         b"null",

@@ -9,9 +9,10 @@ use utoipa::{IntoParams, ToSchema};
 use super::Permission;
 use super::error::ApiError;
 use super::query::{Answer, Board, Body, Filter, body_of, demand, permission_of, query, work_id};
+use crate::model::Priority;
 use crate::ops::{
     Bulk, BulkAction, CancelAnswer, ConfigView, Done, Overview, PageView, PoolChange, PoolView,
-    RetryAnswer, RunNowAnswer, WorkDetail,
+    PriorityAnswer, RetryAnswer, RunNowAnswer, WorkDetail,
 };
 
 /// The default time in which an aborted attempt may end by itself.
@@ -122,6 +123,23 @@ pub(super) async fn run(board: Board, request: HttpRequest, id: web::Path<String
 
 #[utoipa::path(
     post,
+    path = "/api/works/{id}/priority",
+    summary = "Changes the priority of a job that waits",
+    params(("id" = uuid::Uuid, Path), NewPriority),
+    responses((status = 200, description = "What became of it.", body = Answered<PriorityAnswer>))
+)]
+pub(super) async fn set_priority(
+    board: Board,
+    request: HttpRequest,
+    id: web::Path<String>,
+) -> Answer {
+    demand(&request, Permission::SetPriority)?;
+    let NewPriority { priority } = query(request.query_string())?;
+    answered(board.operator().set_priority(work_id(&id)?, Priority::new(priority)).await?)
+}
+
+#[utoipa::path(
+    post,
     path = "/api/works/{id}/retry",
     summary = "Enqueues a failed job once more, and once only",
     params(("id" = uuid::Uuid, Path)),
@@ -187,6 +205,15 @@ struct Grace {
     /// The time in which the attempt may end by itself.
     #[param(maximum = 3_600_000, default = 5_000)]
     grace_ms: Option<u64>,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct NewPriority {
+    /// The number of the priority; the smallest number starts first.
+    #[param(minimum = -128, maximum = 127)]
+    priority: i8,
 }
 
 fn answered(answer: impl Serialize) -> Answer {

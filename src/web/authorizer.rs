@@ -17,6 +17,8 @@ pub enum Permission {
     Abort,
     /// Make a job due now.
     RunNow,
+    /// Change the priority of a job.
+    SetPriority,
     /// Enqueue a failed job once more.
     Retry,
     /// Change a pool's parallelism, pause it and resume it.
@@ -24,10 +26,11 @@ pub enum Permission {
 }
 
 impl Permission {
-    const ALL: [Permission; 5] = [
+    const ALL: [Permission; 6] = [
         Permission::Cancel,
         Permission::Abort,
         Permission::RunNow,
+        Permission::SetPriority,
         Permission::Retry,
         Permission::Configure,
     ];

@@ -17,6 +17,7 @@ use super::query::{
     Board, Body, Did, Filter, ListQuery, NOTHING, RangeQuery, Selected, body_of, demand,
     permission_of, permissions, query, work_id,
 };
+use crate::model::Priority;
 use crate::ops::{Bulk, BulkAction, Done, PoolChange, RetryAnswer, TO_SAY};
 
 /// The time in which an aborted attempt may end by itself.
@@ -262,6 +263,26 @@ pub(super) async fn run(board: Board, request: HttpRequest, id: web::Path<String
         Ok(board.operator().run_now(work_id(&id)?).await?)
     };
     back_to_work(&id, done.await)
+}
+
+pub(super) async fn set_priority(
+    board: Board,
+    request: HttpRequest,
+    id: web::Path<String>,
+    body: Body,
+) -> HttpResponse {
+    let done = async {
+        demand(&request, Permission::SetPriority)?;
+        let PriorityForm { priority } = form(&request, body)?;
+        Ok(board.operator().set_priority(work_id(&id)?, Priority::new(priority)).await?)
+    };
+    back_to_work(&id, done.await)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PriorityForm {
+    priority: i8,
 }
 
 /// Retries a failed job, and redirects to the new job.

@@ -11,7 +11,7 @@ use utoipa::openapi::schema::{Object, Schema};
 use super::dashboard::Dashboard;
 use super::error::ApiError;
 use super::{Permission, Permissions};
-use crate::model::{ConfigError, Cursor, OutcomeKind, WorkFilter, WorkId};
+use crate::model::{ConfigError, Cursor, OutcomeKind, Priority, WorkFilter, WorkId};
 use crate::ops::schema::{size_or_nothing, words};
 use crate::ops::{BulkAction, Range};
 
@@ -37,6 +37,8 @@ pub(super) struct Filter {
     /// The outcome of finished jobs.
     #[param(schema_with = super::query::outcome_asked)]
     pub outcome: String,
+    /// The priority of waiting or running jobs, -128 to 127, or empty.
+    pub priority: String,
     /// The `next` of the previous page; all other parameters must be the same.
     pub cursor: String,
     #[param(schema_with = super::query::limit_asked)]
@@ -68,6 +70,9 @@ impl Filter {
         if !self.function.is_empty() {
             works = works.function(&self.function);
         }
+        if !self.priority.is_empty() {
+            works = works.priority(priority(&self.priority)?);
+        }
         let invalid = |error: ConfigError| ApiError::invalid(error.to_string());
         if !self.cursor.is_empty() {
             let cursor: Cursor = self.cursor.parse().map_err(invalid)?;
@@ -83,6 +88,14 @@ impl Filter {
     }
 }
 
+/// Parses the number of a priority.
+pub(super) fn priority(text: &str) -> Result<Priority, ApiError> {
+    match text.parse() {
+        Ok(number) => Ok(Priority::new(number)),
+        Err(_) => Err(ApiError::invalid("priority is a number from -128 to 127")),
+    }
+}
+
 /// The query of the page of a list.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -91,6 +104,7 @@ pub(super) struct ListQuery {
     state: String,
     function: String,
     outcome: String,
+    priority: String,
     cursor: String,
     limit: String,
     /// The action that led to the page, and the number of jobs that it has changed.
@@ -100,13 +114,13 @@ pub(super) struct ListQuery {
 
 impl ListQuery {
     pub fn split(self) -> (Filter, Option<Did>) {
-        let ListQuery { pool, state, function, outcome, cursor, limit, did, done } = self;
+        let ListQuery { pool, state, function, outcome, priority, cursor, limit, did, done } = self;
         let did = match (action_named(&did), done) {
             (Some(action), Some(done)) => Some(Did::Done { action, done }),
             (None, _) if did == NOTHING => Some(Did::Nothing),
             _ => None,
         };
-        (Filter { pool, state, function, outcome, cursor, limit }, did)
+        (Filter { pool, state, function, outcome, priority, cursor, limit }, did)
     }
 }
 
@@ -144,6 +158,7 @@ impl Selected {
                 "state" => list.state = value,
                 "function" => list.function = value,
                 "outcome" => list.outcome = value,
+                "priority" => list.priority = value,
                 "limit" => list.limit = value,
                 _ => return Err(ApiError::invalid("the form has an unknown field")),
             }

@@ -43,6 +43,7 @@ impl Dashboard {
             .service(act("/api/works/{id}/cancel").post(api::cancel))
             .service(act("/api/works/{id}/abort").post(api::abort))
             .service(act("/api/works/{id}/run").post(api::run))
+            .service(act("/api/works/{id}/priority").post(api::set_priority))
             .service(act("/api/works/{id}/retry").post(api::retry))
             .service(
                 resource("/api/pools/{name}", "GET, HEAD, PATCH")
@@ -80,6 +81,7 @@ impl Dashboard {
             .service(act("/works/{id}/cancel").post(pages::cancel))
             .service(act("/works/{id}/abort").post(pages::abort))
             .service(act("/works/{id}/run").post(pages::run))
+            .service(act("/works/{id}/priority").post(pages::set_priority))
             .service(act("/works/{id}/retry").post(pages::retry))
             .service(
                 resource("/pools/{name}", "GET, HEAD, POST")

@@ -41,7 +41,7 @@ fn contents(path: &Path, ids: &[WorkId]) -> Result<Contents, StorageError> {
     let mut store = open(path, LOG)?.on_one_thread();
     let opened = store.open()?;
     let cursors = Cursors::default();
-    let demand = Demand { cursors, free_slots: 1_000, batch_size: 1_000 };
+    let demand = Demand { cursors, free_slots: 1_000, batch_size: 1_000, ..Demand::default() };
     let mut pools = Vec::new();
     for pool in (0..5).map(PoolId) {
         pools.push((
@@ -283,7 +283,7 @@ fn a_file_of_a_format_that_never_was_is_refused() {
     bytes[16..24].copy_from_slice(&checksum.to_le_bytes());
     std::fs::write(&path, &bytes).unwrap();
     let error = open(&path, LOG).unwrap_err().to_string();
-    assert!(error.contains("format 1, this program reads 2 to 4"), "{error}");
+    assert!(error.contains("format 1, this program reads 2 to 5"), "{error}");
 }
 
 #[test]

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::ledger::*;
 use actix_workpool::model::{
-    Change, FunctionKind, Generation, Key, Name, Payload, PoolId, Segment, Spec, SpecHead, TableKey,
+    Change, FunctionKind, Generation, Name, Payload, PoolId, Priority, Segment, Spec, SpecHead,
+    StartKey, TableKey,
 };
 use actix_workpool::storage::{Fsync, Redb, Storage, StorageError};
 use actix_workpool::{
@@ -108,11 +109,12 @@ fn a_start_in_a_commit_that_the_log_has_no_room_for_is_not_forgotten() {
                 kind: FunctionKind::Action,
                 function: Name::from_static("f"),
                 enqueued_at: clock,
+                priority: Priority::NORMAL,
                 options: None,
             },
             b"1",
         );
-        let key = Key { segment: clock, seq: 1 };
+        let key = StartKey { segment: clock, seq: 1, ..StartKey::default() };
         let mut store = again();
         commit(&mut store, vec![Change::InsertWork { spec, key }]);
         store.close();

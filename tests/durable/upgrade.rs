@@ -167,11 +167,17 @@ fn unpack(format: u32, path: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_of_format_2_opens_with_every_row_as_it_was() {
-    let path = folder("format 2").join("work.redb");
-    unpack(2, &path);
+async fn a_file_of_an_earlier_format_opens_with_every_row_as_it_was() {
+    for format in [2, 4] {
+        opens_as_it_was(format).await;
+    }
+}
+
+async fn opens_as_it_was(format: u32) {
+    let path = folder(&format!("format {format}")).join("work.redb");
+    unpack(format, &path);
     check(&path).await;
-    assert_eq!(format_of(&path), 4, "it is a file of today's format from then on");
+    assert_eq!(format_of(&path), 5, "it is a file of today's format from then on");
     let runtime = builder(&path).start().await.unwrap();
     let again = runtime.retry(id(2)).await.unwrap();
     let RetryAnswer::Enqueued(work_id) = again else { panic!("{again:?}") };
@@ -187,15 +193,15 @@ fn a_file_of_a_newer_version_is_refused_and_says_so() {
     let path = folder("newer").join("work.redb");
     drop(Redb::open_with_log(&path, 1).unwrap());
     let mut bytes = std::fs::read(&path).unwrap();
-    bytes[8..12].copy_from_slice(&5u32.to_le_bytes());
+    bytes[8..12].copy_from_slice(&6u32.to_le_bytes());
     let checksum = twox_hash::XxHash3_64::oneshot(&bytes[..16]);
     bytes[16..24].copy_from_slice(&checksum.to_le_bytes());
     std::fs::write(&path, &bytes).unwrap();
     let Err(error) = Redb::open(&path) else { panic!("it opens") };
-    assert_eq!(error, StorageError::TooNew { found: 5, known: 4 });
+    assert_eq!(error, StorageError::TooNew { found: 6, known: 5 });
     assert_eq!(
         error.to_string(),
-        "written by a newer version of actix-workpool (format 5, this program reads up to 4); \
+        "written by a newer version of actix-workpool (format 6, this program reads up to 5); \
          update the program"
     );
     assert_eq!(std::fs::read(&path).unwrap(), bytes, "it is left as it was");

@@ -1397,6 +1397,7 @@ fn real_spec(number: usize) -> real::Spec {
             kind: real::FunctionKind::Action,
             function: real::Name::from_static("f"),
             enqueued_at: real::Segment(1),
+            priority: real::Priority::NORMAL,
             options: Some(Box::new(options)),
         },
         b"",
@@ -1415,12 +1416,16 @@ fn key(number: usize) -> real::Key {
     real::Key { segment: real::Segment(1), seq: number as u64 }
 }
 
+fn start_key(number: usize) -> real::StartKey {
+    real::StartKey::at(real::Priority::NORMAL, key(number))
+}
+
 fn real_fact(number: usize, fact: &WorkFact) -> real::WorkFact {
     real::WorkFact {
         attempts: fact.attempts.into(),
         runs: fact.runs.into(),
         canceled: fact.canceled,
-        pending_start: fact.pending_start.then_some(key(number)),
+        pending_start: fact.pending_start.then_some(start_key(number)),
         running: fact.running.map(|generation| real::Running {
             run: fact.runs.into(),
             started: real::Segment(1),
@@ -1527,7 +1532,7 @@ fn real_step(facts: &[(WorkFact, Option<Lost>)], max_parallelism: usize) -> Vec<
             batch.cancelations.push(real::CancelationRow { key, pool, work_id, work });
         }
         if fact.pending_start {
-            let attempts = work.attempts;
+            let (key, attempts) = (start_key(number), work.attempts);
             batch.starts.push(real::StartRow { key, spec, attempts, runs: run });
         }
         if let (Some(Lost { work, launched }), Some(running)) = (lost_fact, running) {
@@ -1535,7 +1540,7 @@ fn real_step(facts: &[(WorkFact, Option<Lost>)], max_parallelism: usize) -> Vec<
             lost.push(real::Lost { row, launched: *launched, chance: 0.5 });
         }
     }
-    let cx = real::TurnCx { max_parallelism, can_run: &|_| true, lost };
+    let cx = real::TurnCx { max_parallelism, rate: None, can_run: &|_| true, lost };
     let changes = real::step(state, batch, real::PoolId(0), cx).changes;
     let mut decisions = vec![rules::Decision::default(); facts.len()];
     for change in changes {

@@ -148,7 +148,7 @@ async fn pages(runtime: &Runtime, of_interest: &[(&'static str, WorkId)]) -> Vec
         pages.push(format!("/works?{list}"));
         pages.push(format!("/api/works?limit=200&{list}"));
     }
-    for deep in [format!("p.{due}.0"), format!("f.{}", DONE / 2)] {
+    for deep in [format!("p.{due}.0.0"), format!("f.{}", DONE / 2)] {
         let state = if deep.starts_with('p') { "pending" } else { "finished" };
         for function in ["", "rare"] {
             let list = format!("state={state}&function={function}&cursor={deep}");

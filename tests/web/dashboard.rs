@@ -130,6 +130,7 @@ fn routes() -> Vec<Route> {
         (Method::POST, "/api/works/{id}/cancel", None),
         (Method::POST, "/api/works/{id}/abort", None),
         (Method::POST, "/api/works/{id}/run", None),
+        (Method::POST, "/api/works/{id}/priority?priority=-10", None),
         (Method::POST, "/api/works/{id}/retry", None),
         (Method::POST, "/api/works/retry?pool=p", None),
         (Method::GET, "/api/pools/p", None),
@@ -154,6 +155,7 @@ fn routes() -> Vec<Route> {
         (Method::POST, "/works/{id}/cancel", None),
         (Method::POST, "/works/{id}/abort", None),
         (Method::POST, "/works/{id}/run", None),
+        (Method::POST, "/works/{id}/priority", Some((FORM, "priority=5"))),
         (Method::POST, "/works/{id}/retry", None),
         (Method::POST, "/pools/p", Some((FORM, "max_parallelism=3"))),
         (Method::GET, "/?range=24h", None),
@@ -1110,7 +1112,7 @@ fn who_may_only_look_sees_no_controls() {
         let (runtime, pool) = start(builder(), PoolConfig::default()).await;
         let dashboard = workpool_dashboard(runtime.clone(), by_header);
         let id = delayed(&pool).await;
-        for (user, controls) in [("viewer", 0), ("canceler", 1), ("admin", 4)] {
+        for (user, controls) in [("viewer", 0), ("canceler", 1), ("admin", 5)] {
             let mut seen = 0;
             for path in ["/".to_owned(), format!("/works/{id}")] {
                 let page = ask(&dashboard, get(&path).insert_header(("x-user", user))).await.text;

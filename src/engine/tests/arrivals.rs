@@ -6,7 +6,7 @@ use super::*;
 fn an_enqueued_job_becomes_s1() {
     let spec = spec(1, None);
     let arrival = enqueue(spec.clone(), NOW, false);
-    let change = Change::InsertWork { spec, key: Key { segment: NOW, seq: 0 } };
+    let change = Change::InsertWork { spec, key: due(NOW.0, 0) };
     assert_eq!((arrival.change, arrival.answer), (Some(change), EnqueueAnswer::Enqueued));
 }
 
@@ -177,10 +177,10 @@ fn s1_s2_s5_and_s10_become_s7_s8_s9_and_s7_by_a_cancel() {
 #[test]
 fn s1_and_s10_are_due_now_when_they_are_to_run_now() {
     for waiting in [s1(1), s10(1)] {
-        let from = key(1_500, 1);
+        let from = due(1_500, 1);
         let arrival =
             run_now(Some(&WorkFact { pending_start: Some(from), ..waiting }), false, NOW, NOW);
-        let to = key(NOW.0, 0);
+        let to = due(NOW.0, 0);
         let moved = Change::MovePendingStart { work_id: id(1), pool: POOL, from, to };
         assert_eq!((arrival.change, arrival.answer), (Some(moved), RunNowAnswer::Moved));
     }
@@ -188,7 +188,7 @@ fn s1_and_s10_are_due_now_when_they_are_to_run_now() {
 
 #[test]
 fn what_does_not_wait_for_its_time_is_not_moved() {
-    let at = |segment| WorkFact { pending_start: Some(Key { segment, seq: 1 }), ..s1(1) };
+    let at = |segment: Segment| WorkFact { pending_start: Some(due(segment.0, 1)), ..s1(1) };
     let canceling = WorkFact { pending_cancelation: Some(key(970, 1)), ..at(Segment(1_500)) };
     for (work, answer) in [
         (s1(1), RunNowAnswer::AlreadyDue),
@@ -207,6 +207,40 @@ fn what_does_not_wait_for_its_time_is_not_moved() {
         assert_eq!((arrival.change, arrival.answer), (None, answer), "{work:?}");
     }
     assert_eq!(run_now(None, false, NOW, NOW).answer, RunNowAnswer::NotFound);
+}
+
+#[test]
+fn s1_and_s10_go_to_another_priority_behind_what_is_due() {
+    for (at, new) in [(950, NOW.0), (1_500, 1_500), (u64::MAX, u64::MAX)] {
+        for waiting in [s1(1), s10(1)] {
+            let from = due(at, 1);
+            let work = WorkFact { pending_start: Some(from), ..waiting };
+            let arrival = set_priority(Some(&work), false, Priority::HIGH, NOW);
+            let to = StartKey::new(Priority::HIGH, Segment(new));
+            let moved = Change::MovePendingStart { work_id: id(1), pool: POOL, from, to };
+            assert_eq!((arrival.change, arrival.answer), (Some(moved), PriorityAnswer::Changed));
+        }
+    }
+}
+
+#[test]
+fn a_job_that_does_not_wait_keeps_its_priority() {
+    for (work, answer) in [
+        (s7(1), PriorityAnswer::Canceled),
+        (s8(1), PriorityAnswer::Canceled),
+        (s12(1), PriorityAnswer::Canceled),
+        (s2(1), PriorityAnswer::Running),
+        (s3(1), PriorityAnswer::Running),
+        (s5(1), PriorityAnswer::Running),
+    ] {
+        let arrival = set_priority(Some(&work), false, Priority::LOW, NOW);
+        assert_eq!((arrival.change, arrival.answer), (None, answer), "{work:?}");
+    }
+    let same = set_priority(Some(&s1(1)), false, Priority::NORMAL, NOW);
+    assert_eq!((same.change, same.answer), (None, PriorityAnswer::Changed));
+    let answer = |is_finished| set_priority(None, is_finished, Priority::LOW, NOW).answer;
+    assert_eq!(answer(true), PriorityAnswer::AlreadyFinished);
+    assert_eq!(answer(false), PriorityAnswer::NotFound);
 }
 
 #[test]

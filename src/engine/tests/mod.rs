@@ -1,6 +1,7 @@
 //! Tests of every cell of the state table, as a list of changes, and of the other guarantees of a turn.
 
 mod arrivals;
+mod limits;
 mod recovery;
 mod report;
 mod rest;
@@ -11,16 +12,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::arrivals::{
-    ArrivalCx, AttemptReport, CancelAnswer, EnqueueAnswer, FinishAnswer, RunNowAnswer,
-    attempt_finished, cancel, enqueue, run_now,
+    ArrivalCx, AttemptReport, CancelAnswer, EnqueueAnswer, FinishAnswer, PriorityAnswer,
+    RunNowAnswer, attempt_finished, cancel, enqueue, run_now, set_priority,
 };
 use super::rest::{KickSource, rest};
 use super::{Launch, Lost, Step, TurnCx, demand, step};
 use crate::model::{
     Batch, CancelationRow, Change, CompletionRow, Cursors, FailedAttempt, Failure, FailureKind,
     Finished, FinishedDetails, FunctionKind, Generation, History, InternalState, Key, Name,
-    Outcome, Payload, PoolId, Report, Retry, RetryBehavior, RunResult, RunStatus, Running,
-    RunningRow, Segment, Spec, SpecHead, SpecOptions, StartRow, StateRow, WorkFact, WorkId,
+    Outcome, Payload, PoolConfig, PoolId, Priority, Rate, Report, Retry, RetryBehavior, RunResult,
+    RunStatus, Running, RunningRow, Segment, Spec, SpecHead, SpecOptions, StartKey, StartRow,
+    StateRow, WorkFact, WorkId,
 };
 
 const POOL: PoolId = PoolId(3);
@@ -46,6 +48,11 @@ fn key(segment: u64, seq: u64) -> Key {
     Key { segment: Segment(segment), seq }
 }
 
+/// The key of a waiting job of the normal priority.
+fn due(segment: u64, seq: u64) -> StartKey {
+    StartKey::at(Priority::NORMAL, key(segment, seq))
+}
+
 fn spec(n: u64, retry: Option<RetryBehavior>) -> Spec {
     let options = retry.map(|_| Box::new(SpecOptions { retry, ..SpecOptions::default() }));
     Spec::new(
@@ -55,6 +62,7 @@ fn spec(n: u64, retry: Option<RetryBehavior>) -> Spec {
             kind: FunctionKind::Action,
             function: Name::from_static("known"),
             enqueued_at: Segment(100),
+            priority: Priority::NORMAL,
             options,
         },
         b"",
@@ -67,7 +75,7 @@ fn three_attempts() -> Option<RetryBehavior> {
 }
 
 fn s1(n: u64) -> WorkFact {
-    WorkFact { pending_start: Some(key(950, n)), ..WorkFact::new(spec(n, three_attempts())) }
+    WorkFact { pending_start: Some(due(950, n)), ..WorkFact::new(spec(n, three_attempts())) }
 }
 
 fn s2(n: u64) -> WorkFact {
@@ -124,6 +132,8 @@ fn state<'a>(running: impl IntoIterator<Item = &'a WorkFact>) -> InternalState {
         last_recovery: Segment(800),
         last_report: DRAINED,
         report: Report::default(),
+        tat: 0,
+        limited_until: Segment::default(),
         running: rows.collect(),
     }
 }
@@ -181,7 +191,8 @@ fn turn(state: InternalState, batch: Batch) -> Step {
 fn turn_with(state: InternalState, batch: Batch, max_parallelism: usize, lost: Vec<Lost>) -> Step {
     let known = |spec: &Spec| spec.function == Name::from_static("known");
     let before = state.clone();
-    let step = step(state, batch, POOL, TurnCx { max_parallelism, can_run: &known, lost });
+    let cx = TurnCx { max_parallelism, rate: None, can_run: &known, lost };
+    let step = step(state, batch, POOL, cx);
     let (old, new) = (before.cursors, step.state.cursors);
     assert!(new.incoming >= old.incoming, "the cursor of starts never goes back");
     assert!(new.completion >= old.completion, "the cursor of completions never goes back");
@@ -262,7 +273,7 @@ fn retried(work: &WorkFact, at: u64, attempts: u32) -> Change {
         work_id: work.spec.work_id,
         pool: POOL,
         completion: work.pending_completion.map(|(key, _)| key),
-        key: key(at, 0),
+        key: due(at, 0),
         attempts,
         history,
     }

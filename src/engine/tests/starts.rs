@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn launched(step: &Step) -> Vec<WorkId> {
+pub(super) fn launched(step: &Step) -> Vec<WorkId> {
     step.launches.iter().map(|launch| launch.spec.work_id).collect()
 }
 
@@ -55,11 +55,14 @@ fn a_limit_that_was_raised_is_used_at_once() {
 #[test]
 fn the_demand_counts_free_slots_below_zero_when_the_limit_was_lowered() {
     let running = [s2(1), s2(2), s2(3)];
-    let state = state(&running);
-    assert_eq!(demand(&state, 5).free_slots, 2);
-    assert_eq!(demand(&state, 3).free_slots, 0);
-    assert_eq!(demand(&state, 0).free_slots, -3);
-    assert_eq!(demand(&state, 5).cursors, state.cursors);
+    let mut state = state(&running);
+    let settings = PoolConfig::default().settings();
+    let mut demand = |slots| demand(&mut state, &settings, slots, NOW);
+    assert_eq!(demand(5).free_slots, 2);
+    assert_eq!(demand(3).free_slots, 0);
+    assert_eq!(demand(0).free_slots, -3);
+    assert_eq!(demand(5).cursors.incoming, DRAINED);
+    assert_eq!(demand(5).max_starts, usize::MAX);
 }
 
 #[test]
@@ -72,8 +75,8 @@ fn a_job_whose_function_is_not_registered_moves_to_the_lane_and_hides_nothing() 
     let moved = Change::MovePendingStart {
         work_id: id(1),
         pool: POOL,
-        from: key(950, 1),
-        to: Key { segment: Segment::UNREGISTERED, seq: 0 },
+        from: due(950, 1),
+        to: StartKey::new(Priority::NORMAL, Segment::UNREGISTERED),
     };
     let step = turn_with(state([]), starts([&unknown, &next]), 1, Vec::new());
     assert_eq!(decided(&step), [moved.clone(), started_as(&next, 1)]);
@@ -104,7 +107,7 @@ fn the_cursor_of_starts_stops_at_a_row_that_was_not_read() {
 
 #[test]
 fn the_cursor_of_starts_stops_at_a_row_that_found_no_slot() {
-    let (first, second) = (s1(1), WorkFact { pending_start: Some(key(957, 2)), ..s1(2) });
+    let (first, second) = (s1(1), WorkFact { pending_start: Some(due(957, 2)), ..s1(2) });
     let step = turn_with(state([]), starts([&first, &second]), 1, Vec::new());
     assert_eq!(decided(&step), [started_as(&first, 1)]);
     assert_eq!(incoming(&step), Segment(957));
@@ -140,7 +143,7 @@ fn no_cursor_goes_back_when_the_clock_did() {
             ..completion(&done, success(), Retry::No)
         }],
         cancelations: vec![CancelationRow { key: early(2), ..cancelation(&canceled) }],
-        starts: vec![StartRow { key: early(3), ..start(&next) }],
+        starts: vec![StartRow { key: due(500, 3), ..start(&next) }],
         next_due: Some(Segment(550)),
     };
     let before = state([&done, &canceled]);

@@ -3,6 +3,7 @@
 mod finished;
 mod pending;
 mod running;
+mod starts;
 mod works;
 
 use std::collections::BTreeMap;
@@ -17,12 +18,13 @@ use super::{
 use crate::model::PoolConfig;
 use crate::model::{
     Batch, CancelationRow, Change, CompletionRow, Counts, Cursors, Demand, Finished, Key, Name,
-    Payload, PoolId, Retry, RunNumber, RunResult, Running, RunningRow, Segment, Spec, StartRow,
-    StateRow, TableKey, WorkFact, WorkId,
+    Payload, PoolId, Retry, RunNumber, RunResult, Running, RunningRow, Segment, Spec, StartKey,
+    StartRow, StateRow, TableKey, WorkFact, WorkId,
 };
 use finished::FinishedTable;
 use pending::Pending;
 use running::RunningTable;
+use starts::Starts;
 use works::{Place, Row, Slot, Works};
 
 /// Keeps every table in memory.
@@ -171,45 +173,41 @@ impl Storage for Memory {
     fn unregistered(
         &mut self,
         pool: PoolId,
-        after: Option<Key>,
+        after: Option<StartKey>,
         limit: usize,
-    ) -> Result<Vec<(Key, Spec)>, StorageError> {
+    ) -> Result<Vec<(StartKey, Spec)>, StorageError> {
         let tables = self.tables();
         let Some(table) = tables.pools.get(pool.0 as usize) else { return Ok(Vec::new()) };
-        let lane = Bound::Included(Key { segment: Segment::UNREGISTERED, seq: 0 });
-        let from = after.map_or(lane, Bound::Excluded);
-        let rows = table.pending_start.from(from).take(limit);
-        Ok(rows.map(|(key, slot)| (key, tables.works.at(*slot).spec.clone())).collect())
+        let rows = table.pending_start.lane(after).take(limit);
+        Ok(rows.map(|(key, slot)| (key, tables.works.at(slot).spec.clone())).collect())
     }
 
     fn pending_starts(
         &mut self,
         pool: PoolId,
-        after: Option<Key>,
-        until: Key,
+        after: Option<StartKey>,
+        until: StartKey,
         limit: usize,
-    ) -> Result<Vec<(Key, WorkId)>, StorageError> {
+    ) -> Result<Vec<(StartKey, WorkId)>, StorageError> {
         let tables = self.tables();
         let Some(table) = tables.pools.get(pool.0 as usize) else { return Ok(Vec::new()) };
         if after.is_some_and(|after| after >= until) {
             return Ok(Vec::new());
         }
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let rows = table.pending_start.from(from).take_while(|(key, _)| *key < until).take(limit);
-        Ok(rows.map(|(key, slot)| (key, tables.works.at(*slot).spec.work_id)).collect())
+        let rows = table.pending_start.range(after, until).take(limit);
+        Ok(rows.map(|(key, slot)| (key, tables.works.at(slot).spec.work_id)).collect())
     }
 
     fn counts(&mut self, pool: PoolId, _: &Cursors) -> Result<Counts, StorageError> {
         let tables = self.tables();
         let Some(table) = tables.pools.get(pool.0 as usize) else { return Ok(Counts::default()) };
-        let oldest = table.pending_start.first().map(|key| key.segment);
         Ok(Counts {
-            waiting: table.pending_start.len() as u64 - table.lane,
+            waiting: table.pending_start.waiting() as u64,
             running: table.running.len() as u64,
             completing: table.pending_completion.len() as u64,
             canceling: table.pending_cancelation.len() as u64,
-            unregistered: table.lane,
-            oldest_due: oldest.filter(|segment| *segment != Segment::UNREGISTERED),
+            unregistered: table.pending_start.unregistered() as u64,
+            oldest_due: table.pending_start.first_due(),
         })
     }
 
@@ -300,9 +298,7 @@ struct Pool {
     config: PoolConfig,
     state: StateRow,
     works: u64,
-    pending_start: Pending<Slot>,
-    /// The number of its rows in the unregistered lane.
-    lane: u64,
+    pending_start: Starts,
     running: RunningTable,
     pending_completion: Pending<Completion>,
     pending_cancelation: BTreeMap<Key, WorkId>,
@@ -339,8 +335,7 @@ impl Tables {
                 config: PoolConfig::default(),
                 state: StateRow::default(),
                 works: 0,
-                pending_start: Pending::default(),
-                lane: 0,
+                pending_start: Starts::default(),
                 running: RunningTable::default(),
                 pending_completion: Pending::default(),
                 pending_cancelation: BTreeMap::new(),
@@ -366,7 +361,8 @@ impl Tables {
             attempts: row.attempts,
             runs: row.runs,
             canceled: row.canceled,
-            pending_start: (row.place == Place::Waiting).then_some(row.key),
+            priority: row.priority,
+            pending_start: (row.place == Place::Waiting).then(|| row.start_key()),
             running,
             pending_completion: match row.place {
                 Place::Completing { retry } => Some((row.key, retry)),
@@ -410,23 +406,21 @@ impl Tables {
         let cancelations = cancelations.collect();
 
         let slots = demand.slots(completions.len());
-        let mut starts = Vec::with_capacity(slots.min(pool.pending_start.len()));
-        let mut next_due = None;
-        let waiting = pool.pending_start.from(Bound::Included(from(demand.cursors.incoming)));
-        self.works.warm_slots(waiting.clone().take(slots).map(|(_, slot)| *slot));
-        for (key, slot) in waiting {
-            if key.segment > now || starts.len() == slots {
-                next_due = Some(key.segment).filter(|due| *due != Segment::UNREGISTERED);
-                break;
-            }
-            let row = self.works.at(*slot);
+        let mut waiting = pool.pending_start.due(demand.cursors.incoming, now, demand.aging);
+        let mut due = Vec::with_capacity(slots.min(pool.pending_start.waiting()));
+        due.extend(waiting.by_ref().take(slots));
+        self.works.warm_slots(due.iter().map(|(_, slot)| *slot));
+        let starts = due.into_iter().map(|(key, slot)| {
+            let row = self.works.at(slot);
             let spec = row.spec.clone();
-            starts.push(StartRow { key, spec, attempts: row.attempts, runs: row.runs });
-        }
+            StartRow { key, spec, attempts: row.attempts, runs: row.runs }
+        });
+        let starts = starts.collect();
+        let next_due = waiting.next_due();
         Batch { read_at: now, completions, cancelations, starts, next_due }
     }
 
-    fn insert_work(&mut self, spec: Spec, key: Key) -> Slot {
+    fn insert_work(&mut self, spec: Spec, key: StartKey) -> Slot {
         self.last_seq = self.last_seq.max(key.seq);
         self.pool(spec.pool).works += 1;
         self.works.insert(Row::new(spec, key))
@@ -445,7 +439,7 @@ impl Tables {
             Change::InsertWork { spec, key } => {
                 let pool = spec.pool;
                 let slot = self.insert_work(spec, key);
-                self.pool(pool).insert_start(key, slot, now);
+                self.pool(pool).pending_start.insert(key, slot, now);
             }
             Change::InsertRunning { spec, key, run, started, generation } => {
                 let pool = spec.pool;
@@ -481,16 +475,17 @@ impl Tables {
                 }
             }
             Change::StartWork { work_id: _, pool, key, run, started, generation } => {
-                if let Some(slot) = self.pool(pool).remove_start(key) {
+                if let Some(slot) = self.pool(pool).pending_start.remove(key) {
                     self.set_running(pool, slot, Running { run, started, generation });
                 }
             }
             Change::MovePendingStart { work_id: _, pool, from, to } => {
                 self.last_seq = self.last_seq.max(to.seq);
                 let pool = self.pool(pool);
-                if let Some(slot) = pool.remove_start(from) {
-                    pool.insert_start(to, slot, now);
-                    self.works.at_mut(slot).key = to;
+                if let Some(slot) = pool.pending_start.remove(from) {
+                    pool.pending_start.insert(to, slot, now);
+                    let row = self.works.at_mut(slot);
+                    (row.priority, row.key) = (to.priority, to.key());
                 }
             }
             Change::RetryWork { work_id, pool, completion, key, attempts, history } => {
@@ -504,10 +499,10 @@ impl Tables {
                     if place != Place::Waiting {
                         pool.running.remove(running);
                     }
-                    pool.insert_start(key, slot, now);
+                    pool.pending_start.insert(key, slot, now);
                     let row = self.works.at_mut(slot);
                     row.attempts = attempts;
-                    row.key = key;
+                    (row.priority, row.key) = (key.priority, key.key());
                     row.place = Place::Waiting;
                     row.history = history;
                 }
@@ -517,7 +512,7 @@ impl Tables {
                     let pool = self.pool(finished.pool);
                     pool.works -= 1;
                     match row.place {
-                        Place::Waiting => drop(pool.remove_start(row.key)),
+                        Place::Waiting => drop(pool.pending_start.remove(row.start_key())),
                         Place::Running => pool.running.remove(row.running),
                         Place::Completing { .. } => {
                             pool.running.remove(row.running);
@@ -561,17 +556,6 @@ impl Tables {
 }
 
 impl Pool {
-    fn insert_start(&mut self, key: Key, slot: Slot, now: Segment) {
-        self.pending_start.insert(key, slot, now);
-        self.lane += u64::from(key.segment == Segment::UNREGISTERED);
-    }
-
-    fn remove_start(&mut self, key: Key) -> Option<Slot> {
-        let slot = self.pending_start.remove(key)?;
-        self.lane -= u64::from(key.segment == Segment::UNREGISTERED);
-        Some(slot)
-    }
-
     /// Notes that a row of `work` has moved to another slot.
     fn row_moved(&mut self, row: &Row, slot: Slot) {
         if row.place != Place::Waiting {
@@ -579,7 +563,7 @@ impl Pool {
         }
         match row.place {
             Place::Waiting => {
-                if let Some(start) = self.pending_start.get_mut(row.key) {
+                if let Some(start) = self.pending_start.get_mut(row.start_key()) {
                     *start = slot;
                 }
             }

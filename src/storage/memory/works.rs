@@ -4,7 +4,7 @@ use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use crate::model::{History, Key, RunNumber, Spec, WorkId};
+use crate::model::{History, Key, Priority, RunNumber, Spec, StartKey, WorkId};
 
 /// A row of `work`. Small, because there may be millions.
 pub(super) struct Row {
@@ -17,17 +17,19 @@ pub(super) struct Row {
     /// The place of its row in `running`, unless it waits.
     pub running: u32,
     pub place: Place,
+    pub priority: Priority,
     pub canceled: bool,
     pub canceling: bool,
 }
 
 impl Row {
     /// Makes the row of a job that waits.
-    pub fn new(spec: Spec, key: Key) -> Row {
+    pub fn new(spec: Spec, key: StartKey) -> Row {
         Row {
             spec,
             history: History::default(),
-            key,
+            key: key.key(),
+            priority: key.priority,
             attempts: 0,
             runs: 0,
             running: 0,
@@ -35,6 +37,11 @@ impl Row {
             canceled: false,
             canceling: false,
         }
+    }
+
+    /// Returns its key in `pending_start`, if it waits.
+    pub fn start_key(&self) -> StartKey {
+        StartKey::at(self.priority, self.key)
     }
 }
 

@@ -8,8 +8,8 @@ use hashbrown::{HashMap, HashSet};
 use super::codec::{Head, Logged, RowCounts, RunRow};
 use crate::model::PoolConfig;
 use crate::model::{
-    Change, Finished, Key, Name, Payload, PoolId, Retry, Running, Segment, Spec, StateRow,
-    TableKey, WorkFact, WorkId,
+    Change, Finished, Key, Name, Payload, PoolId, Priority, Retry, Running, Segment, Spec,
+    StartKey, StateRow, TableKey, WorkFact, WorkId,
 };
 use crate::storage::shrink;
 
@@ -65,7 +65,7 @@ fn size(head: &Head, spec: &Spec) -> usize {
 #[derive(Clone, Default)]
 pub(super) struct Layer {
     pub works: HashMap<WorkId, Option<WorkRow>>,
-    pub starts: BTreeMap<(PoolId, Key), Option<WorkId>>,
+    pub starts: BTreeMap<(PoolId, StartKey), Option<WorkId>>,
     pub finished: HashMap<WorkId, Option<Arc<Finished>>>,
     /// Jobs that finished again under an id whose older row is in a layer below.
     finished_again: HashSet<WorkId>,
@@ -135,7 +135,7 @@ impl Layer {
         }
     }
 
-    fn remove_start(&mut self, pool: PoolId, key: Key) {
+    fn remove_start(&mut self, pool: PoolId, key: StartKey) {
         // A key is used for one row only: a row found here is in no other layer.
         if !matches!(self.starts.remove(&(pool, key)), Some(Some(_))) {
             self.starts.insert((pool, key), None);
@@ -163,27 +163,78 @@ pub(super) struct PoolEntry {
     pub config: PoolConfig,
     pub state: StateRow,
     pub works: u64,
-    /// The number of rows of `pending_start` outside the unregistered lane, and in it.
-    pub waiting: u64,
+    /// The rows of `pending_start` outside the unregistered lane, in the order of their priorities.
+    pub levels: Vec<Level>,
+    /// The number of rows in the unregistered lane.
     pub lane: u64,
     /// The number of rows of `running`. They are in memory: the tables do not count them.
     pub running: u64,
-    /// No row of `pending_start` lies before this key, so that reads can skip the rows that were started.
-    pub starts_from: Key,
     /// `true` if the tables have its current value.
     saved: bool,
 }
 
+/// The waiting jobs of one priority.
+#[derive(Clone)]
+pub(super) struct Level {
+    pub priority: Priority,
+    /// The number of rows.
+    pub waiting: u64,
+    /// No row lies before this key, so that reads can skip the rows that were started.
+    pub starts_from: Key,
+}
+
 impl PoolEntry {
     pub fn new(name: Name, config: PoolConfig, state: StateRow, counts: RowCounts) -> PoolEntry {
-        let [works, waiting, lane] = counts;
-        let starts_from = Key::default();
+        let RowCounts { works, waiting, lane } = counts;
+        let level = |(priority, waiting)| Level { priority, waiting, starts_from: Key::default() };
+        let levels = waiting.into_iter().map(level).collect();
         let (running, saved) = (0, true);
-        PoolEntry { name, config, state, works, waiting, lane, running, starts_from, saved }
+        PoolEntry { name, config, state, works, levels, lane, running, saved }
     }
 
     pub fn counts(&self) -> RowCounts {
-        [self.works, self.waiting, self.lane]
+        let waiting = self.levels.iter().map(|level| (level.priority, level.waiting));
+        RowCounts { works: self.works, waiting: waiting.collect(), lane: self.lane }
+    }
+
+    /// Returns the number of rows of `pending_start` outside the unregistered lane.
+    pub fn waiting(&self) -> u64 {
+        self.levels.iter().map(|level| level.waiting).sum()
+    }
+
+    /// Notes that a row was inserted into `pending_start`.
+    fn start_added(&mut self, key: StartKey) {
+        if key.is_unregistered() {
+            self.lane += 1;
+            return;
+        }
+        let place = self.levels.binary_search_by_key(&key.priority, |level| level.priority);
+        let place = place.unwrap_or_else(|place| {
+            let starts_from = Key::default();
+            let level = Level { priority: key.priority, waiting: 0, starts_from };
+            self.levels.insert(place, level);
+            place
+        });
+        let level = &mut self.levels[place];
+        level.waiting += 1;
+        level.starts_from = level.starts_from.min(key.key());
+    }
+
+    /// Notes that a row was deleted from `pending_start`.
+    fn start_removed(&mut self, key: StartKey) {
+        if key.is_unregistered() {
+            self.lane = self.lane.saturating_sub(1);
+            return;
+        }
+        let place = self.levels.binary_search_by_key(&key.priority, |level| level.priority);
+        if let Ok(place) = place {
+            let level = &mut self.levels[place];
+            level.waiting = level.waiting.saturating_sub(1);
+            // The place of the normal priority stays, with what is known of it.
+            if level.waiting == 0 && key.priority != Priority::NORMAL {
+                self.levels.remove(place);
+            }
+        }
     }
 }
 
@@ -240,18 +291,16 @@ impl Memtable {
     pub fn apply(&mut self, change: &Change, known: &Known) {
         match change {
             Change::InsertWork { spec, key } => {
-                let head = Head { key: *key, ..Head::default() };
-                self.layer.put_work(head, spec, false);
+                self.layer.put_work(Head::new(*key), spec, false);
                 self.put_start(spec.pool, *key, spec.work_id);
                 self.pool(spec.pool).works += 1;
             }
             Change::InsertRunning { spec, key, run, started, generation } => {
-                let head = Head { key: *key, ..Head::default() };
-                self.layer.put_work(head, spec, false);
+                self.layer.put_work(Head::new(*key), spec, false);
                 self.last_seq = self.last_seq.max(key.seq);
                 self.pool(spec.pool).works += 1;
                 let (run, started, generation) = (*run, *started, *generation);
-                self.start(Head::default(), spec.clone(), Running { run, started, generation });
+                self.start(Head::new(*key), spec.clone(), Running { run, started, generation });
             }
             Change::InsertPendingCompletion { .. } => self.take_completion(change),
             Change::InsertPendingCancelation { work_id, pool, key } => {
@@ -268,15 +317,16 @@ impl Memtable {
                 self.remove_start(*pool, *from);
                 self.put_start(*pool, *to, *work_id);
                 let Some((head, spec)) = self.find(*work_id, known) else { return };
-                self.layer.put_work(Head { key: *to, ..head }, &spec, true);
+                let head = Head { key: to.key(), priority: to.priority, ..head };
+                self.layer.put_work(head, &spec, true);
             }
             Change::RetryWork { work_id, pool, key, attempts, history, .. } => {
                 self.put_start(*pool, *key, *work_id);
                 let Some(RunningWork { row, spec, .. }) = self.remove_running(*work_id) else {
                     return;
                 };
-                let history = history.clone();
-                let head = Head { attempts: *attempts, runs: row.run, key: *key, history };
+                let (attempts, history) = (*attempts, history.clone());
+                let head = Head { attempts, runs: row.run, history, ..Head::new(*key) };
                 self.layer.put_work(head, &spec, true);
             }
             Change::CompleteWork { finished, .. } => self.complete(finished, known),
@@ -319,7 +369,7 @@ impl Memtable {
         if self.remove_running(work_id).is_none()
             && let Some((head, _)) = self.find(work_id, known)
         {
-            self.remove_start(pool, head.key);
+            self.remove_start(pool, head.start_key());
         }
         if let Some(key) = self.cancelation_keys.get(&work_id).copied() {
             self.remove_cancelation(pool, key);
@@ -389,6 +439,7 @@ impl Memtable {
             generation,
             attempts: head.attempts,
             canceled: false,
+            priority: head.priority,
             completion: None,
             history: head.history,
         };
@@ -412,24 +463,15 @@ impl Memtable {
         Some(work)
     }
 
-    fn put_start(&mut self, pool: PoolId, key: Key, work_id: WorkId) {
+    fn put_start(&mut self, pool: PoolId, key: StartKey, work_id: WorkId) {
         self.last_seq = self.last_seq.max(key.seq);
         self.layer.starts.insert((pool, key), Some(work_id));
-        let entry = self.pool(pool);
-        match key.segment {
-            Segment::UNREGISTERED => entry.lane += 1,
-            _ => entry.waiting += 1,
-        }
-        entry.starts_from = entry.starts_from.min(key);
+        self.pool(pool).start_added(key);
     }
 
-    fn remove_start(&mut self, pool: PoolId, key: Key) {
+    fn remove_start(&mut self, pool: PoolId, key: StartKey) {
         self.layer.remove_start(pool, key);
-        let entry = self.pool(pool);
-        match key.segment {
-            Segment::UNREGISTERED => entry.lane = entry.lane.saturating_sub(1),
-            _ => entry.waiting = entry.waiting.saturating_sub(1),
-        }
+        self.pool(pool).start_removed(key);
     }
 
     /// Returns the pool's entry to change it.
@@ -456,7 +498,8 @@ impl Memtable {
         WorkFact {
             attempts: head.attempts,
             runs: head.runs,
-            pending_start: Some(head.key),
+            priority: head.priority,
+            pending_start: Some(head.start_key()),
             pending_cancelation,
             history: head.history,
             ..WorkFact::new(spec)
@@ -471,6 +514,7 @@ impl Memtable {
             attempts: row.attempts,
             runs: row.run,
             canceled: row.canceled,
+            priority: row.priority,
             running: Some(Running {
                 run: row.run,
                 started: row.started,

@@ -44,15 +44,15 @@ pub(crate) use self::checkpoint::Checkpoints;
 use self::checkpoint::{Checkpoint, Written};
 use self::codec::{Head, Input, Logged};
 use self::disk::{CheckedDisk, FileDisk, Rest};
-use self::memtable::{Known, Memtable, Sealed, UserKey};
+use self::memtable::{Known, Level, Memtable, Sealed, UserKey};
 use self::merge_iter::MergeIter;
 use self::tables::{Rows, Tables, Works};
 use self::wal::{Room, Wal};
-use super::{Fsync, KeyRange, Opened, PoolRow, Storage, StorageError, lowest};
+use super::{ByRank, Fsync, KeyRange, Opened, PoolRow, Storage, StorageError, lowest};
 use crate::model::{
     Batch, CancelationRow, Change, CompletionRow, Counts, Cursors, Demand, Finished, Key, Name,
-    Payload, PoolId, Running, RunningRow, Segment, Spec, StartRow, StateRow, TableKey, WorkFact,
-    WorkId,
+    Payload, PoolId, Running, RunningRow, Segment, Spec, StartKey, StartRow, StateRow, TableKey,
+    WorkFact, WorkId,
 };
 
 pub use self::disk::Disk;
@@ -338,13 +338,13 @@ impl Store {
         Ok(facts)
     }
 
-    /// Rows of `pending_start` of a pool, between two keys.
+    /// Rows of `pending_start` of one priority, or of the unregistered lane, between two keys.
     fn starts(
         &self,
         pool: PoolId,
-        from: Key,
-        until: Key,
-    ) -> Result<MergeIter<'_, Key, WorkId>, StorageError> {
+        from: StartKey,
+        until: StartKey,
+    ) -> Result<MergeIter<'_, StartKey, WorkId>, StorageError> {
         let mut rows = MergeIter::new();
         if from >= until {
             return Ok(rows);
@@ -360,15 +360,60 @@ impl Store {
         Ok(rows)
     }
 
-    /// Rows of `pending_start` outside the unregistered lane.
+    /// Rows of `pending_start` of one priority outside the unregistered lane.
     fn waiting(
         &self,
         pool: PoolId,
-        cursor: Segment,
-    ) -> Result<MergeIter<'_, Key, WorkId>, StorageError> {
-        let from = Key { segment: cursor, seq: 0 };
-        let entry = self.memtable.pools.get(pool.0 as usize);
-        self.starts(pool, entry.map_or(from, |entry| entry.starts_from.max(from)), LANE)
+        level: &Level,
+        from: Key,
+    ) -> Result<MergeIter<'_, StartKey, WorkId>, StorageError> {
+        let from = StartKey::at(level.priority, level.starts_from.max(from));
+        let end = StartKey { seq: u64::MAX, ..StartKey::new(level.priority, LAST_SEGMENT) };
+        self.starts(pool, from, end)
+    }
+
+    fn levels(&self, pool: PoolId) -> &[Level] {
+        self.memtable.pools.get(pool.0 as usize).map_or(&[], |entry| &entry.levels)
+    }
+
+    /// Reads the rows of `pending_start` that are due, at most `slots`, in the order of their ranks. Returns the time at
+    /// which the first of the others is due.
+    fn due(
+        &mut self,
+        pool: PoolId,
+        demand: Demand,
+        now: Segment,
+        slots: usize,
+    ) -> Result<(Vec<(StartKey, WorkId)>, Option<Segment>), StorageError> {
+        let from = Key { segment: demand.cursors.incoming, seq: 0 };
+        let mut firsts = Vec::new();
+        let mut levels = Vec::new();
+        let mut found = 0;
+        for level in self.levels(pool) {
+            // One more shows when the next one is due. Without aging, what comes first takes the slots.
+            let wanted = slots - if demand.aging.is_none() { found } else { 0 };
+            let mut rows = Vec::new();
+            for row in self.waiting(pool, level, from)? {
+                let (key, work_id) = row?;
+                rows.push((key.key(), work_id));
+                if key.segment > now || rows.len() > wanted {
+                    break;
+                }
+                found = (found + 1).min(slots);
+            }
+            firsts.push((level.priority, rows.first().map(|(key, _)| *key)));
+            levels.push((level.priority, rows.into_iter()));
+        }
+        let mut rows = ByRank::new(levels.into_iter(), now, demand.aging);
+        let due = rows.by_ref().take(slots).collect();
+        // No row is behind its cursor, and none was found before the first one.
+        if let Some(entry) = self.memtable.pools.get_mut(pool.0 as usize) {
+            for (level, (priority, first)) in entry.levels.iter_mut().zip(firsts) {
+                debug_assert_eq!(level.priority, priority);
+                level.starts_from = first.unwrap_or(LANE);
+            }
+        }
+        Ok((due, rows.next_due()))
     }
 
     fn read_batch(
@@ -404,17 +449,8 @@ impl Store {
         }
 
         let slots = demand.slots(batch.completions.len());
-        let mut first = None;
-        let mut starts = Vec::new();
-        for row in self.waiting(pool, demand.cursors.incoming)? {
-            let (key, work_id) = row?;
-            first.get_or_insert(key);
-            if key.segment > now || starts.len() == slots {
-                batch.next_due = Some(key.segment);
-                break;
-            }
-            starts.push((key, work_id));
-        }
+        let (starts, next_due) = self.due(pool, demand, now, slots)?;
+        batch.next_due = next_due;
         self.know(starts.iter().map(|(_, work_id)| *work_id))?;
         batch.starts.reserve(starts.len());
         for (key, work_id) in starts {
@@ -422,15 +458,12 @@ impl Store {
                 Some(row) => row.map(|row| (&row.head, &row.spec)),
                 None => self.known.get(work_id).map(|(head, spec)| (head, spec)),
             };
-            let (head, spec) = work.filter(|(head, _)| head.key == key).ok_or_else(damaged)?;
+            let (head, spec) =
+                work.filter(|(head, _)| head.start_key() == key).ok_or_else(damaged)?;
             let (spec, attempts, runs) = (spec.clone(), head.attempts, head.runs);
             batch.starts.push(StartRow { key, spec, attempts, runs });
         }
         self.known.bound(MOST_KNOWN);
-        // No row is behind its cursor, and none was found before `first`.
-        if let Some(entry) = self.memtable.pools.get_mut(pool.0 as usize) {
-            entry.starts_from = first.unwrap_or(LANE);
-        }
         Ok(batch)
     }
 
@@ -849,34 +882,61 @@ impl Store {
     fn unregistered(
         &self,
         pool: PoolId,
-        after: Option<Key>,
+        after: Option<StartKey>,
         limit: usize,
-    ) -> Result<Vec<(Key, Spec)>, StorageError> {
-        let from = after.map_or(LANE, |after| Key { seq: after.seq + 1, ..after });
-        let end = Key { segment: Segment::UNREGISTERED, seq: u64::MAX };
+    ) -> Result<Vec<(StartKey, Spec)>, StorageError> {
         let mut works = None;
         let mut found = Vec::new();
-        for row in self.starts(pool, from, end)?.take(limit) {
-            let (key, work_id) = row?;
-            if let Some((_, spec)) = self.work(&mut works, work_id)? {
-                found.push((key, spec));
+        for row in self.lane(pool, after)?.take(limit) {
+            let (_, work_id) = row?;
+            if let Some((head, spec)) = self.work(&mut works, work_id)? {
+                found.push((head.start_key(), spec));
             }
         }
         Ok(found)
     }
 
+    /// Rows of the unregistered lane behind one of them.
+    fn lane(
+        &self,
+        pool: PoolId,
+        after: Option<StartKey>,
+    ) -> Result<MergeIter<'_, StartKey, WorkId>, StorageError> {
+        let seq = after.map_or(0, |after| after.seq.saturating_add(1));
+        self.starts(pool, StartKey { seq, ..StartKey::END }, StartKey::END)
+    }
+
     fn pending_starts(
         &self,
         pool: PoolId,
-        after: Option<Key>,
-        until: Key,
+        after: Option<StartKey>,
+        until: StartKey,
         limit: usize,
-    ) -> Result<Vec<(Key, WorkId)>, StorageError> {
-        let behind = |after: Key| Key { seq: after.seq.saturating_add(1), ..after };
-        let from = after.map_or(Key::default(), behind);
-        let entry = self.memtable.pools.get(pool.0 as usize);
-        let from = entry.map_or(from, |entry| entry.starts_from.max(from));
-        self.starts(pool, from, until)?.take(limit).collect()
+    ) -> Result<Vec<(StartKey, WorkId)>, StorageError> {
+        let mut found = Vec::new();
+        let is_before = |row: &Result<(StartKey, WorkId), StorageError>| {
+            row.as_ref().map_or(true, |(key, _)| *key < until)
+        };
+        for level in self.levels(pool) {
+            let from = match after {
+                Some(after) if after.is_unregistered() || after.priority > level.priority => {
+                    continue;
+                }
+                Some(after) if after.priority == level.priority => {
+                    Key { seq: after.seq.saturating_add(1), ..after.key() }
+                }
+                _ => Key::default(),
+            };
+            let rows = self.waiting(pool, level, from)?.take_while(is_before);
+            for row in rows.take(limit - found.len()) {
+                found.push(row?);
+            }
+        }
+        let rows = self.lane(pool, after.filter(|after| after.is_unregistered()))?;
+        for row in rows.take_while(is_before).take(limit - found.len()) {
+            found.push(row?);
+        }
+        Ok(found)
     }
 
     fn running(&self, pool: PoolId) -> Vec<RunningRow> {
@@ -908,16 +968,21 @@ impl Store {
         let Some(entry) = self.memtable.pools.get(pool.0 as usize) else {
             return Ok(Counts::default());
         };
-        let oldest = self.waiting(pool, cursors.incoming)?.next().transpose()?;
+        let from = Key { segment: cursors.incoming, seq: 0 };
+        let mut oldest = None;
+        for level in &entry.levels {
+            let first = self.waiting(pool, level, from)?.next().transpose()?;
+            oldest = oldest.into_iter().chain(first.map(|(key, _)| key.segment)).min();
+        }
         let last = Key { segment: Segment(u64::MAX), seq: u64::MAX };
         let all = (pool, Key::default())..=(pool, last);
         Ok(Counts {
-            waiting: entry.waiting,
+            waiting: entry.waiting(),
             running: entry.running,
             completing: self.memtable.completions.range(all.clone()).count() as u64,
             canceling: self.memtable.cancelations.range(all).count() as u64,
             unregistered: entry.lane,
-            oldest_due: oldest.map(|(key, _)| key.segment),
+            oldest_due: oldest,
         })
     }
 
@@ -937,8 +1002,11 @@ impl Drop for Store {
     }
 }
 
-/// The first key of the unregistered lane.
+/// The first place of the unregistered lane.
 const LANE: Key = Key { segment: Segment::UNREGISTERED, seq: 0 };
+
+/// The last segment before it.
+const LAST_SEGMENT: Segment = Segment(Segment::UNREGISTERED.0 - 1);
 
 /// The job of a change whose row must be looked up.
 fn needs_work(change: &Change) -> Option<WorkId> {
@@ -1074,19 +1142,19 @@ impl Storage for Redb {
     fn unregistered(
         &mut self,
         pool: PoolId,
-        after: Option<Key>,
+        after: Option<StartKey>,
         limit: usize,
-    ) -> Result<Vec<(Key, Spec)>, StorageError> {
+    ) -> Result<Vec<(StartKey, Spec)>, StorageError> {
         self.ask(|store| store.unregistered(pool, after, limit))
     }
 
     fn pending_starts(
         &mut self,
         pool: PoolId,
-        after: Option<Key>,
-        until: Key,
+        after: Option<StartKey>,
+        until: StartKey,
         limit: usize,
-    ) -> Result<Vec<(Key, WorkId)>, StorageError> {
+    ) -> Result<Vec<(StartKey, WorkId)>, StorageError> {
         self.ask(|store| store.pending_starts(pool, after, until, limit))
     }
 

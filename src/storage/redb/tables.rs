@@ -6,7 +6,7 @@
 //! | `pools` | number | name and configuration |
 //! | `state` | number | `internal_state` and how many rows the pool has |
 //! | `work` | id | attempts, runs, place in `pending_start`, and what was enqueued |
-//! | `pending_start` | pool, segment, seq | id |
+//! | `pending_start` | pool, priority and segment, seq | id |
 //! | `running` | id | run, start, generation, attempts, canceled, and its `pending_completion` |
 //! | `pending_cancelation` | pool, segment, seq | id |
 //! | `finished` | id | outcome |
@@ -30,7 +30,9 @@ use twox_hash::XxHash3_64;
 use super::codec::{self, Damaged, Head};
 use super::disk::Rest;
 use super::memtable::{Memtable, PoolEntry, Sealed, UserKey};
-use crate::model::{Finished, Key, Name, Payload, PoolId, Segment, Spec, TableKey, WorkId};
+use crate::model::{
+    Finished, Key, Name, Payload, PoolId, Priority, Segment, Spec, StartKey, TableKey, WorkId,
+};
 use crate::storage::StorageError;
 
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
@@ -203,18 +205,26 @@ impl Tables {
                 let row =
                     fresh(&mut bytes, check, |out| codec::globals(out, entry.name, &entry.config));
                 pools.insert(pool.0, row).map_err(failed)?;
-                let row =
-                    fresh(&mut bytes, check, |out| codec::state(out, &entry.state, entry.counts()));
+                let row = fresh(&mut bytes, check, |out| {
+                    codec::state(out, &entry.state, &entry.counts())
+                });
                 state.insert(pool.0, row).map_err(failed)?;
             }
         }
         let works = in_order(&layer.works);
         put_rows(&txn, WORK, &mut bytes, works, |out, row| codec::work(out, &row.head, &row.spec))?;
-        let starts = layer.starts.iter().map(|(place, work_id)| (*place, *work_id));
-        put_places(&txn, PENDING_START, starts)?;
+        let starts = layer.starts.iter();
+        let starts = starts.map(|((pool, key), work_id)| (start_place(*pool, *key), *work_id));
+        let mut starts: Vec<_> = starts.collect();
+        if !starts.is_sorted_by_key(|(place, _)| *place) {
+            starts.sort_unstable_by_key(|(place, _)| *place);
+        }
+        put_places(&txn, PENDING_START, starts.into_iter())?;
         let running = sealed.running.iter().map(|(work_id, row)| (*work_id, row));
         put_rows(&txn, RUNNING, &mut bytes, running, codec::running)?;
-        put_places(&txn, PENDING_CANCELATION, sealed.cancelations.iter().copied())?;
+        let cancelations = sealed.cancelations.iter();
+        let cancelations = cancelations.map(|((pool, key), id)| (place(*pool, *key), *id));
+        put_places(&txn, PENDING_CANCELATION, cancelations)?;
         if !layer.finished.is_empty() {
             let finished = in_order(&layer.finished);
             put_rows(&txn, FINISHED, &mut bytes, finished, |out, row| codec::finished(out, row))?;
@@ -284,9 +294,9 @@ fn put_rows<'r, T: 'r>(
 fn put_places(
     txn: &WriteTransaction,
     table: TableDefinition<'_, Place, Id>,
-    rows: impl IntoIterator<Item = ((PoolId, Key), Option<WorkId>)>,
+    rows: impl Iterator<Item = (Place, Option<WorkId>)>,
 ) -> Result<(), StorageError> {
-    let mut rows = rows.into_iter().map(|((pool, key), id)| (place(pool, key), id)).peekable();
+    let mut rows = rows.peekable();
     if rows.peek().is_none() {
         return Ok(());
     }
@@ -447,19 +457,19 @@ impl Rows {
         Ok(!self.open(PENDING_START)?.is_empty().map_err(failed)?)
     }
 
-    /// Returns rows of `pending_start` between two keys, in order.
+    /// Returns rows of `pending_start` of one priority, or of the unregistered lane, between two keys, in order.
     pub fn starts(
         &self,
         pool: PoolId,
-        from: Key,
-        until: Key,
-    ) -> Result<impl Iterator<Item = Result<(Key, WorkId), StorageError>> + use<>, StorageError>
+        from: StartKey,
+        until: StartKey,
+    ) -> Result<impl Iterator<Item = Result<(StartKey, WorkId), StorageError>> + use<>, StorageError>
     {
-        let range = place(pool, from)..place(pool, until);
+        let range = start_place(pool, from)..start_place(pool, until);
         let rows = self.open(PENDING_START)?.range(range).map_err(failed)?;
         Ok(rows.map(|row| {
             let (place, work_id) = row.map_err(failed)?;
-            Ok((place_of(place.value()).1, id(work_id.value())))
+            Ok((start_key_of(place.value()), id(work_id.value())))
         }))
     }
 
@@ -637,6 +647,32 @@ fn place(pool: PoolId, key: Key) -> Place {
 
 fn place_of((pool, segment, seq): Place) -> (PoolId, Key) {
     (PoolId(pool), Key { segment: Segment(segment), seq })
+}
+
+/// The number of low bits of a place's second number that hold the segment; those above hold the priority. With the
+/// normal priority, whose number is 0, the place is the same as up to format 4.
+const SEGMENT_BITS: u32 = 56;
+
+const SEGMENT: u64 = (1 << SEGMENT_BITS) - 1;
+
+fn start_place(pool: PoolId, key: StartKey) -> Place {
+    let time = match key.is_unregistered() {
+        true => key.segment.0,
+        false => {
+            let level = u64::from(key.priority.number() as u8) << SEGMENT_BITS;
+            // The year 2,285,000: no segment lies behind it but the unregistered lane.
+            level | key.segment.0.min(SEGMENT - 1)
+        }
+    };
+    (pool.0, time, key.seq)
+}
+
+fn start_key_of((_, time, seq): Place) -> StartKey {
+    if Segment(time) == Segment::UNREGISTERED {
+        return StartKey { seq, ..StartKey::END };
+    }
+    let priority = Priority::new((time >> SEGMENT_BITS) as u8 as i8);
+    StartKey { priority, segment: Segment(time & SEGMENT), seq }
 }
 
 /// The key of a user row: the table's name with its length before it, so that tables do not overlap.

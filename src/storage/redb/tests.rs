@@ -44,7 +44,7 @@ struct PoolRows {
     counts: Counts,
     running: Vec<RunningRow>,
     works: Vec<WorkId>,
-    unregistered: Vec<(Key, Spec)>,
+    unregistered: Vec<(StartKey, Spec)>,
     batch: Batch,
 }
 

@@ -10,7 +10,7 @@ use crate::storage::StorageError;
 type Step = fn(&Tables) -> Result<(), StorageError>;
 
 /// The format of the file and of its rows.
-pub(super) const FORMAT: u32 = 4;
+pub(super) const FORMAT: u32 = 5;
 
 /// The oldest format that this version reads.
 const OLDEST: u32 = 2;
@@ -20,6 +20,9 @@ const STEPS: [Step; (FORMAT - OLDEST) as usize] = [
     // 3: rows of `finished`, and the log, may say what the job was retried as. Rows without it are read as they are.
     |_| Ok(()),
     // 4: the log may have jobs that are enqueued and started in one change.
+    |_| Ok(()),
+    // 5: jobs may have another priority than the normal one, and pools a rate. Rows and changes without them are read as
+    // they are.
     |_| Ok(()),
 ];
 

@@ -2,18 +2,19 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{POOLS, Script};
 use crate::model::PoolConfig;
 use crate::model::{
     Batch, Change, Cursors, Demand, FailedAttempt, FailureKind, Finished, FunctionKind, Generation,
-    History, Key, Name, Outcome, Payload, PoolId, Retry, RunResult, Running, Segment, Spec,
-    SpecHead, WorkFact, WorkId,
+    History, Key, Name, Outcome, Payload, PoolId, Priority, Retry, RunResult, Running, Segment,
+    Spec, SpecHead, StartKey, WorkFact, WorkId,
 };
 use crate::storage::{Storage, StorageError};
 
 /// The cases. Each one has its own pool, of the same name.
-const CASES: [&str; 9] = [
+const CASES: [&str; 10] = [
     "rows behind the cursor",
     "rows that are not due",
     "order by segment and seq",
@@ -22,6 +23,7 @@ const CASES: [&str; 9] = [
     "slots freed by completions",
     "unregistered lane",
     "order of what runs",
+    "priorities",
     "state table",
 ];
 
@@ -43,7 +45,8 @@ pub(super) fn go_through<S: Storage>(
     });
     script.commit(&mut backend, pools.collect());
     let mut pools = CASES.iter().zip(POOLS..).map(|(name, pool)| (*name, PoolId(pool)));
-    let tests = [cursors, due, order, batch_size, free_slots, freed_slots, lane, running];
+    let tests =
+        [cursors, due, order, batch_size, free_slots, freed_slots, lane, running, priorities];
     let mut works = Vec::new();
     for (number, (name, pool)) in pools.by_ref().enumerate() {
         let mut case = Case { name, pool, script, backend: &mut backend };
@@ -79,7 +82,7 @@ fn at(millis: u64) -> Segment {
 }
 
 fn demand(free_slots: i64) -> Demand {
-    Demand { cursors: Cursors::default(), free_slots, batch_size: 100 }
+    Demand { free_slots, batch_size: 100, ..Demand::default() }
 }
 
 impl Case<'_> {
@@ -98,10 +101,19 @@ impl Case<'_> {
         Key { segment: at(millis), seq: self.script.next_seq() }
     }
 
+    fn start_key(&mut self, priority: i8, millis: u64) -> StartKey {
+        StartKey::at(Priority::new(priority), self.key(millis))
+    }
+
     /// Inserts waiting jobs, one due at each of these times.
-    fn waiting<const N: usize>(&mut self, millis: [u64; N]) -> [(Key, Spec); N] {
-        let works = millis.map(|millis| {
-            let key = self.key(millis);
+    fn waiting<const N: usize>(&mut self, millis: [u64; N]) -> [(StartKey, Spec); N] {
+        self.waiting_by(millis.map(|millis| (0, millis)))
+    }
+
+    /// Inserts waiting jobs, one of each of these priorities and due at each of these times.
+    fn waiting_by<const N: usize>(&mut self, places: [(i8, u64); N]) -> [(StartKey, Spec); N] {
+        let works = places.map(|(priority, millis)| {
+            let key = self.start_key(priority, millis);
             let spec = Spec::new(
                 WorkId::from_uuid(uuid::Uuid::from_u128(key.seq.into())),
                 SpecHead {
@@ -109,6 +121,7 @@ impl Case<'_> {
                     kind: FunctionKind::Action,
                     function: Name::from_static("case"),
                     enqueued_at: at(0),
+                    priority: key.priority,
                     options: None,
                 },
                 b"1",
@@ -117,17 +130,17 @@ impl Case<'_> {
         });
         self.script.ids.extend(works.iter().map(|(_, spec)| spec.work_id));
         let insert =
-            |(key, spec): &(Key, Spec)| Change::InsertWork { spec: spec.clone(), key: *key };
+            |(key, spec): &(StartKey, Spec)| Change::InsertWork { spec: spec.clone(), key: *key };
         self.commit(works.iter().map(insert).collect());
         works
     }
 
-    fn start(&mut self, works: &[(Key, Spec)]) {
+    fn start(&mut self, works: &[(StartKey, Spec)]) {
         self.start_at(1, works);
     }
 
-    fn start_at(&mut self, millis: u64, works: &[(Key, Spec)]) {
-        let start = |(key, spec): &(Key, Spec)| Change::StartWork {
+    fn start_at(&mut self, millis: u64, works: &[(StartKey, Spec)]) {
+        let start = |(key, spec): &(StartKey, Spec)| Change::StartWork {
             work_id: spec.work_id,
             pool: spec.pool,
             key: *key,
@@ -139,27 +152,26 @@ impl Case<'_> {
     }
 
     /// Finishes the jobs' attempts at this time.
-    fn finish(&mut self, works: &[(Key, Spec)], millis: u64, retry: Retry) -> Vec<Key> {
+    fn finish(&mut self, works: &[(StartKey, Spec)], millis: u64, retry: Retry) -> Vec<Key> {
         let keys: Vec<_> = works.iter().map(|_| self.key(millis)).collect();
-        let finish = |((_, spec), key): (&(Key, Spec), &Key)| Change::InsertPendingCompletion {
-            work_id: spec.work_id,
-            pool: spec.pool,
-            key: *key,
-            run: 1,
-            result: RunResult::Success(Payload::NULL),
-            retry,
-            attempts: 1,
-        };
+        let finish =
+            |((_, spec), key): (&(StartKey, Spec), &Key)| Change::InsertPendingCompletion {
+                work_id: spec.work_id,
+                pool: spec.pool,
+                key: *key,
+                run: 1,
+                result: RunResult::Success(Payload::NULL),
+                retry,
+                attempts: 1,
+            };
         self.commit(works.iter().zip(&keys).map(finish).collect());
         keys
     }
 
-    fn cancel(&mut self, works: &[(Key, Spec)], millis: u64) -> Vec<Key> {
+    fn cancel(&mut self, works: &[(StartKey, Spec)], millis: u64) -> Vec<Key> {
         let keys: Vec<_> = works.iter().map(|_| self.key(millis)).collect();
-        let cancel = |((_, spec), key): (&(Key, Spec), &Key)| Change::InsertPendingCancelation {
-            work_id: spec.work_id,
-            pool: spec.pool,
-            key: *key,
+        let cancel = |((_, spec), key): (&(StartKey, Spec), &Key)| {
+            Change::InsertPendingCancelation { work_id: spec.work_id, pool: spec.pool, key: *key }
         };
         self.commit(works.iter().zip(&keys).map(cancel).collect());
         keys
@@ -174,7 +186,7 @@ impl Case<'_> {
         &mut self,
         what: &str,
         (demand, now): (Demand, u64),
-        starts: &[(Key, Spec)],
+        starts: &[(StartKey, Spec)],
         next_due: Option<u64>,
     ) {
         let told = self.batch(demand, now).map(|batch| {
@@ -305,7 +317,7 @@ fn freed_slots(case: &mut Case<'_>) {
 
 fn lane(case: &mut Case<'_>) {
     let works = case.waiting([1, 2]);
-    let to = Key { segment: Segment::UNREGISTERED, seq: case.script.next_seq() };
+    let to = StartKey { seq: case.script.next_seq(), ..StartKey::END };
     let (from, spec) = works[0].clone();
     let (work_id, pool) = (spec.work_id, spec.pool);
     case.commit(vec![Change::MovePendingStart { work_id, pool, from, to }]);
@@ -313,13 +325,66 @@ fn lane(case: &mut Case<'_>) {
     case.expect_starts("the next one due", (demand(0), 9), &[], Some(2));
     let told = case.backend.unregistered(pool, None, 9);
     case.expect("the lane", told, vec![(to, spec)]);
-    let end = Key { segment: Segment::UNREGISTERED, seq: u64::MAX };
-    let told = case.backend.pending_starts(pool, None, end, 9);
+    let told = case.backend.pending_starts(pool, None, StartKey::END, 9);
     case.expect("it comes last", told, vec![(works[1].0, works[1].1.work_id), (to, work_id)]);
-    let back = case.key(3);
+    let back = case.start_key(0, 3);
     case.commit(vec![Change::MovePendingStart { work_id, pool, from: to, to: back }]);
     let restored = [works[1].clone(), (back, works[0].1.clone())];
     case.expect_starts("out of the lane", (demand(9), 9), &restored, None);
+}
+
+/// What a loop is shown of jobs of several priorities, and what becomes of a priority that is changed.
+fn priorities(case: &mut Case<'_>) {
+    let works = case.waiting_by([(0, 2), (-10, 4), (5, 1), (-10, 3), (-128, 9), (127, 1), (5, 8)]);
+    let [normal, high, low, first_high, best, worst, late] = works.clone();
+    let all = [first_high.clone(), high.clone(), normal.clone(), low.clone(), worst.clone()];
+    case.expect_starts("by priority, then by time", (demand(9), 7), &all, Some(8));
+    case.expect_starts("what comes first", (demand(3), 7), &all[..3], Some(1));
+    case.expect_starts("nothing is due", (demand(9), 0), &[], Some(1));
+    let rated = Demand { max_starts: 2, ..demand(9) };
+    case.expect_starts("as many as the rate admits", (rated, 7), &all[..2], Some(1));
+    // At 7, `low` has been due for 6 ms: with 1 ms for each it is as good as -1, and `worst` as 121.
+    let aged = Demand { aging: Some(Duration::from_millis(1)), ..demand(4) };
+    let by_age = [first_high.clone(), high.clone(), normal.clone(), low.clone()];
+    case.expect_starts("aging", (aged, 7), &by_age, Some(1));
+    // A tenth for each: 5 - 60, 0 - 50, -10 - 40, -10 - 30.
+    let aged = Demand { aging: Some(Duration::from_micros(100)), ..demand(4) };
+    let by_age = [low.clone(), normal.clone(), first_high.clone(), high.clone()];
+    case.expect_starts("aging faster", (aged, 7), &by_age, Some(1));
+    let slow = Demand { aging: Some(Duration::from_millis(100)), ..demand(2) };
+    case.expect_starts("aging hardly", (slow, 9), &[best.clone(), first_high.clone()], Some(1));
+    let expected = [&best, &first_high, &high, &normal, &low, &late, &worst];
+    let expected = expected.map(|(key, spec)| (*key, spec.work_id)).to_vec();
+    let told = case.backend.pending_starts(case.pool, None, StartKey::END, 9);
+    case.expect("in the list", told, expected.clone());
+    let told = case.backend.pending_starts(case.pool, Some(high.0), worst.0, 2);
+    case.expect("a part of the list", told, expected[3..5].to_vec());
+
+    let (work_id, pool, from) = (low.1.work_id, low.1.pool, low.0);
+    let to = case.start_key(-20, 1);
+    case.commit(vec![Change::MovePendingStart { work_id, pool, from, to }]);
+    let moved = [(to, low.1.clone()), first_high.clone()];
+    case.expect_starts("a better priority", (demand(2), 7), &moved, Some(1));
+    let fact = case.backend.facts(&[work_id]).map(|facts| {
+        facts[0].as_ref().map(|work| (work.priority, work.spec.priority, work.pending_start))
+    });
+    case.expect("has it", fact, Some((Priority::new(-20), Priority::new(5), Some(to))));
+    // It keeps the priority while it runs, and across a retry.
+    case.start(&moved[..1]);
+    let told = case.backend.facts(&[work_id]).map(|facts| facts[0].as_ref().map(|it| it.priority));
+    case.expect("while it runs", told, Some(Priority::new(-20)));
+    let completion = case.finish(&moved[..1], 5, Retry::At(at(6))).pop();
+    let again = case.start_key(-20, 6);
+    case.commit(vec![Change::RetryWork {
+        work_id,
+        pool,
+        completion,
+        key: again,
+        attempts: 1,
+        history: History::default(),
+    }]);
+    let retried = [(again, low.1), first_high];
+    case.expect_starts("retried", (demand(2), 7), &retried, Some(1));
 }
 
 fn running(case: &mut Case<'_>) {
@@ -333,10 +398,10 @@ fn running(case: &mut Case<'_>) {
     // A finished attempt occupies its slot until it is handled; a job that waits for its retry does not.
     case.finish(one(early), 6, Retry::No);
     let completion = Some(case.finish(one(ends), 6, Retry::At(at(9)))[0]);
-    let (work_id, pool, key) = (ends.1.work_id, case.pool, case.key(9));
+    let (work_id, pool, key) = (ends.1.work_id, case.pool, case.start_key(0, 9));
     let history = History::default();
     case.commit(vec![Change::RetryWork { work_id, pool, completion, key, attempts: 1, history }]);
-    let place = |millis, work: &(Key, Spec)| (at(millis), work.1.work_id);
+    let place = |millis, work: &(StartKey, Spec)| (at(millis), work.1.work_id);
     let places = [place(1, first), place(2, early), place(2, again), place(5, late)];
     let all = Some(pool);
     let told = case.backend.running_places(all, None, 9);
@@ -374,7 +439,7 @@ fn every_state(case: &mut Case<'_>) -> Vec<State> {
         runs: 1,
         ..WorkFact::new(spec.clone())
     };
-    let mut put = |name, (_, spec): &(Key, Spec), fact| {
+    let mut put = |name, (_, spec): &(StartKey, Spec), fact| {
         states.push(State { name, work_id: spec.work_id, fact });
     };
     let [s1, s2, s3, s5, s7, s8, s9, s10, s12, gone] = &works;
@@ -382,7 +447,7 @@ fn every_state(case: &mut Case<'_>) -> Vec<State> {
     let again = Retry::At(at(8));
     let one = std::slice::from_ref;
 
-    let waits = |work: &(Key, Spec)| WorkFact {
+    let waits = |work: &(StartKey, Spec)| WorkFact {
         pending_start: Some(work.0),
         ..WorkFact::new(work.1.clone())
     };
@@ -417,7 +482,7 @@ fn every_state(case: &mut Case<'_>) -> Vec<State> {
     }
 
     let completion = Some(case.finish(one(s10), 3, again)[0]);
-    let key = case.key(8);
+    let key = case.start_key(0, 8);
     let work_id = s10.1.work_id;
     let history = History::from_iter([FailedAttempt {
         attempt: 1,

@@ -12,8 +12,8 @@ use crate::engine::arrivals::{AttemptReport, CancelAnswer, EnqueueAnswer, RunNow
 use crate::functions::{Data, Lent, Program};
 use crate::model::{
     Change, Demand, Finished, FunctionKind, Generation, InternalState, Name, Outcome, Payload,
-    PoolConfig, PoolId, Retention, RunResult, Running, Segment, Spec, SpecHead, StateRow, Turn,
-    WorkFact, WorkId,
+    PoolConfig, PoolId, Priority, Retention, RunResult, Running, Segment, Spec, SpecHead, StateRow,
+    Turn, WorkFact, WorkId,
 };
 use crate::protocol::{
     Advance, AdvanceError, BatchReady, Canceled, Command, Enqueue, PoolRequest, Reply, Request,
@@ -355,6 +355,7 @@ fn job(pool: PoolId, number: u128) -> Spec {
             kind: FunctionKind::Action,
             function: Name::from_static("case"),
             enqueued_at: Segment(1),
+            priority: Priority::NORMAL,
             options: None,
         },
         b"1",

@@ -24,9 +24,9 @@ use std::time::Duration;
 use crate::model::PoolConfig;
 use crate::model::{
     Change, Cursors, Demand, Epoch, FailedAttempt, Failure, FailureKind, Finished, FinishedDetails,
-    FunctionKind, Generation, History, Key, Name, OnCompleteCall, Outcome, Payload, PoolId, Report,
-    Retry, RetryBehavior, RunResult, RunningRow, Segment, SpanLink, Spec, SpecHead, SpecOptions,
-    StateRow, TableKey, WorkId,
+    FunctionKind, Generation, History, Key, Name, OnCompleteCall, Outcome, Payload, PoolId,
+    Priority, Report, Retry, RetryBehavior, RunResult, RunningRow, Segment, SpanLink, Spec,
+    SpecHead, SpecOptions, StartKey, StateRow, TableKey, WorkId,
 };
 use crate::storage::{Fsync, Memory, Opened, Storage, range_is_empty};
 
@@ -126,6 +126,21 @@ impl Script {
         Key { segment: Segment(self.now.0 + delay), seq: self.next_seq() }
     }
 
+    /// Returns the key of a job of this priority that waits.
+    fn start_key(&mut self, priority: Priority, delay: u64) -> StartKey {
+        StartKey::at(priority, self.key(delay))
+    }
+
+    /// Draws a priority. Most are the normal one.
+    fn priority(&mut self) -> Priority {
+        match self.rng.u8(..5) {
+            0 => Priority::new(self.rng.i8(..)),
+            1 => Priority::HIGH,
+            2 => Priority::LOW,
+            _ => Priority::NORMAL,
+        }
+    }
+
     /// Draws the changes of one commit, each valid after the one before.
     pub fn draw(&mut self) -> Vec<Change> {
         let pool = PoolId(self.rng.u32(..POOLS));
@@ -173,7 +188,8 @@ impl Script {
                 let spec = self.spec();
                 self.ids.push(spec.work_id);
                 let delay = if self.rng.bool() { 0 } else { self.rng.u64(..40) };
-                Change::InsertWork { spec, key: self.key(delay) }
+                let key = self.start_key(spec.priority, delay);
+                Change::InsertWork { spec, key }
             })
             .collect()
     }
@@ -190,6 +206,7 @@ impl Script {
                 base: 1.0 + self.rng.f64(),
             }),
             timeout: self.rng.bool().then(|| Duration::from_nanos(self.rng.u64(..))),
+            extra_cost: if self.rng.bool() { 0 } else { self.rng.u32(..) },
             span: SpanLink::default(),
         });
         // Options that are all defaults are stored as `None`.
@@ -211,6 +228,7 @@ impl Script {
                     self.rng.choice(["a", "mail.send", "ü"]).expect("a name"),
                 ),
                 enqueued_at: self.now,
+                priority: self.priority(),
                 options: options.filter(says).map(Box::new),
             },
             self.payload().as_bytes(),
@@ -226,8 +244,13 @@ impl Script {
     }
 
     fn demand(&mut self) -> Demand {
-        let free_slots = self.rng.i64(-2..8);
-        Demand { cursors: Cursors::default(), free_slots, batch_size: self.rng.usize(1..9) }
+        Demand {
+            cursors: Cursors::default(),
+            free_slots: self.rng.i64(-2..8),
+            max_starts: if self.rng.bool() { usize::MAX } else { self.rng.usize(..4) },
+            aging: self.rng.bool().then(|| Duration::from_millis(self.rng.u64(1..9))),
+            batch_size: self.rng.usize(1..9),
+        }
     }
 
     fn starts(&mut self, pool: PoolId) -> Vec<Change> {
@@ -253,11 +276,12 @@ impl Script {
                 continue;
             }
             let again = Retry::At(Segment(self.now.0 + self.rng.u64(..50)));
-            let (result, retry) = match self.rng.u8(..5) {
+            let (result, retry) = match self.rng.u8(..6) {
                 0 => (RunResult::Success(self.payload()), Retry::No),
                 1 => (RunResult::Failed(self.failure()), again),
                 2 => (RunResult::Canceled, Retry::No),
                 3 => (RunResult::Snoozed(Duration::from_millis(self.rng.u64(..))), again),
+                4 => (RunResult::PoolLimited(Duration::from_millis(self.rng.u64(..))), again),
                 _ => (RunResult::Returned, again),
             };
             changes.push(Change::InsertPendingCompletion {
@@ -289,14 +313,15 @@ impl Script {
                     work_id: work.spec.work_id,
                     pool,
                     completion: None,
-                    key: self.key(0),
+                    key: self.start_key(work.priority, 0),
                     attempts: work.attempts + 1,
                     history: self.history(work.history),
                 },
             });
         }
         for _ in 0..self.rng.usize(..4) {
-            let (spec, key) = (self.spec(), self.key(0));
+            let spec = self.spec();
+            let key = self.start_key(spec.priority, 0);
             self.ids.push(spec.work_id);
             let (run, started) = (1, self.now);
             let generation = Generation(self.rng.u64(..9));
@@ -325,7 +350,7 @@ impl Script {
                     work_id: row.work.spec.work_id,
                     pool,
                     completion: Some(row.key),
-                    key: Key { segment, ..self.key(0) },
+                    key: StartKey { segment, ..self.start_key(row.work.priority, 0) },
                     attempts: row.work.attempts,
                     history: self.history(row.work.history),
                 },
@@ -406,7 +431,7 @@ impl Script {
     fn others(&mut self, pool: PoolId) -> Vec<Change> {
         let table = Name::from_static(self.rng.choice(["t", "t2", ""]).expect("a table"));
         let key = TableKey::from(vec![self.rng.u8(..4); self.rng.usize(..3)]);
-        match self.rng.u8(..5) {
+        match self.rng.u8(..6) {
             0 | 1 => vec![Change::PutRow { table, key, value: self.payload() }],
             2 => vec![Change::DeleteRow { table, key }],
             3 => {
@@ -414,17 +439,28 @@ impl Script {
                 let old = self.memory.expired(before, keep, 3).expect("memory reads");
                 old.into_iter().map(|work_id| Change::DeleteFinished { work_id }).collect()
             }
+            4 => {
+                let from = self.some_key();
+                let all = self.memory.pending_starts(pool, Some(from), StartKey::END, 1);
+                let Some((from, work_id)) = all.expect("memory reads").pop() else {
+                    return Vec::new();
+                };
+                // Changes the priority.
+                let to = StartKey { seq: self.next_seq(), priority: self.priority(), ..from };
+                vec![Change::MovePendingStart { work_id, pool, from, to }]
+            }
             _ => {
                 // Moves a row into the unregistered lane, or out of it.
                 let lane = self.memory.unregistered(pool, None, 2).expect("memory reads");
                 if let Some((from, spec)) = lane.into_iter().next() {
-                    let (work_id, to) = (spec.work_id, self.key(0));
+                    let (work_id, to) = (spec.work_id, self.start_key(from.priority, 0));
                     return vec![Change::MovePendingStart { work_id, pool, from, to }];
                 }
                 let demand = Demand { free_slots: 1, batch_size: 1, ..Demand::default() };
                 let batch = self.memory.read_batch(pool, demand, self.now).expect("memory reads");
                 let Some(row) = batch.starts.into_iter().next() else { return Vec::new() };
-                let to = Key { segment: Segment::UNREGISTERED, ..self.key(0) };
+                let seq = self.next_seq();
+                let to = StartKey { segment: Segment::UNREGISTERED, seq, ..row.key };
                 let work_id = row.spec.work_id;
                 vec![Change::MovePendingStart { work_id, pool, from: row.key, to }]
             }
@@ -432,11 +468,12 @@ impl Script {
     }
 
     /// Returns the key of a waiting row, or a random key around the present.
-    fn some_key(&mut self) -> Key {
+    fn some_key(&mut self) -> StartKey {
         let work_id = self.rng.choice(&self.ids).copied();
         let facts = self.memory.facts(work_id.as_slice()).expect("memory reads");
         let key = facts.into_iter().flatten().find_map(|work| work.pending_start);
-        key.filter(|_| self.rng.bool()).unwrap_or_else(|| Key {
+        key.filter(|_| self.rng.bool()).unwrap_or_else(|| StartKey {
+            priority: self.priority(),
             segment: Segment(self.now.0.saturating_sub(20) + self.rng.u64(..60)),
             seq: self.rng.u64(..=self.seq),
         })
@@ -470,6 +507,7 @@ impl Script {
             last_recovery: Segment(number()),
             last_report: Segment(number()),
             report: Report { completed: number(), retries: number(), ..Report::default() },
+            tat: number() * (number() & 1),
         }
     }
 
@@ -514,8 +552,7 @@ impl Script {
             let (after, until) = (self.some_key(), self.some_key());
             same!(pending_starts(pool, None, until, limit));
             same!(pending_starts(pool, Some(after), until, limit));
-            let end = Key { segment: Segment::UNREGISTERED, seq: u64::MAX };
-            same!(pending_starts(pool, None, end, usize::MAX));
+            same!(pending_starts(pool, None, StartKey::END, usize::MAX));
         }
         for table in ["t", "t2", "", "t3"].map(Name::from_static) {
             let key = |rng: &mut fastrand::Rng| TableKey::from(vec![rng.u8(..4); rng.usize(..3)]);

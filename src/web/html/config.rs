@@ -27,7 +27,7 @@ fn pools(pools: &[PoolConfigView], may: Permissions) -> Markup {
     html! {
         table.pools.card {
             thead { tr {
-                th scope="col" { "Pool" } th.n scope="col" { "Parallelism" } th scope="col" { "Default retry" }
+                th scope="col" { "Pool" } th.n scope="col" { "Parallelism" } th scope="col" { "Rate" } th scope="col" { "Default retry" }
                 th scope="col" { "Timeout" } th.n scope="col" { "Most pending" }
                 th.n scope="col" { "Largest payload" } th scope="col" { "Log" }
                 @if may_change { th scope="col" { span.unseen { "Controls" } } }
@@ -38,6 +38,13 @@ fn pools(pools: &[PoolConfigView], may: Permissions) -> Markup {
                     td.n data-label="Parallelism" {
                         (grouped(pool.max_parallelism as u64))
                         @if pool.paused { " " (badge("paused", "busy")) }
+                    }
+                    td data-label="Rate" {
+                        @match &pool.rate {
+                            Some(rate) => { (rate.sentence) }
+                            None => { span.soft { "none" } }
+                        }
+                        @if let Some(aging) = pool.aging_ms { ", aging " (lasting(aging.0)) }
                     }
                     td data-label="Default retry" { (retry(pool.default_retry)) }
                     td data-label="Timeout" {

@@ -6,6 +6,7 @@ use super::parts::{copy, progress, state_of};
 use super::pretty::pretty;
 use super::timeline::timeline;
 use super::words::{bytes, capital, encoded, grouped, lasting, state_word, time};
+use crate::model::Priority;
 use crate::ops::{Big, ErrorView, JsonView, OnCompleteView, WorkDetail, WorkView};
 use crate::web::{Permission, Permissions};
 
@@ -64,6 +65,9 @@ fn facts(detail: &WorkDetail) -> Markup {
             dt { "Function" } dd { @if let Some(function) = work.function { (function) } }
             dt { "Pool" }
             dd { @if let Some(pool) = work.pool { a href={ "../pools/" (encoded(pool.as_str())) } { (pool) } } }
+            @if let Some(priority) = work.priority {
+                dt { "Priority" } dd { (Priority::new(priority)) }
+            }
             dt { "Attempts" }
             dd {
                 (work.attempts) " counted"
@@ -157,11 +161,37 @@ fn controls(work: &WorkView, retryable: bool, may: Permissions) -> Markup {
         div.controls {
             @if retryable { (at_once(Permission::Retry, "retry", "Retry")) }
             @if work.state == "pending" { (at_once(Permission::RunNow, "run", "Run now")) }
+            @if let ("pending", Some(priority)) = (work.state, work.priority)
+                && may.allow(Permission::SetPriority)
+            {
+                (set_priority(work, priority))
+            }
             @if matches!(work.state, "pending" | "running") {
                 (confirmed(Permission::Cancel, "cancel", "Cancel", "Yes, cancel this job"))
             }
             @if work.state == "running" {
                 (confirmed(Permission::Abort, "abort", "Abort", "Yes, drop its attempt"))
+            }
+        }
+    }
+}
+
+/// The form that changes a job's priority.
+fn set_priority(work: &WorkView, priority: i8) -> Markup {
+    let named = [Priority::HIGH, Priority::NORMAL, Priority::LOW].map(Priority::number);
+    html! {
+        details.menu {
+            summary { "Priority…" }
+            form.panel method="post" action={ (work.id) "/priority" } {
+                label { "Priority "
+                    input type="number" name="priority" min="-128" max="127" value=(priority) required
+                        list="priorities";
+                }
+                datalist id="priorities" {
+                    @for number in named { option value=(number) { (Priority::new(number)) } }
+                }
+                p.soft { "The smallest number starts first: high is -10, low is 10." }
+                button.primary { "Change" }
             }
         }
     }
@@ -174,6 +204,7 @@ fn spoken(answer: &str) -> Option<&'static str> {
         "already_requested" => "It had been canceled before.",
         "already_finished" => "It has finished already.",
         "moved" => "It is due now, and starts when there is a slot.",
+        "changed" => "Its priority is changed.",
         "already_due" => "It had been due already.",
         "not_registered" => "It waits until its function is registered.",
         "canceled" => "It was canceled, and will not be started.",

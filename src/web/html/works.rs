@@ -6,8 +6,9 @@ use maud::{Markup, html};
 
 use super::bulk::done_to;
 use super::layout::Here;
-use super::parts::{id, progress, state_of};
+use super::parts::{badge, id, progress, state_of};
 use super::words::{encoded, time};
+use crate::model::Priority;
 use crate::ops::{Big, BulkAction, PageView, WorkView};
 use crate::web::Permissions;
 use crate::web::query::{Did, Filter, permission_of};
@@ -86,7 +87,7 @@ pub(in crate::web) fn works(list: &Listed<'_>) -> Markup {
                 form method="post" action="works/selected" {
                     @for (name, value) in [
                         ("state", state), ("outcome", outcome), ("pool", &filter.pool), ("function", &filter.function),
-                        ("limit", &filter.limit),
+                        ("priority", &filter.priority), ("limit", &filter.limit),
                     ] {
                         input type="hidden" name=(name) value=(value);
                     }
@@ -164,6 +165,12 @@ fn choose(list: &Listed<'_>, state: &str, outcome: &str) -> Markup {
             @if !outcome.is_empty() { input type="hidden" name="outcome" value=(outcome); }
             (chosen("pool", "Pool", &list.pools, &list.filter.pool))
             (chosen("function", "Function", &list.functions, &list.filter.function))
+            @if state != "finished" {
+                label { "Priority"
+                    input type="number" name="priority" min="-128" max="127" placeholder="any"
+                        value=(list.filter.priority);
+                }
+            }
             button { "Show" }
         }
     }
@@ -199,6 +206,9 @@ fn row(work: &WorkView, selects: bool, now: Big) -> Markup {
             td.n data-label="Attempts" { (work.attempts) }
             td.text data-label="State" {
                 (state_of(work)) " "
+                @if let Some(priority) = work.priority.filter(|priority| *priority != 0) {
+                    (badge(&Priority::new(priority).to_string(), "soft")) " "
+                }
                 span.soft {
                     @if let Some(due) = work.due { "due " (time(due, now)) }
                     @else if let Some(finished) = work.finished_at { (time(finished, now)) }
@@ -218,6 +228,7 @@ fn next_page(filter: &Filter, state: &str, cursor: &impl Display) -> String {
         ("outcome", &filter.outcome),
         ("pool", &filter.pool),
         ("function", &filter.function),
+        ("priority", &filter.priority),
         ("limit", &filter.limit),
         ("cursor", &cursor),
     ] {

@@ -8,8 +8,8 @@ use actix::prelude::*;
 use actix_workpool::storage::StorageError;
 use actix_workpool::{
     CancelAnswer, Completed, CompletionResult, Enqueue, EnqueueError, Function, JoinError, OneWork,
-    PoolConfig, PoolError, RetryBehavior, RunNowAnswer, Runtime, WorkHandle, WorkId, WorkStatus,
-    Workpool,
+    PoolConfig, PoolError, Priority, PriorityAnswer, RetryBehavior, RunNowAnswer, Runtime,
+    WorkHandle, WorkId, WorkStatus, Workpool,
 };
 use tokio::task::JoinHandle;
 
@@ -102,6 +102,8 @@ pub struct Described {
     delay: Micros,
     wall: Option<SystemTime>,
     on_complete: bool,
+    priority: Priority,
+    cost: u32,
 }
 
 impl Described {
@@ -119,6 +121,8 @@ impl Described {
             delay: work.delay,
             wall: (by_wall && work.delay > 0).then_some(at),
             on_complete: work.on_complete.is_some(),
+            priority: work.priority,
+            cost: world.plan.cost(work.pool, number),
         }
     }
 
@@ -146,6 +150,10 @@ impl Described {
     where
         F: Function<K, Output = Output>,
     {
+        let enqueue = match (self.priority, self.cost) {
+            (Priority::NORMAL, 1) => enqueue,
+            (priority, cost) => enqueue.priority(priority).cost(cost),
+        };
         let enqueue = match self.retry {
             Some(retry) => enqueue.retry(retry),
             None => enqueue.no_retry(),
@@ -212,6 +220,7 @@ impl World {
             sent_moment: 0,
             acked_moment: 0,
             order: 0,
+            priority: plan.priority(self.seed, number),
             starts: Vec::new(),
             calls: 0,
             cancel_sent: false,
@@ -386,7 +395,8 @@ async fn act(callers: &Callers) {
         11 => watch(callers),
         12 => query(callers).await,
         13 => do_enqueue(callers, pool).await,
-        _ => run_now(callers).await,
+        14 => run_now(callers).await,
+        _ => set_priority(callers).await,
     }
 }
 
@@ -437,10 +447,12 @@ async fn enqueue_batch(callers: &Callers, pool: usize) {
         // All of one enqueue are described alike, and their ids are made for them.
         let first = &world.works[numbers[0] as usize];
         let (retry, timeout, delay) = (first.retry, first.timeout, first.delay);
+        let priority = first.priority;
         for number in &numbers {
             let work = &mut world.works[*number as usize];
             (work.retry, work.timeout, work.delay, work.on_complete) =
                 (retry, timeout, delay, None);
+            work.priority = priority;
             if timeout.is_none() {
                 work.acts.retain(|act| act.end != super::world::End::Hang);
             }
@@ -699,6 +711,37 @@ impl World {
             self.violate(format_args!("run {number} now is answered {answer:?}, {wrong}"));
         }
     }
+}
+
+/// Changes the priority of a job.
+async fn set_priority(callers: &Callers) {
+    let drawn = with(|world| {
+        let (number, id, pool) = world.some_work()?;
+        let priority = pick(&mut world.rng, &[-10, 0, 10, 127]);
+        trace!(world, "priority of {number}: {priority}");
+        // Nobody knows from when on it holds.
+        world.works[number as usize].order = u64::MAX;
+        let (acked, finished) = world.before_cancel(number);
+        Some((number, id, pool, Priority::new(priority), acked, finished))
+    });
+    let Some((number, id, pool, priority, acked, finished)) = drawn else { return };
+    let answer = callers.pools[pool].set_priority(id, priority).await;
+    with(|world| {
+        trace!(world, "priority of {number}: {answer:?}");
+        let work = &world.works[number as usize];
+        let waits = acked && work.starts.is_empty() && work.kind == Kind::Job && !work.cancel_sent;
+        let wrong = match answer {
+            Ok(PriorityAnswer::Changed) => finished,
+            Ok(PriorityAnswer::Canceled) => !work.cancel_sent,
+            Ok(PriorityAnswer::NotFound | PriorityAnswer::AlreadyFinished) => {
+                waits && work.seen.is_none()
+            }
+            _ => false,
+        };
+        if wrong && !world.dead {
+            world.violate(format_args!("the priority of {number} is answered {answer:?}"));
+        }
+    });
 }
 
 async fn configure(callers: &Callers, pool: usize, pause: bool) {

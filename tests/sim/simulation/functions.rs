@@ -137,6 +137,7 @@ async fn attempt(number: u32, cx: ActionContext) -> Result<Output, WorkError> {
         }
         End::Error { .. } => Err(error("error")),
         End::Snooze { ms } => Err(WorkError::snooze(std::time::Duration::from_millis(ms))),
+        End::LimitPool { ms } => Err(WorkError::limit_pool(std::time::Duration::from_millis(ms))),
         End::Canceled => Err(WorkError::canceled()),
     }
 }
@@ -197,7 +198,9 @@ impl Mutation for Transfer {
             }
             End::Error { .. } => Err(error("error")),
             End::Panic => panic!("{OURS} panic"),
-            End::Snooze { ms } => Err(WorkError::snooze(std::time::Duration::from_millis(ms))),
+            End::Snooze { ms } | End::LimitPool { ms } => {
+                Err(WorkError::snooze(std::time::Duration::from_millis(ms)))
+            }
             End::Canceled => Err(WorkError::canceled()),
         }
     }
@@ -274,12 +277,14 @@ impl super::world::World {
             return None;
         }
         trace!(self, "transfer {number} is called");
+        let now = self.now();
         let work = &mut self.works[number as usize];
         let last = work.acts.len() - 1;
         let act = work.acts[(work.calls as usize).min(last)];
         work.calls += 1;
         let (transfer, child, kind, ack) = (work.transfer, work.child, work.kind, work.ack);
         let (due, hurried) = (work.due, work.is_hurried());
+        self.pools[work.pool].last_start = now;
         let refused = ack == Ack::Refused;
         if kind != Kind::Transfer || refused {
             self.violate(format_args!("transfer {number} is called and was not enqueued"));

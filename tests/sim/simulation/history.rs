@@ -10,8 +10,8 @@ use actix_workpool::{FailureKind, Outcome, Retention, TableKey, WorkId, WorkStat
 use super::functions::Output;
 use super::tables;
 use super::world::{
-    Ack, Act, Code, End, Ended, How, Kind, Micros, OnDone, Seen, Start, Work, World, millis, trace,
-    with,
+    Ack, Act, Code, End, Ended, How, Kind, Micros, OnDone, Rest, Seen, Start, Work, World, millis,
+    trace, with,
 };
 
 /// With nothing wrong, a due job starts no later than this after it could: a lost wake-up would be found by the
@@ -32,6 +32,7 @@ impl World {
         let (now, by_pool_clock) = (self.now(), self.pool_now());
         self.may_start(number, attempt, now, by_pool_clock);
         self.in_order(number);
+        self.is_admitted(number, now, by_pool_clock);
         let (life, crashes) = (self.life, self.crashes);
         let work = &mut self.works[number as usize];
         if work.is_hurried() {
@@ -117,7 +118,12 @@ impl World {
         }
         let pool = &self.pools[work.pool];
         let late = by_pool_clock.saturating_sub(eligible_by_pool_clock);
-        let late = late.min(now.saturating_sub(pool.was_full.max(self.quick_from())));
+        // What the rate holds back starts soon after what came before it.
+        let held = pool.rest.map_or(0, |rest| rest.ends);
+        let rated = self.plan.pools[work.pool].rate.is_some();
+        let held = held.max(if rated { pool.last_start } else { 0 });
+        let held = held.max(pool.was_full).max(self.quick_from());
+        let late = late.min(now.saturating_sub(held));
         // What a crash has ended waits from when it is found.
         let found_later = work.starts.last().is_some_and(|start| start.life != self.life);
         if late > PROMPT && work.kind == Kind::Job && !found_later {
@@ -126,7 +132,41 @@ impl World {
         }
     }
 
-    /// Jobs that are due at once start in the order in which they were acknowledged, if nothing interferes.
+    /// A job starts: does the rate of its pool admit it?
+    fn is_admitted(&mut self, number: u32, now: Micros, by_pool_clock: Micros) {
+        let work = &self.works[number as usize];
+        let (place, rate) = (work.pool, self.plan.pools[work.pool].rate);
+        let exact = !self.plan.stalls && !self.plan.wall_jumps && self.plan.faults.late == 0;
+        let (disorder, disturbed) = (self.disorder, self.is_disturbed());
+        let pool = &mut self.pools[place];
+        pool.last_start = now;
+        if !exact {
+            return;
+        }
+        let rests = pool.rest.filter(|rest| {
+            // Jobs that were started before the rest was known may begin a little later.
+            by_pool_clock > rest.from + millis(1_000) && by_pool_clock + SLACK < rest.until
+        });
+        if rests.is_some_and(|rest| rest.disorder == disorder) && !disturbed {
+            return self.violate(format_args!("job {number} starts while its pool rests"));
+        }
+        let Some(rate) = rate else { return };
+        let interval = rate.interval().as_micros() as Micros;
+        pool.starts.push(by_pool_clock);
+        // 5 ms for late timers, and some for the way to the worker.
+        let (slack, burst) = (millis(50), Micros::from(rate.max_burst()));
+        for (count, from) in (1..).zip(pool.starts.iter().rev()) {
+            let most = burst + (by_pool_clock - from + slack) / interval;
+            if count > most {
+                let ms = (by_pool_clock - from) / 1_000;
+                let what = format!("{count} jobs start in {ms} ms, {rate} may");
+                return self.violate(what);
+            }
+        }
+    }
+
+    /// Jobs that are due at once start in the order in which they were acknowledged, and of their priorities, if nothing
+    /// interferes.
     fn in_order(&mut self, number: u32) {
         let disorder = self.disorder;
         let work = &self.works[number as usize];
@@ -134,11 +174,14 @@ impl World {
             return;
         }
         let (pool, sent, acked) = (work.pool, work.sent_moment, work.acked_moment);
+        let ages = self.plan.pools[pool].aging.is_some();
+        let priority = work.priority;
         let queue = &self.pools[pool].queue;
         let Some(place) = queue.iter().position(|queued| *queued == number) else { return };
         let before = queue[..place].iter().copied().find(|earlier| {
             let earlier = &self.works[*earlier as usize];
             earlier.order == disorder
+                && (earlier.priority == priority || earlier.priority < priority && !ages)
                 && !earlier.cancel_sent
                 && (earlier.acked_moment < sent || (earlier.sent_moment < sent && acked > 0))
         });
@@ -153,11 +196,17 @@ impl World {
         trace!(self, "start {start} of {number} ends: {how:?}");
         let (now, by_pool_clock, crashes) = (self.now(), self.pool_now(), self.crashes);
         let (stalled, dead) = (self.stalled, self.dead);
+        let (disorder, arrives) = (self.disorder, self.arrives_after(now));
         let work = &mut self.works[number as usize];
         let begun = work.starts[start as usize].at;
         work.starts[start as usize].ended = Some(Ended { how, at: now, by_pool_clock, crashes });
         let (pool, timeout, abort_by) = (work.pool, work.timeout, work.abort_by);
         let pool = &mut self.pools[pool];
+        if let How::Returned(End::LimitPool { ms }) = how {
+            let (from, until) = (by_pool_clock, by_pool_clock + millis(ms));
+            let ends = (now + millis(ms) + arrives).max(pool.rest.map_or(0, |rest| rest.ends));
+            pool.rest = Some(Rest { from, until, ends, disorder });
+        }
         if pool.running >= pool.slots() {
             pool.was_full = now;
         }
@@ -358,7 +407,9 @@ impl Work {
             };
             let lost_since = next > end.crashes;
             let (surely, perhaps) = match end.how {
-                How::Returned(End::Snooze { .. }) => (0, u32::from(lost_since)),
+                How::Returned(End::Snooze { .. } | End::LimitPool { .. }) => {
+                    (0, u32::from(lost_since))
+                }
                 // Said while the runtime shuts down, it hands the job back.
                 How::Returned(End::Canceled) => (0, 1),
                 How::Returned(_) => (1, 1),
@@ -400,7 +451,9 @@ impl Work {
         };
         let exactly = |ms: u64| Some((millis(ms), millis(ms)));
         match ended.how {
-            How::Returned(End::Snooze { ms }) => exactly(ms).map(|(_, most)| (0, most)),
+            How::Returned(End::Snooze { ms } | End::LimitPool { ms }) => {
+                exactly(ms).map(|(_, most)| (0, most))
+            }
             How::Returned(End::Error { after_ms: Some(ms), .. }) => {
                 exactly(ms).map(|(least, most)| match backoff(0.5) {
                     // Lost in a crash it waits as any other.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use actix_workpool::{PoolConfig, Retention, RetryBehavior};
+use actix_workpool::{PoolConfig, Priority, Rate, Retention, RetryBehavior};
 use fastrand::Rng;
 
 use super::world::{Act, End};
@@ -44,7 +44,11 @@ pub struct Plan {
     /// How likely a job has an `on_complete`, of 100.
     pub on_completes: u64,
     /// The weights of what callers do; see `clients`.
-    pub weights: [u64; 15],
+    pub weights: [u64; 16],
+    /// Whether jobs have priorities.
+    pub priorities: bool,
+    /// Whether functions ask that their pool rests.
+    pub rests: bool,
     pub store: Store,
     /// On a file, a checkpoint is written up to so many calls of the store after it has begun.
     pub checkpoints_within: u32,
@@ -54,6 +58,8 @@ pub struct Plan {
 pub struct PoolPlan {
     pub parallelism: usize,
     pub max_pending: u64,
+    pub rate: Option<Rate>,
+    pub aging: Option<Duration>,
 }
 
 /// How likely a call of the storage fails, of 1000, while something is wrong with it.
@@ -86,8 +92,22 @@ impl Plan {
         let pools = (0..1 + below(rng, 3).min(below(rng, 3))).map(|_| PoolPlan {
             parallelism: pick(rng, &[1, 1, 2, 3, 5, 10, 40]),
             max_pending: pick(rng, &[10_000, 10_000, 10_000, 20, 5]),
+            rate: None,
+            aging: None,
         });
-        let pools = pools.collect();
+        let mut pools: Vec<PoolPlan> = pools.collect();
+        for (number, pool) in (0..).zip(&mut pools) {
+            // Not drawn, as all that came later: seeds that found something before go the same way still.
+            let rate = |rate: Rate, burst| Some(rate.burst(burst));
+            pool.rate = match mixed(seed, number) % 9 {
+                0 => rate(Rate::per_second(10), 1),
+                1 => rate(Rate::per_second(20), 7),
+                2 => rate(Rate::per_second(300), 3),
+                _ => None,
+            };
+            let aging = mixed(seed, 10 + number) % 8 == 0;
+            pool.aging = aging.then_some(Duration::from_millis(100));
+        }
         let pause_ms = pick(rng, &[3, 50, 500, 2_000, 20_000]);
         let most_ops = pick(rng, &[30, 80, 160]);
         let ops = rng.u32(5..most_ops);
@@ -132,8 +152,11 @@ impl Plan {
                 1..=3 => pick(rng, &[0, 5, 20]),
                 // Not drawn: seeds that found something before there was `run_now` go the same way still.
                 14 => [0, 2, 6][(seed % 3) as usize],
+                15 => [0, 0, 4, 12][(mixed(seed, 21) % 4) as usize],
                 _ => pick(rng, &[0, 2, 6]),
             }),
+            priorities: mixed(seed, 20) % 2 == 0,
+            rests: mixed(seed, 22) % 3 == 0,
             store: pick(rng, &[Store::Memory, Store::File]),
             checkpoints_within: 0,
         };
@@ -144,7 +167,7 @@ impl Plan {
 
     pub fn small(seed: u64) -> Plan {
         Plan {
-            pools: vec![PoolPlan { parallelism: 4, max_pending: 10_000 }],
+            pools: vec![PoolPlan { parallelism: 4, max_pending: 10_000, rate: None, aging: None }],
             clients: 1,
             ops: 60,
             pause_ms: 20_000,
@@ -161,8 +184,27 @@ impl Plan {
 
     /// The configuration with which a pool is first created.
     pub fn config(&self, pool: usize) -> PoolConfig {
-        let PoolPlan { parallelism, max_pending } = self.pools[pool];
-        PoolConfig::default().max_parallelism(parallelism).max_pending(max_pending)
+        let PoolPlan { parallelism, max_pending, rate, aging } = self.pools[pool];
+        let config = PoolConfig::default().max_parallelism(parallelism).max_pending(max_pending);
+        let config = rate.map_or(config.clone(), |rate| config.rate(rate));
+        aging.map_or(config.clone(), |span| config.aging(span))
+    }
+
+    /// The priority of a job.
+    pub fn priority(&self, seed: u64, number: u32) -> Priority {
+        match mixed(seed, 1_000 + u64::from(number)) % 6 {
+            _ if !self.priorities => Priority::NORMAL,
+            0 => Priority::HIGH,
+            1 => Priority::LOW,
+            2 => Priority::new(-128),
+            _ => Priority::NORMAL,
+        }
+    }
+
+    /// How many starts the start of a job counts as.
+    pub fn cost(&self, pool: usize, number: u32) -> u32 {
+        let burst = self.pools[pool].rate.map_or(1, |rate| rate.max_burst());
+        1 + (number % 5 / 4) * (burst - 1).min(2)
     }
 
     /// The retry policy of a job.
@@ -186,7 +228,13 @@ impl Plan {
                     4 => End::Error { retryable: false, after_ms: None },
                     5 => End::Error { retryable: true, after_ms: Some(rng.u64(0..5_000)) },
                     6 | 7 => End::Panic,
-                    8 | 9 => End::Snooze { ms: rng.u64(0..4_000) },
+                    8 | 9 => {
+                        let ms = rng.u64(0..4_000);
+                        match self.rests && ms % 2 == 0 {
+                            true => End::LimitPool { ms },
+                            false => End::Snooze { ms },
+                        }
+                    }
                     10 if has_timeout => End::Hang,
                     10 => End::Error { retryable: true, after_ms: None },
                     _ => End::Canceled,
@@ -200,16 +248,32 @@ impl Plan {
             });
             // Snoozing for ever would be just that.
             if acts.len() == 6
-                || !matches!(end, End::Error { .. } | End::Panic | End::Snooze { .. } | End::Hang)
+                || !matches!(
+                    end,
+                    End::Error { .. }
+                        | End::Panic
+                        | End::Snooze { .. }
+                        | End::LimitPool { .. }
+                        | End::Hang
+                )
             {
                 break;
             }
         }
-        if let Some(Act { end: end @ (End::Snooze { .. } | End::Hang), .. }) = acts.last_mut() {
+        if let Some(Act { end, .. }) = acts.last_mut()
+            && matches!(end, End::Snooze { .. } | End::LimitPool { .. } | End::Hang)
+        {
             *end = End::Success;
         }
         acts
     }
+}
+
+/// A number that depends on the seed and on what it is for, and takes nothing from the seed's chance.
+fn mixed(seed: u64, what: u64) -> u64 {
+    let mixed =
+        (seed ^ what.wrapping_mul(0xa076_1d64_78bd_642f)).wrapping_mul(0xe703_7ed1_a0b4_28db);
+    (mixed ^ (mixed >> 32)).wrapping_mul(0x8ebc_6af0_9c88_c6e3) >> 33
 }
 
 pub fn below(rng: &mut Rng, end: u64) -> u64 {

@@ -13,7 +13,7 @@ use actix_workpool::model::Segment;
 use actix_workpool::testing::Clock;
 use actix_workpool::testing::disk::{Failing, SimDisk};
 use actix_workpool::testing::network::{Courier, Delivery, Letter};
-use actix_workpool::{FailureKind, RetryBehavior, WorkId};
+use actix_workpool::{FailureKind, Priority, RetryBehavior, WorkId};
 use fastrand::Rng;
 use tokio::time::Instant;
 
@@ -144,11 +144,29 @@ pub struct Pool {
     pub asked: Option<(usize, bool)>,
     /// When all slots were last taken.
     pub was_full: Micros,
+    /// When a job was last started, as far as anybody sees it.
+    pub last_start: Micros,
+    /// When the starts were, by the pool's clock, where the pool has a rate.
+    pub starts: Vec<Micros>,
+    /// Until when it was last asked to rest.
+    pub rest: Option<Rest>,
     /// Jobs that are due at once and have not started, in the order in which they were acknowledged.
     pub queue: Vec<u32>,
     pub created: bool,
     /// Who has last taken a turn in a commit, and which.
     pub turn: (u64, u64),
+}
+
+/// A rest that a function asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Rest {
+    /// By the pool's clock.
+    pub from: Micros,
+    pub until: Micros,
+    /// By the process's.
+    pub ends: Micros,
+    /// The value of `disorder` then.
+    pub disorder: u64,
 }
 
 /// What an attempt does.
@@ -167,6 +185,7 @@ pub enum End {
     Error { retryable: bool, after_ms: Option<u64> },
     Panic,
     Snooze { ms: u64 },
+    LimitPool { ms: u64 },
     Canceled,
     Hang,
 }
@@ -236,6 +255,7 @@ pub struct Work {
     pub acked_moment: u64,
     /// The value of `disorder` when it was sent.
     pub order: u64,
+    pub priority: Priority,
     pub starts: Vec<Start>,
     /// How often its code was called in the store.
     pub calls: u32,
@@ -339,6 +359,9 @@ impl World {
             limit: (pool.parallelism, false),
             asked: None,
             was_full: 0,
+            last_start: 0,
+            starts: Vec::new(),
+            rest: None,
             queue: Vec::new(),
             created: false,
             turn: (0, 0),

@@ -2,9 +2,31 @@
 
 use std::sync::Arc;
 
-use super::parts::{Damaged, Decoded, Input, bytes, number, put_id, put_key, put_place};
+use super::parts::{
+    Damaged, Decoded, Input, bytes, number, put_id, put_key, put_place, put_priority,
+};
 use super::rows::{Head, completion, finished, globals, put_history, put_state, work};
-use crate::model::{Change, Finished, Generation, Payload, PoolId, Segment, TableKey};
+use crate::model::{
+    Change, Finished, Generation, Payload, PoolId, Priority, Segment, StartKey, StateRow, TableKey,
+    WorkId,
+};
+
+/// Encodes the kind of a change and the place of its job. The normal priority has a kind of its own, without a byte for
+/// it.
+fn put_start(
+    out: &mut Vec<u8>,
+    [normal, other]: [u8; 2],
+    work_id: WorkId,
+    pool: PoolId,
+    key: StartKey,
+) {
+    let is_normal = key.priority == Priority::NORMAL;
+    out.push(if is_normal { normal } else { other });
+    put_place(out, work_id, pool, key.key());
+    if !is_normal {
+        put_priority(out, key.priority);
+    }
+}
 
 /// Encodes a change for the log.
 pub fn change(out: &mut Vec<u8>, change: &Change) {
@@ -12,12 +34,12 @@ pub fn change(out: &mut Vec<u8>, change: &Change) {
         Change::InsertWork { spec, key } => {
             out.push(0);
             put_id(out, spec.work_id);
-            work(out, &Head { key: *key, ..Head::default() }, spec);
+            work(out, &Head::new(*key), spec);
         }
         Change::InsertRunning { spec, key, run, started, generation } => {
             out.push(15);
             put_id(out, spec.work_id);
-            work(out, &Head { key: *key, ..Head::default() }, spec);
+            work(out, &Head::new(*key), spec);
             number(out, (*run).into());
             number(out, started.0);
             number(out, generation.0);
@@ -34,20 +56,25 @@ pub fn change(out: &mut Vec<u8>, change: &Change) {
             put_place(out, *work_id, *pool, *key);
         }
         Change::StartWork { work_id, pool, key, run, started, generation } => {
-            out.push(3);
-            put_place(out, *work_id, *pool, *key);
+            put_start(out, [3, 16], *work_id, *pool, *key);
             number(out, (*run).into());
             number(out, started.0);
             number(out, generation.0);
         }
         Change::MovePendingStart { work_id, pool, from, to } => {
-            out.push(4);
-            put_place(out, *work_id, *pool, *from);
-            put_key(out, *to);
+            match from.priority == to.priority {
+                true => put_start(out, [4, 17], *work_id, *pool, *from),
+                false => {
+                    out.push(18);
+                    put_place(out, *work_id, *pool, from.key());
+                    put_priority(out, from.priority);
+                    put_priority(out, to.priority);
+                }
+            }
+            put_key(out, to.key());
         }
         Change::RetryWork { work_id, pool, completion, key, attempts, history } => {
-            out.push(5);
-            put_place(out, *work_id, *pool, *key);
+            put_start(out, [5, 19], *work_id, *pool, *key);
             number(out, (*attempts).into());
             out.push(completion.is_some().into());
             if let Some(key) = completion {
@@ -70,9 +97,12 @@ pub fn change(out: &mut Vec<u8>, change: &Change) {
             put_key(out, *key);
         }
         Change::PutState { pool, state } => {
-            out.push(9);
+            out.push(if state.tat == 0 { 9 } else { 20 });
             number(out, pool.0.into());
             put_state(out, state);
+            if state.tat != 0 {
+                number(out, state.tat);
+            }
         }
         Change::PutGlobals { pool, name, config } => {
             out.push(10);
@@ -113,23 +143,30 @@ pub enum Logged {
 }
 
 impl Input<'_> {
+    fn start(&mut self, has_priority: bool) -> Decoded<(WorkId, PoolId, StartKey)> {
+        let (work_id, pool, key) = self.place()?;
+        let priority = if has_priority { self.priority()? } else { Priority::NORMAL };
+        Ok((work_id, pool, StartKey::at(priority, key)))
+    }
+
     /// Decodes the next change of the log; `None` at its end.
     pub fn change(&mut self) -> Decoded<Option<Logged>> {
         if self.0.is_empty() {
             return Ok(None);
         }
-        let change = match self.byte()? {
+        let kind = self.byte()?;
+        let change = match kind {
             0 => {
                 let work_id = self.id()?;
                 let (head, spec) = self.work(work_id)?;
-                Change::InsertWork { spec, key: head.key }
+                Change::InsertWork { spec, key: head.start_key() }
             }
             15 => {
                 let work_id = self.id()?;
                 let (head, spec) = self.work(work_id)?;
                 let (run, started) = (self.small()?, Segment(self.number()?));
                 let generation = Generation(self.number()?);
-                Change::InsertRunning { spec, key: head.key, run, started, generation }
+                Change::InsertRunning { spec, key: head.start_key(), run, started, generation }
             }
             1 => {
                 let (work_id, pool, key) = self.place()?;
@@ -141,18 +178,24 @@ impl Input<'_> {
                 let (work_id, pool, key) = self.place()?;
                 Change::InsertPendingCancelation { work_id, pool, key }
             }
-            3 => {
-                let (work_id, pool, key) = self.place()?;
+            3 | 16 => {
+                let (work_id, pool, key) = self.start(kind == 16)?;
                 let (run, started) = (self.small()?, Segment(self.number()?));
                 let generation = Generation(self.number()?);
                 Change::StartWork { work_id, pool, key, run, started, generation }
             }
-            4 => {
-                let (work_id, pool, from) = self.place()?;
-                Change::MovePendingStart { work_id, pool, from, to: self.key()? }
+            4 | 17 => {
+                let (work_id, pool, from) = self.start(kind == 17)?;
+                let to = StartKey::at(from.priority, self.key()?);
+                Change::MovePendingStart { work_id, pool, from, to }
             }
-            5 => {
-                let (work_id, pool, key) = self.place()?;
+            18 => {
+                let (work_id, pool, from) = self.start(true)?;
+                let to = StartKey::at(self.priority()?, self.key()?);
+                Change::MovePendingStart { work_id, pool, from, to }
+            }
+            5 | 19 => {
+                let (work_id, pool, key) = self.start(kind == 19)?;
                 let attempts = self.small()?;
                 let completion = match self.byte()? {
                     0 => None,
@@ -173,9 +216,11 @@ impl Input<'_> {
                 let pool = PoolId(self.small()?);
                 Change::DeletePendingCancelation { pool, key: self.key()? }
             }
-            9 => {
+            9 | 20 => {
                 let pool = PoolId(self.small()?);
-                Change::PutState { pool, state: self.state()? }
+                let state = self.state()?;
+                let tat = if kind == 20 { self.number()? } else { 0 };
+                Change::PutState { pool, state: StateRow { tat, ..state } }
             }
             10 => {
                 let pool = PoolId(self.small()?);

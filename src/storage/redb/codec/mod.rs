@@ -19,11 +19,13 @@ mod tests {
     use super::*;
     use crate::model::{
         Change, FailedAttempt, Failure, FailureKind, Finished, FinishedDetails, FunctionKind,
-        Generation, History, Key, Name, OnCompleteCall, Outcome, Payload, PoolId, Retry,
-        RetryBehavior, RunResult, Segment, SpanLink, Spec, SpecHead, SpecOptions, WorkId,
+        Generation, History, Key, Name, OnCompleteCall, Outcome, Payload, PoolId, Priority, Retry,
+        RetryBehavior, RunResult, Segment, SpanLink, Spec, SpecHead, SpecOptions, StartKey,
+        StateRow, WorkId,
     };
 
     fn spec(options: Option<SpecOptions>) -> Spec {
+        let priority = if options.is_some() { Priority::LOW } else { Priority::NORMAL };
         Spec::new(
             WorkId::from_uuid(uuid::Uuid::from_u128(7)),
             SpecHead {
@@ -31,6 +33,7 @@ mod tests {
                 kind: FunctionKind::Mutation,
                 function: Name::from_static("bank.credit"),
                 enqueued_at: Segment(u64::MAX),
+                priority,
                 options: options.map(Box::new),
             },
             br#"{"to":1}"#,
@@ -52,15 +55,19 @@ mod tests {
             }),
             retry: Some(RetryBehavior { max_attempts: u32::MAX, initial_backoff_ms: 0, base: 1.5 }),
             timeout: Some(Duration::new(u64::MAX, 999_999_999)),
+            extra_cost: u32::MAX,
             span: SpanLink::default(),
         };
         let key = Key { segment: Segment(9), seq: 8 };
         for history in [History::default(), history()] {
-            let head = Head { attempts: 3, runs: u32::MAX, key, history };
-            for spec in [spec(None), spec(Some(full.clone()))] {
-                let row = written(|out| work(out, &head, &spec));
-                let (read_head, read) = decode_work(spec.work_id, &row).expect("decodes");
-                assert_eq!((&read_head, &read), (&head, &spec));
+            for priority in [Priority::NORMAL, Priority::LOW, Priority::new(-128)] {
+                let history = history.clone();
+                let head = Head { attempts: 3, runs: u32::MAX, key, priority, history };
+                for spec in [spec(None), spec(Some(full.clone()))] {
+                    let row = written(|out| work(out, &head, &spec));
+                    let (read_head, read) = decode_work(spec.work_id, &row).expect("decodes");
+                    assert_eq!((&read_head, &read), (&head, &spec));
+                }
             }
         }
     }
@@ -124,6 +131,7 @@ mod tests {
             (RunResult::Canceled, Retry::No),
             (RunResult::Snoozed(Duration::from_secs(3)), Retry::At(Segment(0))),
             (RunResult::Returned, Retry::At(Segment(u64::MAX))),
+            (RunResult::PoolLimited(Duration::MAX), Retry::At(Segment(3))),
         ] {
             let row = RunRow {
                 pool: PoolId(0),
@@ -132,6 +140,7 @@ mod tests {
                 generation: Generation(5),
                 attempts: 6,
                 canceled: true,
+                priority: Priority::new(127),
                 completion: Some((key, result, retry)),
                 history: history(),
             };
@@ -140,12 +149,58 @@ mod tests {
     }
 
     #[test]
+    fn changes_of_every_priority_and_of_a_rate_come_back_as_they_were() {
+        let (work_id, pool) = (WorkId::from_uuid(uuid::Uuid::from_u128(7)), PoolId(3));
+        let at = |priority, seq| StartKey { seq, ..StartKey::new(priority, Segment(900)) };
+        let [low, normal] = [Priority::LOW, Priority::NORMAL];
+        let mut changes = vec![Change::PutState { pool, state: StateRow::default() }];
+        changes.push(Change::PutState {
+            pool,
+            state: StateRow { tat: u64::MAX, ..StateRow::default() },
+        });
+        for (from, to) in [(low, normal), (normal, low), (low, low), (normal, normal)] {
+            let (started, generation) = (Segment(8), Generation(2));
+            let (from, to) = (at(from, 1), at(to, 2));
+            changes.extend([
+                Change::MovePendingStart { work_id, pool, from, to },
+                Change::StartWork { work_id, pool, key: to, run: 3, started, generation },
+                Change::RetryWork {
+                    work_id,
+                    pool,
+                    completion: Some(Key { segment: Segment(1), seq: 9 }),
+                    key: from,
+                    attempts: 2,
+                    history: history(),
+                },
+            ]);
+        }
+        let log = written(|out| changes.iter().for_each(|one| change(out, one)));
+        let mut input = Input(&log);
+        for expected in changes {
+            let read = input.change().expect("decodes");
+            // Keys of different priorities are different.
+            assert_eq!(read, Some(Logged::Change(expected)));
+        }
+        assert_eq!(input.change(), Ok(None));
+    }
+
+    #[test]
+    fn the_number_of_rows_of_each_priority_comes_back_as_it_was() {
+        let waiting = vec![(Priority::new(-128), 1), (Priority::NORMAL, u64::MAX >> 1)];
+        let counts = RowCounts { works: 9, waiting, lane: 3 };
+        let row = StateRow { tat: 77, turn: 5, ..StateRow::default() };
+        let bytes = written(|out| state(out, &row, &counts));
+        assert_eq!(decode_state(&bytes), Ok((row, counts)));
+    }
+
+    #[test]
     fn a_damaged_row_is_an_error_and_never_a_panic() {
         let work_id = WorkId::from_uuid(uuid::Uuid::nil());
         let mut rng = fastrand::Rng::with_seed(11);
         let options = SpecOptions { timeout: Some(Duration::ZERO), ..SpecOptions::default() };
         let spec = spec(Some(options));
-        let whole = written(|out| change(out, &Change::InsertWork { spec, key: Key::default() }));
+        let key = StartKey::new(Priority::HIGH, Segment(1));
+        let whole = written(|out| change(out, &Change::InsertWork { spec, key }));
         for _ in 0..20_000 {
             let mut row = whole.clone();
             row.truncate(rng.usize(..=row.len()));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::{Failure, FailureKind, Key, Name, PoolId, Segment, WorkId};
+use crate::model::{Failure, FailureKind, Key, Name, PoolId, Priority, Segment, WorkId};
 
 /// An error in a row. The file was damaged, or written by another program.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -113,6 +113,16 @@ pub fn put_key(out: &mut Vec<u8>, key: Key) {
 impl Input<'_> {
     pub fn key(&mut self) -> Decoded<Key> {
         Ok(Key { segment: Segment(self.number()?), seq: self.number()? })
+    }
+}
+
+pub fn put_priority(out: &mut Vec<u8>, priority: Priority) {
+    out.extend_from_slice(&priority.number().to_le_bytes());
+}
+
+impl Input<'_> {
+    pub fn priority(&mut self) -> Decoded<Priority> {
+        Ok(Priority::new(i8::from_le_bytes(self.array()?)))
     }
 }
 

@@ -2,11 +2,13 @@
 
 use super::parts::{
     Damaged, Decoded, Input, bytes, duration, failure, failure_kind, flag, number, put_id, put_key,
+    put_priority,
 };
 use crate::model::{
     Cursors, Epoch, FailedAttempt, Finished, FinishedDetails, FunctionKind, Generation, History,
-    Key, Name, OnCompleteCall, Outcome, Payload, PoolConfig, PoolId, Report, Retry, RetryBehavior,
-    RunNumber, RunResult, Segment, SpanLink, Spec, SpecHead, SpecOptions, StateRow, WorkId,
+    Key, Name, OnCompleteCall, Outcome, Payload, PoolConfig, PoolId, Priority, Report, Retry,
+    RetryBehavior, RunNumber, RunResult, Segment, SpanLink, Spec, SpecHead, SpecOptions, StartKey,
+    StateRow, WorkId,
 };
 
 /// The part of a `work` row that changes. It comes first, so that it can be replaced in place.
@@ -16,12 +18,23 @@ pub struct Head {
     pub runs: RunNumber,
     /// The job's key in `pending_start`, unless it is in `running`.
     pub key: Key,
-    /// Comes last, because most jobs have none.
+    /// Comes last, like the history, because most jobs have none.
+    pub priority: Priority,
     pub history: History,
 }
 
 impl Head {
     const LEN: usize = 24;
+
+    /// Makes the head of a new job.
+    pub fn new(key: StartKey) -> Head {
+        Head { key: key.key(), priority: key.priority, ..Head::default() }
+    }
+
+    /// Returns the job's key in `pending_start`, unless it is in `running`.
+    pub fn start_key(&self) -> StartKey {
+        StartKey::at(self.priority, self.key)
+    }
 
     fn to_bytes(&self) -> [u8; Head::LEN] {
         let mut bytes = [0; Head::LEN];
@@ -42,6 +55,7 @@ impl Input<'_> {
                 segment: Segment(u64::from_le_bytes(self.array()?)),
                 seq: u64::from_le_bytes(self.array()?),
             },
+            priority: Priority::NORMAL,
             history: History::default(),
         })
     }
@@ -60,11 +74,16 @@ pub fn work(out: &mut Vec<u8>, head: &Head, spec: &Spec) {
         FunctionKind::Query => 2,
         FunctionKind::OnComplete => 3,
     };
+    let extra_cost = options.map_or(0, |options| options.extra_cost);
+    let more = flag(spec.priority != Priority::NORMAL, 0)
+        | flag(head.priority != spec.priority, 1)
+        | flag(extra_cost != 0, 2);
     out.push(
         kind | flag(retry.is_some(), 2)
             | flag(timeout.is_some(), 3)
             | flag(on_complete.is_some(), 4)
-            | flag(!head.history.attempts().is_empty(), 5),
+            | flag(!head.history.attempts().is_empty(), 5)
+            | flag(more != 0, 6),
     );
     number(out, spec.pool.0.into());
     number(out, spec.enqueued_at.0);
@@ -84,6 +103,18 @@ pub fn work(out: &mut Vec<u8>, head: &Head, spec: &Spec) {
     }
     if !head.history.attempts().is_empty() {
         put_history(out, &head.history);
+    }
+    if more != 0 {
+        out.push(more);
+    }
+    if more & 1 != 0 {
+        put_priority(out, spec.priority);
+    }
+    if more & 2 != 0 {
+        put_priority(out, head.priority);
+    }
+    if more & 4 != 0 {
+        number(out, extra_cost.into());
     }
 }
 
@@ -124,10 +155,16 @@ impl Input<'_> {
         if flags & 32 != 0 {
             head.history = self.history()?;
         }
-        let plain = retry.is_none() && timeout.is_none() && on_complete.is_none();
-        let options = SpecOptions { on_complete, retry, timeout, span: SpanLink::default() };
+        let more = if flags & 64 != 0 { self.byte()? } else { 0 };
+        let priority = if more & 1 != 0 { self.priority()? } else { Priority::NORMAL };
+        head.priority = if more & 2 != 0 { self.priority()? } else { priority };
+        let extra_cost = if more & 4 != 0 { self.small()? } else { 0 };
+        let plain =
+            retry.is_none() && timeout.is_none() && on_complete.is_none() && extra_cost == 0;
+        let span = SpanLink::default();
+        let options = SpecOptions { on_complete, retry, timeout, extra_cost, span };
         let options = (!plain).then(|| Box::new(options));
-        let common = SpecHead { pool, kind, function, enqueued_at, options };
+        let common = SpecHead { pool, kind, function, enqueued_at, priority, options };
         Ok((head, Spec::new(work_id, common, args)))
     }
 }
@@ -175,12 +212,14 @@ pub struct RunRow {
     pub generation: Generation,
     pub attempts: u32,
     pub canceled: bool,
+    pub priority: Priority,
     pub completion: Option<(Key, RunResult, Retry)>,
     pub history: History,
 }
 
 pub fn running(out: &mut Vec<u8>, row: &RunRow) {
-    out.push(u8::from(row.canceled) | u8::from(row.completion.is_some()) << 1);
+    let is_normal = row.priority == Priority::NORMAL;
+    out.push(flag(row.canceled, 0) | flag(row.completion.is_some(), 1) | flag(!is_normal, 2));
     number(out, row.pool.0.into());
     number(out, row.run.into());
     number(out, row.started.0);
@@ -191,6 +230,9 @@ pub fn running(out: &mut Vec<u8>, row: &RunRow) {
         completion(out, result, *retry);
     }
     put_history(out, &row.history);
+    if !is_normal {
+        put_priority(out, row.priority);
+    }
 }
 
 pub fn decode_running(row: &[u8]) -> Decoded<RunRow> {
@@ -203,6 +245,7 @@ pub fn decode_running(row: &[u8]) -> Decoded<RunRow> {
         generation: Generation(input.number()?),
         attempts: input.small()?,
         canceled: flags & 1 != 0,
+        priority: Priority::NORMAL,
         completion: None,
         history: History::default(),
     };
@@ -212,6 +255,9 @@ pub fn decode_running(row: &[u8]) -> Decoded<RunRow> {
         row.completion = Some((key, result, retry));
     }
     row.history = input.history()?;
+    if flags & 4 != 0 {
+        row.priority = input.priority()?;
+    }
     Ok(row)
 }
 
@@ -238,6 +284,10 @@ pub fn completion(out: &mut Vec<u8>, result: &RunResult, retry: Retry) {
             duration(out, *wait);
         }
         RunResult::Returned => out.push(4),
+        RunResult::PoolLimited(wait) => {
+            out.push(5);
+            duration(out, *wait);
+        }
     }
 }
 
@@ -254,6 +304,7 @@ impl Input<'_> {
             2 => RunResult::Canceled,
             3 => RunResult::Snoozed(self.duration()?),
             4 => RunResult::Returned,
+            5 => RunResult::PoolLimited(self.duration()?),
             _ => return Err(Damaged("unknown kind of result")),
         };
         Ok((result, retry))
@@ -295,7 +346,7 @@ pub fn finished(out: &mut Vec<u8>, row: &Finished) {
         put_id(out, *work_id);
     }
     if let Some(spec) = spec {
-        work(out, &Head::default(), spec);
+        work(out, &Head { priority: spec.priority, ..Head::default() }, spec);
     }
     if let Some(work_id) = retried_as {
         put_id(out, *work_id);
@@ -341,21 +392,43 @@ impl Input<'_> {
     }
 }
 
-/// The number of rows that a pool has: jobs, waiting, in the unregistered lane.
-pub type RowCounts = [u64; 3];
+/// The number of rows that a pool has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RowCounts {
+    pub works: u64,
+    /// Those in `pending_start` of each priority.
+    pub waiting: Vec<(Priority, u64)>,
+    /// Those in the unregistered lane.
+    pub lane: u64,
+}
 
 /// Encodes a row of `state`: a pool's `internal_state`, and the number of its rows.
-pub fn state(out: &mut Vec<u8>, row: &StateRow, counts: RowCounts) {
+pub fn state(out: &mut Vec<u8>, row: &StateRow, counts: &RowCounts) {
     put_state(out, row);
-    for count in counts {
-        number(out, count);
+    number(out, counts.works);
+    number(out, counts.waiting.iter().map(|(_, waiting)| waiting).sum());
+    number(out, counts.lane);
+    number(out, row.tat);
+    for (priority, waiting) in &counts.waiting {
+        put_priority(out, *priority);
+        number(out, *waiting);
     }
 }
 
 pub fn decode_state(row: &[u8]) -> Decoded<(StateRow, RowCounts)> {
     let mut input = Input(row);
-    let state = input.state()?;
-    Ok((state, [input.number()?, input.number()?, input.number()?]))
+    let mut state = input.state()?;
+    let (works, waiting, lane) = (input.number()?, input.number()?, input.number()?);
+    let mut counts = RowCounts { works, waiting: vec![(Priority::NORMAL, waiting)], lane };
+    // Up to format 4 there was one priority, and no rate.
+    if !input.0.is_empty() {
+        state.tat = input.number()?;
+        counts.waiting.clear();
+        while !input.0.is_empty() {
+            counts.waiting.push((input.priority()?, input.number()?));
+        }
+    }
+    Ok((state, counts))
 }
 
 pub fn put_state(out: &mut Vec<u8>, row: &StateRow) {
@@ -401,6 +474,7 @@ impl Input<'_> {
                 canceled: next()?,
             },
             last_report: Segment(next()?),
+            tat: 0,
         })
     }
 }
