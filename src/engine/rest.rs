@@ -43,7 +43,7 @@ pub fn rest(state: &InternalState, next_due: Option<Segment>, max_parallelism: u
     let generation = state.generation;
     let saturated = state.running.len() >= max_parallelism;
     let limited = Some(state.limited_until).filter(|until| *until > Segment::default());
-    match next_due.max(limited) {
+    match limited.or(next_due) {
         Some(segment) => RunStatus::Scheduled { segment, saturated, generation },
         None if saturated && !state.running.is_empty() => {
             RunStatus::Scheduled { segment: Segment::UNREGISTERED, saturated, generation }
