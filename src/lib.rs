@@ -112,7 +112,8 @@ pub mod web;
 pub use actors::Recipient;
 pub use client::{
     ActionKey, Batch, Call, Diagnostics, Enqueue, EnqueueError, Function, JoinError, OneWork,
-    PoolError, PoolStatus, QueryError, RunningWork, Watch, WorkBatch, WorkHandle, Workpool,
+    PoolError, PoolStatus, QueryError, RunningWork, Schedule, ScheduleError, ScheduleHandle,
+    ScheduleStatus, Watch, WorkBatch, WorkHandle, Workpool,
 };
 pub use engine::arrivals::{CancelAnswer, PriorityAnswer, RetryAnswer, RunNowAnswer};
 pub use engine::{Ahead, Basis, Expected, Explanation, Why};
@@ -121,10 +122,11 @@ pub use functions::{
     OnComplete, Query, Reader, Transaction, TransactionError, TransactionPool, WorkError,
 };
 pub use model::{
-    Bytes, ConfigError, Cursor, FailedAttempt, Failure, FailureKind, FinishedWork, FunctionKind,
-    History, ListedWork, LogLevel, MAX_DELAY, MAX_PARALLELISM, MAX_PAYLOAD_BYTES, Name, Outcome,
-    OutcomeKind, Payload, PoolConfig, Priority, Progress, Rate, Report, Retention, RetryBehavior,
-    RetryPolicy, Settings, TableKey, WorkFilter, WorkId, WorkPage, WorkStatus,
+    Bytes, CatchUp, ConfigError, Cron, CronError, Cursor, Every, EveryError, FailedAttempt,
+    Failure, FailureKind, FinishedWork, FunctionKind, History, ListedWork, LogLevel, MAX_DELAY,
+    MAX_PARALLELISM, MAX_PAYLOAD_BYTES, Name, Outcome, OutcomeKind, Overlap, Payload, PoolConfig,
+    Priority, Progress, Rate, Report, Retention, RetryBehavior, RetryPolicy, Settings, TableKey,
+    WorkFilter, WorkId, WorkPage, WorkStatus,
 };
 #[cfg(feature = "metrics")]
 pub use observe::metrics;

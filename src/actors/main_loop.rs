@@ -290,6 +290,9 @@ impl MainActor {
         let before = self.state.limited_until;
         let demand = demand(&mut self.state, &self.config.wanted.settings(), slots, now);
         let limited_until = self.state.limited_until;
+        if limited_until > before {
+            metrics::rate_limited(&self.pool);
+        }
         if limited_until != before || before > Segment::default() {
             self.pool.gauge.set_limited_until(limited_until);
         }

@@ -19,6 +19,7 @@ mod messages;
 pub mod network;
 mod notify;
 mod pulse;
+mod scheduler;
 mod spin;
 mod start;
 mod store;

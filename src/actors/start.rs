@@ -12,14 +12,17 @@ use super::hosts::{Hosts, Spawner};
 use super::main_loop::MainActor;
 use super::messages::{AddMain, Close};
 use super::network::{Network, ToStore};
+use super::scheduler::{Scheduler, StopScheduler};
 use super::spin::Spin;
 use super::store::StoreActor;
 use super::worker::Workshop;
 use crate::client::{Client, PoolError};
 use crate::functions::Program;
-use crate::model::{Claimed, Name, PoolConfig};
+use crate::model::{Claimed, Name, PoolConfig, ScheduleRow, Segment};
 use crate::observe::metrics;
-use crate::protocol::{LoopMessage, LoopPort, PoolOpened, PoolRequest, Request};
+use crate::protocol::{
+    Command, LoopMessage, LoopPort, PoolOpened, PoolRequest, RegisterSchedules, Request,
+};
 use crate::shared::PoolShared;
 use crate::shared::sync::oneshot;
 use crate::storage::{Storage, StorageError};
@@ -212,7 +215,7 @@ fn build(
         return Err(RingError::Closed);
     }
     let hosts = Rc::new(RefCell::new(hosts));
-    let conductor = Conductor { program, store: store.clone(), hosts }.start();
+    let conductor = Conductor { program, store: store.clone(), hosts, scheduler: None }.start();
     Ok(Actors { client, store, conductor, home: None })
 }
 
@@ -237,6 +240,22 @@ impl Actors {
             started.await.map_err(|_| PoolError::Closed)?;
         }
         Ok(())
+    }
+
+    /// Stores the schedules of this process, and starts the actor that watches their times, if there are any.
+    pub async fn start_schedules(&self) -> Result<(), PoolError> {
+        let client = &self.client;
+        if client.schedules.is_empty() {
+            return Ok(());
+        }
+        let times = client.schedules.iter().map(|it| (it.id, it.times.to_string()));
+        let (schedules, now) = (times.collect(), Segment::of(client.shared.seams.wall()));
+        let rows = client
+            .ask(|reply| Command::RegisterSchedules(RegisterSchedules { schedules, now, reply }))
+            .await?;
+        let (reply, started) = oneshot::channel();
+        self.conductor.do_send(StartSchedules { rows, reply });
+        started.await.map_err(|_| PoolError::Closed)
     }
 
     /// Runs a future on the actors' own thread and waits for it; without one, on the caller's.
@@ -295,6 +314,14 @@ struct Conductor {
     program: Arc<Program>,
     store: Addr<StoreActor>,
     hosts: Rc<RefCell<Hosts>>,
+    scheduler: Option<Addr<Scheduler>>,
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct StartSchedules {
+    rows: Vec<ScheduleRow>,
+    reply: oneshot::Sender<()>,
 }
 
 #[derive(Message)]
@@ -328,10 +355,23 @@ impl Handler<StartMain> for Conductor {
     }
 }
 
+impl Handler<StartSchedules> for Conductor {
+    type Result = ();
+
+    fn handle(&mut self, start: StartSchedules, _: &mut Self::Context) {
+        let client = self.program.client().clone();
+        self.scheduler = Some(Scheduler::new(client, start.rows).start());
+        let _ = start.reply.send(());
+    }
+}
+
 impl Handler<End> for Conductor {
     type Result = ();
 
     fn handle(&mut self, _: End, ctx: &mut Self::Context) {
+        if let Some(scheduler) = self.scheduler.take() {
+            scheduler.do_send(StopScheduler);
+        }
         self.hosts.borrow_mut().end();
         ctx.stop();
     }

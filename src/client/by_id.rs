@@ -6,7 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::enqueue::Prepared;
-use super::{EnqueueError, JoinError, PoolError};
+use super::{EnqueueError, JoinError, PoolError, Schedule};
 use crate::engine::arrivals::{
     CancelAnswer, EnqueueAnswer, PriorityAnswer, RetryAnswer, RunNowAnswer,
 };
@@ -26,16 +26,21 @@ use crate::shared::{Admitted, PoolShared, Shared};
 pub(crate) struct Client {
     pub shared: Arc<Shared>,
     pub ports: Arc<Ports>,
+    /// The schedules of this process, in the order of their ids.
+    pub schedules: Arc<[Arc<Schedule>]>,
     /// `true` if an enqueue returns only when its jobs have their outcome.
     #[cfg(feature = "testing")]
     is_inline: bool,
 }
 
 impl Client {
-    pub fn new(shared: Arc<Shared>) -> Client {
+    pub fn new(shared: Arc<Shared>, schedules: Vec<Schedule>) -> Client {
+        let mut schedules: Vec<_> = schedules.into_iter().map(Arc::new).collect();
+        schedules.sort_by_key(|schedule| schedule.id);
         Client {
             shared,
             ports: Arc::default(),
+            schedules: schedules.into(),
             #[cfg(feature = "testing")]
             is_inline: false,
         }

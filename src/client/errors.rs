@@ -89,6 +89,14 @@ pub enum PoolError {
         /// The names of all pools, in order.
         pools: Vec<Name>,
     },
+    /// No schedule of this process has this id.
+    #[error("schedule {id:?} does not exist; {}", those(schedules))]
+    UnknownSchedule {
+        /// The id.
+        id: String,
+        /// The ids of all schedules, in order.
+        schedules: Vec<Name>,
+    },
     /// A pool of this name already exists.
     #[error("pool {0} exists already")]
     Duplicate(Name),

@@ -10,6 +10,7 @@ mod errors;
 mod function;
 mod pool;
 mod prepare;
+mod schedule;
 mod work;
 
 pub use batch::WorkBatch;
@@ -21,4 +22,5 @@ pub use errors::{EnqueueError, JoinError, PoolError, QueryError};
 pub use function::{ActionKey, Call, Function, kind};
 pub use pool::{Batch, Workpool};
 pub(crate) use prepare::{follow_up, prepare};
+pub use schedule::{Schedule, ScheduleError, ScheduleHandle, ScheduleStatus};
 pub use work::{Watch, WorkHandle};

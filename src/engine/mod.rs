@@ -17,6 +17,7 @@ pub(crate) mod explain;
 mod limit;
 mod recovery;
 pub mod rest;
+pub(crate) mod schedules;
 mod starts;
 pub(crate) mod step;
 

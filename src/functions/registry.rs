@@ -80,6 +80,10 @@ impl Program {
 }
 
 impl Registry {
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
     /// Returns the functions by name, and their code.
     pub fn into_parts(self) -> (Catalog, HashMap<Name, Code>) {
         (self.catalog, self.code)

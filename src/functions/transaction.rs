@@ -33,6 +33,9 @@ pub enum TransactionError {
         /// The error.
         error: serde_json::Error,
     },
+    /// The table is one of the pool's own.
+    #[error("table {0} is the pool's own, choose a name that does not begin with \"workpool.\"")]
+    ReservedTable(Name),
     /// No pool has this name.
     #[error("pool {name:?} does not exist; {}", those(pools))]
     UnknownPool {
@@ -58,7 +61,7 @@ impl Writes {
         self.0.get(&table)?.get(key)
     }
 
-    fn put(&mut self, table: Name, key: TableKey, value: Option<Payload>) {
+    pub fn put(&mut self, table: Name, key: TableKey, value: Option<Payload>) {
         self.0.entry(table).or_default().insert(key, value);
     }
 
@@ -252,7 +255,8 @@ impl<'a> Transaction<'a> {
     /// Writes a row, replacing an existing one.
     ///
     /// # Errors
-    /// Fails if the value does not encode as JSON.
+    /// Fails if the value does not encode as JSON, or the table is one of the pool's own, whose names begin with
+    /// `workpool.`.
     pub fn put<T: Serialize + ?Sized>(
         &mut self,
         table: &str,
@@ -260,13 +264,19 @@ impl<'a> Transaction<'a> {
         value: &T,
     ) -> Result<(), TransactionError> {
         let table = Name::intern(table);
+        if is_reserved(table) {
+            return Err(TransactionError::ReservedTable(table));
+        }
         let value = encode(value).map_err(|error| TransactionError::Encode { table, error })?;
         self.reader.local.put(table, key.into(), Some(value));
         Ok(())
     }
 
-    /// Deletes a row, if there is one.
+    /// Deletes a row, if there is one. Leaves the pool's own tables, whose names begin with `workpool.`, as they are.
     pub fn delete(&mut self, table: &str, key: impl Into<TableKey>) {
+        if is_reserved(Name::intern(table)) {
+            return;
+        }
         self.reader.local.put(Name::intern(table), key.into(), None);
     }
 
@@ -305,6 +315,11 @@ impl std::fmt::Debug for Transaction<'_> {
             .field("enqueued", &self.enqueued.len())
             .finish_non_exhaustive()
     }
+}
+
+/// Returns `true` if a table is the pool's own.
+fn is_reserved(table: Name) -> bool {
+    table.as_str().starts_with("workpool.")
 }
 
 /// A pool in a transaction, to enqueue jobs. Made by [`Transaction::pool`].

@@ -71,6 +71,8 @@ mod names {
     pub const PROCESS_DURATION: &str = "workpool_process_duration_seconds";
     pub const LOOP_ITERATION: &str = "workpool_loop_iteration_seconds";
     pub const STORE_OPERATION: &str = "workpool_store_operation_seconds";
+    pub const RATE_LIMITED: &str = "workpool_rate_limited_total";
+    pub const SCHEDULE_LAG: &str = "workpool_schedule_lag_seconds";
 
     pub const COUNTERS: &[(&str, &str)] = &[
         (ENQUEUED, "Jobs that were enqueued."),
@@ -83,6 +85,7 @@ mod names {
         (STALE_REPORTS, "Reports of runs that do not count any more."),
         (BLOCKED_THREADS, "Pieces of an action's code that kept their thread for 200 ms or more."),
         (STORE_ERRORS, "Calls of the storage that failed."),
+        (RATE_LIMITED, "Times that a pool had to wait for its rate, or began to rest."),
     ];
 
     pub const GAUGES: &[(&str, Unit, &str)] = &[
@@ -101,6 +104,7 @@ mod names {
         (PROCESS_DURATION, "How long an attempt occupied its slot."),
         (LOOP_ITERATION, "One turn of a pool's loop: deciding and launching."),
         (STORE_OPERATION, "One call of the storage."),
+        (SCHEDULE_LAG, "From the time of a schedule to the enqueue of its job."),
     ];
 }
 
@@ -168,6 +172,14 @@ mod inner {
 
     pub(crate) fn fenced(pool: &PoolShared) {
         counter!(FENCED, "pool" => pool.name.as_str()).increment(1);
+    }
+
+    pub(crate) fn rate_limited(pool: &PoolShared) {
+        counter!(RATE_LIMITED, "pool" => pool.name.as_str()).increment(1);
+    }
+
+    pub(crate) fn scheduled(schedule: Name, lag: Duration) {
+        histogram!(SCHEDULE_LAG, "schedule" => schedule.as_str()).record(lag);
     }
 
     /// Records how long each launch has waited.
@@ -305,6 +317,10 @@ mod inner {
     pub(crate) fn recovered(_: &PoolShared, _: usize) {}
     #[inline(always)]
     pub(crate) fn fenced(_: &PoolShared) {}
+    #[inline(always)]
+    pub(crate) fn rate_limited(_: &PoolShared) {}
+    #[inline(always)]
+    pub(crate) fn scheduled(_: Name, _: Duration) {}
     #[inline(always)]
     pub(crate) fn launched(_: &PoolShared, _: &[Launch], _: Segment) {}
     #[inline(always)]

@@ -23,6 +23,7 @@
 //! | `claim failed` | error | always | `pool` `error` |
 //! | `storage failed` | error | always | `error` `kept` |
 //! | `storage thread gone` | error | always | |
+//! | `schedule late` | warn | always | `schedule` `error` |
 //! | `runtime dropped without a shutdown` | warn | always | `finished` `returned` `pending` |
 //! | `action blocks its thread` | warn | always, once a minute for each function | `function` `blocked_ms` |
 //! | `worker thread ended` | warn | always | `host` |
@@ -74,6 +75,11 @@ macro_rules! of_job {
             None => {}
         }
     };
+}
+
+/// A schedule could not enqueue its job, and tries again.
+pub(crate) fn not_scheduled(schedule: Name, error: &str) {
+    warn!(target: TARGET, %schedule, %error, "schedule late");
 }
 
 pub(crate) fn started(pool: &PoolShared, launch: &Launch, now: Segment) {

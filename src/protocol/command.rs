@@ -4,7 +4,9 @@ use super::{Advance, OnFinish, Reply};
 use crate::engine::arrivals::{
     AttemptReport, CancelAnswer, EnqueueAnswer, PriorityAnswer, RunNowAnswer,
 };
-use crate::model::{PoolId, Priority, RunNumber, Segment, Spec, WorkId};
+use crate::model::{
+    Name, Overlap, PoolId, Priority, RunNumber, ScheduleRow, Segment, Spec, WorkId,
+};
 use crate::shared::Admitted;
 use crate::storage::StorageError;
 
@@ -29,6 +31,17 @@ pub(crate) enum Command {
         work_id: WorkId,
         priority: Priority,
         reply: Reply<PriorityAnswer>,
+    },
+    /// Stores the schedules of a process.
+    RegisterSchedules(RegisterSchedules),
+    /// Handles a time at which a schedule fires.
+    TickSchedule(TickSchedule),
+    ChangeSchedule {
+        id: Name,
+        change: ScheduleChange,
+        /// The wall clock's time.
+        now: Segment,
+        reply: Reply<()>,
     },
     AttemptsFinished(Vec<AttemptReport>),
     /// Runs mutations and queries in the store's transaction.
@@ -66,8 +79,13 @@ impl Command {
                 facts.extend(reports.iter().map(|report| report.work_id));
             }
             Command::RunInStore(runs) => facts.extend(runs.iter().map(|run| run.spec.work_id)),
-            Command::Enqueue(_) | Command::CancelAll(_) | Command::Advance(_) | Command::Forget => {
-            }
+            Command::Enqueue(_)
+            | Command::CancelAll(_)
+            | Command::RegisterSchedules(_)
+            | Command::TickSchedule(_)
+            | Command::ChangeSchedule { .. }
+            | Command::Advance(_)
+            | Command::Forget => {}
         }
     }
 
@@ -88,6 +106,9 @@ impl Command {
             Command::CancelAll(CancelAll { reply, .. }) => told(reply, error),
             Command::RunNow { reply, .. } => told(reply, error),
             Command::SetPriority { reply, .. } => told(reply, error),
+            Command::RegisterSchedules(RegisterSchedules { reply, .. }) => told(reply, error),
+            Command::TickSchedule(TickSchedule { reply, .. }) => told(reply, error),
+            Command::ChangeSchedule { reply, .. } => told(reply, error),
             Command::Advance(advance) => Refused::Turn(advance),
             kept @ (Command::AttemptsFinished(_) | Command::RunInStore(_)) => Refused::Keep(kept),
         }
@@ -130,6 +151,39 @@ pub(crate) struct CancelAll {
     pub search: Option<Option<WorkId>>,
     pub requested: u64,
     pub reply: Reply<u64>,
+}
+
+/// The schedules of a process, each with its times in words.
+pub(crate) struct RegisterSchedules {
+    pub schedules: Vec<(Name, String)>,
+    /// The wall clock's time.
+    pub now: Segment,
+    /// The state of each, in order.
+    pub reply: Reply<Vec<ScheduleRow>>,
+}
+
+/// A nominal time of a schedule that has come, and the job to enqueue.
+pub(crate) struct TickSchedule {
+    pub id: Name,
+    pub nominal: Segment,
+    pub overlap: Overlap,
+    pub spec: Spec,
+    pub reply: Reply<TickAnswer>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TickAnswer {
+    /// The last nominal time that was handled; `None` if the schedule was removed.
+    pub last: Option<Segment>,
+    pub enqueued: bool,
+}
+
+/// What people do to a schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ScheduleChange {
+    Pause,
+    Resume,
+    Remove,
 }
 
 /// An attempt of a mutation or a query: the store runs it.

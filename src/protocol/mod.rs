@@ -23,7 +23,10 @@ use crate::model::PoolId;
 use crate::shared::sync::oneshot;
 use crate::storage::StorageError;
 
-pub(crate) use command::{CancelAll, Canceled, Command, Enqueue, Refused, RunInStore};
+pub(crate) use command::{
+    CancelAll, Canceled, Command, Enqueue, Refused, RegisterSchedules, RunInStore, ScheduleChange,
+    TickAnswer, TickSchedule,
+};
 pub(crate) use event::{Event, job_level};
 pub(crate) use ports::{LoopPort, Ports, StorePort};
 pub(crate) use question::{Listener, Listing, OnFinish, Question};

@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::Reply;
 use crate::engine::explain::Found;
 use crate::model::{
-    Counts, Failure, Finished, Name, Payload, PoolId, WorkFilter, WorkId, WorkPage, WorkStatus,
+    Counts, Failure, Finished, Name, Payload, PoolId, ScheduleRow, WorkFilter, WorkId, WorkPage,
+    WorkStatus,
 };
 use crate::storage::StorageError;
 
@@ -51,6 +52,10 @@ pub(crate) enum Question {
         pool: PoolId,
         reply: Reply<(Counts, Vec<Name>)>,
     },
+    /// Asks for all schedules that are stored.
+    Schedules {
+        reply: Reply<Vec<(String, ScheduleRow)>>,
+    },
 }
 
 impl Question {
@@ -62,6 +67,7 @@ impl Question {
             Question::Works { reply, .. } => reply.is_closed(),
             Question::Query { reply, .. } => reply.is_closed(),
             Question::Counts { reply, .. } => reply.is_closed(),
+            Question::Schedules { reply } => reply.is_closed(),
             Question::Listen { .. } | Question::Observe { .. } => false,
         }
     }
@@ -74,6 +80,7 @@ impl Question {
             Question::Works { reply, .. } => drop(reply.send(Err(error))),
             Question::Query { reply, .. } => drop(reply.send(Err(error))),
             Question::Counts { reply, .. } => drop(reply.send(Err(error))),
+            Question::Schedules { reply } => drop(reply.send(Err(error))),
             kept @ (Question::Listen { .. } | Question::Observe { .. }) => return Some(kept),
         }
         None

@@ -12,7 +12,7 @@ use super::blocking::BlockingThreads;
 use super::error::StartError;
 use crate::actors::network::Network;
 use crate::actors::{self, Parts};
-use crate::client::{ActionKey, Client, PoolError};
+use crate::client::{ActionKey, Client, PoolError, Schedule};
 use crate::functions::{
     Action, ActionContext, BlockingAction, Data, Lent, Mutation, OnComplete, Program, Query,
     Registry, WorkError,
@@ -45,6 +45,7 @@ pub struct RuntimeBuilder {
     storage: Box<dyn Storage>,
     store_kind: &'static str,
     pools: Vec<(Name, PoolConfig)>,
+    schedules: Vec<Schedule>,
     worker_arbiters: Option<usize>,
     blocking_threads: usize,
     retention: Retention,
@@ -71,6 +72,7 @@ impl RuntimeBuilder {
             storage: Box::new(Memory::new()),
             store_kind: name_of::<Memory>(),
             pools: Vec::new(),
+            schedules: Vec::new(),
             worker_arbiters: None,
             blocking_threads: 512,
             retention: Retention::default(),
@@ -142,6 +144,12 @@ impl RuntimeBuilder {
     /// Adds a pool that starts with the runtime.
     pub fn pool(mut self, name: &str, config: PoolConfig) -> Self {
         self.pools.push((Name::intern(name), config));
+        self
+    }
+
+    /// Adds a schedule. See [`Schedule`].
+    pub fn schedule(mut self, schedule: Schedule) -> Self {
+        self.schedules.push(schedule);
         self
     }
 
@@ -225,6 +233,17 @@ impl RuntimeBuilder {
                 return Err(StartError::DuplicatePool(*pool));
             }
         }
+        let pools: Vec<_> = self.pools.iter().map(|(name, _)| *name).collect();
+        let mut ids = HashSet::new();
+        for schedule in &self.schedules {
+            let id = schedule.id;
+            if !ids.insert(id) {
+                return Err(StartError::DuplicateSchedule(id));
+            }
+            schedule
+                .validate(self.registry.catalog(), &pools)
+                .map_err(|error| StartError::Schedule { schedule: id, error })?;
+        }
         metrics::describe();
         let blocking = BlockingThreads::new(self.blocking_threads)?;
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
@@ -234,7 +253,7 @@ impl RuntimeBuilder {
         shared.log_error_messages = self.log_error_messages;
         #[cfg(feature = "testing")]
         shared.set_held(self.for_test == Some(true));
-        let client = Client::new(Arc::new(shared));
+        let client = Client::new(Arc::new(shared), self.schedules);
         let program = Arc::new(Program::new(Lent::new(client.clone(), self.data), code));
         let worker_arbiters = self.worker_arbiters.unwrap_or_else(|| {
             std::thread::available_parallelism().map_or(2, std::num::NonZero::get)
@@ -252,10 +271,12 @@ impl RuntimeBuilder {
             network: self.network,
         };
         let actors = actors::start(parts).await?;
-        actors.add_pools(self.pools).await.map_err(|error| match error {
+        let failed = |error| match error {
             PoolError::Storage(error) => StartError::Storage(error),
             _ => StartError::Closed,
-        })?;
+        };
+        actors.add_pools(self.pools).await.map_err(failed)?;
+        actors.start_schedules().await.map_err(failed)?;
         telemetry::runtime_started(&client.shared);
         Ok(Runtime::new(client, actors, blocking))
     }

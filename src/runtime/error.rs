@@ -1,6 +1,7 @@
 //! The errors of starting a runtime.
 
 use crate::actors::RingError;
+use crate::client::ScheduleError;
 use crate::model::{ConfigError, Name};
 use crate::storage::StorageError;
 
@@ -21,6 +22,17 @@ pub enum StartError {
         pool: Name,
         /// The error.
         error: ConfigError,
+    },
+    /// Two schedules have the same id.
+    #[error("schedule {0} is given twice")]
+    DuplicateSchedule(Name),
+    /// A schedule cannot run.
+    #[error("schedule {schedule}: {error}")]
+    Schedule {
+        /// The schedule.
+        schedule: Name,
+        /// The error.
+        error: ScheduleError,
     },
     /// A function's own defaults are out of range.
     #[error("function {function}: {error}")]

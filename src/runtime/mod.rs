@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::actors::Actors;
-use crate::client::{Client, EnqueueError, PoolError, QueryError, Workpool};
+use crate::client::{
+    Client, EnqueueError, PoolError, QueryError, ScheduleHandle, ScheduleStatus, Workpool,
+};
 use crate::engine::arrivals::{CancelAnswer, RetryAnswer, RunNowAnswer};
 use crate::engine::explain::Explanation;
 use crate::functions::Query;
@@ -190,6 +192,23 @@ impl Runtime {
         }
         self.inner.actors.add_pools(vec![(name, config)]).await?;
         Workpool::find(client, name.as_str())
+    }
+
+    /// Returns every schedule, in the order of their ids: those of this process, and those that are stored and no process
+    /// has in its code any more.
+    ///
+    /// # Errors
+    /// Fails if the runtime is gone or the storage failed.
+    pub async fn schedules(&self) -> Result<Vec<ScheduleStatus>, PoolError> {
+        self.client.schedule_statuses().await
+    }
+
+    /// Returns a handle on a schedule of this process.
+    ///
+    /// # Errors
+    /// Fails if there is no schedule of that id.
+    pub fn schedule(&self, id: &str) -> Result<ScheduleHandle, PoolError> {
+        self.client.schedule_handle(id)
     }
 
     /// Runs a query at once, on the committed rows.

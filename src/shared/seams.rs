@@ -81,6 +81,11 @@ impl Seams {
         Segment(u64::try_from(self.now().as_millis()).unwrap_or(u64::MAX - 1))
     }
 
+    /// Returns the wall clock's time.
+    pub fn wall(&self) -> SystemTime {
+        self.clock.wall()
+    }
+
     /// Returns the time until the wall clock shows `time`; zero when it has passed.
     pub fn until_wall(&self, time: SystemTime) -> Duration {
         time.duration_since(self.clock.wall()).unwrap_or_default()

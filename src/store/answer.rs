@@ -75,6 +75,10 @@ impl Store {
                 let answer = self.query(function, &args);
                 settled.say(move || drop(reply.send(answer)));
             }
+            Question::Schedules { reply } => {
+                let schedules = self.noting(Self::schedules);
+                settled.say(move || drop(reply.send(schedules)));
+            }
             Question::Counts { pool, reply } => {
                 let counts = self.noting(|it| it.counts(pool));
                 settled.say(move || drop(reply.send(counts)));

@@ -44,6 +44,14 @@ impl Store {
                 let again = move |reply| Command::SetPriority { work_id, priority, reply };
                 group.taken.push(receipt(reply, answer, again));
             }
+            Command::RegisterSchedules(schedules) => self.register_schedules(group, schedules)?,
+            Command::TickSchedule(tick) => self.tick(group, tick)?,
+            Command::ChangeSchedule { id, change, now, reply } => {
+                let changed = self.change_schedule(group, id, change, now);
+                let again = move |reply| Command::ChangeSchedule { id, change, now, reply };
+                group.taken.push(receipt(reply, (), again));
+                changed?;
+            }
             Command::CancelAll(page) => self.cancel_page(group, page)?,
             Command::AttemptsFinished(reports) => {
                 for report in &reports {
@@ -114,7 +122,7 @@ impl Store {
         }
     }
 
-    fn cancel(&mut self, group: &mut Group, work_id: WorkId) -> Canceled {
+    pub(super) fn cancel(&mut self, group: &mut Group, work_id: WorkId) -> Canceled {
         let fact = group.fact(work_id);
         let is_finished = group.known_finished.contains(&work_id);
         let arrival = arrivals::cancel(fact, is_finished, group.now);

@@ -19,6 +19,7 @@ mod in_doubt;
 mod list;
 mod pools;
 mod retention;
+mod schedules;
 mod settled;
 mod tally;
 mod user_code;

@@ -8,8 +8,8 @@ use crate::client::follow_up;
 use crate::engine::arrivals::{self, AttemptReport};
 use crate::functions::{Code, CompletionCall, Reader, Transaction, Writes, guarded, limit_result};
 use crate::model::{
-    Change, Failure, FailureKind, Finished, Name, OnCompleteCall, Payload, RunResult, Spec,
-    StartKey, WorkId, decode, encode,
+    Change, Failure, FailureKind, Finished, Name, OnCompleteCall, Payload, RunResult, Segment,
+    Spec, StartKey, WorkFact, WorkId, decode, encode,
 };
 use crate::protocol::{Event, RunInStore};
 use crate::storage::StorageError;
@@ -98,25 +98,47 @@ impl Store {
         }
         group.writes.merge(writes);
         for (spec, due) in enqueued {
-            // An id that the user chose may exist already.
-            let work_id = spec.work_id;
-            if !group.facts.contains_key(&work_id) {
-                let fact = self.storage.facts(&[work_id])?.pop().flatten();
-                group.facts.insert(work_id, fact);
-            }
-            if !group.knows(work_id) && self.storage.finished(&[work_id])?.pop().flatten().is_some()
-            {
-                group.known_finished.insert(work_id);
-            }
-            let arrival = arrivals::enqueue(spec.clone(), due, group.knows(work_id));
-            if let Some(change) = arrival.change {
-                *group.left.entry(spec.pool).or_default() -= 1;
-                group.settled.revived.push(work_id);
-                self.note_enqueued(group, &change, due);
-                self.push(group, change);
-            }
+            self.enqueue_one(group, spec, due)?;
         }
         Ok(result)
+    }
+
+    /// Returns what the group and the tables say of a job.
+    pub(super) fn fact_of(
+        &mut self,
+        group: &mut Group,
+        work_id: WorkId,
+    ) -> Result<Option<WorkFact>, StorageError> {
+        if !group.facts.contains_key(&work_id) {
+            let fact = self.storage.facts(&[work_id])?.pop().flatten();
+            group.facts.insert(work_id, fact);
+        }
+        Ok(group.fact(work_id).cloned())
+    }
+
+    /// Enqueues a job that no caller waits for, unless its id is known.
+    pub(super) fn enqueue_one(
+        &mut self,
+        group: &mut Group,
+        spec: Spec,
+        due: Segment,
+    ) -> Result<(), StorageError> {
+        // An id that the user chose may exist already.
+        let (work_id, pool) = (spec.work_id, spec.pool);
+        if self.fact_of(group, work_id)?.is_none()
+            && !group.knows(work_id)
+            && self.storage.finished(&[work_id])?.pop().flatten().is_some()
+        {
+            group.known_finished.insert(work_id);
+        }
+        let arrival = arrivals::enqueue(spec, due, group.knows(work_id));
+        if let Some(change) = arrival.change {
+            *group.left.entry(pool).or_default() -= 1;
+            group.settled.revived.push(work_id);
+            self.note_enqueued(group, &change, due);
+            self.push(group, change);
+        }
+        Ok(())
     }
 
     /// Runs the `on_complete` of a job in the commit that completes it. If it fails, enqueues it as a separate job and

@@ -137,7 +137,7 @@ impl TestContext {
             let shared = Shared::new(Catalog::default(), seams, Retention::default(), "");
             let now = shared.seams.segment();
             shared.board.set_running(self.work_id, RUN, self.attempt - 1, now);
-            let client = Client::new(Arc::new(shared));
+            let client = Client::new(Arc::new(shared), Vec::new());
             let launch = Launch { spec: self.spec(now), attempt: self.attempt, run: RUN, due: now };
             let lent = Arc::new(Lent::new(client, self.data.clone()));
             Arc::new(Control::new(launch, MAX_PAYLOAD_BYTES, lent))

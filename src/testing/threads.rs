@@ -65,7 +65,7 @@ fn pool() -> Workpool {
     let (id, name) = (PoolId(0), Name::intern("pool"));
     let pool = Arc::new(PoolShared::new(id, name, 0, PoolConfig::default().settings()));
     shared.add_pool(pool.clone());
-    Workpool::new(Client::new(shared), pool)
+    Workpool::new(Client::new(shared, Vec::new()), pool)
 }
 
 fn work(number: u128) -> WorkId {

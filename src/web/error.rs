@@ -122,6 +122,7 @@ impl Answer for PoolError {
     fn kind(&self) -> (StatusCode, &'static str) {
         match self {
             PoolError::Unknown { .. } => (StatusCode::NOT_FOUND, "unknown_pool"),
+            PoolError::UnknownSchedule { .. } => (StatusCode::NOT_FOUND, "unknown_schedule"),
             PoolError::Duplicate(_) => (StatusCode::CONFLICT, "duplicate_pool"),
             PoolError::Config(_) => INVALID,
             PoolError::Closed => SHUT_DOWN,

@@ -19,6 +19,8 @@ mod metrics;
 mod recovery;
 mod retry;
 mod run_now;
+mod schedules;
+mod scheduling;
 mod scripts;
 mod settings;
 mod shutdown;

@@ -144,7 +144,7 @@ impl Line {
         let seams = Seams::new(Arc::new(SystemClock::new()), None);
         let shared = Shared::new(Catalog::default(), seams, Retention::default(), "");
         let shared = Arc::new(shared);
-        let client = Client::new(shared.clone());
+        let client = Client::new(shared.clone(), Vec::new());
         let program = Arc::new(Program::new(Lent::new(client, Data::new()), HashMap::new()));
         let store = Store::open(storage, program).expect("the backend opens");
         let name = Name::from_static("lost answers");
