@@ -117,16 +117,40 @@ impl Seams {
 
     /// Returns a new id: a UUID v7.
     pub fn work_id(&self) -> WorkId {
-        WorkId::from_uuid(match &self.seed {
-            None => Uuid::now_v7(),
-            Some(seed) => {
-                let mut seed = seed.lock().unwrap_or_else(PoisonError::into_inner);
-                let random = seed.u128(..).to_be_bytes();
-                let mut tail = [0; 10];
-                tail.copy_from_slice(&random[..10]);
-                let millis = u64::try_from(self.now().as_millis()).unwrap_or(u64::MAX);
-                uuid::Builder::from_unix_timestamp_millis(millis, &tail).into_uuid()
-            }
-        })
+        let tail = match &self.seed {
+            // Its fixed bits are where those of the new id are.
+            None => Uuid::new_v4().as_u128() << 48,
+            Some(seed) => seed.lock().unwrap_or_else(PoisonError::into_inner).u128(..),
+        };
+        let (mut random, millis) = ([0; 10], self.segment().0);
+        random.copy_from_slice(&tail.to_be_bytes()[..10]);
+        WorkId::from_uuid(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
+    }
+
+    /// Returns a source of new ids for the jobs of one enqueue.
+    pub fn work_ids(&self) -> WorkIds<'_> {
+        WorkIds { seams: self, last: None, steps: fastrand::Rng::new() }
+    }
+}
+
+/// New ids, each a random step above the last: drawing all bits of each anew cost as much as encoding its job. With a
+/// seed they are drawn one by one.
+pub(crate) struct WorkIds<'s> {
+    seams: &'s Seams,
+    last: Option<WorkId>,
+    steps: fastrand::Rng,
+}
+
+impl WorkIds<'_> {
+    pub fn draw(&mut self) -> WorkId {
+        /// The bits of an id that are random throughout; above them is its variant.
+        const RANDOM: u128 = (1 << 62) - 1;
+        let next = self.last.filter(|_| !self.seams.is_seeded()).and_then(|last| {
+            let (last, step) = (last.as_u128(), 1 + u128::from(self.steps.u32(..)));
+            ((last & RANDOM) + step <= RANDOM).then(|| Uuid::from_u128(last + step))
+        });
+        let next = next.map_or_else(|| self.seams.work_id(), WorkId::from_uuid);
+        self.last = Some(next);
+        next
     }
 }
