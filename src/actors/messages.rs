@@ -51,3 +51,8 @@ pub(super) struct AddMain {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct StartWorkers(pub usize);
+
+/// Conductor → main: check that there is progress.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Watch;

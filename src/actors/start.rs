@@ -1,6 +1,6 @@
 //! Starts and stops the actors: threads, arbiters, loops.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use actix::prelude::*;
 use tokio::time::Instant;
 
 use super::hosts::{Hosts, Spawner};
-use super::main_loop::MainActor;
-use super::messages::{AddMain, Close};
+use super::main_loop::{MainActor, WATCHDOG_INTERVAL};
+use super::messages::{AddMain, Close, Watch};
 use super::network::{Network, ToStore};
 use super::spin::Spin;
 use super::store::StoreActor;
@@ -212,7 +212,7 @@ fn build(
         return Err(RingError::Closed);
     }
     let hosts = Rc::new(RefCell::new(hosts));
-    let conductor = Conductor { program, store: store.clone(), hosts }.start();
+    let conductor = Conductor { program, store: store.clone(), hosts, loops: Vec::new() }.start();
     Ok(Actors { client, store, conductor, home: None })
 }
 
@@ -288,13 +288,32 @@ impl Drop for Actors {
     }
 }
 
-/// Starts loops on the control arbiter.
+/// Starts loops on the control arbiter, and has those watched that may wait for something. One timer for all: a
+/// thousand of them, one for each idle pool, took more time than all else that idle pools do.
 ///
 /// It gives each a recipient of the other's messages, so that store and loops need not know each other.
 struct Conductor {
     program: Arc<Program>,
     store: Addr<StoreActor>,
     hosts: Rc<RefCell<Hosts>>,
+    loops: Vec<Watched>,
+}
+
+/// A loop, with what shows whether it may wait for something.
+struct Watched {
+    pool: Arc<PoolShared>,
+    is_idle: Rc<Cell<bool>>,
+    main: Recipient<Watch>,
+}
+
+impl Conductor {
+    fn watch(&self) {
+        for Watched { pool, is_idle, main } in &self.loops {
+            if !is_idle.get() || pool.pending() > 0 {
+                main.do_send(Watch);
+            }
+        }
+    }
 }
 
 #[derive(Message)]
@@ -311,6 +330,10 @@ struct End;
 
 impl Actor for Conductor {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(WATCHDOG_INTERVAL, |conductor, _| conductor.watch());
+    }
 }
 
 impl Handler<StartMain> for Conductor {
@@ -319,10 +342,13 @@ impl Handler<StartMain> for Conductor {
     fn handle(&mut self, start: StartMain, _: &mut Self::Context) {
         let StartMain { pool, claimed, reply } = start;
         let spawner = Spawner { hosts: self.hosts.clone() };
-        let main = MainActor::new(self.program.clone(), pool.clone(), spawner, claimed).start();
+        let main = MainActor::new(self.program.clone(), pool.clone(), spawner, claimed);
+        let is_idle = main.idleness();
+        let main = main.start();
         self.store.do_send(AddMain { pool: pool.id, main: main.clone().recipient() });
-        let port: Arc<dyn LoopPort> = Arc::new(main.recipient::<LoopMessage>());
+        let port: Arc<dyn LoopPort> = Arc::new(main.clone().recipient::<LoopMessage>());
         let fresh = self.program.client().ports.set_pool(pool.id, port);
+        self.loops.push(Watched { pool, is_idle, main: main.recipient() });
         debug_assert!(fresh, "a pool has one loop");
         let _ = reply.send(());
     }
