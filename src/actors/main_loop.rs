@@ -9,10 +9,11 @@ use std::time::Duration;
 use actix::prelude::*;
 use hashbrown::{HashMap, HashSet};
 
+use super::alarm::Alarm;
 use super::attempt::{Attempt, timed_out};
 use super::hosts::Spawner;
 use super::lifecycle::{Effect, Flight, Life, Transition};
-use super::messages::Watch;
+use super::messages::{Ring, Watch};
 use crate::engine::arrivals::AttemptReport;
 use crate::engine::rest::{KickSource, rest};
 use crate::engine::{Launch, Lost, Step, TurnCx, demand, step};
@@ -55,6 +56,8 @@ pub(super) struct MainActor {
     program: Arc<Program>,
     pool: Arc<PoolShared>,
     spawner: Spawner,
+    /// Wakes the loop in time for the next due job. The timer wakes it a little later.
+    alarm: Option<Alarm>,
     rng: fastrand::Rng,
     life: Life,
     state: InternalState,
@@ -172,6 +175,7 @@ impl MainActor {
         program: Arc<Program>,
         pool: Arc<PoolShared>,
         spawner: Spawner,
+        alarm: Option<Alarm>,
         claimed: Claimed,
     ) -> MainActor {
         let rng = program.shared().seams.rng();
@@ -180,6 +184,7 @@ impl MainActor {
             program,
             pool,
             spawner,
+            alarm,
             rng,
             life: Life::Claiming { kicked: false },
             state: InternalState::default(),
@@ -497,6 +502,9 @@ impl MainActor {
             ctx.cancel_future(handle);
         }
         let wait = Duration::from_millis(next.0).saturating_sub(self.shared().seams.now());
+        if let Some(alarm) = self.alarm.as_ref().filter(|_| due == Some(next)) {
+            alarm.ring_after(wait, self.pool.id, ctx.address().recipient());
+        }
         // One that has gone off early is set again, for the whole rest.
         let wait = if wait > 2 * TIMER_SLACK { wait - TIMER_SLACK } else { wait };
         let handle = ctx.run_later(wait, |main, ctx| {
@@ -659,6 +667,18 @@ impl Actor for MainActor {
 
     fn started(&mut self, _: &mut Self::Context) {
         self.look_again();
+    }
+}
+
+impl Handler<Ring> for MainActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Ring, ctx: &mut Self::Context) {
+        let now = self.now();
+        if let Some((_, handle)) = self.tick.take_if(|(set, _)| *set <= now) {
+            ctx.cancel_future(handle);
+        }
+        self.on_tick(ctx);
     }
 }
 

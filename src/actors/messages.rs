@@ -56,3 +56,8 @@ pub(super) struct StartWorkers(pub usize);
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct Watch;
+
+/// Alarm → main: a job is due.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Ring;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use tokio::time::Instant;
 
+use super::alarm::Alarm;
 use super::hosts::{Hosts, Spawner};
 use super::main_loop::{MainActor, WATCHDOG_INTERVAL};
 use super::messages::{AddMain, Close, Watch};
@@ -212,7 +213,10 @@ fn build(
         return Err(RingError::Closed);
     }
     let hosts = Rc::new(RefCell::new(hosts));
-    let conductor = Conductor { program, store: store.clone(), hosts, loops: Vec::new() }.start();
+    // Rings from another thread would make a run on one thread unrepeatable.
+    let alarm = (worker_arbiters > 0).then(Alarm::default);
+    let loops = Vec::new();
+    let conductor = Conductor { program, store: store.clone(), hosts, alarm, loops }.start();
     Ok(Actors { client, store, conductor, home: None })
 }
 
@@ -288,14 +292,15 @@ impl Drop for Actors {
     }
 }
 
-/// Starts loops on the control arbiter, and has those watched that may wait for something. One timer for all: a
-/// thousand of them, one for each idle pool, took more time than all else that idle pools do.
+/// Starts loops on the control arbiter. With one timer for all of them, it has those watched that may wait for
+/// something, so that an idle pool never wakes up.
 ///
 /// It gives each a recipient of the other's messages, so that store and loops need not know each other.
 struct Conductor {
     program: Arc<Program>,
     store: Addr<StoreActor>,
     hosts: Rc<RefCell<Hosts>>,
+    alarm: Option<Alarm>,
     loops: Vec<Watched>,
 }
 
@@ -342,7 +347,8 @@ impl Handler<StartMain> for Conductor {
     fn handle(&mut self, start: StartMain, _: &mut Self::Context) {
         let StartMain { pool, claimed, reply } = start;
         let spawner = Spawner { hosts: self.hosts.clone() };
-        let main = MainActor::new(self.program.clone(), pool.clone(), spawner, claimed);
+        let (program, alarm) = (self.program.clone(), self.alarm.clone());
+        let main = MainActor::new(program, pool.clone(), spawner, alarm, claimed);
         let is_idle = main.idleness();
         let main = main.start();
         self.store.do_send(AddMain { pool: pool.id, main: main.clone().recipient() });

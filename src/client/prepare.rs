@@ -28,7 +28,7 @@ pub(crate) fn prepare<F: Function<K>, K>(
     prepared.works.reserve_exact(functions.len());
     let mut block = Vec::new();
     let mut lengths = Vec::new();
-    let mut fresh = shared.seams.work_ids();
+    let mut fresh = shared.seams.work_ids(functions.len());
     for (number, function) in functions.iter().enumerate() {
         let from = block.len();
         function.encode(&mut block)?;

@@ -44,8 +44,8 @@ fn checked<T: Serialize + ?Sized>(value: &T) -> Checked<'_, T> {
     Checked { value, state: State { levels: MOST_LEVELS, is_some: false, is_raw: false } }
 }
 
-/// Writes bytes as a string in which nothing is escaped. serde_json, which looks for escapes byte by byte, took a
-/// sixth of what a job with 100 bytes of text cost.
+/// Writes bytes as a string in which nothing is escaped. serde_json looks for escapes byte by byte, which took two
+/// fifths of the caller's instructions for a job with 100 bytes of text.
 struct Compact;
 
 impl Formatter for Compact {
@@ -373,6 +373,32 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+
+    /// Writes itself through `serialize_bytes`.
+    struct Bytes(&'static [u8]);
+
+    impl Serialize for Bytes {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.serialize_bytes(self.0)
+        }
+    }
+
+    #[test]
+    fn texts_bytes_and_raw_json_are_written_as_serde_json_writes_them() {
+        fn ours<T: Serialize>(value: &T) -> bool {
+            let mut json = Vec::new();
+            write(&mut json, value).is_ok() && serde_json::to_vec(value).is_ok_and(|it| it == json)
+        }
+        for place in 0..40 {
+            for odd in ["", "\"", "\\", "\u{1f}", "\n", "\u{7f}", "é", "\0"] {
+                let text = format!("{}{odd}{}", "x".repeat(place), "y".repeat(39 - place));
+                assert!(ours(&text), "{text:?}");
+            }
+        }
+        assert!(ours(&Bytes(b"")) && ours(&Bytes(b"a\"b")));
+        let raw = serde_json::value::RawValue::from_string("12".to_owned()).expect("JSON");
+        assert!(ours(&raw) && ours(&json!({ "a": ["b", 1.5, null], "c\n": "d" })));
+    }
 
     #[derive(Clone, Debug, PartialEq, Serialize, serde::Deserialize)]
     struct Order {
