@@ -14,7 +14,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use actix_workpool::storage::{Memory, Storage};
-use actix_workpool::{Action, ActionContext, PoolConfig, Runtime, WorkError, WorkStatus, Workpool};
+use actix_workpool::{
+    Action, ActionContext, PoolConfig, Runtime, RuntimeBuilder, WorkError, WorkStatus, Workpool,
+};
 use clap::Parser;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -49,6 +51,8 @@ fn main() {
         ("memory/pending_bytes", pending_bytes),
         ("memory/delayed", delayed),
         ("memory/pools", pools),
+        ("memory/threads", threads),
+        ("idle/pools", idle_pools),
         #[cfg(feature = "redb")]
         ("redb/noop", durable::noop),
         #[cfg(feature = "redb")]
@@ -109,8 +113,11 @@ async fn start(config: PoolConfig) -> (Runtime, Workpool) {
 }
 
 async fn start_on(storage: impl Storage, config: PoolConfig) -> (Runtime, Workpool) {
-    let runtime = Runtime::builder()
-        .storage(storage)
+    start_with(Runtime::builder().storage(storage), config).await
+}
+
+async fn start_with(builder: RuntimeBuilder, config: PoolConfig) -> (Runtime, Workpool) {
+    let runtime = builder
         .action::<Noop>()
         .action::<Stamp>()
         .data(Stamps::default())
@@ -417,6 +424,61 @@ fn pools(quick: bool) -> Value {
         "works_per_s": beside.round(),
         "baseline_per_s": alone.round(),
     })
+}
+
+/// Jobs per second with 4 worker threads and with 2.
+fn threads(quick: bool) -> Value {
+    let (works, rounds) = if quick { (100_000, 7) } else { (400_000, 9) };
+    let run = |threads: usize| {
+        block_on(async {
+            let builder = Runtime::builder().worker_arbiters(threads);
+            let (runtime, pool) = start_with(builder, config()).await;
+            whole_life(&pool, works / 4).await;
+            let rate = whole_life(&pool, works).await;
+            runtime.shutdown(Duration::ZERO).await;
+            rate
+        })
+    };
+    let pairs: Vec<_> = (0..rounds).map(|_| (run(4), run(2))).collect();
+    let (four, two) = medians(&pairs);
+    json!({
+        "ratio": round(ratios(&pairs), 3),
+        "works_per_s": four.round(),
+        "baseline_per_s": two.round(),
+    })
+}
+
+/// The CPU time that a process with 1,000 idle pools uses in a minute.
+fn idle_pools(quick: bool) -> Value {
+    const POOLS: usize = 1_000;
+    const MINUTE: Duration = Duration::from_secs(60);
+    let window = if quick { MINUTE / 12 } else { MINUTE };
+    let used = block_on(async {
+        let (runtime, _pool) = start(config()).await;
+        for number in 0..POOLS {
+            let name = format!("idle-{number}");
+            runtime.create_pool(&name, PoolConfig::default()).await.expect("created");
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let before = cpu_time();
+        tokio::time::sleep(window).await;
+        let used = cpu_time() - before;
+        runtime.shutdown(Duration::ZERO).await;
+        used
+    });
+    let used = used.as_secs_f64() * 1e3 * MINUTE.div_duration_f64(window);
+    json!({ "cpu_ms_per_minute": round(used, 2), "pools": POOLS })
+}
+
+/// The CPU time that the threads of the process have used.
+fn cpu_time() -> Duration {
+    let threads = std::fs::read_dir("/proc/self/task").expect("threads");
+    let nanos = threads.map(|thread| {
+        let path = thread.expect("a thread").path().join("schedstat");
+        let stat = std::fs::read_to_string(path).expect("schedstat");
+        stat.split(' ').next().and_then(|nanos| nanos.parse::<u64>().ok()).expect("nanos")
+    });
+    Duration::from_nanos(nanos.sum())
 }
 
 fn round(figure: f64, digits: i32) -> f64 {

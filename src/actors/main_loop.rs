@@ -1,15 +1,19 @@
 //! The MainActor: the loop of one pool.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
 use hashbrown::{HashMap, HashSet};
 
+use super::alarm::Alarm;
 use super::attempt::{Attempt, timed_out};
 use super::hosts::Spawner;
 use super::lifecycle::{Effect, Flight, Life, Transition};
+use super::messages::{Ring, Watch};
 use crate::engine::arrivals::AttemptReport;
 use crate::engine::rest::{KickSource, rest};
 use crate::engine::{Launch, Lost, Step, TurnCx, demand, step};
@@ -28,8 +32,8 @@ use crate::shared::sync::oneshot;
 use crate::shared::{PoolShared, Shared};
 use crate::storage::StorageError;
 
-/// The interval at which a loop checks that it makes progress.
-const WATCHDOG_INTERVAL: Duration = Duration::from_secs(5);
+/// The interval at which a loop that is not idle checks that it makes progress.
+pub(super) const WATCHDOG_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The time after which a turn without an answer is given up, and the pool claimed again.
 const TURN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -52,6 +56,8 @@ pub(super) struct MainActor {
     program: Arc<Program>,
     pool: Arc<PoolShared>,
     spawner: Spawner,
+    /// Wakes the loop in time for the next due job. The timer wakes it a little later.
+    alarm: Option<Alarm>,
     rng: fastrand::Rng,
     life: Life,
     state: InternalState,
@@ -73,6 +79,8 @@ pub(super) struct MainActor {
     draining: Option<Draining>,
     /// `true` while a group waits for the turn in progress.
     owes_turn: bool,
+    /// `true` while the loop rests and nothing runs. Read by the conductor.
+    is_idle: Rc<Cell<bool>>,
 }
 
 /// The configuration of a pool, with its pending changes.
@@ -167,6 +175,7 @@ impl MainActor {
         program: Arc<Program>,
         pool: Arc<PoolShared>,
         spawner: Spawner,
+        alarm: Option<Alarm>,
         claimed: Claimed,
     ) -> MainActor {
         let rng = program.shared().seams.rng();
@@ -175,6 +184,7 @@ impl MainActor {
             program,
             pool,
             spawner,
+            alarm,
             rng,
             life: Life::Claiming { kicked: false },
             state: InternalState::default(),
@@ -188,6 +198,7 @@ impl MainActor {
             aborts: HashMap::new(),
             draining: None,
             owes_turn: false,
+            is_idle: Rc::default(),
         };
         main.first_generation = Some(generation);
         main.take_over(claimed);
@@ -236,7 +247,14 @@ impl MainActor {
         let life = std::mem::replace(&mut self.life, Life::Claiming { kicked: false });
         let (life, effect) = life.accept(transition);
         self.life = life;
+        let is_resting = matches!(self.life, Life::Resting(_));
+        self.is_idle.set(is_resting && self.state.running.is_empty());
         effect
+    }
+
+    /// Returns what is `true` while the loop rests and nothing runs.
+    pub fn idleness(&self) -> Rc<Cell<bool>> {
+        self.is_idle.clone()
     }
 
     fn shared(&self) -> &Shared {
@@ -396,7 +414,9 @@ impl MainActor {
                 let deadline = Deadline { run, stage: Stage::AbortTimeout, abandon: false };
                 self.set_deadline(work_id, self.after(timeout), deadline);
             }
-            if let Some(after) = self.aborts.remove(&work_id) {
+            if !self.aborts.is_empty()
+                && let Some(after) = self.aborts.remove(&work_id)
+            {
                 let deadline = Deadline { run, stage: Stage::AbortCanceled, abandon: false };
                 self.set_deadline(work_id, self.after(after), deadline);
             }
@@ -428,7 +448,9 @@ impl MainActor {
             {
                 draining.drained.count(&row.result);
             }
-            self.aborts.remove(&work_id);
+            if !self.aborts.is_empty() {
+                self.aborts.remove(&work_id);
+            }
             let Some(Live { since, deadline, .. }) = self.live.remove(&work_id) else { continue };
             let took = now.saturating_sub(since);
             ended = (ended.0 + 1, ended.1 + took);
@@ -498,6 +520,9 @@ impl MainActor {
             ctx.cancel_future(handle);
         }
         let wait = Duration::from_millis(next.0).saturating_sub(self.shared().seams.now());
+        if let Some(alarm) = self.alarm.as_ref().filter(|_| due == Some(next)) {
+            alarm.ring_after(wait, self.pool.id, ctx.address().recipient());
+        }
         // One that has gone off early is set again, for the whole rest.
         let wait = if wait > 2 * TIMER_SLACK { wait - TIMER_SLACK } else { wait };
         let handle = ctx.run_later(wait, |main, ctx| {
@@ -658,9 +683,28 @@ impl MainActor {
 impl Actor for MainActor {
     type Context = Context<Self>;
 
-    fn started(&mut self, ctx: &mut Self::Context) {
+    fn started(&mut self, _: &mut Self::Context) {
         self.look_again();
-        ctx.run_interval(WATCHDOG_INTERVAL, Self::watch);
+    }
+}
+
+impl Handler<Ring> for MainActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Ring, ctx: &mut Self::Context) {
+        let now = self.now();
+        if let Some((_, handle)) = self.tick.take_if(|(set, _)| *set <= now) {
+            ctx.cancel_future(handle);
+        }
+        self.on_tick(ctx);
+    }
+}
+
+impl Handler<Watch> for MainActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Watch, ctx: &mut Self::Context) {
+        self.watch(ctx);
     }
 }
 

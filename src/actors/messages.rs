@@ -51,3 +51,13 @@ pub(super) struct AddMain {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct StartWorkers(pub usize);
+
+/// Conductor → main: check that there is progress.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Watch;
+
+/// Alarm → main: a job is due.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Ring;

@@ -11,6 +11,7 @@
 //! The StoreActor and all MainActors run on the control arbiter. WorkerActors run on the worker arbiters, where a
 //! WorkerHost starts them in batches and collects their reports.
 
+mod alarm;
 mod attempt;
 mod hosts;
 mod lifecycle;

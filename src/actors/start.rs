@@ -1,6 +1,6 @@
 //! Starts and stops the actors: threads, arbiters, loops.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,9 +8,10 @@ use std::time::Duration;
 use actix::prelude::*;
 use tokio::time::Instant;
 
+use super::alarm::Alarm;
 use super::hosts::{Hosts, Spawner};
-use super::main_loop::MainActor;
-use super::messages::{AddMain, Close};
+use super::main_loop::{MainActor, WATCHDOG_INTERVAL};
+use super::messages::{AddMain, Close, Watch};
 use super::network::{Network, ToStore};
 use super::scheduler::{Scheduler, StopScheduler};
 use super::spin::Spin;
@@ -215,7 +216,11 @@ fn build(
         return Err(RingError::Closed);
     }
     let hosts = Rc::new(RefCell::new(hosts));
-    let conductor = Conductor { program, store: store.clone(), hosts, scheduler: None }.start();
+    // Rings from another thread would make a run on one thread unrepeatable.
+    let alarm = (worker_arbiters > 0).then(Alarm::default);
+    let (store_port, loops, scheduler) = (store.clone(), Vec::new(), None);
+    let conductor = Conductor { program, store: store_port, hosts, alarm, loops, scheduler };
+    let conductor = conductor.start();
     Ok(Actors { client, store, conductor, home: None })
 }
 
@@ -307,14 +312,34 @@ impl Drop for Actors {
     }
 }
 
-/// Starts loops on the control arbiter.
+/// Starts loops on the control arbiter. With one timer for all of them, it has those watched that may wait for
+/// something, so that an idle pool never wakes up.
 ///
 /// It gives each a recipient of the other's messages, so that store and loops need not know each other.
 struct Conductor {
     program: Arc<Program>,
     store: Addr<StoreActor>,
     hosts: Rc<RefCell<Hosts>>,
+    alarm: Option<Alarm>,
+    loops: Vec<Watched>,
     scheduler: Option<Addr<Scheduler>>,
+}
+
+/// A loop, with what shows whether it may wait for something.
+struct Watched {
+    pool: Arc<PoolShared>,
+    is_idle: Rc<Cell<bool>>,
+    main: Recipient<Watch>,
+}
+
+impl Conductor {
+    fn watch(&self) {
+        for Watched { pool, is_idle, main } in &self.loops {
+            if !is_idle.get() || pool.pending() > 0 {
+                main.do_send(Watch);
+            }
+        }
+    }
 }
 
 #[derive(Message)]
@@ -338,6 +363,10 @@ struct End;
 
 impl Actor for Conductor {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(WATCHDOG_INTERVAL, |conductor, _| conductor.watch());
+    }
 }
 
 impl Handler<StartMain> for Conductor {
@@ -346,10 +375,14 @@ impl Handler<StartMain> for Conductor {
     fn handle(&mut self, start: StartMain, _: &mut Self::Context) {
         let StartMain { pool, claimed, reply } = start;
         let spawner = Spawner { hosts: self.hosts.clone() };
-        let main = MainActor::new(self.program.clone(), pool.clone(), spawner, claimed).start();
+        let (program, alarm) = (self.program.clone(), self.alarm.clone());
+        let main = MainActor::new(program, pool.clone(), spawner, alarm, claimed);
+        let is_idle = main.idleness();
+        let main = main.start();
         self.store.do_send(AddMain { pool: pool.id, main: main.clone().recipient() });
-        let port: Arc<dyn LoopPort> = Arc::new(main.recipient::<LoopMessage>());
+        let port: Arc<dyn LoopPort> = Arc::new(main.clone().recipient::<LoopMessage>());
         let fresh = self.program.client().ports.set_pool(pool.id, port);
+        self.loops.push(Watched { pool, is_idle, main: main.recipient() });
         debug_assert!(fresh, "a pool has one loop");
         let _ = reply.send(());
     }

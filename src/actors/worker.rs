@@ -104,8 +104,7 @@ impl Handler<StartWorkers> for WorkerHost {
         // A task polls again what does not end at once.
         let mut cx = task::Context::from_waker(Waker::noop());
         for _ in 0..count {
-            let worker = WorkerActor { attempt: None, outbox: self.outbox.clone() };
-            let mut life = Context::new().into_future(worker);
+            let mut life = Life::new(self.outbox.clone());
             // Most attempts are short. One that ends in its first poll needs no task.
             if !is_soon || Pin::new(&mut life).poll(&mut cx).is_pending() {
                 actix::spawn(life);
@@ -125,18 +124,69 @@ struct WorkerActor {
     /// Taken when the attempt begins. `None` if another thread has taken it.
     attempt: Option<Attempt>,
     outbox: Rc<Outbox>,
+    running: Option<RunAttempt>,
+}
+
+/// The context of a worker. It has no mailbox, because nobody sends anything to a worker: making and freeing one cost
+/// as much as a short attempt.
+struct Alone(ActorState);
+
+impl ActorContext for Alone {
+    fn stop(&mut self) {
+        self.0 = ActorState::Stopped;
+    }
+
+    fn terminate(&mut self) {
+        self.0 = ActorState::Stopped;
+    }
+
+    fn state(&self) -> ActorState {
+        self.0
+    }
+}
+
+/// A worker with its context, from its start to its end.
+struct Life {
+    worker: WorkerActor,
+    context: Alone,
+}
+
+impl Life {
+    fn new(outbox: Rc<Outbox>) -> Life {
+        let worker = WorkerActor { attempt: None, outbox, running: None };
+        Life { worker, context: Alone(ActorState::Started) }
+    }
+}
+
+impl Future for Life {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
+        let Life { worker, context } = self.get_mut();
+        if context.state() == ActorState::Started {
+            context.0 = ActorState::Running;
+            worker.started(context);
+        }
+        if context.state() == ActorState::Running {
+            worker.run(context, cx);
+        }
+        match context.state() {
+            ActorState::Stopped => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
+    }
 }
 
 impl Actor for WorkerActor {
-    type Context = Context<Self>;
+    type Context = Alone;
 
-    fn started(&mut self, ctx: &mut Self::Context) {
+    fn started(&mut self, ctx: &mut Alone) {
         let Some(attempt) = self.outbox.pulse.take() else { return ctx.stop() };
         let control = self.attempt.insert(attempt).control();
         match begin(control, &self.outbox) {
             Begun::Running(future) => {
                 let span = telemetry::attempt_span(control);
-                ctx.spawn(RunAttempt { future: Some(future), aborted: None, span });
+                self.running = Some(RunAttempt { future: Some(future), aborted: None, span });
             }
             Begun::Finished(result) => self.finish(result, ctx),
         }
@@ -152,7 +202,23 @@ impl Drop for WorkerActor {
 }
 
 impl WorkerActor {
-    fn finish(&mut self, result: RunResult, ctx: &mut Context<Self>) {
+    /// Polls the attempt. Reports it when it has ended.
+    fn run(&mut self, ctx: &mut Alone, cx: &mut task::Context<'_>) {
+        let (Some(attempt), Some(running)) = (&self.attempt, &mut self.running) else { return };
+        let control = attempt.control();
+        let Poll::Ready(result) = running.poll_result(control, &self.outbox.pulse, cx) else {
+            if self.outbox.workshop.network.loses_worker(control.spec.work_id) {
+                ctx.terminate();
+            }
+            return;
+        };
+        // Dropped before the report, so that its resources are free when the job completes.
+        let future = running.future.take();
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(future)));
+        self.finish(result, ctx);
+    }
+
+    fn finish(&mut self, result: RunResult, ctx: &mut Alone) {
         let Some(attempt) = &mut self.attempt else { return };
         let control = attempt.control();
         let result = match (result, control.stage()) {
@@ -270,31 +336,5 @@ impl RunAttempt {
             (Stage::AbortReturn, _) => RunResult::Returned,
             _ => RunResult::Canceled,
         })
-    }
-}
-
-impl ActorFuture<WorkerActor> for RunAttempt {
-    type Output = ();
-
-    fn poll(
-        self: Pin<&mut Self>,
-        worker: &mut WorkerActor,
-        ctx: &mut Context<WorkerActor>,
-        task: &mut task::Context<'_>,
-    ) -> Poll<()> {
-        let this = self.get_mut();
-        let Some(attempt) = &worker.attempt else { return Poll::Ready(()) };
-        let control = attempt.control();
-        let Poll::Ready(result) = this.poll_result(control, &worker.outbox.pulse, task) else {
-            if worker.outbox.workshop.network.loses_worker(control.spec.work_id) {
-                ctx.terminate();
-            }
-            return Poll::Pending;
-        };
-        // Dropped before the report, so that its resources are free when the job completes.
-        let future = this.future.take();
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(future)));
-        worker.finish(result, ctx);
-        Poll::Ready(())
     }
 }

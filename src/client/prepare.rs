@@ -28,6 +28,7 @@ pub(crate) fn prepare<F: Function<K>, K>(
     prepared.works.reserve_exact(functions.len());
     let mut block = Vec::new();
     let mut lengths = Vec::new();
+    let mut fresh = shared.seams.work_ids(functions.len());
     for (number, function) in functions.iter().enumerate() {
         let from = block.len();
         function.encode(&mut block)?;
@@ -36,7 +37,7 @@ pub(crate) fn prepare<F: Function<K>, K>(
         if block.len() >= Spec::BLOCK || number + 1 == functions.len() {
             let first = prepared.works.len();
             let works = lengths.drain(..).enumerate().map(|(place, len)| match &ids {
-                Ids::Fresh => (shared.seams.work_id(), len),
+                Ids::Fresh => (fresh.draw(), len),
                 Ids::Chosen(ids) => (ids[first + place], len),
             });
             let specs = Spec::of_block(common.head.clone(), &block, works);

@@ -3,8 +3,11 @@
 //! serde_json writes NaN and infinite numbers as `null`, `Some(None)` and `Some(())` as `null`, and any depth of
 //! nesting, of which it reads 127 levels. Here each of these is an error that names the field.
 
+use std::io;
+
 use serde::Serialize;
-use serde::ser::{self, Error, Serializer};
+use serde::ser::{self, Error, SerializeSeq, Serializer};
+use serde_json::ser::Formatter;
 
 /// The number of levels that serde_json reads.
 const MOST_LEVELS: u8 = 127;
@@ -19,7 +22,8 @@ pub(crate) fn write<T: Serialize + ?Sized>(
     value: &T,
 ) -> Result<(), serde_json::Error> {
     let from = json.len();
-    let written = checked(value).serialize(&mut serde_json::Serializer::new(&mut *json));
+    let mut encoder = serde_json::Serializer::with_formatter(&mut *json, Compact);
+    let written = checked(value).serialize(&mut encoder);
     written.map_err(|error| {
         json.truncate(from);
         // Finding the field is slow, so it is done only after a failure.
@@ -37,7 +41,32 @@ pub(crate) fn write<T: Serialize + ?Sized>(
 }
 
 fn checked<T: Serialize + ?Sized>(value: &T) -> Checked<'_, T> {
-    Checked { value, state: State { levels: MOST_LEVELS, is_some: false } }
+    Checked { value, state: State { levels: MOST_LEVELS, is_some: false, is_raw: false } }
+}
+
+/// Writes bytes as a string in which nothing is escaped. serde_json looks for escapes byte by byte, which took two
+/// fifths of the caller's instructions for a job with 100 bytes of text.
+struct Compact;
+
+impl Formatter for Compact {
+    fn write_byte_array<W: io::Write + ?Sized>(
+        &mut self,
+        writer: &mut W,
+        text: &[u8],
+    ) -> io::Result<()> {
+        writer.write_all(b"\"")?;
+        writer.write_all(text)?;
+        writer.write_all(b"\"")
+    }
+}
+
+/// Returns `true` if JSON escapes nothing in this text.
+fn is_plain(text: &[u8]) -> bool {
+    let is_escaped = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
+    // Without branches within a chunk, the compiler compares its bytes at once.
+    let has_escapes = |bytes: &[u8]| bytes.iter().fold(false, |any, b| any | is_escaped(*b));
+    let (chunks, rest) = text.as_chunks::<16>();
+    !chunks.iter().any(|chunk| has_escapes(chunk)) && !has_escapes(rest)
 }
 
 /// A value that is checked while it is serialized.
@@ -58,6 +87,8 @@ struct State {
     levels: u8,
     /// Set right within `Some`.
     is_some: bool,
+    /// Set in the structs of which serde_json writes the text as it is.
+    is_raw: bool,
 }
 
 impl State {
@@ -68,7 +99,7 @@ impl State {
     /// Returns the state `levels` further down.
     fn below<E: Error>(self, levels: u8) -> Result<State, E> {
         match self.levels.checked_sub(levels) {
-            Some(levels) => Ok(State { levels, is_some: false }),
+            Some(levels) => Ok(State { levels, is_some: false, is_raw: false }),
             None => Err(E::custom(format_args!("nested deeper than {MOST_LEVELS} levels"))),
         }
     }
@@ -126,8 +157,22 @@ impl<S: Serializer> Serializer for Strict<S> {
         serialize_u64(u64);
         serialize_u128(u128);
         serialize_char(char);
-        serialize_str(&str);
-        serialize_bytes(&[u8]);
+    }
+
+    fn serialize_str(self, value: &str) -> Result<S::Ok, S::Error> {
+        match !self.state.is_raw && is_plain(value.as_bytes()) {
+            true => self.inner.serialize_bytes(value.as_bytes()),
+            false => self.inner.serialize_str(value),
+        }
+    }
+
+    /// Writes a sequence: see [`Compact`].
+    fn serialize_bytes(self, value: &[u8]) -> Result<S::Ok, S::Error> {
+        let mut seq = self.serialize_seq(Some(value.len()))?;
+        for byte in value {
+            seq.serialize_element(byte)?;
+        }
+        seq.end()
     }
 
     fn serialize_f32(self, value: f32) -> Result<S::Ok, S::Error> {
@@ -228,7 +273,8 @@ impl<S: Serializer> Serializer for Strict<S> {
         name: &'static str,
         len: usize,
     ) -> Result<Self::SerializeStruct, S::Error> {
-        let state = self.state.below(1)?;
+        // Raw JSON goes through a struct whose name no type can have.
+        let state = State { is_raw: name.starts_with('$'), ..self.state.below(1)? };
         Ok(Strict { inner: self.inner.serialize_struct(name, len)?, state })
     }
 
@@ -327,6 +373,32 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+
+    /// Writes itself through `serialize_bytes`.
+    struct Bytes(&'static [u8]);
+
+    impl Serialize for Bytes {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.serialize_bytes(self.0)
+        }
+    }
+
+    #[test]
+    fn texts_bytes_and_raw_json_are_written_as_serde_json_writes_them() {
+        fn ours<T: Serialize>(value: &T) -> bool {
+            let mut json = Vec::new();
+            write(&mut json, value).is_ok() && serde_json::to_vec(value).is_ok_and(|it| it == json)
+        }
+        for place in 0..40 {
+            for odd in ["", "\"", "\\", "\u{1f}", "\n", "\u{7f}", "é", "\0"] {
+                let text = format!("{}{odd}{}", "x".repeat(place), "y".repeat(39 - place));
+                assert!(ours(&text), "{text:?}");
+            }
+        }
+        assert!(ours(&Bytes(b"")) && ours(&Bytes(b"a\"b")));
+        let raw = serde_json::value::RawValue::from_string("12".to_owned()).expect("JSON");
+        assert!(ours(&raw) && ours(&json!({ "a": ["b", 1.5, null], "c\n": "d" })));
+    }
 
     #[derive(Clone, Debug, PartialEq, Serialize, serde::Deserialize)]
     struct Order {

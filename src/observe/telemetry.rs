@@ -40,6 +40,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::level_filters::LevelFilter;
 use tracing::{Level, Span, debug, error, info, info_span, trace, warn};
 
 use crate::engine::Launch;
@@ -69,10 +70,13 @@ pub(crate) fn attempt_span(control: &Control) -> Span {
 /// Logs an event about a single job, at the level that its pool wants.
 macro_rules! of_job {
     ($pool:expr, $($event:tt)*) => {
-        match job_level($pool.settings().log_level) {
-            Some(Level::INFO) => info!(target: TARGET, pool = %$pool.name, $($event)*),
-            Some(_) => debug!(target: TARGET, pool = %$pool.name, $($event)*),
-            None => {}
+        // The settings are behind a lock.
+        if LevelFilter::current() >= LevelFilter::INFO {
+            match job_level($pool.settings().log_level) {
+                Some(Level::INFO) => info!(target: TARGET, pool = %$pool.name, $($event)*),
+                Some(_) => debug!(target: TARGET, pool = %$pool.name, $($event)*),
+                None => {}
+            }
         }
     };
 }

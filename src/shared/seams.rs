@@ -63,12 +63,14 @@ pub(crate) struct Seams {
     /// The time by which the pool's time is ahead of the clock, in nanoseconds.
     ahead: Arc<AtomicU64>,
     seed: Option<Arc<Mutex<fastrand::Rng>>>,
+    /// The end of the range of ids that was reserved last.
+    last_id: Arc<Mutex<u128>>,
 }
 
 impl Seams {
     pub fn new(clock: Arc<dyn Clock>, seed: Option<u64>) -> Seams {
         let seed = seed.map(|seed| Arc::new(Mutex::new(fastrand::Rng::with_seed(seed))));
-        Seams { clock, ahead: Arc::default(), seed }
+        Seams { clock, ahead: Arc::default(), seed, last_id: Arc::new(Mutex::new(0)) }
     }
 
     /// Returns the pool's time since the Unix epoch.
@@ -122,16 +124,94 @@ impl Seams {
 
     /// Returns a new id: a UUID v7.
     pub fn work_id(&self) -> WorkId {
-        WorkId::from_uuid(match &self.seed {
-            None => Uuid::now_v7(),
+        self.work_ids(1).draw()
+    }
+
+    /// Returns a source of `count` new ids. Without a seed they are above all before them.
+    pub fn work_ids(&self, count: usize) -> WorkIds<'_> {
+        WorkIds { seams: self, next: self.reserve(count as u128), steps: fastrand::Rng::new() }
+    }
+
+    /// Reserves a range of ids, and returns its start: behind the last range, or at random in a new millisecond.
+    fn reserve(&self, count: u128) -> u128 {
+        let (now, room) = (self.segment().0, count * STEP);
+        let mut last = self.last_id.lock().unwrap_or_else(PoisonError::into_inner);
+        if *last >> 80 < u128::from(now) || (*last & RANDOM) + room > RANDOM {
+            // The fixed bits of version 4 are where those of version 7 are. The highest random bit leaves room above.
+            *last = uuid_v7(now, Uuid::new_v4().as_u128() << 48).as_u128() & !(1 << 61);
+        }
+        let first = *last;
+        *last += room;
+        first
+    }
+}
+
+/// The bits of an id that are random throughout; above them is its variant.
+const RANDOM: u128 = (1 << 62) - 1;
+
+/// The mean distance of two ids of one range.
+const STEP: u128 = 1 << 32;
+
+/// Makes an id of a time and of the upper 80 bits of a random number.
+fn uuid_v7(millis: u64, random: u128) -> Uuid {
+    let mut tail = [0; 10];
+    tail.copy_from_slice(&random.to_be_bytes()[..10]);
+    uuid::Builder::from_unix_timestamp_millis(millis, &tail).into_uuid()
+}
+
+/// New ids, each a random step above the last: drawing all bits of each anew cost as much as encoding its job. With a
+/// seed they are drawn one by one.
+pub(crate) struct WorkIds<'s> {
+    seams: &'s Seams,
+    next: u128,
+    steps: fastrand::Rng,
+}
+
+impl WorkIds<'_> {
+    /// Returns the next id.
+    pub fn draw(&mut self) -> WorkId {
+        WorkId::from_uuid(match &self.seams.seed {
+            None => {
+                let id = self.next + u128::from(self.steps.u32(..));
+                self.next += STEP;
+                Uuid::from_u128(id)
+            }
             Some(seed) => {
-                let mut seed = seed.lock().unwrap_or_else(PoisonError::into_inner);
-                let random = seed.u128(..).to_be_bytes();
-                let mut tail = [0; 10];
-                tail.copy_from_slice(&random[..10]);
-                let millis = u64::try_from(self.now().as_millis()).unwrap_or(u64::MAX);
-                uuid::Builder::from_unix_timestamp_millis(millis, &tail).into_uuid()
+                let random = seed.lock().unwrap_or_else(PoisonError::into_inner).u128(..);
+                uuid_v7(self.seams.segment().0, random)
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draw(seams: &Seams) -> Vec<WorkId> {
+        let mut ids = seams.work_ids(1_000);
+        (0..1_000).map(|_| ids.draw()).collect()
+    }
+
+    fn seams(seed: Option<u64>) -> Seams {
+        Seams::new(Arc::new(SystemClock::new()), seed)
+    }
+
+    #[test]
+    fn ids_are_uuids_of_version_7_in_ascending_order() {
+        let (here, elsewhere) = (seams(None), seams(None));
+        let ids = [draw(&here), vec![here.work_id()], draw(&here), draw(&here)].concat();
+        assert!(ids.is_sorted_by(|id, next| id < next));
+        assert!(ids.iter().all(|id| id.as_uuid().get_version_num() == 7));
+        assert!(ids.iter().all(|id| id.as_uuid().get_variant() == uuid::Variant::RFC4122));
+        assert!(!draw(&elsewhere).iter().any(|id| ids.contains(id)));
+    }
+
+    #[test]
+    fn ids_are_repeated_with_a_seed() {
+        let random = |id: &WorkId| id.as_u128() << 64;
+        let of = |seed| draw(&seams(Some(seed))).iter().map(random).collect::<Vec<_>>();
+        assert_eq!(of(1), of(1));
+        assert_ne!(of(1), of(2));
     }
 }
