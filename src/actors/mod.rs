@@ -22,6 +22,7 @@ mod pulse;
 mod spin;
 mod start;
 mod store;
+mod wave;
 mod worker;
 
 pub use actix::Recipient;
