@@ -56,6 +56,8 @@ fn main() {
         #[cfg(feature = "redb")]
         ("redb/noop", durable::noop),
         #[cfg(feature = "redb")]
+        ("redb/latency", durable::latency),
+        #[cfg(feature = "redb")]
         ("redb/enqueue_one", durable::enqueue_one),
         #[cfg(feature = "redb")]
         ("redb/enqueue_many", durable::enqueue_many),
@@ -280,41 +282,52 @@ impl Action for Stamp {
 }
 
 fn latency(quick: bool) -> Value {
-    let samples = if quick { 500 } else { 3_000 };
-    let (started, mut starts) = tokio::sync::mpsc::unbounded_channel::<Instant>();
     let theirs_runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let theirs_runtime = theirs_runtime.expect("a runtime can be made");
-    let (ours, theirs) = block_on(async {
-        let runtime = Runtime::builder()
-            .action::<Stamp>()
-            .data(Stamps::default())
-            .data(started.clone())
-            .pool("bench", config())
-            .start()
-            .await
-            .expect("the runtime starts");
-        let pool = runtime.pool("bench").expect("the pool is there");
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        for number in 0..samples {
-            // Long enough for every thread to go to sleep.
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            let begun = Instant::now();
-            pool.do_enqueue(Stamp { number }).expect("enqueued");
-            let at = starts.recv().await.expect("started");
-            ours.push(at.duration_since(begun).as_secs_f64() * 1e6);
-
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            let sender = started.clone();
-            let begun = Instant::now();
-            theirs_runtime.spawn(async move { sender.send(Instant::now()) });
-            let at = starts.recv().await.expect("started");
-            theirs.push(at.duration_since(begun).as_secs_f64() * 1e6);
-        }
-        runtime.shutdown(Duration::ZERO).await;
-        (median(ours), median(theirs))
-    });
+    let (started, mut starts) = tokio::sync::mpsc::unbounded_channel::<Instant>();
+    let spawned = async || {
+        let sender = started.clone();
+        let begun = Instant::now();
+        theirs_runtime.spawn(async move { sender.send(Instant::now()) });
+        starts.recv().await.expect("started").duration_since(begun)
+    };
+    let figures = block_on(latency_on(Memory::new(), quick, spawned));
     theirs_runtime.shutdown_background();
+    figures
+}
+
+/// The time from an enqueue to the start of its function, in an idle pool, in turn with a baseline.
+async fn latency_on(
+    storage: impl Storage,
+    quick: bool,
+    mut baseline: impl AsyncFnMut() -> Duration,
+) -> Value {
+    let samples = if quick { 500 } else { 3_000 };
+    let (started, mut starts) = tokio::sync::mpsc::unbounded_channel::<Instant>();
+    let runtime = Runtime::builder()
+        .storage(storage)
+        .action::<Stamp>()
+        .data(Stamps::default())
+        .data(started)
+        .pool("bench", config())
+        .start()
+        .await
+        .expect("the runtime starts");
+    let pool = runtime.pool("bench").expect("the pool is there");
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for number in 0..samples {
+        // Long enough for every thread to go to sleep.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let begun = Instant::now();
+        pool.do_enqueue(Stamp { number }).expect("enqueued");
+        let at = starts.recv().await.expect("started");
+        ours.push(at.duration_since(begun).as_secs_f64() * 1e6);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        theirs.push(baseline().await.as_secs_f64() * 1e6);
+    }
+    runtime.shutdown(Duration::ZERO).await;
+    let (ours, theirs) = (median(ours), median(theirs));
     json!({
         "ratio": round(ours / theirs, 2),
         "p50_us": round(ours, 1),
@@ -542,6 +555,24 @@ mod durable {
         })
     }
 
+    pub fn latency(quick: bool) -> Value {
+        with_file(|path| {
+            let storage = Redb::open(path).expect("opens");
+            with_file(|path| {
+                let mut file = std::fs::File::create(path).expect("a file");
+                block_on(latency_on(storage, quick, async || append(&mut file)))
+            })
+        })
+    }
+
+    /// Appends 4 KiB, and waits until they are on the disk.
+    fn append(file: &mut std::fs::File) -> Duration {
+        let begun = Instant::now();
+        file.write_all(&[7; 4096]).expect("written");
+        file.sync_data().expect("synced");
+        begun.elapsed()
+    }
+
     /// Acknowledgements, one at a time: milliseconds each.
     async fn acks(pool: &Workpool, count: usize) -> f64 {
         let mut each = Vec::with_capacity(count);
@@ -567,14 +598,7 @@ mod durable {
         });
         let theirs = with_file(|path| {
             let mut file = std::fs::File::create(path).expect("a file");
-            let block = [7; 4096];
-            let each = (0..count).map(|_| {
-                let begun = Instant::now();
-                file.write_all(&block).expect("written");
-                file.sync_data().expect("synced");
-                begun.elapsed().as_secs_f64() * 1e3
-            });
-            median(each.collect())
+            median((0..count).map(|_| append(&mut file).as_secs_f64() * 1e3).collect())
         });
         json!({
             "ratio": round(ours / theirs, 2),

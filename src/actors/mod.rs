@@ -24,6 +24,7 @@ mod scheduler;
 mod spin;
 mod start;
 mod store;
+mod wave;
 mod worker;
 
 pub use actix::Recipient;

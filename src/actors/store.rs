@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use hashbrown::HashMap;
@@ -10,6 +10,7 @@ use hashbrown::HashMap;
 use super::messages::{AddMain, Close, Flush, GroupSettled};
 use super::network::Network;
 use super::spin::{self, Spin};
+use super::wave::Wave;
 use crate::model::{PoolId, WorkId};
 use crate::observe::{metrics, telemetry};
 use crate::protocol::{Advance, BatchReady, Command, Event, Listener, Question, Request};
@@ -37,7 +38,7 @@ const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 ///
 /// Guarantees: what it answers is committed; later messages see earlier ones; a resting loop is woken; a report that a
 /// failed commit could not take is retried. Its handlers only collect requests; one [`Flush`] decides all of them, or
-/// enough for a group, unless the storage's thread is busy. It never waits for a storage: one that may block has its
+/// enough for a group, unless the storage's thread is busy, or reports wait for the rest of their wave. It never waits for a storage: one that may block has its
 /// own thread.
 pub(super) struct StoreActor {
     shared: Arc<Shared>,
@@ -71,6 +72,8 @@ pub(super) struct StoreActor {
     unfinished: bool,
     closing: Option<oneshot::Sender<()>>,
     spin: Spin,
+    /// The attempts that were started last.
+    wave: Wave,
 }
 
 /// The kind of the last failure. A successful write clears both kinds, a successful read only `Reads`.
@@ -137,6 +140,7 @@ impl StoreActor {
             unfinished: false,
             closing: None,
             spin,
+            wave: Wave::default(),
         }))
     }
 
@@ -167,6 +171,7 @@ impl StoreActor {
     fn flush(&mut self, ctx: &mut Context<Self>) {
         self.flushing = true;
         self.spin.touch();
+        self.wave.take();
         let mut group = std::mem::take(&mut self.kept);
         group.append(&mut self.inbox);
         if let Driver::Thread(_) = self.driver {
@@ -259,6 +264,7 @@ impl StoreActor {
             return self.await_turns(settled.batches, ctx);
         }
         (self.flushing, self.under_way) = (false, false);
+        self.wave.begin();
         if let Driver::Thread(_) = self.driver {
             self.shared.health.set_busy(None);
         }
@@ -481,6 +487,7 @@ impl Handler<Request> for StoreActor {
         if asks_why && matches!(self.driver, Driver::Thread(_)) {
             self.look_for_stall(ctx);
         }
+        self.wave.note(&request);
         let Some(request) = self.take_turn(request, ctx) else { return };
         self.inbox.push(request);
         let thread_is_idle = matches!(self.driver, Driver::Thread(_)) && !self.under_way;
@@ -496,6 +503,13 @@ impl Handler<Flush> for StoreActor {
 
     fn handle(&mut self, _: Flush, ctx: &mut Self::Context) {
         if !self.under_way && self.awaited.is_none() {
+            if matches!(self.driver, Driver::Thread(_)) && self.wave.is_coming(Instant::now()) {
+                // The workers may need this core.
+                std::thread::yield_now();
+                let others = tokio::task::yield_now().into_actor(self);
+                ctx.spawn(others.map(|(), _, ctx| ctx.address().do_send(Flush)));
+                return;
+            }
             self.flush(ctx);
         }
         self.close_if_done(ctx);
