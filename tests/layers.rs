@@ -197,6 +197,7 @@ fn each_outside_crate_has_its_home() {
         ("actix::", &["actors"]),
         ("actix_web::", &["web"]),
         ("redb::", &["storage"]),
+        ("jiff::", &["model"]),
         ("maud::", &["web"]),
         ("metrics::", &["observe", "actors", "runtime", "store", "lib.rs"]),
         ("feature = \"actix-web\"", &["web", "lib.rs"]),

@@ -91,6 +91,8 @@ mod tests {
         Recurrence::Every(Every::new(Duration::from_secs(3_600)).expect("an hour"))
     }
 
+    const NONE: [u64; 0] = [];
+
     fn hours(due: Vec<Segment>) -> Vec<u64> {
         due.into_iter().map(|at| at.0 / HOUR).collect()
     }
@@ -107,7 +109,7 @@ mod tests {
             let at = |late| due(&hourly(), catch_up, Segment(10 * HOUR), Segment(11 * HOUR + late));
             assert_eq!(hours(at(0)), [11]);
             assert_eq!(hours(at(ON_TIME_MS)), [11]);
-            assert_eq!(hours(at(ON_TIME_MS + 1)), []);
+            assert_eq!(hours(at(ON_TIME_MS + 1)), NONE);
             assert_eq!(due(&hourly(), catch_up, Segment(11 * HOUR), Segment(11 * HOUR)), []);
         }
     }
@@ -117,9 +119,9 @@ mod tests {
         let at = |catch_up| {
             hours(due(&hourly(), catch_up, Segment(10 * HOUR), Segment(15 * HOUR + HOUR / 2)))
         };
-        assert_eq!(at(CatchUp::Skip), []);
+        assert_eq!(at(CatchUp::Skip), NONE);
         assert_eq!(at(CatchUp::Once { within: within(1) }), [15]);
-        assert_eq!(at(CatchUp::Once { within: Duration::from_secs(60) }), []);
+        assert_eq!(at(CatchUp::Once { within: Duration::from_secs(60) }), NONE);
         assert_eq!(at(CatchUp::All { within: within(3) }), [13, 14, 15]);
         assert_eq!(at(CatchUp::All { within: within(100) }), [11, 12, 13, 14, 15]);
         assert_eq!(at(CatchUp::All { within: Duration::MAX }), [11, 12, 13, 14, 15]);

@@ -3,7 +3,7 @@
 use super::CronError;
 
 /// The values of each field as a set of bits: bit *n* is value *n*.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Fields {
     pub(super) seconds: u64,
     pub(super) minutes: u64,
@@ -39,7 +39,7 @@ impl Fields {
         let fields: Vec<&str> = expression.split_ascii_whitespace().collect();
         if let Some(first) = fields.first().filter(|first| first.contains('=')) {
             let (given, meaning) =
-                ((*first).to_owned(), "a setting, as the zone of the schedule is");
+                ((*first).to_owned(), "a setting in front (the zone is given to the schedule)");
             return Err(CronError::Unsupported { field: "text", given, meaning, allowed: FIELDS });
         }
         let (second, [minute, hour, day, month, weekday]) = match fields[..] {

@@ -9,6 +9,7 @@ mod error;
 mod operator;
 mod pacing;
 mod redaction;
+mod schedules;
 pub(crate) mod schema;
 mod views;
 
@@ -19,6 +20,7 @@ pub(crate) use error::OpsError;
 pub(crate) use operator::{Operator, PoolChange};
 pub(crate) use redaction::Redaction;
 pub use redaction::Sensitive;
+pub(crate) use schedules::{ScheduleAction, ScheduleView, SchedulesView};
 pub(crate) use schema::{CancelAnswer, PriorityAnswer, RetryAnswer, RunNowAnswer};
 pub(crate) use views::{
     ConfigView, ErrorView, FunctionView, JsonView, LatelyView, OnCompleteView, Overview, PageView,

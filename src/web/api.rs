@@ -12,7 +12,7 @@ use super::query::{Answer, Board, Body, Filter, body_of, demand, permission_of, 
 use crate::model::Priority;
 use crate::ops::{
     Bulk, BulkAction, CancelAnswer, ConfigView, Done, Overview, PageView, PoolChange, PoolView,
-    PriorityAnswer, RetryAnswer, RunNowAnswer, WorkDetail,
+    PriorityAnswer, RetryAnswer, RunNowAnswer, ScheduleAction, SchedulesView, WorkDetail,
 };
 
 /// The default time in which an aborted attempt may end by itself.
@@ -185,6 +185,80 @@ pub(super) async fn configure(
         .map_err(|error| ApiError::invalid(format!("the body is not what is taken: {error}")))?;
     board.operator().configure(&pool, change).await?;
     Ok(HttpResponse::Ok().json(board.operator().look_at(pool).await?.0))
+}
+
+#[utoipa::path(
+    get,
+    path = "/api/schedules",
+    summary = "Schedules, with their next times and last jobs",
+    responses((status = 200, description = "All of them.", body = SchedulesView))
+)]
+pub(super) async fn schedules(board: Board) -> Answer {
+    Ok(HttpResponse::Ok().json(board.operator().schedules().await?))
+}
+
+#[utoipa::path(
+    post,
+    path = "/api/schedules/{id}/pause",
+    summary = "Pauses a schedule",
+    params(("id" = String, Path)),
+    responses((status = 200, description = "It is paused.", body = Scheduled))
+)]
+pub(super) async fn pause_schedule(
+    board: Board,
+    request: HttpRequest,
+    id: web::Path<String>,
+) -> Answer {
+    act_on_schedule(&board, &request, &id, ScheduleAction::Pause).await
+}
+
+#[utoipa::path(
+    post,
+    path = "/api/schedules/{id}/resume",
+    summary = "Resumes a schedule; what it did not fire meanwhile is not missed",
+    params(("id" = String, Path)),
+    responses((status = 200, description = "It is resumed.", body = Scheduled))
+)]
+pub(super) async fn resume_schedule(
+    board: Board,
+    request: HttpRequest,
+    id: web::Path<String>,
+) -> Answer {
+    act_on_schedule(&board, &request, &id, ScheduleAction::Resume).await
+}
+
+#[utoipa::path(
+    post,
+    path = "/api/schedules/{id}/trigger",
+    summary = "Enqueues the job of a schedule now",
+    params(("id" = String, Path)),
+    responses((status = 200, description = "The job.", body = Scheduled))
+)]
+pub(super) async fn trigger_schedule(
+    board: Board,
+    request: HttpRequest,
+    id: web::Path<String>,
+) -> Answer {
+    act_on_schedule(&board, &request, &id, ScheduleAction::Trigger).await
+}
+
+async fn act_on_schedule(
+    board: &Board,
+    request: &HttpRequest,
+    id: &str,
+    action: ScheduleAction,
+) -> Answer {
+    demand(request, Permission::Schedule)?;
+    let job = board.operator().act_on_schedule(id, action).await?;
+    Ok(HttpResponse::Ok().json(Scheduled { work_id: job.map(|job| job.to_string()) }))
+}
+
+/// The answer of an action on a schedule.
+#[derive(Serialize, ToSchema)]
+struct Scheduled {
+    /// The job that was enqueued, if it was triggered.
+    #[schema(value_type = Option<uuid::Uuid>)]
+    work_id: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]

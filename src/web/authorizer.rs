@@ -21,16 +21,19 @@ pub enum Permission {
     SetPriority,
     /// Enqueue a failed job once more.
     Retry,
+    /// Pause, resume and trigger a schedule.
+    Schedule,
     /// Change a pool's parallelism, pause it and resume it.
     Configure,
 }
 
 impl Permission {
-    const ALL: [Permission; 6] = [
+    const ALL: [Permission; 7] = [
         Permission::Cancel,
         Permission::Abort,
         Permission::RunNow,
         Permission::SetPriority,
+        Permission::Schedule,
         Permission::Retry,
         Permission::Configure,
     ];

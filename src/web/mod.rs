@@ -31,9 +31,10 @@
 //! | `/pools/{name}` | one pool, with its own charts and its controls |
 //! | `/works` | jobs by state, with a redacted preview of their arguments; selected jobs, or all of a pool and function, are canceled, run now or retried |
 //! | `/works/{id}` | a job with its timeline, arguments, result, error and controls |
+//! | `/schedules` | schedules with their next times and last jobs; they are paused, resumed and triggered |
 //! | `/config` | the configuration |
 //! | `GET api/overview` | each pool in numbers; its `status` is `running`, `idle`, `paused` (or its parallelism is 0), or `full` (every slot is taken and jobs that are due wait); `lately` has the rates and the start lag of the last minute, and of the last ten minutes in slots of ten seconds |
-//! | `GET api/works?pool=&state=&function=&outcome=&cursor=&limit=` | jobs by state (`pending`, `running`, `finished`), a page at a time |
+//! | `GET api/works?pool=&state=&function=&outcome=&priority=&cursor=&limit=` | jobs by state (`pending`, `running`, `finished`), a page at a time |
 //! | `POST api/works/cancel?pool=&function=&limit=` | [`Permission::Cancel`]; cancels the waiting jobs of that pool and function (one of the two may be left out), 1,000 at most; answers `{"done": 12, "more": false}` |
 //! | `POST api/works/run?pool=&function=&limit=` | [`Permission::RunNow`]; makes jobs due that are not due yet, in the same way |
 //! | `POST api/works/retry?pool=&function=&limit=` | [`Permission::Retry`]; enqueues failed jobs once more, except those already retried; without pool and function those of all |
@@ -41,9 +42,12 @@
 //! | `POST api/works/{id}/cancel` | [`Permission::Cancel`] |
 //! | `POST api/works/{id}/abort?grace_ms=` | [`Permission::Abort`] |
 //! | `POST api/works/{id}/run` | [`Permission::RunNow`] |
+//! | `POST api/works/{id}/priority?priority=` | [`Permission::SetPriority`]; -128 to 127, the smallest starts first |
 //! | `POST api/works/{id}/retry` | [`Permission::Retry`]; answers `{"answer": "enqueued", "work_id": "…"}` |
 //! | `GET api/pools/{name}` | one pool |
 //! | `PATCH api/pools/{name}` | [`Permission::Configure`]; takes `{"max_parallelism": 4, "paused": false}` |
+//! | `GET api/schedules` | schedules, with their next times and last jobs |
+//! | `POST api/schedules/{id}/pause`, `resume`, `trigger` | [`Permission::Schedule`] |
 //! | `GET api/config` | the configuration of each pool, and of the runtime with its functions |
 //! | `GET api/events` | server-sent events: `overview` whenever it has changed, four times a second at most |
 //! | `GET api/openapi.json` | this API as an OpenAPI 3.1 document; `docs/openapi.json` is a copy |

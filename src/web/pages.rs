@@ -18,7 +18,7 @@ use super::query::{
     permission_of, permissions, query, work_id,
 };
 use crate::model::Priority;
-use crate::ops::{Bulk, BulkAction, Done, PoolChange, RetryAnswer, TO_SAY};
+use crate::ops::{Bulk, BulkAction, Done, PoolChange, RetryAnswer, ScheduleAction, TO_SAY};
 
 /// The time in which an aborted attempt may end by itself.
 const GRACE: Duration = Duration::from_secs(5);
@@ -123,6 +123,42 @@ pub(super) async fn config(board: Board, request: HttpRequest) -> HttpResponse {
     let config = board.operator().config();
     let content = Ok(html::config(&config, permissions(&request)));
     page(&board, "", "Configuration", Some(Here::Configuration), content).await
+}
+
+pub(super) async fn schedules(board: Board, request: HttpRequest) -> HttpResponse {
+    let content = async {
+        let Said { said } = query(request.query_string())?;
+        let schedules = board.operator().schedules().await?;
+        let now = board.operator().now().into();
+        Ok(html::schedules(&schedules, now, permissions(&request), said.as_deref()))
+    };
+    let content = content.await;
+    page(&board, "", "Schedules", Some(Here::Schedules), content).await
+}
+
+pub(super) async fn act_on_schedule(
+    board: Board,
+    request: HttpRequest,
+    path: web::Path<(String, String)>,
+) -> HttpResponse {
+    let (id, action) = path.into_inner();
+    let all = [ScheduleAction::Pause, ScheduleAction::Resume, ScheduleAction::Trigger];
+    let done: Result<_, ApiError> = async {
+        demand(&request, Permission::Schedule)?;
+        let named = all.into_iter().find(|one| one.as_str() == action);
+        let action = named
+            .ok_or_else(|| ApiError::invalid("a schedule can be paused, resumed or triggered"))?;
+        board.operator().act_on_schedule(&id, action).await?;
+        Ok(action)
+    }
+    .await;
+    match done {
+        Ok(action) => {
+            let location = format!("../../schedules?said={}", action.as_str());
+            redirect(StatusCode::SEE_OTHER, &location)
+        }
+        Err(said) => error("../../", &said),
+    }
 }
 
 pub(super) async fn confirm_cancel(board: Board, request: HttpRequest) -> HttpResponse {

@@ -50,11 +50,17 @@ impl Dashboard {
                     .route(reads().to(api::pool))
                     .patch(api::configure),
             )
+            .service(read("/api/schedules").route(reads().to(api::schedules)))
+            .service(act("/api/schedules/{id}/pause").post(api::pause_schedule))
+            .service(act("/api/schedules/{id}/resume").post(api::resume_schedule))
+            .service(act("/api/schedules/{id}/trigger").post(api::trigger_schedule))
             .service(read("/api/events").route(reads().to(events::events)))
             .service(read("/api/openapi.json").route(reads().to(openapi::document)))
             .service(read("").route(reads().to(pages::without_slash)))
             .service(read("/").route(reads().to(pages::overview)))
             .service(read("/config").route(reads().to(pages::config)))
+            .service(read("/schedules").route(reads().to(pages::schedules)))
+            .service(act("/schedules/{id}/{action}").post(pages::act_on_schedule))
             .service(read("/works").route(reads().to(pages::works)))
             .service(
                 resource("/works/cancel", "GET, HEAD, POST")

@@ -14,6 +14,7 @@ pub(in crate::web) enum Here {
     Running,
     Failed,
     Finished,
+    Schedules,
     Configuration,
 }
 
@@ -72,6 +73,7 @@ fn entries(base: &str, nav: &Nav) -> Markup {
             counted(|totals| totals.failed),
         ),
         (Here::Finished, "Finished", "works?state=finished", None),
+        (Here::Schedules, "Schedules", "schedules", None),
         (Here::Configuration, "Configuration", "config", None),
     ];
     html! {
