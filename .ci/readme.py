@@ -27,7 +27,8 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
 use actix_workpool::testing::{self, TestRuntime};
 use actix_workpool::web::{Authorizer, Permissions, Pool, PoolName, Refusal, workpool_dashboard};
 use actix_workpool::{
-    Action, ActionContext, Completed, PoolConfig, RetryBehavior, Runtime, RuntimeBuilder, WorkError, WorkId, Workpool,
+    Action, ActionContext, CatchUp, Completed, Overlap, PoolConfig, Priority, Rate, RetryBehavior, Runtime, RuntimeBuilder,
+    Schedule, WorkError, WorkId, Workpool,
 };
 type Any = Box<dyn std::error::Error>;
 
@@ -74,4 +75,5 @@ for number, text in enumerate(rust[1:]):
         body = text.rstrip().removesuffix("})")
         print(f"fn snippet_{number}() -> Result<(), Any> {{ {body} Ok(()) }}) }}")
     else:
-        print(f"async fn snippet_{number}(pool: Workpool, tomorrow: SystemTime) -> Result<(), Any> {{ {text} Ok(()) }}")
+        given = "pool: Workpool, tomorrow: SystemTime, id: WorkId, builder: RuntimeBuilder"
+        print(f"async fn snippet_{number}({given}) -> Result<(), Any> {{ {text} Ok(()) }}")

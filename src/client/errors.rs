@@ -90,7 +90,7 @@ pub enum PoolError {
         pools: Vec<Name>,
     },
     /// No schedule of this process has this id.
-    #[error("schedule {id:?} does not exist; {}", those(schedules))]
+    #[error("schedule {id:?} does not exist; {}", known(schedules))]
     UnknownSchedule {
         /// The id.
         id: String,
@@ -173,6 +173,15 @@ pub enum JoinError {
     /// The storage failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
+}
+
+/// Lists the schedules that exist, for the message about one that does not.
+fn known(schedules: &[Name]) -> String {
+    let ids: Vec<_> = schedules.iter().map(|id| id.as_str()).collect();
+    match ids.is_empty() {
+        true => "there are none: add `.schedule(..)` to `Runtime::builder()`".to_owned(),
+        false => format!("existing schedules: {}", ids.join(", ")),
+    }
 }
 
 /// Lists the pools that exist, for the message about one that does not.

@@ -11,6 +11,7 @@ mod function;
 mod pool;
 mod prepare;
 mod schedule;
+mod schedules;
 mod work;
 
 pub use batch::WorkBatch;
@@ -22,5 +23,6 @@ pub use errors::{EnqueueError, JoinError, PoolError, QueryError};
 pub use function::{ActionKey, Call, Function, kind};
 pub use pool::{Batch, Workpool};
 pub(crate) use prepare::{follow_up, prepare};
-pub use schedule::{Schedule, ScheduleError, ScheduleHandle, ScheduleStatus};
+pub use schedule::{Schedule, ScheduleError};
+pub use schedules::{ScheduleHandle, ScheduleStatus};
 pub use work::{Watch, WorkHandle};

@@ -6,6 +6,8 @@
 //! | [`retries`] | errors, retries, backoff, timeouts, panics |
 //! | [`idempotency`] | actions that may run twice, and enqueues that may be repeated |
 //! | [`ordering`] | in which order jobs start, and how to keep an order |
+//! | [`priorities`] | what starts first, and how fast: priorities, aging, rates, pools that rest |
+//! | [`schedules`] | cron expressions, time zones, overlaps, missed times |
 //! | [`large_arguments`] | bytes, files, and the limits of arguments and results |
 //! | [`chains`] | one job after another, and fan-out with a last step |
 //! | [`actors`] | jobs from actix actors, and outcomes as messages |
@@ -23,7 +25,9 @@ pub mod idempotency;
 pub mod large_arguments;
 pub mod operations;
 pub mod ordering;
+pub mod priorities;
 pub mod retries;
+pub mod schedules;
 pub mod shutdown;
 pub mod tests;
 pub mod tuning;

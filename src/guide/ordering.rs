@@ -1,7 +1,7 @@
 //! Ordering.
 //!
-//! Jobs of a pool *start* in the order of the time for which they are due, then in the order in which they were committed. No job
-//! starts before its time. Several run side by side, so they *end* in any order, and a retry comes later than the jobs that were
+//! Jobs of a pool *start* in the order of their [priorities](super::priorities), of each in the order of the time for which they
+//! are due, then in the order in which they were committed. No job starts before its time. Several run side by side, so they *end* in any order, and a retry comes later than the jobs that were
 //! enqueued meanwhile. Pools know nothing of each other.
 //!
 //! For a strict order, use a pool with one slot and no retries, or retries within the function:

@@ -367,11 +367,11 @@ fn everything_is_described_and_documented_and_the_dashboard_names_nothing_else()
     });
     let kinds = meter.kinds();
     let names: BTreeSet<_> = kinds.keys().cloned().collect();
-    assert_eq!(names.len(), 18);
+    assert_eq!(names.len(), 20);
     let board = meter.0.lock().unwrap();
     for (name, labels) in board.values.keys() {
         assert!(kinds.contains_key(name), "{name} is described");
-        let known = ["pool", "fn", "outcome", "operation"];
+        let known = ["pool", "fn", "outcome", "operation", "schedule"];
         assert!(labels.keys().all(|label| known.contains(&label.as_str())), "{labels:?}");
     }
     for (name, (_, unit, text)) in &board.described {

@@ -16,8 +16,8 @@ use actix_workpool::web::{
     workpool_dashboard,
 };
 use actix_workpool::{
-    ActionKey, JoinError, PoolConfig, RetryBehavior, Runtime, RuntimeBuilder, Why, WorkError,
-    WorkId, Workpool,
+    ActionKey, JoinError, PoolConfig, RetryBehavior, Runtime, RuntimeBuilder, Schedule, Why,
+    WorkError, WorkId, Workpool,
 };
 use serde_json::{Value, json};
 
@@ -179,7 +179,9 @@ const MANY: [&str; 3] = ["s/cancel?", "s/run?", "s/retry?"];
 #[test]
 fn each_route_lets_in_whom_it_should() {
     run_real(async {
-        let (runtime, pool) = start(builder(), PoolConfig::default()).await;
+        let schedule = Schedule::every("s", Duration::from_secs(3_600)).unwrap();
+        let builder = builder().schedule(schedule.job("p", ECHO.call(Value::Null)));
+        let (runtime, pool) = start(builder, PoolConfig::default()).await;
         let dashboard = workpool_dashboard(runtime.clone(), by_header);
         let same = [("sec-fetch-site", "same-origin"), ("origin", "http://ops.example")];
         let cross = [("sec-fetch-site", "cross-site"), ("origin", "http://evil.example")];
@@ -246,6 +248,7 @@ fn each_route_of_the_api_is_described() {
         for (method, path, _) in routes() {
             if path == "/healthz" || path.starts_with("/api/") {
                 let path = path.split('?').next().unwrap().replace("/pools/p", "/pools/{name}");
+                let path = path.replace("/schedules/s", "/schedules/{id}");
                 let method = method.as_str().to_lowercase();
                 assert!(described["paths"][&path][&method].is_object(), "{method} {path}");
             }
