@@ -63,7 +63,7 @@ pub(crate) fn tick(
     let Some(row) = row.filter(|row| !row.paused || planted!(PauseIgnored)) else {
         return Tick::Off;
     };
-    if nominal <= row.last && !planted!(TickTwice) {
+    if nominal <= row.last {
         return Tick::Handled;
     }
     let Some(before) = before.filter(|_| !planted!(OverlapIgnored)) else {

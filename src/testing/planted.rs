@@ -64,7 +64,6 @@ bugs! {
     MovedUnderTurn: "a job whose priority was changed is started from its old place",
     RateIgnored: "jobs start as if their pool had no rate",
     LimitForgotten: "a pool that is to rest goes on",
-    TickTwice: "a time of a schedule is handled again",
     OverlapIgnored: "a schedule enqueues though the job before has no outcome",
     PauseIgnored: "a schedule that is paused fires",
     MissedForEver: "a schedule catches up with what was missed long ago",

@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use actix::prelude::*;
 use actix_workpool::storage::StorageError;
 use actix_workpool::{
-    CancelAnswer, Completed, CompletionResult, Enqueue, EnqueueError, Function, JoinError, OneWork,
-    PoolConfig, PoolError, Priority, PriorityAnswer, RetryBehavior, RunNowAnswer, Runtime,
-    WorkHandle, WorkId, WorkStatus, Workpool,
+    CancelAnswer, CatchUp, Completed, CompletionResult, Enqueue, EnqueueError, Function, JoinError,
+    OneWork, Overlap, PoolConfig, PoolError, Priority, PriorityAnswer, RetryBehavior, RunNowAnswer,
+    Runtime, Schedule, WorkHandle, WorkId, WorkStatus, Workpool,
 };
 use tokio::task::JoinHandle;
 
@@ -221,6 +221,7 @@ impl World {
             acked_moment: 0,
             order: 0,
             priority: plan.priority(self.seed, number),
+            tick: None,
             starts: Vec::new(),
             calls: 0,
             cancel_sent: false,
@@ -396,6 +397,7 @@ async fn act(callers: &Callers) {
         12 => query(callers).await,
         13 => do_enqueue(callers, pool).await,
         14 => run_now(callers).await,
+        16 => pause_schedule(callers).await,
         _ => set_priority(callers).await,
     }
 }
@@ -711,6 +713,86 @@ impl World {
             self.violate(format_args!("run {number} now is answered {answer:?}, {wrong}"));
         }
     }
+}
+
+/// The schedules: one lets nothing overlap and catches up with nothing, the other does both.
+pub const SCHEDULES: [&str; 2] = ["s0", "s1"];
+
+/// How much later than its time a job is made at most, if nothing was missed: the clock is looked at each minute, and
+/// what could not be stored is tried again.
+const LATE: Micros = millis(61_000);
+
+pub fn schedules(period: Duration) -> [Schedule; 2] {
+    let make = |place: usize| {
+        move |nominal: SystemTime| {
+            let nominal = nominal.duration_since(UNIX_EPOCH).unwrap_or_default();
+            Job(with(|world| world.tick_of(place, nominal.as_micros() as Micros)))
+        }
+    };
+    let every = |place: usize| {
+        let schedule = Schedule::every(SCHEDULES[place], period).expect("a period");
+        schedule.job_with("p0", "job", make(place))
+    };
+    let all = CatchUp::All { within: Duration::from_secs(90) };
+    let [first, second] = [every(0), every(1)];
+    [
+        first.overlap(Overlap::Skip).catch_up(CatchUp::Skip),
+        second.overlap(Overlap::QueueAll).catch_up(all),
+    ]
+}
+
+impl World {
+    /// A schedule makes the job of a nominal time.
+    fn tick_of(&mut self, place: usize, nominal: Micros) -> u32 {
+        let late = self.wall_now().saturating_sub(nominal);
+        let most = if place == 0 { LATE } else { millis(91_000) };
+        if late > most && !self.dead {
+            let seconds = late / 1_000_000;
+            self.violate(format_args!("a schedule makes a job {seconds} s late"));
+        }
+        if let Some(number) = self.ticks.get(&(place, nominal)) {
+            return *number;
+        }
+        let number = self.new_work(Kind::Job, 0, None);
+        self.ticks.insert((place, nominal), number);
+        if let Some(id) = self.works[number as usize].id.take() {
+            self.by_id.remove(&id);
+        }
+        let work = &mut self.works[number as usize];
+        (work.tick, work.delay, work.retry, work.timeout) = (Some((place, nominal)), 0, None, None);
+        (work.on_complete, work.priority) = (None, Priority::NORMAL);
+        work.acts.retain(|act| act.end != super::world::End::Hang);
+        if work.acts.is_empty() {
+            let (polls, work_ms, end) = (0, 0, super::world::End::Success);
+            work.acts.push(super::world::Act { polls, work_ms, heeds_cancel: false, end });
+        }
+        self.sending(number);
+        // Nobody is told when it is enqueued.
+        self.works[number as usize].latest_due = Micros::MAX / 2;
+        number
+    }
+}
+
+/// Pauses or resumes a schedule.
+async fn pause_schedule(callers: &Callers) {
+    let place = with(|world| below(&mut world.rng, 2) as usize);
+    let Ok(schedule) = callers.runtime.schedule(SCHEDULES[place]) else { return };
+    let pauses = with(|world| {
+        let pauses = world.paused_since[place].is_none();
+        // From now on nobody knows.
+        world.paused_since[place] = None;
+        pauses
+    });
+    let answer = match pauses {
+        true => schedule.pause().await,
+        false => schedule.resume().await,
+    };
+    with(|world| {
+        trace!(world, "schedule {place}, paused {pauses}: {answer:?}");
+        if pauses && answer.is_ok() {
+            world.paused_since[place] = Some(world.tick());
+        }
+    });
 }
 
 /// Changes the priority of a job.

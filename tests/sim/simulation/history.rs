@@ -33,6 +33,7 @@ impl World {
         self.may_start(number, attempt, now, by_pool_clock);
         self.in_order(number);
         self.is_admitted(number, now, by_pool_clock);
+        self.is_scheduled(number);
         let (life, crashes) = (self.life, self.crashes);
         let work = &mut self.works[number as usize];
         if work.is_hurried() {
@@ -129,6 +130,23 @@ impl World {
         if late > PROMPT && work.kind == Kind::Job && !found_later {
             let ms = late / 1_000;
             self.violate(format_args!("attempt {attempt} of {number} starts {ms} ms late"));
+        }
+    }
+
+    /// A job of a schedule starts: may it?
+    fn is_scheduled(&mut self, number: u32) {
+        let work = &self.works[number as usize];
+        let Some((place, nominal)) = work.tick else { return };
+        let (is_first, made) = (work.starts.is_empty(), work.sent_moment);
+        if is_first && self.paused_since[place].is_some_and(|since| made > since) {
+            self.violate(format_args!("job {number} starts, and its schedule is paused"));
+        }
+        let other = self.works.iter().find(|other| {
+            other.tick.is_some_and(|(of, at)| of == place && at != nominal)
+                && other.starts.last().is_some_and(|start| start.ended.is_none())
+        });
+        if place == 0 && other.is_some() {
+            self.violate(format_args!("job {number} starts, and the one before it runs"));
         }
     }
 

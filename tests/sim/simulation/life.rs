@@ -7,10 +7,10 @@ use std::task::Poll;
 use std::time::Duration;
 
 use actix::Actor;
-use actix_workpool::{PoolConfig, Runtime, StartError};
+use actix_workpool::{PoolConfig, Runtime, RuntimeBuilder, StartError};
 use tokio::task::JoinHandle;
 
-use super::clients::{Callers, Ear, Tasks, client, set_limit};
+use super::clients::{Callers, Ear, Tasks, client, schedules, set_limit};
 use super::functions::{OURS, give_way, register};
 use super::history::drain_limit;
 use super::plan::{FaultPlan, POOLS, Store, below, pick};
@@ -252,6 +252,10 @@ async fn start(last: bool) -> Option<Callers> {
                 false => world.plan.config(number),
             });
             builder = builder.pool(name, config);
+        }
+        // In the last life everything must come to an end.
+        if let Some(period) = with(|world| world.plan.schedules).filter(|_| !last) {
+            builder = schedules(period).into_iter().fold(builder, RuntimeBuilder::schedule);
         }
         match register(builder, alt).start().await {
             Ok(runtime) => break runtime,

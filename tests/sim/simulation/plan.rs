@@ -44,11 +44,13 @@ pub struct Plan {
     /// How likely a job has an `on_complete`, of 100.
     pub on_completes: u64,
     /// The weights of what callers do; see `clients`.
-    pub weights: [u64; 16],
+    pub weights: [u64; 17],
     /// Whether jobs have priorities.
     pub priorities: bool,
     /// Whether functions ask that their pool rests.
     pub rests: bool,
+    /// The period of the schedules, if there are any.
+    pub schedules: Option<Duration>,
     pub store: Store,
     /// On a file, a checkpoint is written up to so many calls of the store after it has begun.
     pub checkpoints_within: u32,
@@ -153,10 +155,17 @@ impl Plan {
                 // Not drawn: seeds that found something before there was `run_now` go the same way still.
                 14 => [0, 2, 6][(seed % 3) as usize],
                 15 => [0, 0, 4, 12][(mixed(seed, 21) % 4) as usize],
+                16 => [0, 4, 0, 12][(mixed(seed, 31) % 4) as usize],
                 _ => pick(rng, &[0, 2, 6]),
             }),
             priorities: mixed(seed, 20) % 2 == 0,
             rests: mixed(seed, 22) % 3 == 0,
+            schedules: match mixed(seed, 30) % 12 {
+                0 => Some(Duration::from_secs(1)),
+                1 => Some(Duration::from_secs(7)),
+                2 => Some(Duration::from_secs(60)),
+                _ => None,
+            },
             store: pick(rng, &[Store::Memory, Store::File]),
             checkpoints_within: 0,
         };

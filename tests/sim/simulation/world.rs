@@ -129,6 +129,10 @@ pub struct World {
     pub works: Vec<Work>,
     pub by_id: HashMap<WorkId, u32>,
     pub pools: Vec<Pool>,
+    /// The jobs of schedules, by schedule and nominal time.
+    pub ticks: HashMap<(usize, Micros), u32>,
+    /// Since which moment each schedule is certainly paused.
+    pub paused_since: [Option<u64>; 2],
     /// Counts what is told, so that one can say what was told before what was asked.
     pub moment: u64,
 }
@@ -256,6 +260,8 @@ pub struct Work {
     /// The value of `disorder` when it was sent.
     pub order: u64,
     pub priority: Priority,
+    /// The schedule that has enqueued it, and the nominal time.
+    pub tick: Option<(usize, Micros)>,
     pub starts: Vec<Start>,
     /// How often its code was called in the store.
     pub calls: u32,
@@ -402,6 +408,8 @@ impl World {
             works: Vec::new(),
             by_id: HashMap::new(),
             pools: plan.pools.iter().enumerate().map(pool).collect(),
+            ticks: HashMap::new(),
+            paused_since: [None; 2],
             moment: 0,
             plan,
         }
