@@ -164,6 +164,7 @@ impl Plan {
                 0 => Some(Duration::from_secs(1)),
                 1 => Some(Duration::from_secs(7)),
                 2 => Some(Duration::from_secs(60)),
+                3 | 4 => Some(Duration::from_secs(600)),
                 _ => None,
             },
             store: pick(rng, &[Store::Memory, Store::File]),
