@@ -686,7 +686,10 @@ pub fn drain_limit(world: &World) -> Duration {
         if work.ack == Ack::Refused || work.seen.is_some() {
             continue;
         }
-        limit += work.latest_due.saturating_sub(world.pool_now()) + work.delay;
+        // The job of a schedule is due when it is made, but nobody knows when it was enqueued.
+        if work.tick.is_none() {
+            limit += work.latest_due.saturating_sub(world.pool_now()) + work.delay;
+        }
         let retry = work.retry.unwrap_or(actix_workpool::RetryBehavior::new().max_attempts(1));
         let longest = work.acts.iter().map(|act| act.work_ms).max().unwrap_or_default();
         let one = millis(longest.max(4_000) + 5_000) + retry.initial_backoff_ms * 1_000 * 32;
