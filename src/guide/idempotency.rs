@@ -67,7 +67,7 @@
 //! let id = WorkId::from_name("invoice 2026-07");
 //! let first = pool.enqueue(Double(21)).id(id).await?;
 //! let second = pool.enqueue(Double(21)).id(id).await?;
-//! assert!(!first.is_duplicate() && second.is_duplicate());
+//! assert!(first.is_new() && !second.is_new());
 //! assert_eq!(second.join().await?, 42);
 //! # runtime.shutdown(std::time::Duration::ZERO).await;
 //! # Ok(()) });
