@@ -144,11 +144,14 @@ impl Store {
                 }
                 Taken::Reports(reports) => Command::AttemptsFinished(reports),
                 Taken::InStore(runs) => Command::RunInStore(runs),
-                Taken::Turn { pool, turn, is_early: true, .. } => {
+                // Starts that were not made or not as decided are in its changes no more.
+                Taken::Turn { pool, turn, is_early, replaced, .. }
+                    if is_early || !replaced.is_empty() =>
+                {
                     self.fail_turn(&mut batches, pool, turn, &StorageError::Conflict);
                     return None;
                 }
-                Taken::Turn { pool, turn, demand, saturated, changes, is_early: false, .. } => {
+                Taken::Turn { pool, turn, demand, saturated, changes, .. } => {
                     let changes = part(changes);
                     Command::Advance(Advance { pool, turn, changes, demand, saturated })
                 }

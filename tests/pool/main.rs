@@ -28,4 +28,5 @@ mod storage_fails;
 mod support;
 mod timeout;
 mod transactions;
+mod unique;
 mod watchdog;

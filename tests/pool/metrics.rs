@@ -179,6 +179,7 @@ fn jobs_and_attempts_are_counted_by_outcome() {
 
         assert_eq!(meter.last(enqueued, "pool=p fn=task"), 5.0, "a duplicate is not enqueued");
         assert_eq!(meter.last(enqueued, "pool=p fn=echo"), 3.0);
+        assert_eq!(meter.last("workpool_duplicates_total", "pool=p fn=task"), 1.0);
         let completed = |outcome| {
             meter.last("workpool_completed_total", &format!("pool=p fn=task outcome={outcome}"))
         };

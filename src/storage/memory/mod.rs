@@ -527,8 +527,14 @@ impl Tables {
                 self.take_key(&spec);
                 self.last_seq = self.last_seq.max(to.seq);
                 let pool = self.pool(spec.pool);
-                if let Some(slot) = pool.pending_start.remove(from) {
-                    pool.pending_start.insert(to, slot, now);
+                let slot = match from == to {
+                    true => pool.pending_start.get_mut(from).copied(),
+                    false => pool.pending_start.remove(from),
+                };
+                if let Some(slot) = slot {
+                    if from != to {
+                        pool.pending_start.insert(to, slot, now);
+                    }
                     let row = self.works.at_mut(slot);
                     (row.priority, row.key, row.spec) = (to.priority, to.key(), spec);
                 }

@@ -127,6 +127,7 @@ pub struct World {
 
     pub ops_left: u32,
     pub works: Vec<Work>,
+    pub uniques: super::unique::Uniques,
     pub by_id: HashMap<WorkId, u32>,
     pub pools: Vec<Pool>,
     /// Counts what is told, so that one can say what was told before what was asked.
@@ -400,6 +401,7 @@ impl World {
             disorder: 0,
             ops_left: plan.ops,
             works: Vec::new(),
+            uniques: Default::default(),
             by_id: HashMap::new(),
             pools: plan.pools.iter().enumerate().map(pool).collect(),
             moment: 0,
