@@ -62,7 +62,6 @@ bugs! {
     ReportsDropped: "reports of a group that failed are not tried again",
     PriorityIgnored: "of the jobs that are due, the one of the worst priority starts first",
     MovedUnderTurn: "a job whose priority was changed is started from its old place",
-    KeyNotShown: "an enqueue does not see the unique key that the one before it in its group took",
     HoldIgnoresStart: "a job that waits holds its unique key also when it has started",
     HoldEndsAtStart: "a job that holds its unique key until it is finished holds it only until it starts",
     PeriodForEver: "a unique key that is held for a period is held for ever",

@@ -368,7 +368,7 @@ fn everything_is_described_and_documented_and_the_dashboard_names_nothing_else()
     });
     let kinds = meter.kinds();
     let names: BTreeSet<_> = kinds.keys().cloned().collect();
-    assert_eq!(names.len(), 18);
+    assert_eq!(names.len(), 19);
     let board = meter.0.lock().unwrap();
     for (name, labels) in board.values.keys() {
         assert!(kinds.contains_key(name), "{name} is described");
