@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{ConfigError, MAX_DELAY, PoolId, Segment, Spec, WorkId};
+use super::{ConfigError, MAX_DELAY, PoolId, Segment, WorkId};
 
 /// Makes a job unique: while a job of the pool holds the key, an enqueue of the same key enqueues no second one.
 ///
@@ -173,14 +173,6 @@ pub struct UniqueRow {
 }
 
 impl UniqueRow {
-    /// Returns the row of a unique job, with its place.
-    #[must_use]
-    pub fn of(spec: &Spec) -> Option<(UniquePlace, UniqueRow)> {
-        let unique = spec.unique()?;
-        let (work_id, hold, enqueued_at) = (spec.work_id, unique.hold, spec.enqueued_at);
-        Some(((spec.pool, unique.key.clone()), UniqueRow { work_id, hold, enqueued_at }))
-    }
-
     /// Returns the time at which its period ends, if it holds the key for one.
     #[must_use]
     pub fn until(&self) -> Option<Segment> {

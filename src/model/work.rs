@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     History, Key, Name, Payload, PoolId, Priority, RetryBehavior, RunNumber, Running, Segment,
-    StartKey, Unique, WorkId,
+    StartKey, Unique, UniquePlace, UniqueRow, WorkId,
 };
 
 /// The kind of function that a job runs.
@@ -187,6 +187,14 @@ impl Spec {
     pub(crate) fn in_place_of(&self, before: &Spec) -> Spec {
         let head = SpecHead { enqueued_at: before.enqueued_at, ..SpecHead::clone(self) };
         Spec::new(before.work_id, head, self.args())
+    }
+
+    /// Returns the row of its unique key, with the row's place, if it has one.
+    #[must_use]
+    pub fn unique_row(&self) -> Option<(UniquePlace, UniqueRow)> {
+        let unique = self.unique()?;
+        let (work_id, hold, enqueued_at) = (self.work_id, unique.hold, self.enqueued_at);
+        Some(((self.pool, unique.key.clone()), UniqueRow { work_id, hold, enqueued_at }))
     }
 
     /// Returns the arguments, encoded.

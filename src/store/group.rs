@@ -198,7 +198,7 @@ impl Group {
 
     /// Shows later messages of the group that a job has taken a unique key.
     pub fn take_key(&mut self, spec: &Spec) {
-        let Some((place, row)) = UniqueRow::of(spec) else { return };
+        let Some((place, row)) = spec.unique_row() else { return };
         self.unique.insert(place, Some(row));
         self.facts.entry(spec.work_id).or_insert(None);
     }

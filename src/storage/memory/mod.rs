@@ -445,14 +445,14 @@ impl Tables {
     }
 
     fn take_key(&mut self, spec: &Spec) {
-        if let Some((place, row)) = UniqueRow::of(spec) {
+        if let Some((place, row)) = spec.unique_row() {
             self.unique.insert(place, row);
         }
     }
 
     /// Deletes the row of the unique key of a job that has finished, if it goes with the job.
     fn free_key(&mut self, spec: &Spec, finished_at: Segment) {
-        if let Some((place, _)) = UniqueRow::of(spec)
+        if let Some((place, _)) = spec.unique_row()
             && self.unique.get(&place).is_some_and(|row| row.ends_with(spec.work_id, finished_at))
         {
             self.unique.remove(&place);

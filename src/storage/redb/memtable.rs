@@ -116,7 +116,7 @@ impl Layer {
     }
 
     fn put_unique(&mut self, spec: &Spec) {
-        if let Some((place, row)) = UniqueRow::of(spec) {
+        if let Some((place, row)) = spec.unique_row() {
             self.unique.insert(place, Some(row));
         }
     }
@@ -398,7 +398,7 @@ impl Memtable {
             self.remove_start(pool, head.start_key());
             Some(spec)
         });
-        if let Some((place, _)) = spec.as_ref().and_then(UniqueRow::of) {
+        if let Some((place, _)) = spec.as_ref().and_then(Spec::unique_row) {
             let row = self.unique(&place).unwrap_or_else(|| known.unique.get(&place).copied());
             if row.is_some_and(|row| row.ends_with(work_id, finished.finished_at)) {
                 self.layer.unique.insert(place, None);
@@ -529,7 +529,7 @@ impl Memtable {
     pub fn key_of(&self, work_id: WorkId, known: &Known) -> Option<UniquePlace> {
         let running = self.running.get(&work_id).map(|work| work.spec.clone());
         let spec = running.or_else(|| Some(self.find(work_id, known)?.1))?;
-        UniqueRow::of(&spec).map(|(place, _)| place)
+        spec.unique_row().map(|(place, _)| place)
     }
 
     /// Returns everything known of a job.

@@ -63,6 +63,9 @@ const MEMTABLE_ROWS: usize = 200_000;
 /// The maximum size, in bytes, of the cache of jobs that were read for upcoming changes.
 const MOST_KNOWN: usize = 4 << 20;
 
+/// Rows of `pending_start`.
+type Starts = Vec<(StartKey, WorkId)>;
+
 /// The length of the store's clock, which precedes the changes in a frame.
 const CLOCK: usize = 8;
 
@@ -392,7 +395,7 @@ impl Store {
         demand: Demand,
         now: Segment,
         slots: usize,
-    ) -> Result<(Vec<(StartKey, WorkId)>, Option<Segment>), StorageError> {
+    ) -> Result<(Starts, Option<Segment>), StorageError> {
         let from = Key { segment: demand.cursors.incoming, seq: 0 };
         let mut firsts = Vec::new();
         let mut levels = Vec::new();
@@ -496,7 +499,7 @@ impl Store {
         self.known.unique.clear();
         for change in changes {
             if let Change::CompleteWork { spec, .. } = change
-                && let Some((place, _)) = UniqueRow::of(spec)
+                && let Some((place, _)) = spec.unique_row()
                 && self.memtable.unique(&place).is_none()
                 && let Some(row) =
                     self.rows()?.unique(std::slice::from_ref(&place))?.pop().flatten()

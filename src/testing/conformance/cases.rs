@@ -9,7 +9,7 @@ use crate::model::PoolConfig;
 use crate::model::{
     Batch, Change, Cursors, Demand, FailedAttempt, FailureKind, Finished, FunctionKind, Generation,
     History, Key, Name, Outcome, Payload, PoolId, Priority, Retry, RunResult, Running, Segment,
-    Spec, SpecHead, SpecOptions, StartKey, Unique, UniqueRow, WorkFact, WorkId,
+    Spec, SpecHead, SpecOptions, StartKey, Unique, WorkFact, WorkId,
 };
 use crate::storage::{Storage, StorageError};
 
@@ -365,7 +365,7 @@ fn unique(case: &mut Case<'_>) {
     let period = |millis| Unique::key("k").within(Duration::from_millis(millis));
     let [first, second, third] = [Unique::key("k"), period(5), period(100)].map(&mut job);
     let other = job(Unique::key("l").while_waiting());
-    let row = |spec: &Spec| UniqueRow::of(spec).expect("it is unique");
+    let row = |spec: &Spec| spec.unique_row().expect("it is unique");
     let place = row(&first).0;
     let finish = |spec: &Spec| {
         let finished = Finished {

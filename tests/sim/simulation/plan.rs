@@ -105,7 +105,7 @@ impl Plan {
                 2 => rate(Rate::per_second(300), 3),
                 _ => None,
             };
-            let aging = mixed(seed, 10 + number) % 8 == 0;
+            let aging = mixed(seed, 10 + number).is_multiple_of(8);
             pool.aging = aging.then_some(Duration::from_millis(100));
         }
         let pause_ms = pick(rng, &[3, 50, 500, 2_000, 20_000]);
@@ -156,8 +156,8 @@ impl Plan {
                 15 => [0, 0, 4, 12][(mixed(seed, 21) % 4) as usize],
                 _ => pick(rng, &[0, 2, 6]),
             }),
-            priorities: mixed(seed, 20) % 2 == 0,
-            rests: mixed(seed, 22) % 3 == 0,
+            priorities: mixed(seed, 20).is_multiple_of(2),
+            rests: mixed(seed, 22).is_multiple_of(3),
             store: pick(rng, &[Store::Memory, Store::File]),
             checkpoints_within: 0,
         };
@@ -231,7 +231,7 @@ impl Plan {
                     6 | 7 => End::Panic,
                     8 | 9 => {
                         let ms = rng.u64(0..4_000);
-                        match self.rests && ms % 2 == 0 {
+                        match self.rests && ms.is_multiple_of(2) {
                             true => End::LimitPool { ms },
                             false => End::Snooze { ms },
                         }

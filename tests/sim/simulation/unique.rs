@@ -105,7 +105,7 @@ impl Action for Only {
         };
         tokio::time::sleep(Duration::from_millis(work_ms)).await;
         drop(running);
-        match attempt == 1 && number % 3 == 0 {
+        match attempt == 1 && number.is_multiple_of(3) {
             true => Err(WorkError::retryable(format!("{OURS} error"))),
             false => Ok(number),
         }
