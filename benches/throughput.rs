@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use actix_workpool::storage::{Memory, Storage};
 use actix_workpool::{
-    Action, ActionContext, PoolConfig, Runtime, RuntimeBuilder, WorkError, WorkStatus, Workpool,
+    Action, ActionContext, PoolConfig, Runtime, RuntimeBuilder, Unique, WorkError, WorkStatus,
+    Workpool,
 };
 use clap::Parser;
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,7 @@ fn main() {
         ("memory/pools", pools),
         ("memory/threads", threads),
         ("idle/pools", idle_pools),
+        ("memory/unique", unique),
         #[cfg(feature = "redb")]
         ("redb/noop", durable::noop),
         #[cfg(feature = "redb")]
@@ -214,6 +216,42 @@ fn noop(quick: bool) -> Value {
         "works_per_s": ours.round(),
         "baseline_per_s": theirs.round(),
     })
+}
+
+/// Acknowledged enqueues per second, each job with a unique key of its own, against none with a key.
+fn unique(quick: bool) -> Value {
+    let (works, rounds) = if quick { (50_000, 5) } else { (200_000, 7) };
+    let one = |is_unique| block_on(enqueues(works, is_unique));
+    let pairs: Vec<_> = (0..rounds).map(|_| (one(true), one(false))).collect();
+    let (ours, theirs) = medians(&pairs);
+    json!({
+        "ratio": round(ratios(&pairs), 3),
+        "works_per_s": ours.round(),
+        "baseline_per_s": theirs.round(),
+    })
+}
+
+/// Jobs enqueued per second into a paused pool, acknowledged a thousand at a time.
+async fn enqueues(works: u64, is_unique: bool) -> f64 {
+    let (runtime, pool) = start(config().paused(true)).await;
+    let begun = Instant::now();
+    for page in 0..works / 1_000 {
+        let mut last = None;
+        for number in page * 1_000..(page + 1) * 1_000 {
+            let mut enqueue = pool.enqueue(Noop::new(number));
+            if is_unique {
+                enqueue = enqueue.unique(Unique::key(format!("user {number}")));
+            }
+            match number % 1_000 {
+                999 => last = Some(enqueue),
+                _ => drop(enqueue.do_enqueue().expect("enqueued")),
+            }
+        }
+        last.expect("the last of a page").await.expect("acknowledged");
+    }
+    let rate = works as f64 / begun.elapsed().as_secs_f64();
+    runtime.shutdown(Duration::ZERO).await;
+    rate
 }
 
 fn backlog(quick: bool) -> Value {

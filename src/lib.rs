@@ -122,11 +122,11 @@ pub use functions::{
     OnComplete, Query, Reader, Transaction, TransactionError, TransactionPool, WorkError,
 };
 pub use model::{
-    Bytes, CatchUp, ConfigError, Cron, CronError, Cursor, Every, EveryError, FailedAttempt,
-    Failure, FailureKind, FinishedWork, FunctionKind, History, ListedWork, LogLevel, MAX_DELAY,
-    MAX_PARALLELISM, MAX_PAYLOAD_BYTES, Name, Outcome, OutcomeKind, Overlap, Payload, PoolConfig,
-    Priority, Progress, Rate, Report, Retention, RetryBehavior, RetryPolicy, Settings, TableKey,
-    WorkFilter, WorkId, WorkPage, WorkStatus,
+    Bytes, CatchUp, ConfigError, Conflict, Cron, CronError, Cursor, Every, EveryError,
+    FailedAttempt, Failure, FailureKind, FinishedWork, FunctionKind, History, ListedWork, LogLevel,
+    MAX_DELAY, MAX_PARALLELISM, MAX_PAYLOAD_BYTES, Name, Outcome, OutcomeKind, Overlap, Payload,
+    PoolConfig, Priority, Progress, Rate, Report, Retention, RetryBehavior, RetryPolicy, Settings,
+    TableKey, Unique, WorkFilter, WorkId, WorkPage, WorkStatus,
 };
 #[cfg(feature = "metrics")]
 pub use observe::metrics;

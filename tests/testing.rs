@@ -256,7 +256,7 @@ fn an_inline_enqueue_does_not_wait_for_what_does_not_run() -> Tested {
         let (pool, id) = (test.pool("images")?, WorkId::from_name("later"));
         pool.enqueue(resize("a")).id(id).run_after(HOUR).await?;
         let again = pool.enqueue(resize("a")).id(id).await?;
-        assert!(again.is_duplicate() && !again.status().await?.is_final());
+        assert!(!again.is_new() && !again.status().await?.is_final());
         test.shutdown(Duration::ZERO).await;
         Ok(())
     })

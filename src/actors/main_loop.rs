@@ -20,7 +20,7 @@ use crate::engine::{Launch, Lost, Step, TurnCx, demand, step};
 use crate::functions::{Control, Program, Stage};
 use crate::model::{
     Batch, Change, Claimed, FunctionKind, Generation, InternalState, PoolConfig, RunNumber,
-    RunResult, RunStatus, RunningRow, Segment, StateRow, Turn, WorkId,
+    RunResult, RunStatus, RunningRow, Segment, Spec, StateRow, Turn, WorkId,
 };
 use crate::observe::{metrics, telemetry};
 use crate::protocol::{
@@ -363,6 +363,28 @@ impl MainActor {
                 live.control.raise(Stage::Canceled);
             }
             self.shared().board.end_canceling(work_id);
+        }
+    }
+
+    /// Changes launches of jobs that were replaced before their start was committed. One that was postponed instead was not
+    /// started.
+    fn replace(&mut self, launches: &mut Vec<Launch>, replaced: Vec<(WorkId, Option<Spec>)>) {
+        for (work_id, spec) in replaced {
+            let Some(place) = launches.iter().position(|launch| launch.spec.work_id == work_id)
+            else {
+                continue;
+            };
+            match spec {
+                Some(spec) => launches[place].spec = spec,
+                None => {
+                    launches.remove(place);
+                    self.aborts.remove(&work_id);
+                    self.state.running.remove(&work_id);
+                    // The batch that comes along was read for one slot less.
+                    self.accept(Transition::Kick);
+                    self.pool.gauge.set_running(self.state.running.len());
+                }
+            }
         }
     }
 
@@ -712,12 +734,12 @@ impl Handler<BatchReady> for MainActor {
     type Result = ();
 
     fn handle(&mut self, ready: BatchReady, ctx: &mut Self::Context) {
-        let BatchReady { turn, kick, is_early, batch } = ready;
+        let BatchReady { turn, kick, is_early, batch, replaced } = ready;
         if is_early {
             // The group that waits for the turn need not wait any longer when this handler ends without one.
             self.owes_turn = true;
         }
-        self.on_batch(turn, kick, batch, ctx);
+        self.on_batch(turn, kick, batch, replaced, ctx);
         if std::mem::take(&mut self.owes_turn) {
             self.send(Request::Pass(self.pool.id));
         }
@@ -730,6 +752,7 @@ impl MainActor {
         turn: Turn,
         kick: Option<KickSource>,
         batch: Result<Batch, AdvanceError>,
+        replaced: Vec<(WorkId, Option<Spec>)>,
         ctx: &mut Context<Self>,
     ) {
         let iteration = metrics::Stopwatch::start();
@@ -743,10 +766,11 @@ impl MainActor {
         if let Some(source) = kick {
             telemetry::kicked(&self.pool, source);
         }
-        let flight = match self.accept(Transition::Answer) {
+        let mut flight = match self.accept(Transition::Answer) {
             Effect::Landed(flight) => *flight,
             Effect::Nothing | Effect::Look => Flight::default(),
         };
+        self.replace(&mut flight.launches, replaced);
         match batch {
             Ok(batch) => {
                 if flight.probe {

@@ -48,7 +48,7 @@ impl<O> WorkBatch<O> {
     }
 
     /// Returns the number of jobs that the enqueue found under their chosen ids and did not enqueue again.
-    /// [`WorkHandle::is_duplicate`] tells which.
+    /// [`WorkHandle::is_new`] tells which.
     #[must_use]
     pub fn duplicates(&self) -> usize {
         self.existed.iter().filter(|existed| **existed).count()
@@ -64,7 +64,7 @@ impl<O> WorkBatch<O> {
     pub fn handles(&self) -> impl ExactSizeIterator<Item = WorkHandle<O>> + '_ {
         self.ids.iter().enumerate().map(|(at, work_id)| {
             let existed = self.existed.get(at).copied().unwrap_or(false);
-            WorkHandle::new(self.client.clone(), *work_id).found(existed)
+            WorkHandle::new(self.client.clone(), *work_id).new_if(!existed)
         })
     }
 

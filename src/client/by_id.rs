@@ -11,7 +11,7 @@ use crate::engine::arrivals::{
     CancelAnswer, EnqueueAnswer, PriorityAnswer, RetryAnswer, RunNowAnswer,
 };
 use crate::engine::explain::{self, Explanation, Found, PoolNow, Surroundings, Why};
-use crate::model::{Finished, PoolId, Priority, Segment, WorkFilter, WorkId, WorkStatus};
+use crate::model::{Conflict, Finished, PoolId, Priority, Segment, WorkFilter, WorkId, WorkStatus};
 use crate::protocol::{
     CancelAll, Canceled, Command, Enqueue, Inspection, Listener, Listing, LoopMessage, Ports,
     Question, Reply, Request,
@@ -69,10 +69,13 @@ impl Client {
     #[cfg(feature = "testing")]
     async fn run_inline(&self, awaited: Vec<WorkId>, answers: &[EnqueueAnswer]) {
         for (work_id, answer) in awaited.into_iter().zip(answers) {
-            if *answer == EnqueueAnswer::Enqueued {
-                // The caller learns the outcome from its handle.
-                let _ = self.outcome(work_id).await;
-            }
+            let work_id = match *answer {
+                EnqueueAnswer::Enqueued => work_id,
+                EnqueueAnswer::Replaced(holder) => holder,
+                EnqueueAnswer::Duplicate | EnqueueAnswer::Kept(_) => continue,
+            };
+            // The caller learns the outcome from its handle.
+            let _ = self.outcome(work_id).await;
         }
     }
 
@@ -131,10 +134,10 @@ impl Client {
         prepared: Prepared,
         reply: Option<Reply<Vec<EnqueueAnswer>>>,
     ) -> Result<(), EnqueueError> {
-        let Prepared { works, fresh, retry_of, on_finish } = prepared;
+        let Prepared { works, fresh, conflict, retry_of, on_finish } = prepared;
         let store = self.ports.store().ok_or(EnqueueError::Closed)?;
         let counted = Admitted::new(pool.clone(), works.len() as u64)?;
-        let enqueue = Enqueue { works, fresh, retry_of, on_finish, counted, reply };
+        let enqueue = Enqueue { works, fresh, conflict, retry_of, on_finish, counted, reply };
         store.send(Command::Enqueue(enqueue).into());
         Ok(())
     }
@@ -282,9 +285,16 @@ impl Client {
         }
         let (retry_of, now) = (Some(work_id), self.shared.seams.segment());
         let (spec, work_id) = (failed.once_more(now), work_id.once_more());
-        let once = Prepared { works: vec![(spec, now)], fresh: false, retry_of, on_finish: None };
+        let once = Prepared {
+            works: vec![(spec, now)],
+            fresh: false,
+            conflict: Conflict::Keep,
+            retry_of,
+            on_finish: None,
+        };
         Ok(match self.enqueue(&pool, once).await?[..] {
             [EnqueueAnswer::Enqueued] => RetryAnswer::Enqueued(work_id),
+            [EnqueueAnswer::Kept(holder)] => RetryAnswer::AlreadyEnqueued(holder),
             _ => RetryAnswer::AlreadyEnqueued(work_id),
         })
     }

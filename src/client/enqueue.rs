@@ -4,7 +4,9 @@ use std::marker::PhantomData;
 use std::time::{Duration, SystemTime};
 
 use super::Function;
-use crate::model::{OnCompleteCall, Priority, RetryBehavior, RetryPolicy, Segment, Spec, WorkId};
+use crate::model::{
+    Conflict, OnCompleteCall, Priority, RetryBehavior, RetryPolicy, Segment, Spec, Unique, WorkId,
+};
 use crate::protocol::OnFinish;
 
 /// A job, or a batch of jobs of one function, that is about to be enqueued.
@@ -40,7 +42,7 @@ pub struct Enqueue<T, F, K> {
     kind: PhantomData<fn() -> K>,
 }
 
-/// Enqueue targets that take one job at a time, so that its id can be chosen.
+/// Enqueue targets that take one job at a time, so that its id and its unique key can be chosen.
 pub trait OneWork {}
 
 /// Options of a job.
@@ -50,6 +52,8 @@ pub(crate) struct Options {
     pub(super) due: Due,
     pub(super) priority: Priority,
     pub(super) cost: Option<u32>,
+    pub(super) unique: Option<Unique>,
+    pub(super) conflict: Option<Conflict>,
     pub(super) retry: RetryPolicy,
     pub(super) timeout: Option<Duration>,
     pub(crate) on_complete: Option<Result<OnCompleteCall, serde_json::Error>>,
@@ -86,6 +90,8 @@ pub(crate) struct Prepared {
     pub works: Vec<(Spec, Segment)>,
     /// `true` if the ids are newly generated, so that no other job can have them.
     pub fresh: bool,
+    /// What happens if another job holds the unique key.
+    pub conflict: Conflict,
     /// The failed job that these retry; then there is only one job.
     pub retry_of: Option<WorkId>,
     pub on_finish: Option<OnFinish>,
@@ -98,11 +104,67 @@ impl<T, F: Function<K>, K> Enqueue<T, F, K> {
 
     /// Sets the job's id, which makes the enqueue idempotent: if a job of this id exists, or existed and its outcome is
     /// still stored, nothing is enqueued and the handle is on that job.
+    ///
+    /// An id is for one enqueue that may be repeated, after a timeout for example. For several enqueues of which one job
+    /// is enough, see [`unique`](Self::unique).
     pub fn id(mut self, work_id: WorkId) -> Self
     where
         T: OneWork,
     {
         self.options.ids = Ids::Chosen(vec![work_id]);
+        self
+    }
+
+    /// Makes the job unique: while another job of the pool holds the key, nothing is enqueued, and the handle is on that
+    /// job ([`WorkHandle::is_new`](crate::WorkHandle::is_new) is `false`). It may be of another function or have other
+    /// arguments. If it held the key for a [period](Unique::within), it may be finished or forgotten.
+    ///
+    /// Where the answer is not awaited ([`do_enqueue`](crate::Workpool::do_enqueue), `submit` in a transaction), the id
+    /// that is returned is that of the new job: nothing is known under it if another job holds the key.
+    ///
+    /// ```
+    /// # use actix_workpool::{doctest::{self, Double}, Unique};
+    /// # use std::time::Duration;
+    /// # doctest::run(async {
+    /// # let runtime = doctest::runtime().await?;
+    /// # let pool = runtime.pool("default")?;
+    /// let hourly = Unique::key("report").within(Duration::from_secs(3600));
+    /// let report = pool.enqueue(Double(21)).unique(hourly.clone()).await?;
+    /// assert_eq!(report.join().await?, 42);
+    /// assert!(!pool.enqueue(Double(21)).unique(hourly).await?.is_new());
+    /// # runtime.shutdown(Duration::ZERO).await;
+    /// # Ok(()) });
+    /// ```
+    pub fn unique(mut self, unique: Unique) -> Self
+    where
+        T: OneWork,
+    {
+        self.options.unique = Some(unique);
+        self
+    }
+
+    /// Sets what happens if another job holds the [unique key](Self::unique). The default is [`Conflict::Keep`].
+    ///
+    /// ```
+    /// # use actix_workpool::{Conflict, doctest::{self, Double}, Unique};
+    /// # use std::time::Duration;
+    /// # doctest::run(async {
+    /// # let runtime = doctest::runtime().await?;
+    /// # let pool = runtime.pool("default")?;
+    /// // The index is built once, 20 ms after the last change.
+    /// let calm = Conflict::Debounce(Duration::from_millis(20));
+    /// let index = || Unique::key("index").while_waiting();
+    /// pool.enqueue(Double(1)).unique(index()).on_conflict(calm).await?;
+    /// let last = pool.enqueue(Double(2)).unique(index()).on_conflict(calm).await?;
+    /// assert_eq!(last.join().await?, 4);
+    /// # runtime.shutdown(Duration::ZERO).await;
+    /// # Ok(()) });
+    /// ```
+    pub fn on_conflict(mut self, conflict: Conflict) -> Self
+    where
+        T: OneWork,
+    {
+        self.options.conflict = Some(conflict);
         self
     }
 

@@ -482,7 +482,13 @@ impl<F: Function<K>, K> IntoFuture for Enqueue<&Workpool, F, K> {
             let prepared = prepared?;
             let work_id = prepared.works[0].0.work_id;
             let answers = pool.client.enqueue(&pool.pool, prepared).await?;
-            Ok(pool.work(work_id).found(answers == [EnqueueAnswer::Duplicate]))
+            Ok(match answers[..] {
+                [EnqueueAnswer::Enqueued] => pool.work(work_id).new_if(true),
+                [EnqueueAnswer::Kept(holder) | EnqueueAnswer::Replaced(holder)] => {
+                    pool.work(holder)
+                }
+                _ => pool.work(work_id),
+            })
         })
     }
 }

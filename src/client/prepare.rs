@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::enqueue::{Due, Ids, Options, Prepared};
 use super::{EnqueueError, Function};
 use crate::model::{
-    ConfigError, FunctionKind, MAX_DELAY, Name, Payload, RetryBehavior, RetryPolicy, Segment,
-    Settings, SpanLink, Spec, SpecHead, SpecOptions,
+    ConfigError, Conflict, FunctionKind, MAX_DELAY, Name, Payload, RetryBehavior, RetryPolicy,
+    Segment, Settings, SpanLink, Spec, SpecHead, SpecOptions,
 };
 use crate::protocol::OnFinish;
 use crate::shared::{PoolShared, Shared};
@@ -18,7 +18,13 @@ pub(crate) fn prepare<F: Function<K>, K>(
     shared: &Shared,
     pool: &PoolShared,
 ) -> Result<Prepared, EnqueueError> {
-    let mut prepared = Prepared { works: Vec::new(), fresh: true, retry_of: None, on_finish: None };
+    let mut prepared = Prepared {
+        works: Vec::new(),
+        fresh: true,
+        conflict: options.conflict.unwrap_or_default(),
+        retry_of: None,
+        on_finish: None,
+    };
     let Some(first) = functions.first() else { return Ok(prepared) };
     let ids = std::mem::take(&mut options.ids);
     let mut common = Common::new(first, options, shared, pool)?;
@@ -66,7 +72,18 @@ impl Common {
         let name = function.name();
         let registered = shared.catalog.get(name).ok_or(unknown(name, F::REGISTER))?;
         let settings = pool.settings();
-        let due = due_segment(options.due, shared)?;
+        if let Some(conflict) = options.conflict {
+            conflict.validate()?;
+            options.unique.as_ref().ok_or(ConfigError::ConflictWithoutKey)?;
+        }
+        if let Some(unique) = &options.unique {
+            unique.validate()?;
+        }
+        let due = match (options.due, options.conflict) {
+            (Due::Now, Some(Conflict::Debounce(wait))) => Due::After(wait),
+            (due, _) => due,
+        };
+        let due = due_segment(due, shared)?;
 
         let retry = resolve_retry(options.retry, registered.retry, &settings)?;
         // A mutation or query has no timeout: it cannot be dropped midway, and waits for its turn in the store.
@@ -96,8 +113,10 @@ impl Common {
             && timeout.is_none()
             && on_complete.is_none()
             && cost == 1
+            && options.unique.is_none()
             && span.0.is_none();
-        let rare = SpecOptions { on_complete, retry, timeout, extra_cost: cost - 1, span };
+        let (extra_cost, unique) = (cost - 1, options.unique);
+        let rare = SpecOptions { on_complete, retry, timeout, extra_cost, unique, span };
         Ok(Common {
             head: SpecHead {
                 pool: pool.id,

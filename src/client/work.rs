@@ -34,7 +34,7 @@ use crate::shared::sync::WatchStream;
 pub struct WorkHandle<O> {
     client: Client,
     work_id: WorkId,
-    existed: bool,
+    is_new: bool,
     output: PhantomData<fn() -> O>,
 }
 
@@ -52,19 +52,20 @@ impl<O> std::fmt::Debug for WorkHandle<O> {
 
 impl<O> WorkHandle<O> {
     pub(super) fn new(client: Client, work_id: WorkId) -> WorkHandle<O> {
-        WorkHandle { client, work_id, existed: false, output: PhantomData }
+        WorkHandle { client, work_id, is_new: false, output: PhantomData }
     }
 
-    /// Notes that the enqueue found the job, and enqueued nothing.
-    pub(super) fn found(self, existed: bool) -> WorkHandle<O> {
-        WorkHandle { existed, ..self }
+    /// Notes whether the enqueue has made the job.
+    pub(super) fn new_if(self, is_new: bool) -> WorkHandle<O> {
+        WorkHandle { is_new, ..self }
     }
 
-    /// Returns `true` if the awaited enqueue that this handle comes from found a job of the chosen id, waiting, running
-    /// or finished, and enqueued nothing. The job may be of another function or have other arguments.
+    /// Returns `true` if the awaited enqueue that this handle comes from has enqueued the job.
     ///
-    /// `false` for all other handles, also for those of [`do_enqueue`](crate::Workpool::do_enqueue), which does not
-    /// wait for the answer.
+    /// `false` if it found a job of the chosen id, waiting, running or finished, or one that holds the
+    /// [unique key](crate::Unique), and the handle is on that job: the job may be of another function or have other
+    /// arguments. Also `false` for all other handles, as those of [`do_enqueue`](crate::Workpool::do_enqueue), which
+    /// does not wait for the answer.
     ///
     /// ```
     /// # actix_workpool::doctest::run(async {
@@ -73,14 +74,14 @@ impl<O> WorkHandle<O> {
     /// # use std::time::Duration;
     /// let pool = runtime.pool("default")?;
     /// let id = WorkId::from_name("invoice-2026-07");
-    /// assert!(!pool.enqueue(Double(21)).id(id).await?.is_duplicate());
-    /// assert!(pool.enqueue(Double(21)).id(id).await?.is_duplicate());
+    /// assert!(pool.enqueue(Double(21)).id(id).await?.is_new());
+    /// assert!(!pool.enqueue(Double(21)).id(id).await?.is_new());
     /// # runtime.shutdown(Duration::ZERO).await;
     /// # Ok(()) });
     /// ```
     #[must_use]
-    pub fn is_duplicate(&self) -> bool {
-        self.existed
+    pub fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// Returns the job's id.

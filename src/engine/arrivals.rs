@@ -4,7 +4,8 @@
 
 use super::backoff::backoff;
 use crate::model::{
-    Change, Key, Priority, Retry, RunNumber, RunResult, Segment, Spec, StartKey, WorkFact, WorkId,
+    Change, Conflict, Key, Priority, Retry, RunNumber, RunResult, Segment, Spec, StartKey,
+    UniqueHold, UniqueRow, WorkFact, WorkId,
 };
 
 /// A decision: the write to make, if any, and the answer to the sender of the message.
@@ -23,6 +24,10 @@ pub enum EnqueueAnswer {
     Enqueued,
     /// A job of that id exists, or its outcome is still stored; nothing was written.
     Duplicate,
+    /// This job holds the unique key; nothing was written.
+    Kept(WorkId),
+    /// This job holds the unique key, and has the new content.
+    Replaced(WorkId),
 }
 
 /// The answer to a cancel.
@@ -85,7 +90,7 @@ pub enum PriorityAnswer {
 pub enum RetryAnswer {
     /// The job was enqueued once more, as a new job with this id.
     Enqueued(WorkId),
-    /// The job was already enqueued once more, with this id.
+    /// The job was already enqueued once more, with this id; or this job holds its unique key.
     AlreadyEnqueued(WorkId),
     /// The job has not failed: it has no outcome yet, or another one.
     NotFailed,
@@ -136,6 +141,44 @@ pub fn enqueue(spec: Spec, due: Segment, known: bool) -> Arrival<EnqueueAnswer> 
     }
     let key = StartKey::new(spec.priority, due);
     Arrival { change: Some(Change::InsertWork { spec, key }), answer: EnqueueAnswer::Enqueued }
+}
+
+/// Returns `true` if the job that took a unique key last still holds it.
+#[must_use]
+pub fn holds(row: &UniqueRow, fact: Option<&WorkFact>, now: Segment) -> bool {
+    match row.hold {
+        UniqueHold::WhileWaiting if planted!(HoldIgnoresStart) => fact.is_some(),
+        UniqueHold::WhileWaiting => fact.is_some_and(WorkFact::is_unstarted),
+        UniqueHold::UntilFinished if planted!(HoldEndsAtStart) => {
+            fact.is_some_and(WorkFact::is_unstarted)
+        }
+        UniqueHold::UntilFinished => fact.is_some_and(WorkFact::is_unfinished),
+        UniqueHold::Within(_) if planted!(PeriodForEver) => true,
+        UniqueHold::Within(_) => row.until().is_some_and(|until| now < until),
+    }
+}
+
+/// Decides an enqueue of a unique key that this job holds; `fact` says what the tables have of the job. A job that waits
+/// for its first attempt can be replaced. `now` is the time of the group, `due` that of the new content.
+#[must_use]
+pub fn enqueue_held(
+    spec: &Spec,
+    due: Segment,
+    conflict: Conflict,
+    holder: (WorkId, Option<&WorkFact>),
+    now: Segment,
+) -> Arrival<EnqueueAnswer> {
+    let (work_id, fact) = holder;
+    let waiting = fact.filter(|work| conflict != Conflict::Keep && work.is_unstarted());
+    let Some((work, from)) = waiting.and_then(|work| Some((work, work.pending_start?))) else {
+        return Arrival { change: None, answer: EnqueueAnswer::Kept(work_id) };
+    };
+    let spec = spec.in_place_of(&work.spec);
+    // What is due stays in its place, and cannot be overtaken for ever.
+    let stays = from.segment <= now && due <= now && from.priority == spec.priority;
+    let to = if stays { from } else { StartKey::new(spec.priority, due) };
+    let change = Some(Change::ReplaceWork { spec, from, to });
+    Arrival { change, answer: EnqueueAnswer::Replaced(work_id) }
 }
 
 /// Decides a cancel. A job that has an outcome cannot be canceled, even if no turn has handled the outcome yet.

@@ -8,7 +8,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::client::{Enqueue, EnqueueError, Function, OneWork, prepare, those};
 use crate::model::{
-    Change, Failure, Name, Payload, PoolId, Segment, Spec, TableKey, WorkId, decode, encode,
+    Change, Conflict, Failure, Name, Payload, PoolId, Segment, Spec, TableKey, WorkId, decode,
+    encode,
 };
 use crate::shared::{PoolShared, Shared};
 use crate::storage::{KeyRange, Storage, StorageError};
@@ -212,6 +213,9 @@ fn decode_row<T: DeserializeOwned>(table: Name, value: &Payload) -> Result<T, Tr
     decode(value.as_bytes()).map_err(|failure| TransactionError::Decode { table, failure })
 }
 
+/// A job that a transaction enqueues: when it is due, and what happens if another job holds its unique key.
+type Enqueued = (Spec, Segment, Conflict);
+
 /// Reads and writes user tables and enqueues jobs, all or nothing.
 ///
 /// It reads its own writes and everything committed before. If its function fails or panics, it is rolled back.
@@ -235,7 +239,7 @@ pub struct Transaction<'a> {
     shared: &'a Shared,
     /// The number by which the group decreases each pool's count of pending jobs; negative if the group enqueues jobs.
     group_left: &'a BTreeMap<PoolId, i64>,
-    enqueued: Vec<(Spec, Segment)>,
+    enqueued: Vec<Enqueued>,
 }
 
 impl<'a> Transaction<'a> {
@@ -248,7 +252,7 @@ impl<'a> Transaction<'a> {
     }
 
     /// Returns all writes and enqueued jobs, for the commit.
-    pub(crate) fn into_effects(self) -> (Writes, Vec<(Spec, Segment)>) {
+    pub(crate) fn into_effects(self) -> (Writes, Vec<Enqueued>) {
         (self.reader.local, self.enqueued)
     }
 
@@ -347,11 +351,13 @@ impl<'t, 'a, F: Function<K>, K> Enqueue<TransactionPool<'t, 'a>, F, K> {
         let TransactionPool { transaction, pool } = self.target;
         let prepared = prepare(&self.functions, self.options, transaction.shared, &pool)?;
         // Jobs are counted at the commit, so uncommitted ones are added here.
-        let own = transaction.enqueued.iter().filter(|(spec, _)| spec.pool == pool.id).count();
+        let own = transaction.enqueued.iter().filter(|(spec, ..)| spec.pool == pool.id).count();
         let group = transaction.group_left.get(&pool.id).map_or(0, |left| (-left).max(0));
         pool.check_room(1 + own as u64 + group.unsigned_abs()).map_err(EnqueueError::from)?;
         let work_id = prepared.works[0].0.work_id;
-        transaction.enqueued.extend(prepared.works);
+        let conflict = prepared.conflict;
+        let works = prepared.works.into_iter();
+        transaction.enqueued.extend(works.map(|(spec, due)| (spec, due, conflict)));
         Ok(work_id)
     }
 }

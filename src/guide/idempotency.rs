@@ -67,10 +67,46 @@
 //! let id = WorkId::from_name("invoice 2026-07");
 //! let first = pool.enqueue(Double(21)).id(id).await?;
 //! let second = pool.enqueue(Double(21)).id(id).await?;
-//! assert!(!first.is_duplicate() && second.is_duplicate());
+//! assert!(first.is_new() && !second.is_new());
 //! assert_eq!(second.join().await?, 42);
 //! # runtime.shutdown(std::time::Duration::ZERO).await;
 //! # Ok(()) });
 //! ```
+//!
+//! # Several enqueues, one job
+//!
+//! An id is for *one* enqueue that may be repeated. Often several enqueues mean the same thing, and one job is enough: ten changes of
+//! a document, one rebuild of its index. Give them a [unique key](crate::Unique):
+//!
+//! | | [`id`](crate::Enqueue::id) | [`unique`](crate::Enqueue::unique) |
+//! |---|---|---|
+//! | names | one job, for ever | what jobs are about; one job after the other has it |
+//! | is taken | while the job or its outcome is known | while the job waits, until it has finished, or for a time |
+//! | found taken | nothing is enqueued | nothing is enqueued, or the job that waits is replaced or debounced |
+//! | scope | the whole store | the pool |
+//!
+//! Both can be combined. Decided in the commit, two enqueues at the same moment never both win: also not from two transactions.
+//!
+//! ```
+//! # use actix_workpool::doctest::{self, Double};
+//! use actix_workpool::{Conflict, Unique};
+//! use std::time::Duration;
+//!
+//! # doctest::run(async {
+//! # let runtime = doctest::runtime().await?;
+//! let pool = runtime.pool("default")?;
+//! let index = || Unique::key("index of document 7").while_waiting();
+//! let soon = Duration::from_millis(20);
+//! pool.enqueue(Double(1)).run_after(soon).unique(index()).await?;
+//! // The newest arguments win.
+//! let newest = pool.enqueue(Double(2)).unique(index()).on_conflict(Conflict::Replace).await?;
+//! assert!(!newest.is_new());
+//! assert_eq!(newest.join().await?, 4);
+//! # runtime.shutdown(std::time::Duration::ZERO).await;
+//! # Ok(()) });
+//! ```
+//!
+//! With [`while_waiting`](crate::Unique::while_waiting), a change during the run enqueues the next run: nothing is missed. With
+//! [`until_finished`](crate::Unique::until_finished) such a change is not seen, and nothing of a key runs beside another.
 //!
 //! [`Retention`](crate::Retention) sets how long finished jobs are known: a day and 100,000 jobs by default.

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Cursors, Epoch, Finished, Generation, History, InternalState, Key, Name, Payload, PoolConfig,
-    PoolId, Report, Retry, RunNumber, RunResult, Segment, Spec, StartKey, TableKey, Turn, WorkId,
+    PoolId, Report, Retry, RunNumber, RunResult, Segment, Spec, StartKey, TableKey, Turn,
+    UniquePlace, WorkId,
 };
 
 /// One write, named for what it does to the tables. A commit applies a list of them, all or none.
@@ -17,14 +18,15 @@ use super::{
 /// just before the commit.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
-    /// Inserts into `work` and `pending_start` (→ S1).
+    /// Inserts into `work` and `pending_start` (→ S1). For a unique job, also writes the row of its key in `unique`.
     InsertWork {
         /// The job.
         spec: Spec,
         /// Its place in `pending_start`.
         key: StartKey,
     },
-    /// Inserts into `work` and `running`: enqueued and started in one commit (→ S2).
+    /// Inserts into `work` and `running`: enqueued and started in one commit (→ S2). For a unique job, also writes the
+    /// row of its key in `unique`.
     InsertRunning {
         /// The job.
         spec: Spec,
@@ -90,6 +92,16 @@ pub enum Change {
         /// Its new place.
         to: StartKey,
     },
+    /// Replaces the spec of a job that was never started, and moves it within `pending_start` if the two places differ
+    /// (S1 → S1). Also writes the row of its key in `unique`.
+    ReplaceWork {
+        /// The job, with its id and its new content.
+        spec: Spec,
+        /// Its old place.
+        from: StartKey,
+        /// Its new place.
+        to: StartKey,
+    },
     /// Deletes from `running` and `pending_completion`, inserts into `pending_start` (S5 → S10).
     RetryWork {
         /// The job's id.
@@ -105,7 +117,8 @@ pub enum Change {
         /// The new `work.history`.
         history: History,
     },
-    /// Deletes the job from every table and inserts into `finished` (S3, S7, S9 → gone).
+    /// Deletes the job from every table and inserts into `finished` (S3, S7, S9 → gone). For a unique job, also deletes
+    /// the row of its key in `unique` if it [ends with](super::UniqueRow::ends_with) the job.
     CompleteWork {
         /// The row that is kept of it.
         finished: Arc<Finished>,
@@ -153,6 +166,11 @@ pub enum Change {
     DeleteFinished {
         /// The row's key.
         work_id: WorkId,
+    },
+    /// Deletes from `unique`: nothing holds the key.
+    DeleteUnique {
+        /// The row's key.
+        place: UniquePlace,
     },
     /// Writes a row of a user table.
     PutRow {
@@ -255,6 +273,10 @@ impl Change {
     pub(crate) fn new_key(&mut self) -> Option<(PoolId, PendingTable, &mut Segment, &mut u64)> {
         match self {
             Change::InsertWork { spec, key } => {
+                Some((spec.pool, PendingTable::Start, &mut key.segment, &mut key.seq))
+            }
+            Change::ReplaceWork { spec, from, to } => {
+                let key = (from != to).then_some(to)?;
                 Some((spec.pool, PendingTable::Start, &mut key.segment, &mut key.seq))
             }
             Change::RetryWork { pool, key, .. }

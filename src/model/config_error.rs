@@ -45,6 +45,27 @@ pub enum ConfigError {
         "aging is less than 1 ms, every job would be of the best priority at once; leave it unset for none"
     )]
     Aging,
+    /// A unique key that is empty or too long.
+    #[error("a unique key has {len} bytes, it must have 1 to {max}")]
+    UniqueKey {
+        /// The length of the key that was given.
+        len: usize,
+        /// The maximum.
+        max: usize,
+    },
+    /// A unique key that is held for no time or for too long, or a debounce of such a length.
+    #[error(
+        "a unique key is held or debounced for {given:?}, it must be longer than zero and at most {} s", max.as_secs()
+    )]
+    UniquePeriod {
+        /// The value that was given.
+        given: std::time::Duration,
+        /// The maximum.
+        max: std::time::Duration,
+    },
+    /// A rule for conflicts without a unique key.
+    #[error("on_conflict needs a unique key, without one there is no conflict")]
+    ConflictWithoutKey,
     /// A timeout of zero.
     #[error("attempt_timeout is zero, no attempt could finish; leave it unset for no timeout")]
     NoTimeToRun,

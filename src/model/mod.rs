@@ -28,6 +28,7 @@ mod segment;
 mod state;
 mod status;
 mod strict;
+mod unique;
 mod work;
 
 pub use batch::{Batch, CancelationRow, Claimed, CompletionRow, Demand, RunningRow, StartRow};
@@ -62,4 +63,5 @@ pub use segment::{Key, Segment, StartKey};
 pub use state::{Cursors, InternalState, Report, RunStatus, Running};
 pub use status::{Progress, WorkStatus};
 pub(crate) use strict::write;
+pub use unique::{Conflict, Unique, UniqueHold, UniqueKey, UniquePlace, UniqueRow};
 pub use work::{FunctionKind, OnCompleteCall, SpanLink, Spec, SpecHead, SpecOptions, WorkFact};

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     History, Key, Name, Payload, PoolId, Priority, RetryBehavior, RunNumber, Running, Segment,
-    StartKey, WorkId,
+    StartKey, Unique, UniquePlace, UniqueRow, WorkId,
 };
 
 /// The kind of function that a job runs.
@@ -59,6 +59,9 @@ pub struct SpecOptions {
     pub timeout: Option<Duration>,
     /// The number of starts that a start counts as, less one.
     pub extra_cost: u32,
+    /// The unique key that it holds, and for how long.
+    #[serde(skip)]
+    pub unique: Option<Unique>,
     /// The span in which the job was enqueued. Not stored.
     #[serde(skip)]
     pub span: SpanLink,
@@ -180,6 +183,20 @@ impl Spec {
         Spec::new(self.work_id.once_more(), head, self.args())
     }
 
+    /// Returns the content of this spec for a job that exists: under its id, and as old.
+    pub(crate) fn in_place_of(&self, before: &Spec) -> Spec {
+        let head = SpecHead { enqueued_at: before.enqueued_at, ..SpecHead::clone(self) };
+        Spec::new(before.work_id, head, self.args())
+    }
+
+    /// Returns the row of its unique key, with the row's place, if it has one.
+    #[must_use]
+    pub fn unique_row(&self) -> Option<(UniquePlace, UniqueRow)> {
+        let unique = self.unique()?;
+        let (work_id, hold, enqueued_at) = (self.work_id, unique.hold, self.enqueued_at);
+        Some(((self.pool, unique.key.clone()), UniqueRow { work_id, hold, enqueued_at }))
+    }
+
     /// Returns the arguments, encoded.
     #[must_use]
     pub fn args(&self) -> &[u8] {
@@ -216,6 +233,12 @@ impl SpecHead {
     pub fn cost(&self) -> u32 {
         let extra = self.options.as_ref().map_or(0, |options| options.extra_cost);
         extra.saturating_add(1)
+    }
+
+    /// Returns the unique key that it holds, if there is one.
+    #[must_use]
+    pub fn unique(&self) -> Option<&Unique> {
+        self.options.as_ref()?.unique.as_ref()
     }
 
     /// Returns the number of attempts that may count in all.
@@ -278,6 +301,22 @@ impl WorkFact {
     #[must_use]
     pub fn awaits_report_of(&self, run: RunNumber) -> bool {
         self.running.is_some() && self.runs == run && self.pending_completion.is_none()
+    }
+
+    /// Returns `true` if the job waits for its first attempt.
+    #[must_use]
+    pub fn is_unstarted(&self) -> bool {
+        self.pending_start.is_some() && self.runs == 0 && !self.is_canceled()
+    }
+
+    /// Returns `true` if an attempt runs or will follow.
+    #[must_use]
+    pub fn is_unfinished(&self) -> bool {
+        match (self.pending_start, self.pending_completion) {
+            (None, None) => true,
+            (Some(_), _) | (None, Some((_, true))) => !self.is_canceled(),
+            (None, Some((_, false))) => false,
+        }
     }
 
     /// Returns the time at which the job is due, if it waits for that; `None` while its function is not registered.

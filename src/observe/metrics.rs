@@ -8,6 +8,7 @@
 //! | metric | kind | labels | what |
 //! |---|---|---|---|
 //! | `workpool_enqueued_total` | counter | `pool` `fn` | jobs that were enqueued; duplicates are not |
+//! | `workpool_duplicates_total` | counter | `pool` `fn` | enqueues that found a job of their id, or one that holds their unique key |
 //! | `workpool_completed_total` | counter | `pool` `fn` `outcome` | jobs with an outcome: `success` `failed` `canceled` |
 //! | `workpool_attempts_total` | counter | `pool` `fn` `outcome` | attempts that reported: `success` `failed` `canceled` `snoozed` `returned` |
 //! | `workpool_retries_total` | counter | `pool` `fn` | failed attempts that another one was to follow |
@@ -54,6 +55,7 @@ mod names {
     use ::metrics::Unit;
 
     pub const ENQUEUED: &str = "workpool_enqueued_total";
+    pub const DUPLICATES: &str = "workpool_duplicates_total";
     pub const COMPLETED: &str = "workpool_completed_total";
     pub const ATTEMPTS: &str = "workpool_attempts_total";
     pub const RETRIES: &str = "workpool_retries_total";
@@ -76,6 +78,7 @@ mod names {
 
     pub const COUNTERS: &[(&str, &str)] = &[
         (ENQUEUED, "Jobs that were enqueued."),
+        (DUPLICATES, "Enqueues that found a job of their id, or one that holds their unique key."),
         (COMPLETED, "Jobs with an outcome."),
         (ATTEMPTS, "Attempts that reported, by what came of them."),
         (RETRIES, "Failed attempts that another one was to follow."),
@@ -136,7 +139,9 @@ mod inner {
                 }
             };
             let labels = [("pool", pool.name.as_str()), ("fn", line.function.as_str())];
-            for (name, count) in [(ENQUEUED, line.enqueued), (RETRIES, line.retries)] {
+            for (name, count) in
+                [(ENQUEUED, line.enqueued), (DUPLICATES, line.duplicates), (RETRIES, line.retries)]
+            {
                 if count > 0 {
                     counter!(name, &labels).increment(count);
                 }

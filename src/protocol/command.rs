@@ -5,7 +5,8 @@ use crate::engine::arrivals::{
     AttemptReport, CancelAnswer, EnqueueAnswer, PriorityAnswer, RunNowAnswer,
 };
 use crate::model::{
-    Name, Overlap, PoolId, Priority, RunNumber, ScheduleRow, Segment, Spec, WorkId,
+    Conflict, Name, Overlap, PoolId, Priority, RunNumber, ScheduleRow, Segment, Spec, UniquePlace,
+    WorkId,
 };
 use crate::shared::Admitted;
 use crate::storage::StorageError;
@@ -89,6 +90,14 @@ impl Command {
         }
     }
 
+    /// Returns the unique key that a job of this command is about to take.
+    pub fn unique(&self) -> Option<UniquePlace> {
+        let Command::Enqueue(Enqueue { works, .. }) = self else { return None };
+        // Jobs that are enqueued together have none.
+        let (spec, _) = works.first()?;
+        Some((spec.pool, spec.unique()?.key.clone()))
+    }
+
     /// Returns the failed job that this command retries.
     pub fn retry_of(&self) -> Option<WorkId> {
         match self {
@@ -125,6 +134,8 @@ pub(crate) struct Enqueue {
     pub works: Vec<(Spec, Segment)>,
     /// `true` if no other job can have these ids.
     pub fresh: bool,
+    /// What happens if another job holds the unique key.
+    pub conflict: Conflict,
     /// The failed job that these retry; then there is only one job.
     pub retry_of: Option<WorkId>,
     pub on_finish: Option<OnFinish>,

@@ -1,7 +1,7 @@
 //! Messages between a loop and the store.
 
 use crate::engine::rest::KickSource;
-use crate::model::{Batch, Change, Claimed, Demand, Name, PoolConfig, PoolId, Turn};
+use crate::model::{Batch, Change, Claimed, Demand, Name, PoolConfig, PoolId, Spec, Turn, WorkId};
 use crate::storage::StorageError;
 
 use super::Reply;
@@ -28,12 +28,15 @@ pub(crate) struct BatchReady {
     /// nothing to decide ([`Request::Pass`](super::Request::Pass)).
     pub is_early: bool,
     pub batch: Result<Batch, AdvanceError>,
+    /// Starts of the committed turn that are not as it has decided them: the job was replaced since the loop was shown
+    /// it. Each with what to launch instead; with `None` if the job is due later and was not started.
+    pub replaced: Vec<(WorkId, Option<Spec>)>,
 }
 
 impl BatchReady {
     /// Makes the answer to a loop that waits for one.
     pub fn answer(turn: Turn, batch: Result<Batch, AdvanceError>) -> BatchReady {
-        BatchReady { turn, kick: None, is_early: false, batch }
+        BatchReady { turn, kick: None, is_early: false, batch, replaced: Vec::new() }
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::StorageError;
 use crate::model::{
     Batch, Change, Counts, Cursors, Demand, Finished, Name, Payload, PoolConfig, PoolId,
-    RunningRow, Segment, Spec, StartKey, StateRow, TableKey, WorkFact, WorkId,
+    RunningRow, Segment, Spec, StartKey, StateRow, TableKey, UniquePlace, UniqueRow, WorkFact,
+    WorkId,
 };
 
 /// Generates [`Storage`], [`Hook`], and the `Storage` implementation of every hook from one list of signatures.
@@ -162,6 +163,16 @@ storage! {
     /// Returns rows of `finished`, in the order asked.
     fn finished(&mut self, work_ids: &[WorkId])
     -> Result<Vec<Option<Arc<Finished>>>, StorageError>;
+
+    /// Returns rows of `unique`, in the order asked.
+    fn unique(&mut self, places: &[UniquePlace]) -> Result<Vec<Option<UniqueRow>>, StorageError>;
+
+    /// Returns up to `limit` rows of `unique` behind `after`, in the order of pools and keys.
+    fn unique_rows(
+        &mut self,
+        after: Option<&UniquePlace>,
+        limit: usize,
+    ) -> Result<Vec<(UniquePlace, UniqueRow)>, StorageError>;
 
     /// Returns the rows that a pool's loop decides next: from the demand's cursors up to `now`, in order; those of
     /// `pending_start` in the order of their ranks ([`StartKey::rank`]).

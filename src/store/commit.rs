@@ -28,6 +28,13 @@ impl Store {
             command.about(&mut ids, &mut ask_finished);
         }
         ids.extend(&ask_finished);
+        let keys: Vec<_> = commands.iter().filter_map(Command::unique).collect();
+        let mut unique = HashMap::new();
+        if !keys.is_empty() {
+            let rows = self.storage.unique(&keys)?;
+            ids.extend(rows.iter().flatten().map(|row| row.work_id));
+            unique.extend(keys.into_iter().zip(rows));
+        }
         let mut facts = std::mem::take(&mut self.facts);
         if !ids.is_empty() {
             facts.extend(ids.iter().copied().zip(self.storage.facts(&ids)?));
@@ -52,12 +59,14 @@ impl Store {
             now: self.clock,
             facts,
             known_finished,
+            unique,
             failed,
             changes: std::mem::take(&mut self.changes),
             writes: Writes::default(),
             settled: Settled::default(),
             touched: Vec::new(),
             moved: Vec::new(),
+            replaced: Vec::new(),
             early: Vec::new(),
             last_seq: self.last_seq,
             places: Vec::new(),
@@ -135,11 +144,14 @@ impl Store {
                 }
                 Taken::Reports(reports) => Command::AttemptsFinished(reports),
                 Taken::InStore(runs) => Command::RunInStore(runs),
-                Taken::Turn { pool, turn, is_early: true, .. } => {
+                // Starts that were not made or not as decided are in its changes no more.
+                Taken::Turn { pool, turn, is_early, replaced, .. }
+                    if is_early || !replaced.is_empty() =>
+                {
                     self.fail_turn(&mut batches, pool, turn, &StorageError::Conflict);
                     return None;
                 }
-                Taken::Turn { pool, turn, demand, saturated, changes, is_early: false } => {
+                Taken::Turn { pool, turn, demand, saturated, changes, .. } => {
                     let changes = part(changes);
                     Command::Advance(Advance { pool, turn, changes, demand, saturated })
                 }
@@ -171,8 +183,8 @@ impl Store {
 
     /// Reads the batches of the loops that asked, including everything the group wrote, and gathers what to send.
     pub(super) fn committed(&mut self, mut group: Group) -> Settled {
-        for (pool, work_id, to) in std::mem::take(&mut group.moved) {
-            self.pools[pool.0 as usize].moved.insert(work_id, to);
+        for (pool, work_id, moved) in std::mem::take(&mut group.moved) {
+            self.pools[pool.0 as usize].moved.insert(work_id, moved);
         }
         for taken in std::mem::take(&mut group.taken) {
             match taken {
@@ -187,9 +199,10 @@ impl Store {
                     }
                     false => group.settled.again.push(Command::CancelAll(page).into()),
                 },
-                Taken::Turn { pool, turn, demand, saturated, .. } => {
+                Taken::Turn { pool, turn, demand, saturated, replaced, .. } => {
                     let batch = self.read_batch(pool, demand, saturated);
-                    group.settled.batches.push((pool, BatchReady::answer(turn, batch)));
+                    let ready = BatchReady { replaced, ..BatchReady::answer(turn, batch) };
+                    group.settled.batches.push((pool, ready));
                 }
                 Taken::Reports(_) | Taken::InStore(_) => {}
             }
@@ -208,7 +221,8 @@ impl Store {
             if let Some((source, parked)) = entry.wakeup.wake() {
                 let turn = entry.fence;
                 let batch = self.read_batch(pool, parked.demand, parked.saturated);
-                let ready = BatchReady { turn, kick: Some(source), is_early: false, batch };
+                let kick = Some(source);
+                let ready = BatchReady { kick, ..BatchReady::answer(turn, batch) };
                 group.settled.batches.push((pool, ready));
             }
         }
@@ -314,6 +328,9 @@ impl TakenEnqueue {
                 EnqueueAnswer::Duplicate => {
                     settled.again.push(Question::Listen { work_id, listener }.into());
                 }
+                EnqueueAnswer::Kept(work_id) | EnqueueAnswer::Replaced(work_id) => {
+                    settled.again.push(Question::Listen { work_id, listener }.into());
+                }
             }
         }
         let is_new = |answer: &&EnqueueAnswer| **answer == EnqueueAnswer::Enqueued;
@@ -325,7 +342,7 @@ impl TakenEnqueue {
 
     /// Rebuilds the original command from the changes that it produced.
     fn again(self, inserted: Vec<Change>) -> Enqueue {
-        let TakenEnqueue { fresh, retry_of, on_finish, counted, reply, known, .. } = self;
+        let TakenEnqueue { fresh, conflict, retry_of, on_finish, counted, reply, known, .. } = self;
         let job = |change| match change {
             Change::InsertWork { spec, key } | Change::InsertRunning { spec, key, .. } => {
                 Some((spec, key.segment))
@@ -336,7 +353,7 @@ impl TakenEnqueue {
         for (place, spec, due) in known {
             works.insert(place.min(works.len()), (spec, due));
         }
-        Enqueue { works, fresh, retry_of, on_finish, counted, reply }
+        Enqueue { works, fresh, conflict, retry_of, on_finish, counted, reply }
     }
 }
 

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use super::group::{Group, Taken, TakenEnqueue, receipt};
+use super::group::{Group, Moved, Taken, TakenEnqueue, receipt};
 use super::{PAGE, Store};
 use crate::engine::arrivals::{
-    self, ArrivalCx, AttemptReport, CancelAnswer, FinishAnswer, PriorityAnswer, RunNowAnswer,
+    self, Arrival, ArrivalCx, AttemptReport, CancelAnswer, EnqueueAnswer, FinishAnswer,
+    PriorityAnswer, RunNowAnswer,
 };
 use crate::model::{
-    Change, FunctionKind, Key, Name, PendingTable, PoolId, Priority, Segment, Turn, WorkFact,
-    WorkId,
+    Change, Conflict, FunctionKind, Key, Name, PendingTable, PoolId, Priority, Segment, Spec, Turn,
+    WorkFact, WorkId,
 };
 use crate::protocol::{
     Advance, AdvanceError, BatchReady, CancelAll, Canceled, Command, Enqueue, Event, job_level,
@@ -73,7 +74,7 @@ impl Store {
     }
 
     fn enqueue(&mut self, group: &mut Group, request: Enqueue) {
-        let Enqueue { works, fresh, retry_of, on_finish, counted, reply } = request;
+        let Enqueue { works, fresh, conflict, retry_of, on_finish, counted, reply } = request;
         let mut answers = Vec::with_capacity(works.len());
         group.changes.reserve(works.len());
         let first = works.first().map(|(spec, _)| spec.work_id);
@@ -81,27 +82,30 @@ impl Store {
         let mut known = Vec::new();
         for (place, (spec, due)) in works.into_iter().enumerate() {
             let is_known = !fresh && group.knows(spec.work_id);
-            let copy = is_known.then(|| spec.clone());
-            let arrival = arrivals::enqueue(spec, due, is_known);
+            let is_unique = spec.unique().is_some();
+            let copy = (is_known || is_unique).then(|| spec.clone());
+            let arrival = self.decide_enqueue(group, spec, due, is_known, conflict, retry_of);
+            let is_new = arrival.answer == EnqueueAnswer::Enqueued;
             answers.push(arrival.answer);
-            match (arrival.change, copy) {
-                (Some(change), _) => {
-                    self.note_enqueued(group, &change, due);
-                    if !fresh && let Change::InsertWork { spec, .. } = &change {
-                        group.settled.revived.push(spec.work_id);
-                    }
-                    self.push(group, change);
+            if let Some(change) = arrival.change {
+                if is_new
+                    && !fresh
+                    && let Change::InsertWork { spec, .. } = &change
+                {
+                    group.settled.revived.push(spec.work_id);
                 }
-                (None, Some(spec)) => known.push((place, spec, due)),
-                (None, None) => {}
+                self.push_enqueued(group, change, due);
             }
+            known.extend(copy.filter(|_| !is_new).map(|spec| (place, spec, due)));
         }
         let changes = begin..group.changes.len();
-        if let (Some(failed), Some(again)) = (retry_of, first) {
+        let is_held = matches!(answers.first(), Some(EnqueueAnswer::Kept(_)));
+        if let (Some(failed), Some(again)) = (retry_of.filter(|_| !is_held), first) {
             mark_retried(group, failed, again);
         }
         group.taken.push(Taken::Enqueue(TakenEnqueue {
             fresh,
+            conflict,
             retry_of,
             on_finish,
             counted,
@@ -113,13 +117,82 @@ impl Store {
         }));
     }
 
-    /// Records an event for an enqueue, if the pool's log level shows every job.
-    pub(super) fn note_enqueued(&self, group: &mut Group, change: &Change, due: Segment) {
-        if let Change::InsertWork { spec, .. } = change
-            && job_level(self.pools[spec.pool.0 as usize].log_level).is_some()
-        {
-            group.settled.events.push(Event::Enqueued { spec: spec.clone(), due });
+    /// Decides an enqueue. The group knows whether a job of this id exists, and the row of the unique key. The failed job
+    /// that is retried does not stand in its own way.
+    pub(super) fn decide_enqueue(
+        &self,
+        group: &mut Group,
+        spec: Spec,
+        due: Segment,
+        is_known: bool,
+        conflict: Conflict,
+        retry_of: Option<WorkId>,
+    ) -> Arrival<EnqueueAnswer> {
+        let (pool, function) = (spec.pool, spec.function);
+        let holder = match is_known {
+            true => None,
+            false => group.holder_of(&spec).filter(|(holder, _)| Some(*holder) != retry_of),
+        };
+        let arrival = match holder {
+            Some(holder) => {
+                let due = match conflict {
+                    Conflict::Debounce(wait) => Segment(0).after(self.shared.seams.now() + wait),
+                    Conflict::Keep | Conflict::Replace => due,
+                };
+                arrivals::enqueue_held(&spec, due, conflict, holder, group.now)
+            }
+            None => arrivals::enqueue(spec, due, is_known),
+        };
+        if arrival.answer != EnqueueAnswer::Enqueued {
+            group.settled.tally.duplicate(pool, function);
         }
+        arrival
+    }
+
+    /// Adds the change of an enqueue to the group.
+    pub(super) fn push_enqueued(&mut self, group: &mut Group, change: Change, due: Segment) {
+        match &change {
+            Change::InsertWork { spec, .. } => {
+                group.take_key(spec);
+                if job_level(self.pools[spec.pool.0 as usize].log_level).is_some() {
+                    group.settled.events.push(Event::Enqueued { spec: spec.clone(), due });
+                }
+                self.push(group, change);
+            }
+            Change::ReplaceWork { spec, .. } => {
+                group.take_key(spec);
+                let spec = spec.clone();
+                self.push(group, change);
+                if let Some(Change::ReplaceWork { to, .. }) = group.changes.last() {
+                    let (pool, work_id, to) = (spec.pool, spec.work_id, *to);
+                    group.settled.events.push(Event::Moved {
+                        work_id,
+                        due: to.segment,
+                        attempts: 0,
+                    });
+                    if !group.replaced.contains(&work_id) {
+                        group.replaced.push(work_id);
+                    }
+                    self.note_moved(group, pool, work_id, Moved { to, spec: Some(spec) });
+                }
+            }
+            _ => self.push(group, change),
+        }
+    }
+
+    /// Records what has become of a job that waits: a turn may have decided on it as it was.
+    fn note_moved(&self, group: &mut Group, pool: PoolId, work_id: WorkId, moved: Moved) {
+        let moved = moved.after(self.moved(group, pool, work_id));
+        if !(planted!(ReplacedUnderTurn) && moved.spec.is_some()) {
+            group.moved.push((pool, work_id, moved));
+        }
+    }
+
+    /// Returns what has become of a job since its pool's loop was shown it.
+    fn moved<'a>(&'a self, group: &'a Group, pool: PoolId, work_id: WorkId) -> Option<&'a Moved> {
+        let in_group = group.moved.iter().rev().find(|(_, moved, _)| *moved == work_id);
+        let in_group = in_group.map(|(.., moved)| moved);
+        in_group.or_else(|| self.pools[pool.0 as usize].moved.get(&work_id))
     }
 
     pub(super) fn cancel(&mut self, group: &mut Group, work_id: WorkId) -> Canceled {
@@ -145,9 +218,11 @@ impl Store {
         let attempts = fact.map_or(0, |work| work.attempts);
         if let Some(change) = arrival.change {
             self.push(group, change);
-            if let Some(Change::MovePendingStart { to, .. }) = group.changes.last() {
-                let due = to.segment;
-                group.settled.events.push(Event::Moved { work_id, due, attempts });
+            if let Some(Change::MovePendingStart { pool, to, .. }) = group.changes.last() {
+                let (pool, to) = (*pool, *to);
+                group.settled.events.push(Event::Moved { work_id, due: to.segment, attempts });
+                // No turn was shown it, unless it was postponed since.
+                self.note_moved(group, pool, work_id, Moved { to, spec: None });
             }
         }
         arrival.answer
@@ -167,7 +242,8 @@ impl Store {
             if let Some(Change::MovePendingStart { pool, to, .. }) = group.changes.last()
                 && !planted!(MovedUnderTurn)
             {
-                group.moved.push((*pool, work_id, *to));
+                let (pool, to) = (*pool, *to);
+                self.note_moved(group, pool, work_id, Moved { to, spec: None });
             }
         }
         arrival.answer
@@ -266,8 +342,13 @@ impl Store {
         let mut observed = Ok(());
         // The places of the rows that the changes of an early turn are about.
         let mut places = Vec::new();
-        for change in &mut changes {
-            self.follow_move(group, pool, change);
+        let (mut replaced, mut dropped) = (Vec::new(), Vec::new());
+        for (place, change) in changes.iter_mut().enumerate() {
+            if !self.follow_move(group, pool, change, &mut replaced) {
+                dropped.push(place);
+                places.extend(is_early.then_some(None));
+                continue;
+            }
             // Looked up first: what follows shows the change to later messages.
             places.extend(is_early.then(|| group.inserted_by(change)));
             observed = observed.and_then(|()| self.observe(group, pool, change));
@@ -275,6 +356,12 @@ impl Store {
                 break;
             }
             self.stamp(group, change, usize::MAX);
+        }
+        for place in dropped.into_iter().rev() {
+            changes.remove(place);
+            if is_early {
+                places.remove(place);
+            }
         }
         if is_early {
             let changed = changes.into_iter().zip(places);
@@ -287,25 +374,53 @@ impl Store {
         }
         let changes = begin..group.changes.len();
         // From here on the group answers this turn, whether the commit succeeds or fails.
-        group.taken.push(Taken::Turn { pool, turn, demand, saturated, changes, is_early });
+        group.taken.push(Taken::Turn {
+            pool,
+            turn,
+            demand,
+            saturated,
+            changes,
+            is_early,
+            replaced,
+        });
         observed
     }
 
-    /// Changes a turn's change of a row that was moved since the turn was shown it.
-    fn follow_move(&self, group: &Group, pool: PoolId, change: &mut Change) {
-        let moved = &self.pools[pool.0 as usize].moved;
-        if moved.is_empty() && group.moved.is_empty() {
-            return;
+    /// Changes a turn's change of a row that was moved or replaced since the turn was shown it. Adds to `replaced` what
+    /// the loop must know. Returns `false` if the change must not be made.
+    fn follow_move(
+        &self,
+        group: &Group,
+        pool: PoolId,
+        change: &mut Change,
+        replaced: &mut Vec<(WorkId, Option<Spec>)>,
+    ) -> bool {
+        if self.pools[pool.0 as usize].moved.is_empty() && group.moved.is_empty() {
+            return true;
         }
-        let (Change::StartWork { work_id, key: place, .. }
-        | Change::MovePendingStart { work_id, from: place, .. }) = change
-        else {
-            return;
-        };
-        if let Some((.., to)) = group.moved.iter().rev().find(|(_, moved, _)| moved == work_id) {
-            *place = *to;
-        } else if let Some(to) = moved.get(work_id) {
-            *place = *to;
+        match change {
+            Change::StartWork { work_id, key: place, .. } => {
+                let Some(Moved { to, spec }) = self.moved(group, pool, *work_id) else {
+                    return true;
+                };
+                if to.segment > group.now {
+                    // It was postponed.
+                    replaced.push((*work_id, None));
+                    return false;
+                }
+                *place = *to;
+                replaced.extend(spec.clone().map(|spec| (*work_id, Some(spec))));
+                true
+            }
+            Change::MovePendingStart { work_id, from: place, .. } => {
+                let Some(Moved { to, spec }) = self.moved(group, pool, *work_id) else {
+                    return true;
+                };
+                *place = *to;
+                // What was not registered was the function before.
+                spec.is_none()
+            }
+            _ => true,
         }
     }
 

@@ -55,7 +55,8 @@ impl Store {
             let turn = entry.fence;
             group.early.push(Early { pool, turn, joined: false });
             let kick = Some(source);
-            batches.push((pool, BatchReady { turn, kick, is_early: true, batch: Ok(batch) }));
+            let ready = BatchReady::answer(turn, Ok(batch));
+            batches.push((pool, BatchReady { kick, is_early: true, ..ready }));
         }
         batches
     }
@@ -180,7 +181,9 @@ impl Group {
                     let row = StartRow { key: *key, spec: spec.clone(), attempts: 0, runs: 0 };
                     rows.add_start(row, self.now, limit);
                 }
-                Change::MovePendingStart { work_id, pool: of, to, .. } if *of == pool => {
+                Change::MovePendingStart { work_id, pool: of, to, .. }
+                    if *of == pool && !self.moves(*work_id, *to) =>
+                {
                     let Some(work) = self.fact(*work_id) else { continue };
                     let (spec, attempts, runs) = (work.spec.clone(), work.attempts, work.runs);
                     rows.add_start(StartRow { key: *to, spec, attempts, runs }, self.now, limit);
@@ -188,12 +191,19 @@ impl Group {
                 _ => {}
             }
         }
+        let replaced = self.replaced.iter().filter_map(|work_id| self.fact(*work_id));
+        for work in replaced.filter(|work| work.spec.pool == pool) {
+            let Some(key) = work.pending_start else { continue };
+            let (spec, attempts, runs) = (work.spec.clone(), work.attempts, work.runs);
+            rows.add_start(StartRow { key, spec, attempts, runs }, self.now, limit);
+        }
         rows
     }
 
-    /// Returns `true` if the group moves a row of `pending_start` away from this place.
+    /// Returns `true` if the group moves a row of `pending_start` away from this place, or replaces its job.
     fn moves(&self, work_id: WorkId, from: StartKey) -> bool {
-        self.fact(work_id).is_some_and(|work| work.pending_start != Some(from))
+        let is_elsewhere = |work: &WorkFact| work.pending_start != Some(from);
+        self.fact(work_id).is_some_and(is_elsewhere) || self.replaced.contains(&work_id)
     }
 
     /// Returns the place in the group's changes of the row that a turn's change is about, if the group has inserted it.
@@ -206,6 +216,10 @@ impl Group {
             }
             _ => return None,
         };
+        // What replaces it comes behind.
+        if self.replaced.contains(&work_id) {
+            return None;
+        }
         // The row of its cancelation comes behind: it would be left over.
         if self.fact(work_id).is_some_and(|work| work.pending_cancelation.is_some()) {
             return None;

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 
 use super::settled::{Ending, Receipt, Settled};
-use crate::engine::arrivals::{AttemptReport, EnqueueAnswer};
+use crate::engine::arrivals::{self, AttemptReport, EnqueueAnswer};
 use crate::functions::Writes;
 use crate::model::{
-    Change, Demand, Finished, PoolConfig, PoolId, Retry, Running, Segment, Spec, StartKey, Turn,
-    WorkFact, WorkId,
+    Change, Conflict, Demand, Finished, PoolConfig, PoolId, Retry, Running, Segment, Spec,
+    StartKey, Turn, UniquePlace, UniqueRow, WorkFact, WorkId,
 };
 use crate::protocol::{CancelAll, Command, OnFinish, Reply, RunInStore};
 use crate::shared::Admitted;
@@ -21,6 +21,8 @@ pub(super) struct Group {
     pub now: Segment,
     pub facts: HashMap<WorkId, Option<WorkFact>>,
     pub known_finished: HashSet<WorkId>,
+    /// Rows of the unique keys that the group is about. The facts of their jobs are in `facts`.
+    pub unique: HashMap<UniquePlace, Option<UniqueRow>>,
     /// Rows of failed jobs that are retried.
     pub failed: HashMap<WorkId, Arc<Finished>>,
     pub changes: Vec<Change>,
@@ -28,8 +30,10 @@ pub(super) struct Group {
     pub settled: Settled,
     /// Pools with new rows.
     pub touched: Vec<PoolId>,
-    /// Jobs that were moved, each with its place: see [`Pool::moved`](super::pools::Pool::moved).
-    pub moved: Vec<(PoolId, WorkId, StartKey)>,
+    /// Jobs that were moved or replaced: see [`Pool::moved`](super::pools::Pool::moved).
+    pub moved: Vec<(PoolId, WorkId, Moved)>,
+    /// Jobs that were replaced: the facts have their content.
+    pub replaced: Vec<WorkId>,
     /// The pools whose loops were sent their batch before the commit.
     pub early: Vec<Early>,
     /// The highest `seq` before the group.
@@ -44,6 +48,23 @@ pub(super) struct Group {
     pub left: BTreeMap<PoolId, i64>,
     /// `true` if retention must run.
     pub forget: bool,
+}
+
+/// What has become of a job that waits since a turn may have been shown it.
+#[derive(Clone)]
+pub(super) struct Moved {
+    /// Its place.
+    pub to: StartKey,
+    /// Its content, if that was replaced.
+    pub spec: Option<Spec>,
+}
+
+impl Moved {
+    /// Returns the sum of this and of what had become of the job before.
+    pub fn after(self, before: Option<&Moved>) -> Moved {
+        let spec = self.spec.or_else(|| before?.spec.clone());
+        Moved { to: self.to, spec }
+    }
 }
 
 /// A pool whose loop was sent its batch before the commit.
@@ -80,6 +101,8 @@ pub(super) enum Taken {
         changes: Range<usize>,
         /// `true` if it was decided on a batch of this group. It cannot be decided again.
         is_early: bool,
+        /// See [`BatchReady::replaced`](crate::protocol::BatchReady::replaced).
+        replaced: Vec<(WorkId, Option<Spec>)>,
     },
 }
 
@@ -102,6 +125,7 @@ pub(super) fn receipt<T: Send + 'static>(
 /// A decided enqueue.
 pub(super) struct TakenEnqueue {
     pub fresh: bool,
+    pub conflict: Conflict,
     pub retry_of: Option<WorkId>,
     pub on_finish: Option<OnFinish>,
     pub counted: Admitted,
@@ -111,7 +135,7 @@ pub(super) struct TakenEnqueue {
     pub changes: Range<usize>,
     /// The first job.
     pub first: Option<WorkId>,
-    /// The jobs without a change because they existed, with their positions.
+    /// The jobs that existed, or whose unique key another job held, with their positions.
     pub known: Vec<(usize, Spec, Segment)>,
 }
 
@@ -119,6 +143,31 @@ impl Group {
     /// Returns `true` if a job of this id exists or existed.
     pub fn knows(&self, work_id: WorkId) -> bool {
         self.known_finished.contains(&work_id) || self.fact(work_id).is_some()
+    }
+
+    /// Returns the job that holds the unique key that this job is about to take. The group knows the key's row.
+    pub fn holder_of(&self, spec: &Spec) -> Option<(WorkId, Option<&WorkFact>)> {
+        let key = spec.unique()?.key.clone();
+        let row = self.unique.get(&(spec.pool, key))?.as_ref()?;
+        // One that finishes in this group may have no facts here that say so.
+        let is_finished = self.known_finished.contains(&row.work_id);
+        let fact = self.fact(row.work_id).filter(|_| !is_finished);
+        arrivals::holds(row, fact, self.now).then_some((row.work_id, fact))
+    }
+
+    /// Adds the facts of a job that were read in the middle of the group, with what the group has done to it.
+    pub fn learn(&mut self, work_id: WorkId, fact: Option<WorkFact>) {
+        if self.facts.contains_key(&work_id) {
+            return;
+        }
+        let facts = std::mem::replace(&mut self.facts, HashMap::from([(work_id, fact)]));
+        let changes = std::mem::take(&mut self.changes);
+        for change in &changes {
+            self.show(change);
+        }
+        self.changes = changes;
+        let learned = std::mem::replace(&mut self.facts, facts);
+        self.facts.extend(learned);
     }
 
     /// Returns `true` if a turn of this pool is part of the group.
@@ -145,6 +194,13 @@ impl Group {
             Taken::Page { page, .. } => page.is_last(),
             Taken::Reports(_) | Taken::InStore(_) | Taken::Turn { .. } => false,
         })
+    }
+
+    /// Shows later messages of the group that a job has taken a unique key.
+    pub fn take_key(&mut self, spec: &Spec) {
+        let Some((place, row)) = spec.unique_row() else { return };
+        self.unique.insert(place, Some(row));
+        self.facts.entry(spec.work_id).or_insert(None);
     }
 
     /// Shows later messages of the group what a change does to their jobs.
@@ -180,6 +236,13 @@ impl Group {
             }
             Change::MovePendingStart { work_id, to, .. } => {
                 self.change_fact(*work_id, |work| {
+                    work.pending_start = Some(*to);
+                    work.priority = to.priority;
+                });
+            }
+            Change::ReplaceWork { spec, to, .. } => {
+                self.change_fact(spec.work_id, |work| {
+                    work.spec = spec.clone();
                     work.pending_start = Some(*to);
                     work.priority = to.priority;
                 });

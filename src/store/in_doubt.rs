@@ -5,7 +5,7 @@
 
 use super::group::Group;
 use super::{Settled, Store};
-use crate::model::{Change, PoolId, RunNumber, StartKey, Turn, WorkId};
+use crate::model::{Change, PoolId, RunNumber, Spec, StartKey, Turn, WorkId};
 use crate::storage::StorageError;
 
 /// A group that may have been committed.
@@ -27,6 +27,8 @@ pub(super) enum Witness {
     Cancelation(WorkId),
     /// The job has this row in `pending_start`: its key is never reused.
     Start(WorkId, StartKey),
+    /// The job has this content, at this place.
+    Replaced(Spec, StartKey),
     /// The group left no trace to look for.
     Nothing,
 }
@@ -45,12 +47,14 @@ impl Witness {
                 Some(Witness::Cancelation(*work_id))
             }
             Change::MovePendingStart { work_id, to, .. } => Some(Witness::Start(*work_id, *to)),
+            Change::ReplaceWork { spec, to, .. } => Some(Witness::Replaced(spec.clone(), *to)),
             _ => None,
         };
         // A turn is the most reliable trace: what the other changes wrote, a turn of the same group may have moved on.
         let is_turn = |change: &&Change| matches!(change, Change::PutState { .. });
         let turn = changes.iter().rfind(is_turn).and_then(trace);
-        turn.or_else(|| changes.iter().find_map(trace)).unwrap_or(Witness::Nothing)
+        // Of a job that was moved twice, the last place counts.
+        turn.or_else(|| changes.iter().rev().find_map(trace)).unwrap_or(Witness::Nothing)
     }
 }
 
@@ -92,6 +96,7 @@ impl Store {
             | Witness::Completion(work_id, _)
             | Witness::Cancelation(work_id)
             | Witness::Start(work_id, _) => *work_id,
+            Witness::Replaced(spec, _) => spec.work_id,
         };
         let Some(work) = self.storage.facts(&[work_id])?.pop().flatten() else {
             return Ok(self.storage.finished(&[work_id])?.pop().flatten().is_some());
@@ -99,6 +104,8 @@ impl Store {
         Ok(match witness {
             Witness::Completion(_, run) => work.runs == *run && work.pending_completion.is_some(),
             Witness::Start(_, key) => work.pending_start == Some(*key),
+            // With the same content at the same place there is nothing to tell apart.
+            Witness::Replaced(spec, key) => work.spec == *spec && work.pending_start == Some(*key),
             Witness::Cancelation(_) => work.is_canceled(),
             _ => true,
         })

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use crate::functions::Program;
-use crate::model::{Change, PoolId, Segment, WorkFact, WorkId};
+use crate::model::{Change, PoolId, Segment, UniquePlace, WorkFact, WorkId};
 use crate::protocol::{BatchReady, Command, Request};
 use crate::shared::Shared;
 use crate::storage::{Storage, StorageError};
@@ -61,6 +61,8 @@ pub(crate) struct Store {
     clock: Segment,
     /// Completions since retention last ran.
     completions: usize,
+    /// The last row of a unique key that retention has looked at.
+    looked_at: Option<UniquePlace>,
     /// Empty; their memory is reused for the next group, because large allocations are expensive.
     facts: HashMap<WorkId, Option<WorkFact>>,
     changes: Vec<Change>,
@@ -113,6 +115,7 @@ impl Store {
             rng,
             clock,
             completions: 0,
+            looked_at: None,
             facts: HashMap::new(),
             changes: Vec::new(),
             in_doubt: None,

@@ -2,6 +2,7 @@
 
 use hashbrown::HashMap;
 
+use super::group::Moved;
 use super::wake::Wakeup;
 use super::{PAGE, Store};
 use crate::model::{
@@ -26,8 +27,8 @@ pub(super) struct Pool {
     pub pending: u64,
     pub log_level: LogLevel,
     pub wakeup: Wakeup,
-    /// Jobs that were moved since the loop was last shown rows, with their places: the turn in flight may start them.
-    pub moved: HashMap<WorkId, StartKey>,
+    /// Jobs that were moved or replaced since the loop was last shown rows: the turn in flight may start them.
+    pub moved: HashMap<WorkId, Moved>,
     /// `true` if a turn may have been decided on rows that were not committed. No turn counts until the next claim.
     pub is_void: bool,
 }

@@ -1,17 +1,46 @@
-//! Retention: deletes finished jobs that are old enough.
+//! Retention: deletes finished jobs that are old enough, and the rows of unique keys that nothing holds.
 
 use super::Store;
+use crate::engine::arrivals;
 use crate::model::{Change, Segment};
 use crate::storage::Fsync;
 
 /// The minimum number of rows that one step may delete; after many completions it may delete twice their number.
 const RETENTION_STEP: usize = 2_000;
 
+/// The number of rows of unique keys that one step looks at.
+const UNIQUE_STEP: usize = 1_000;
+
 impl Store {
     /// Deletes finished jobs that are old enough, if enough have finished since the last time or if asked to.
     pub(super) fn forget_if_due(&mut self, asked: bool) {
         if asked || self.completions >= RETENTION_STEP / 2 {
             self.forget_expired();
+            self.forget_free_keys();
+        }
+    }
+
+    /// Deletes rows of unique keys that nothing holds: periods that are over. Goes on behind the last row that it has
+    /// looked at.
+    fn forget_free_keys(&mut self) {
+        let after = self.looked_at.take();
+        let Ok(rows) = self.storage.unique_rows(after.as_ref(), UNIQUE_STEP) else { return };
+        if rows.is_empty() {
+            return;
+        }
+        if rows.len() == UNIQUE_STEP {
+            self.looked_at = rows.last().map(|(place, _)| place.clone());
+        }
+        let ids: Vec<_> = rows.iter().map(|(_, row)| row.work_id).collect();
+        let Ok(facts) = self.storage.facts(&ids) else { return };
+        let mut changes = Vec::new();
+        for ((place, row), fact) in rows.into_iter().zip(facts) {
+            if !arrivals::holds(&row, fact.as_ref(), self.clock) {
+                changes.push(Change::DeleteUnique { place });
+            }
+        }
+        if !changes.is_empty() {
+            let _ = self.write(&mut changes, Fsync::WithNext);
         }
     }
 

@@ -4,7 +4,9 @@ use super::Store;
 use super::group::{Group, receipt};
 use crate::engine::schedules::{Tick, tick};
 use crate::functions::{Reader, TransactionError};
-use crate::model::{Name, Payload, SCHEDULES, ScheduleRow, Segment, TableKey, WorkFact, encode};
+use crate::model::{
+    Conflict, Name, Payload, SCHEDULES, ScheduleRow, Segment, TableKey, WorkFact, encode,
+};
 use crate::protocol::{Command, RegisterSchedules, ScheduleChange, TickAnswer, TickSchedule};
 use crate::storage::StorageError;
 
@@ -75,7 +77,7 @@ impl Store {
                         self.cancel(group, work_id);
                     }
                     row.run = Some((spec.work_id, nominal));
-                    self.enqueue_one(group, spec.clone(), group.now)?;
+                    self.enqueue_one(group, spec.clone(), group.now, Conflict::Keep)?;
                 }
             }
             row.last = row.last.max(nominal);

@@ -31,6 +31,7 @@ mod counted {
         pub pool: PoolId,
         pub function: Name,
         pub enqueued: u64,
+        pub duplicates: u64,
         pub retries: u64,
         pub completed: [u64; 5],
         pub attempts: [u64; 5],
@@ -49,6 +50,7 @@ mod counted {
                     pool,
                     function,
                     enqueued: 0,
+                    duplicates: 0,
                     retries: 0,
                     completed: [0; 5],
                     attempts: [0; 5],
@@ -62,6 +64,10 @@ mod counted {
             if let Change::InsertWork { spec, .. } = change {
                 self.line(spec.pool, spec.function).enqueued += 1;
             }
+        }
+
+        pub fn duplicate(&mut self, pool: PoolId, function: Name) {
+            self.line(pool, function).duplicates += 1;
         }
 
         pub fn attempt(&mut self, function: Option<Name>, change: &Change) {
@@ -87,7 +93,7 @@ mod counted {
 
 #[cfg(not(feature = "metrics"))]
 mod uncounted {
-    use crate::model::{Change, Finished, Name};
+    use crate::model::{Change, Finished, Name, PoolId};
 
     #[derive(Default)]
     pub(crate) struct Tally;
@@ -95,6 +101,8 @@ mod uncounted {
     impl Tally {
         #[inline(always)]
         pub fn enqueued(&mut self, _: &Change) {}
+        #[inline(always)]
+        pub fn duplicate(&mut self, _: PoolId, _: Name) {}
         #[inline(always)]
         pub fn attempt(&mut self, _: Option<Name>, _: &Change) {}
         #[inline(always)]

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use super::Store;
 use super::group::Group;
 use crate::client::follow_up;
-use crate::engine::arrivals::{self, AttemptReport};
+use crate::engine::arrivals::{AttemptReport, EnqueueAnswer};
 use crate::functions::{Code, CompletionCall, Reader, Transaction, Writes, guarded, limit_result};
 use crate::model::{
-    Change, Failure, FailureKind, Finished, Name, OnCompleteCall, Payload, RunResult, Segment,
-    Spec, StartKey, WorkFact, WorkId, decode, encode,
+    Change, Conflict, Failure, FailureKind, Finished, Name, OnCompleteCall, Payload, RunResult,
+    Segment, Spec, StartKey, UniqueRow, WorkFact, WorkId, decode, encode,
 };
 use crate::protocol::{Event, RunInStore};
 use crate::storage::StorageError;
@@ -97,8 +97,8 @@ impl Store {
             return Ok(result);
         }
         group.writes.merge(writes);
-        for (spec, due) in enqueued {
-            self.enqueue_one(group, spec, due)?;
+        for (spec, due, conflict) in enqueued {
+            self.enqueue_one(group, spec, due, conflict)?;
         }
         Ok(result)
     }
@@ -122,6 +122,7 @@ impl Store {
         group: &mut Group,
         spec: Spec,
         due: Segment,
+        conflict: Conflict,
     ) -> Result<(), StorageError> {
         // An id that the user chose may exist already.
         let (work_id, pool) = (spec.work_id, spec.pool);
@@ -131,12 +132,31 @@ impl Store {
         {
             group.known_finished.insert(work_id);
         }
-        let arrival = arrivals::enqueue(spec, due, group.knows(work_id));
-        if let Some(change) = arrival.change {
+        self.learn_holder(group, &spec)?;
+        let is_known = group.knows(work_id);
+        let arrival = self.decide_enqueue(group, spec, due, is_known, conflict, None);
+        if arrival.answer == EnqueueAnswer::Enqueued {
             *group.left.entry(pool).or_default() -= 1;
             group.settled.revived.push(work_id);
-            self.note_enqueued(group, &change, due);
-            self.push(group, change);
+        }
+        if let Some(change) = arrival.change {
+            self.push_enqueued(group, change, due);
+        }
+        Ok(())
+    }
+
+    /// Reads the row of a job's unique key, and the facts of the job that holds the key.
+    fn learn_holder(&mut self, group: &mut Group, spec: &Spec) -> Result<(), StorageError> {
+        let Some(unique) = spec.unique() else { return Ok(()) };
+        let place = (spec.pool, unique.key.clone());
+        if group.unique.contains_key(&place) {
+            return Ok(());
+        }
+        let row = self.storage.unique(std::slice::from_ref(&place))?.pop().flatten();
+        group.unique.insert(place, row);
+        if let Some(UniqueRow { work_id, .. }) = row {
+            let fact = self.storage.facts(&[work_id])?.pop().flatten();
+            group.learn(work_id, fact);
         }
         Ok(())
     }

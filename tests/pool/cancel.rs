@@ -499,7 +499,7 @@ fn an_abort_of_a_start_that_is_withheld_does_not_end_a_later_job_of_the_same_id(
         // Retention deletes the outcome.
         tokio::time::sleep(secs(120)).await;
         let again = pool.enqueue(TASK.call(2)).id(id(7)).await.unwrap();
-        assert!(!again.is_duplicate());
+        assert!(again.is_new());
         assert_eq!(again.join().await, Ok(2));
         runtime.shutdown(secs(1)).await;
     });

@@ -30,4 +30,5 @@ mod storage_fails;
 mod support;
 mod timeout;
 mod transactions;
+mod unique;
 mod watchdog;

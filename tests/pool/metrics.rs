@@ -179,6 +179,7 @@ fn jobs_and_attempts_are_counted_by_outcome() {
 
         assert_eq!(meter.last(enqueued, "pool=p fn=task"), 5.0, "a duplicate is not enqueued");
         assert_eq!(meter.last(enqueued, "pool=p fn=echo"), 3.0);
+        assert_eq!(meter.last("workpool_duplicates_total", "pool=p fn=task"), 1.0);
         let completed = |outcome| {
             meter.last("workpool_completed_total", &format!("pool=p fn=task outcome={outcome}"))
         };
@@ -367,7 +368,7 @@ fn everything_is_described_and_documented_and_the_dashboard_names_nothing_else()
     });
     let kinds = meter.kinds();
     let names: BTreeSet<_> = kinds.keys().cloned().collect();
-    assert_eq!(names.len(), 20);
+    assert_eq!(names.len(), 21);
     let board = meter.0.lock().unwrap();
     for (name, labels) in board.values.keys() {
         assert!(kinds.contains_key(name), "{name} is described");

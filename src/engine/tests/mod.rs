@@ -7,6 +7,7 @@ mod report;
 mod rest;
 mod starts;
 mod turns;
+mod unique;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -19,7 +19,7 @@ use crate::model::PoolConfig;
 use crate::model::{
     Batch, CancelationRow, Change, CompletionRow, Counts, Cursors, Demand, Finished, Key, Name,
     Payload, PoolId, Retry, RunNumber, RunResult, Running, RunningRow, Segment, Spec, StartKey,
-    StartRow, StateRow, TableKey, WorkFact, WorkId,
+    StartRow, StateRow, TableKey, UniquePlace, UniqueRow, WorkFact, WorkId,
 };
 use finished::FinishedTable;
 use pending::Pending;
@@ -105,6 +105,22 @@ impl Storage for Memory {
     ) -> Result<Vec<Option<Arc<Finished>>>, StorageError> {
         let tables = self.tables();
         Ok(work_ids.iter().map(|id| tables.finished.get(*id)).collect())
+    }
+
+    fn unique(&mut self, places: &[UniquePlace]) -> Result<Vec<Option<UniqueRow>>, StorageError> {
+        let tables = self.tables();
+        Ok(places.iter().map(|place| tables.unique.get(place).copied()).collect())
+    }
+
+    fn unique_rows(
+        &mut self,
+        after: Option<&UniquePlace>,
+        limit: usize,
+    ) -> Result<Vec<(UniquePlace, UniqueRow)>, StorageError> {
+        let tables = self.tables();
+        let places = tables.unique.keys().filter(|place| after.is_none_or(|after| *place > after));
+        let places = lowest(places, limit).into_iter();
+        Ok(places.map(|place| (place.clone(), tables.unique[place])).collect())
     }
 
     fn read_batch(
@@ -290,6 +306,7 @@ struct Tables {
     pools: Vec<Pool>,
     finished: FinishedTable,
     user: HashMap<Name, BTreeMap<TableKey, Payload>>,
+    unique: HashMap<UniquePlace, UniqueRow>,
 }
 
 /// The tables of one pool.
@@ -325,6 +342,7 @@ impl Tables {
             });
         }
         self.finished.shrink();
+        shrink(&mut self.unique);
     }
 
     fn pool(&mut self, pool: PoolId) -> &mut Pool {
@@ -426,6 +444,21 @@ impl Tables {
         self.works.insert(Row::new(spec, key))
     }
 
+    fn take_key(&mut self, spec: &Spec) {
+        if let Some((place, row)) = spec.unique_row() {
+            self.unique.insert(place, row);
+        }
+    }
+
+    /// Deletes the row of the unique key of a job that has finished, if it goes with the job.
+    fn free_key(&mut self, spec: &Spec, finished_at: Segment) {
+        if let Some((place, _)) = spec.unique_row()
+            && self.unique.get(&place).is_some_and(|row| row.ends_with(spec.work_id, finished_at))
+        {
+            self.unique.remove(&place);
+        }
+    }
+
     fn set_running(&mut self, pool: PoolId, slot: Slot, running: Running) {
         let place = self.pool(pool).running.insert(slot, running);
         let row = self.works.at_mut(slot);
@@ -438,11 +471,13 @@ impl Tables {
         match change {
             Change::InsertWork { spec, key } => {
                 let pool = spec.pool;
+                self.take_key(&spec);
                 let slot = self.insert_work(spec, key);
                 self.pool(pool).pending_start.insert(key, slot, now);
             }
             Change::InsertRunning { spec, key, run, started, generation } => {
                 let pool = spec.pool;
+                self.take_key(&spec);
                 let slot = self.insert_work(spec, key);
                 self.set_running(pool, slot, Running { run, started, generation });
             }
@@ -488,6 +523,22 @@ impl Tables {
                     (row.priority, row.key) = (to.priority, to.key());
                 }
             }
+            Change::ReplaceWork { spec, from, to } => {
+                self.take_key(&spec);
+                self.last_seq = self.last_seq.max(to.seq);
+                let pool = self.pool(spec.pool);
+                let slot = match from == to {
+                    true => pool.pending_start.get_mut(from).copied(),
+                    false => pool.pending_start.remove(from),
+                };
+                if let Some(slot) = slot {
+                    if from != to {
+                        pool.pending_start.insert(to, slot, now);
+                    }
+                    let row = self.works.at_mut(slot);
+                    (row.priority, row.key, row.spec) = (to.priority, to.key(), spec);
+                }
+            }
             Change::RetryWork { work_id, pool, completion, key, attempts, history } => {
                 self.last_seq = self.last_seq.max(key.seq);
                 if let Some(completion) = completion {
@@ -509,6 +560,7 @@ impl Tables {
             }
             Change::CompleteWork { finished, spec: _ } => {
                 if let Some(row) = self.works.remove(finished.work_id) {
+                    self.free_key(&row.spec, finished.finished_at);
                     let pool = self.pool(finished.pool);
                     pool.works -= 1;
                     match row.place {
@@ -543,6 +595,7 @@ impl Tables {
             }
             Change::MarkRetried { finished } => self.finished.replace(finished),
             Change::DeleteFinished { work_id } => self.finished.remove(work_id),
+            Change::DeleteUnique { place } => drop(self.unique.remove(&place)),
             Change::PutRow { table, key, value } => {
                 self.user.entry(table).or_default().insert(key, value);
             }

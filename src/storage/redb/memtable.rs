@@ -9,7 +9,7 @@ use super::codec::{Head, Logged, RowCounts, RunRow};
 use crate::model::PoolConfig;
 use crate::model::{
     Change, Finished, Key, Name, Payload, PoolId, Priority, Retry, Running, Segment, Spec,
-    StartKey, StateRow, TableKey, WorkFact, WorkId,
+    StartKey, StateRow, TableKey, UniquePlace, UniqueRow, WorkFact, WorkId,
 };
 use crate::storage::shrink;
 
@@ -20,6 +20,8 @@ pub(super) type UserKey = (Name, TableKey);
 #[derive(Default)]
 pub(super) struct Known {
     works: HashMap<WorkId, (Head, Spec)>,
+    /// Rows of `unique` that the tables have, for the changes at hand.
+    pub unique: HashMap<UniquePlace, UniqueRow>,
     /// Their approximate size in memory.
     bytes: usize,
 }
@@ -73,6 +75,7 @@ pub(super) struct Layer {
     pub order: VecDeque<(Segment, WorkId)>,
     pub order_from: u64,
     pub user: BTreeMap<UserKey, Option<Payload>>,
+    pub unique: BTreeMap<UniquePlace, Option<UniqueRow>>,
 }
 
 #[derive(Clone)]
@@ -86,7 +89,8 @@ pub(super) struct WorkRow {
 impl Layer {
     /// Returns the number of rows in the layer.
     pub fn len(&self) -> usize {
-        self.works.len() + self.starts.len() + self.finished.len() + self.user.len()
+        let others = self.finished.len() + self.user.len() + self.unique.len();
+        self.works.len() + self.starts.len() + others
     }
 
     pub fn order_until(&self) -> u64 {
@@ -108,6 +112,12 @@ impl Layer {
         match self.works.get(&work_id) {
             Some(Some(row)) if !row.covers => drop(self.works.remove(&work_id)),
             _ => drop(self.works.insert(work_id, None)),
+        }
+    }
+
+    fn put_unique(&mut self, spec: &Spec) {
+        if let Some((place, row)) = spec.unique_row() {
+            self.unique.insert(place, Some(row));
         }
     }
 
@@ -287,15 +297,22 @@ impl Memtable {
         self.layers().find_map(|layer| layer.works.get(&work_id)).map(Option::as_ref)
     }
 
+    /// Returns the row of `unique`, if a layer has a newer one than the tables.
+    pub fn unique(&self, place: &UniquePlace) -> Option<Option<UniqueRow>> {
+        self.layers().find_map(|layer| layer.unique.get(place)).copied()
+    }
+
     /// Applies a change. `known` has the jobs that the change is about and that are found nowhere else.
     pub fn apply(&mut self, change: &Change, known: &Known) {
         match change {
             Change::InsertWork { spec, key } => {
+                self.layer.put_unique(spec);
                 self.layer.put_work(Head::new(*key), spec, false);
                 self.put_start(spec.pool, *key, spec.work_id);
                 self.pool(spec.pool).works += 1;
             }
             Change::InsertRunning { spec, key, run, started, generation } => {
+                self.layer.put_unique(spec);
                 self.layer.put_work(Head::new(*key), spec, false);
                 self.last_seq = self.last_seq.max(key.seq);
                 self.pool(spec.pool).works += 1;
@@ -319,6 +336,14 @@ impl Memtable {
                 let Some((head, spec)) = self.find(*work_id, known) else { return };
                 let head = Head { key: to.key(), priority: to.priority, ..head };
                 self.layer.put_work(head, &spec, true);
+            }
+            Change::ReplaceWork { spec, from, to } => {
+                self.layer.put_unique(spec);
+                if from != to {
+                    self.remove_start(spec.pool, *from);
+                    self.put_start(spec.pool, *to, spec.work_id);
+                }
+                self.layer.put_work(Head::new(*to), spec, true);
             }
             Change::RetryWork { work_id, pool, key, attempts, history, .. } => {
                 self.put_start(*pool, *key, *work_id);
@@ -346,6 +371,7 @@ impl Memtable {
             }
             Change::MarkRetried { finished } => self.layer.replace_finished(finished),
             Change::DeleteFinished { work_id } => self.forget(*work_id),
+            Change::DeleteUnique { place } => drop(self.layer.unique.insert(place.clone(), None)),
             Change::PutRow { table, key, value } => {
                 self.layer.user.insert((*table, key.clone()), Some(value.clone()));
             }
@@ -366,10 +392,17 @@ impl Memtable {
 
     fn complete(&mut self, finished: &Arc<Finished>, known: &Known) {
         let (work_id, pool) = (finished.work_id, finished.pool);
-        if self.remove_running(work_id).is_none()
-            && let Some((head, _)) = self.find(work_id, known)
-        {
+        let running = self.remove_running(work_id).map(|work| work.spec);
+        let spec = running.or_else(|| {
+            let (head, spec) = self.find(work_id, known)?;
             self.remove_start(pool, head.start_key());
+            Some(spec)
+        });
+        if let Some((place, _)) = spec.as_ref().and_then(Spec::unique_row) {
+            let row = self.unique(&place).unwrap_or_else(|| known.unique.get(&place).copied());
+            if row.is_some_and(|row| row.ends_with(work_id, finished.finished_at)) {
+                self.layer.unique.insert(place, None);
+            }
         }
         if let Some(key) = self.cancelation_keys.get(&work_id).copied() {
             self.remove_cancelation(pool, key);
@@ -490,6 +523,13 @@ impl Memtable {
             Some(row) => row.map(|row| (row.head.clone(), row.spec.clone())),
             None => known.get(work_id).cloned(),
         }
+    }
+
+    /// Returns the unique key of a job.
+    pub fn key_of(&self, work_id: WorkId, known: &Known) -> Option<UniquePlace> {
+        let running = self.running.get(&work_id).map(|work| work.spec.clone());
+        let spec = running.or_else(|| Some(self.find(work_id, known)?.1))?;
+        spec.unique_row().map(|(place, _)| place)
     }
 
     /// Returns everything known of a job.

@@ -52,7 +52,7 @@ use super::{ByRank, Fsync, KeyRange, Opened, PoolRow, Storage, StorageError, low
 use crate::model::{
     Batch, CancelationRow, Change, CompletionRow, Counts, Cursors, Demand, Finished, Key, Name,
     Payload, PoolId, Running, RunningRow, Segment, Spec, StartKey, StartRow, StateRow, TableKey,
-    WorkFact, WorkId,
+    UniquePlace, UniqueRow, WorkFact, WorkId,
 };
 
 pub use self::disk::Disk;
@@ -62,6 +62,9 @@ const MEMTABLE_ROWS: usize = 200_000;
 
 /// The maximum size, in bytes, of the cache of jobs that were read for upcoming changes.
 const MOST_KNOWN: usize = 4 << 20;
+
+/// Rows of `pending_start`.
+type Starts = Vec<(StartKey, WorkId)>;
 
 /// The length of the store's clock, which precedes the changes in a frame.
 const CLOCK: usize = 8;
@@ -220,7 +223,8 @@ impl Store {
         let applied = tables.applied()?;
         upgrade::run(wal.format(), &tables)?;
         let mut memtable = tables.load()?;
-        let works = tables.read()?.works()?;
+        let rows = tables.read()?;
+        let works = rows.works()?;
         wal.replay(applied.last, applied.seed, |frame| {
             let (clock, changes) = frame.split_at_checked(CLOCK).ok_or_else(closed)?;
             let mut time = [0; CLOCK];
@@ -241,11 +245,18 @@ impl Store {
                 {
                     known.put(head, spec);
                 }
+                if let Logged::Complete(finished) = &change
+                    && let Some(place) = memtable.key_of(finished.work_id, &known)
+                    && memtable.unique(&place).is_none()
+                    && let Some(row) = rows.unique(std::slice::from_ref(&place))?.pop().flatten()
+                {
+                    known.unique.insert(place, row);
+                }
                 memtable.replay(&change, &known);
             }
             Ok(())
         })?;
-        drop(works);
+        drop((works, rows));
         // Replayed frames may exist only in the system's cache, if another process failed to sync them. Write them to
         // the tables and start the log anew.
         let seed = fastrand::u64(1..);
@@ -384,7 +395,7 @@ impl Store {
         demand: Demand,
         now: Segment,
         slots: usize,
-    ) -> Result<(Vec<(StartKey, WorkId)>, Option<Segment>), StorageError> {
+    ) -> Result<(Starts, Option<Segment>), StorageError> {
         let from = Key { segment: demand.cursors.incoming, seq: 0 };
         let mut firsts = Vec::new();
         let mut levels = Vec::new();
@@ -485,7 +496,16 @@ impl Store {
     /// Caches the jobs that the changes need and that are only in the tables.
     fn learn(&mut self, changes: &[Change]) -> Result<(), StorageError> {
         let mut works = None;
+        self.known.unique.clear();
         for change in changes {
+            if let Change::CompleteWork { spec, .. } = change
+                && let Some((place, _)) = spec.unique_row()
+                && self.memtable.unique(&place).is_none()
+                && let Some(row) =
+                    self.rows()?.unique(std::slice::from_ref(&place))?.pop().flatten()
+            {
+                self.known.unique.insert(place, row);
+            }
             let Some(work_id) = needs_work(change) else { continue };
             if !self.memtable.running.contains_key(&work_id)
                 && self.memtable.work(work_id).is_none()
@@ -812,6 +832,35 @@ impl Store {
         Ok(rows)
     }
 
+    fn unique(&self, places: &[UniquePlace]) -> Result<Vec<Option<UniqueRow>>, StorageError> {
+        let mut rows: Vec<_> = places.iter().map(|place| self.memtable.unique(place)).collect();
+        let is_missing = |(_, row): &(&UniquePlace, &Option<_>)| row.is_none();
+        let missing: Vec<_> = places.iter().zip(&rows).filter(is_missing).collect();
+        let missing: Vec<_> = missing.into_iter().map(|(place, _)| place.clone()).collect();
+        if !missing.is_empty() {
+            let mut stored = self.rows()?.unique(&missing)?.into_iter();
+            for row in rows.iter_mut().filter(|row| row.is_none()) {
+                *row = stored.next();
+            }
+        }
+        Ok(rows.into_iter().map(Option::flatten).collect())
+    }
+
+    fn unique_rows(
+        &self,
+        after: Option<&UniquePlace>,
+        limit: usize,
+    ) -> Result<Vec<(UniquePlace, UniqueRow)>, StorageError> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rows = MergeIter::new();
+        for layer in self.memtable.layers() {
+            let of_layer = layer.unique.range((from, Bound::Unbounded));
+            rows.over(of_layer.map(|(place, row)| Ok((place.clone(), *row))));
+        }
+        rows.over(self.rows()?.unique_rows(after)?.map(|row| row.map(|(at, row)| (at, Some(row)))));
+        rows.take(limit).collect()
+    }
+
     fn get(&self, table: Name, key: &TableKey) -> Result<Option<Payload>, StorageError> {
         let place = (table, key.clone());
         match self.memtable.layers().find_map(|layer| layer.user.get(&place)) {
@@ -1099,6 +1148,18 @@ impl Storage for Redb {
         work_ids: &[WorkId],
     ) -> Result<Vec<Option<Arc<Finished>>>, StorageError> {
         self.ask(|store| store.finished(work_ids))
+    }
+
+    fn unique(&mut self, places: &[UniquePlace]) -> Result<Vec<Option<UniqueRow>>, StorageError> {
+        self.ask(|store| store.unique(places))
+    }
+
+    fn unique_rows(
+        &mut self,
+        after: Option<&UniquePlace>,
+        limit: usize,
+    ) -> Result<Vec<(UniquePlace, UniqueRow)>, StorageError> {
+        self.ask(|store| store.unique_rows(after, limit))
     }
 
     fn read_batch(

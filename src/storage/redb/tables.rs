@@ -12,6 +12,7 @@
 //! | `finished` | id | outcome |
 //! | `finished_order` | a number that counts up | times and ids of the jobs that finished, from this number on |
 //! | `user` | table, key | value |
+//! | `unique` | pool, unique key | the job that took the key last, for how long, and when it was enqueued |
 //!
 //! Each value ends with a checksum of its key and itself, because redb does not verify its own checksums when it reads
 //! a page. A row of `pending_start` has none; the job that it names holds the row's key.
@@ -31,7 +32,8 @@ use super::codec::{self, Damaged, Head};
 use super::disk::Rest;
 use super::memtable::{Memtable, PoolEntry, Sealed, UserKey};
 use crate::model::{
-    Finished, Key, Name, Payload, PoolId, Priority, Segment, Spec, StartKey, TableKey, WorkId,
+    Finished, Key, Name, Payload, PoolId, Priority, Segment, Spec, StartKey, TableKey, UniqueKey,
+    UniquePlace, UniqueRow, WorkId,
 };
 use crate::storage::StorageError;
 
@@ -45,6 +47,7 @@ const PENDING_CANCELATION: TableDefinition<Place, Id> = TableDefinition::new("pe
 const FINISHED: TableDefinition<Id, &[u8]> = TableDefinition::new("finished");
 const FINISHED_ORDER: TableDefinition<u64, &[u8]> = TableDefinition::new("finished_order");
 const USER: TableDefinition<&[u8], &[u8]> = TableDefinition::new("user");
+const UNIQUE: TableDefinition<&[u8], &[u8]> = TableDefinition::new("unique");
 
 /// A job's id as a number, which is faster to compare than bytes.
 type Id = u128;
@@ -123,6 +126,14 @@ impl Tables {
         txn.open_table(FINISHED).map_err(failed)?;
         txn.open_table(FINISHED_ORDER).map_err(failed)?;
         txn.open_table(USER).map_err(failed)?;
+        txn.open_table(UNIQUE).map_err(failed)?;
+        txn.commit().map_err(failed)
+    }
+
+    /// Creates the table of unique keys in a file that does not have it.
+    pub fn make_unique(&self) -> Result<(), StorageError> {
+        let txn = self.db.begin_write().map_err(failed)?;
+        txn.open_table(UNIQUE).map_err(failed)?;
         txn.commit().map_err(failed)
     }
 
@@ -260,6 +271,19 @@ impl Tables {
                         drop(user.insert(key.as_slice(), row).map_err(failed)?);
                     }
                     None => drop(user.remove(key.as_slice()).map_err(failed)?),
+                }
+            }
+        }
+        if !layer.unique.is_empty() {
+            let mut unique = txn.open_table(UNIQUE).map_err(failed)?;
+            for ((pool, key), row) in &layer.unique {
+                let key = unique_key(*pool, key.as_bytes());
+                match row {
+                    Some(row) => {
+                        let row = fresh(&mut bytes, of_bytes(&key), |out| codec::unique(out, row));
+                        drop(unique.insert(key.as_slice(), row).map_err(failed)?);
+                    }
+                    None => drop(unique.remove(key.as_slice()).map_err(failed)?),
                 }
             }
         }
@@ -573,6 +597,37 @@ impl Rows {
         Ok(found)
     }
 
+    pub fn unique(&self, places: &[UniquePlace]) -> Result<Vec<Option<UniqueRow>>, StorageError> {
+        let unique = self.open(UNIQUE)?;
+        let row = |(pool, key): &UniquePlace| {
+            let key = unique_key(*pool, key.as_bytes());
+            match unique.get(key.as_slice()).map_err(failed)? {
+                Some(row) => Ok(Some(codec::decode_unique(whole(of_bytes(&key), row.value())?)?)),
+                None => Ok(None),
+            }
+        };
+        places.iter().map(row).collect()
+    }
+
+    /// Returns the rows of `unique` behind one of them, in order.
+    pub fn unique_rows(
+        &self,
+        after: Option<&UniquePlace>,
+    ) -> Result<
+        impl Iterator<Item = Result<(UniquePlace, UniqueRow), StorageError>> + use<>,
+        StorageError,
+    > {
+        let after = after.map(|(pool, key)| unique_key(*pool, key.as_bytes()));
+        let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let rows = self.open(UNIQUE)?.range::<&[u8]>((from, Bound::Unbounded)).map_err(failed)?;
+        Ok(rows.map(|row| {
+            let (key, row) = row.map_err(failed)?;
+            let row = codec::decode_unique(whole(of_bytes(key.value()), row.value())?)?;
+            let (pool, key) = key.value().split_first_chunk().ok_or_else(damaged_row)?;
+            Ok(((PoolId(u32::from_be_bytes(*pool)), UniqueKey::new(key)), row))
+        }))
+    }
+
     pub fn user_row(&self, table: Name, key: &TableKey) -> Result<Option<Payload>, StorageError> {
         let user = self.open(USER)?;
         let row = user.get(user_key(table, key.as_bytes()).as_slice()).map_err(failed)?;
@@ -728,6 +783,11 @@ fn start_key_of((_, time, seq): Place) -> StartKey {
     }
     let priority = Priority::new((time >> SEGMENT_BITS) as u8 as i8);
     StartKey { priority, segment: Segment(time & SEGMENT), seq }
+}
+
+/// The key of a row of `unique`, in the order of pools and keys.
+fn unique_key(pool: PoolId, key: &[u8]) -> Vec<u8> {
+    [pool.0.to_be_bytes().as_slice(), key].concat()
 }
 
 /// The key of a user row: the table's name with its length before it, so that tables do not overlap.

@@ -147,12 +147,16 @@ impl Life {
     /// Makes the next commit. If the store refuses it, finds out whether the commit is there, all or nothing, once the
     /// store answers again. Returns `true` if it was refused.
     fn go_on_or_back(&mut self, seed: u64, backend: &mut Redb) -> bool {
-        let before = self.commits.len();
+        let (before, safe) = (self.commits.len(), self.safe);
         let Err(error) = self.go_on(backend) else { return false };
         assert!(matches!(error, StorageError::Unavailable(_)), "seed {seed}: {error:?}");
         self.safe = before;
         let found = self.find_when_it_answers(backend);
         self.go_back_to(found);
+        if found == before {
+            // Reports that were to be synced with this commit are not safe yet.
+            self.safe = safe;
+        }
         true
     }
 

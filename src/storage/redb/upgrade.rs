@@ -21,9 +21,9 @@ const STEPS: [Step; (FORMAT - OLDEST) as usize] = [
     |_| Ok(()),
     // 4: the log may have jobs that are enqueued and started in one change.
     |_| Ok(()),
-    // 5: jobs may have another priority than the normal one, and pools a rate. Rows and changes without them are read as
-    // they are.
-    |_| Ok(()),
+    // 5: jobs may have another priority than the normal one, a cost and a unique key, and pools a rate. Rows and changes
+    // without them are read as they are; the table of unique keys is new.
+    Tables::make_unique,
 ];
 
 /// Fails if this program cannot read files of that format.

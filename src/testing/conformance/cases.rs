@@ -9,12 +9,12 @@ use crate::model::PoolConfig;
 use crate::model::{
     Batch, Change, Cursors, Demand, FailedAttempt, FailureKind, Finished, FunctionKind, Generation,
     History, Key, Name, Outcome, Payload, PoolId, Priority, Retry, RunResult, Running, Segment,
-    Spec, SpecHead, StartKey, WorkFact, WorkId,
+    Spec, SpecHead, SpecOptions, StartKey, Unique, WorkFact, WorkId,
 };
 use crate::storage::{Storage, StorageError};
 
 /// The cases. Each one has its own pool, of the same name.
-const CASES: [&str; 10] = [
+const CASES: [&str; 11] = [
     "rows behind the cursor",
     "rows that are not due",
     "order by segment and seq",
@@ -24,6 +24,7 @@ const CASES: [&str; 10] = [
     "unregistered lane",
     "order of what runs",
     "priorities",
+    "unique keys",
     "state table",
 ];
 
@@ -45,8 +46,18 @@ pub(super) fn go_through<S: Storage>(
     });
     script.commit(&mut backend, pools.collect());
     let mut pools = CASES.iter().zip(POOLS..).map(|(name, pool)| (*name, PoolId(pool)));
-    let tests =
-        [cursors, due, order, batch_size, free_slots, freed_slots, lane, running, priorities];
+    let tests = [
+        cursors,
+        due,
+        order,
+        batch_size,
+        free_slots,
+        freed_slots,
+        lane,
+        running,
+        priorities,
+        unique,
+    ];
     let mut works = Vec::new();
     for (number, (name, pool)) in pools.by_ref().enumerate() {
         let mut case = Case { name, pool, script, backend: &mut backend };
@@ -334,6 +345,75 @@ fn lane(case: &mut Case<'_>) {
 }
 
 /// What a loop is shown of jobs of several priorities, and what becomes of a priority that is changed.
+fn unique(case: &mut Case<'_>) {
+    let pool = case.pool;
+    let mut number = 0;
+    let mut job = |hold: Unique| {
+        number += 1;
+        let work_id = WorkId::from_uuid(uuid::Uuid::from_u128(0xcafe_0000 + number));
+        let options = SpecOptions { unique: Some(hold), ..SpecOptions::default() };
+        let head = SpecHead {
+            pool,
+            kind: FunctionKind::Action,
+            function: Name::from_static("case"),
+            enqueued_at: at(0),
+            priority: Priority::NORMAL,
+            options: Some(Box::new(options)),
+        };
+        Spec::new(work_id, head, b"1")
+    };
+    let period = |millis| Unique::key("k").within(Duration::from_millis(millis));
+    let [first, second, third] = [Unique::key("k"), period(5), period(100)].map(&mut job);
+    let other = job(Unique::key("l").while_waiting());
+    let row = |spec: &Spec| spec.unique_row().expect("it is unique");
+    let place = row(&first).0;
+    let finish = |spec: &Spec| {
+        let finished = Finished {
+            work_id: spec.work_id,
+            pool,
+            function: spec.function,
+            outcome: Outcome::Canceled,
+            attempts: 0,
+            enqueued_at: spec.enqueued_at,
+            started: None,
+            finished_at: at(9),
+            details: None,
+        };
+        Change::CompleteWork { finished: Arc::new(finished), spec: spec.clone() }
+    };
+    let expect = |case: &mut Case<'_>, what: &str, expected: Option<&Spec>| {
+        let told = case.backend.unique(std::slice::from_ref(&place));
+        case.expect(what, told, vec![expected.map(|spec| row(spec).1)]);
+    };
+    let keys = [1, 1, 1, 2, 7].map(|millis| case.start_key(0, millis));
+    let insert = |spec: &Spec, key| Change::InsertWork { spec: spec.clone(), key };
+    case.commit(vec![insert(&first, keys[0]), insert(&other, keys[3])]);
+    case.script.ids.extend([&first, &second, &third, &other].map(|spec| spec.work_id));
+    expect(case, "taken", Some(&first));
+    let told = case.backend.unique_rows(Some(&(PoolId(pool.0 - 1), place.1.clone())), 9);
+    case.expect("all rows, in order", told, vec![row(&first), row(&other)]);
+    let told = case.backend.unique_rows(Some(&place), 9);
+    case.expect("those behind one", told, vec![row(&other)]);
+    case.commit(vec![insert(&second, keys[1]), finish(&first)]);
+    expect(case, "taken by another before the first one finishes", Some(&second));
+    case.commit(vec![finish(&second)]);
+    expect(case, "free when its job finishes and its period is over", None);
+    case.commit(vec![insert(&third, keys[2])]);
+    let new = Spec::new(third.work_id, SpecHead::clone(&third), b"new");
+    for (what, from, to) in [("in its place", 2, 2), ("elsewhere", 2, 4)] {
+        let (from, to) = (keys[from], keys[to]);
+        case.commit(vec![Change::ReplaceWork { spec: new.clone(), from, to }]);
+        let works = [(keys[3], other.clone()), (to, new.clone())];
+        let mut works = works.to_vec();
+        works.sort_by_key(|(key, _)| *key);
+        case.expect_starts(what, (demand(9), 8), &works, None);
+    }
+    case.commit(vec![finish(&new), finish(&other)]);
+    expect(case, "held for a period that outlives its job", Some(&third));
+    case.commit(vec![Change::DeleteUnique { place: place.clone() }]);
+    expect(case, "deleted", None);
+}
+
 fn priorities(case: &mut Case<'_>) {
     let works = case.waiting_by([(0, 2), (-10, 4), (5, 1), (-10, 3), (-128, 9), (127, 1), (5, 8)]);
     let [normal, high, low, first_high, best, worst, late] = works.clone();

@@ -11,9 +11,9 @@ use crate::client::Client;
 use crate::engine::arrivals::{AttemptReport, CancelAnswer, EnqueueAnswer, RunNowAnswer};
 use crate::functions::{Data, Lent, Program};
 use crate::model::{
-    Change, Demand, Finished, FunctionKind, Generation, InternalState, Name, Outcome, Payload,
-    PoolConfig, PoolId, Priority, Retention, RunResult, Running, Segment, Spec, SpecHead, StateRow,
-    Turn, WorkFact, WorkId,
+    Change, Conflict, Demand, Finished, FunctionKind, Generation, InternalState, Name, Outcome,
+    Payload, PoolConfig, PoolId, Priority, Retention, RunResult, Running, Segment, Spec, SpecHead,
+    StateRow, Turn, WorkFact, WorkId,
 };
 use crate::protocol::{
     Advance, AdvanceError, BatchReady, Canceled, Command, Enqueue, PoolRequest, Reply, Request,
@@ -369,8 +369,8 @@ fn enqueue(
     reply: Reply<Vec<EnqueueAnswer>>,
 ) -> Command {
     let counted = Admitted::new(pool.clone(), works.len() as u64).expect("there is room");
-    let (retry_of, on_finish, reply) = (None, None, Some(reply));
-    Command::Enqueue(Enqueue { works, fresh, retry_of, on_finish, counted, reply })
+    let (conflict, retry_of, on_finish, reply) = (Conflict::Keep, None, None, Some(reply));
+    Command::Enqueue(Enqueue { works, fresh, conflict, retry_of, on_finish, counted, reply })
 }
 
 fn requested(pool: PoolId) -> Canceled {

@@ -26,7 +26,7 @@ use crate::model::{
     Change, Cursors, Demand, Epoch, FailedAttempt, Failure, FailureKind, Finished, FinishedDetails,
     FunctionKind, Generation, History, Key, Name, OnCompleteCall, Outcome, Payload, PoolId,
     Priority, Report, Retry, RetryBehavior, RunResult, RunningRow, Segment, SpanLink, Spec,
-    SpecHead, SpecOptions, StartKey, StateRow, TableKey, WorkId,
+    SpecHead, SpecOptions, StartKey, StateRow, TableKey, Unique, UniquePlace, WorkFact, WorkId,
 };
 use crate::storage::{Fsync, Memory, Opened, Storage, range_is_empty};
 
@@ -144,7 +144,8 @@ impl Script {
     /// Draws the changes of one commit, each valid after the one before.
     pub fn draw(&mut self) -> Vec<Change> {
         let pool = PoolId(self.rng.u32(..POOLS));
-        let mut changes = match self.rng.u8(..9) {
+        let mut changes = match self.rng.u8(..10) {
+            9 => self.replaces(),
             8 => self.fused(pool),
             0 | 1 => self.inserts(),
             2 => self.starts(pool),
@@ -207,6 +208,7 @@ impl Script {
             }),
             timeout: self.rng.bool().then(|| Duration::from_nanos(self.rng.u64(..))),
             extra_cost: if self.rng.bool() { 0 } else { self.rng.u32(..) },
+            unique: self.rng.bool().then(|| self.unique()),
             span: SpanLink::default(),
         });
         // Options that are all defaults are stored as `None`.
@@ -233,6 +235,38 @@ impl Script {
             },
             self.payload().as_bytes(),
         )
+    }
+
+    /// Draws a unique key of a few.
+    fn unique(&mut self) -> Unique {
+        let key = Unique::key(vec![self.rng.u8(..3); self.rng.usize(1..4)]);
+        match self.rng.u8(..3) {
+            0 => key.while_waiting(),
+            1 => key,
+            _ => key.within(Duration::from_millis(self.rng.u64(1..60))),
+        }
+    }
+
+    /// Draws the key of a row of `unique`.
+    fn unique_place(&mut self) -> UniquePlace {
+        (PoolId(self.rng.u32(..POOLS)), self.unique().key)
+    }
+
+    /// Replaces a job that was never started, in its place or elsewhere.
+    fn replaces(&mut self) -> Vec<Change> {
+        let ids: Vec<_> = self.ids.iter().copied().filter(|_| self.rng.u8(..) < 40).collect();
+        let facts = self.memory.facts(&ids).expect("memory reads");
+        let mut changes = Vec::new();
+        for work in facts.into_iter().flatten().filter(WorkFact::is_unstarted) {
+            let Some(from) = work.pending_start else { continue };
+            let new = self.spec();
+            let head = SpecHead { pool: work.spec.pool, ..SpecHead::clone(&new) };
+            let spec = Spec::new(work.spec.work_id, head, new.args());
+            let delay = self.rng.u64(..40);
+            let to = if self.rng.bool() { from } else { self.start_key(spec.priority, delay) };
+            changes.push(Change::ReplaceWork { spec, from, to });
+        }
+        changes
     }
 
     fn payload(&mut self) -> Payload {
@@ -431,7 +465,8 @@ impl Script {
     fn others(&mut self, pool: PoolId) -> Vec<Change> {
         let table = Name::from_static(self.rng.choice(["t", "t2", ""]).expect("a table"));
         let key = TableKey::from(vec![self.rng.u8(..4); self.rng.usize(..3)]);
-        match self.rng.u8(..6) {
+        match self.rng.u8(..7) {
+            6 => vec![Change::DeleteUnique { place: self.unique_place() }],
             0 | 1 => vec![Change::PutRow { table, key, value: self.payload() }],
             2 => vec![Change::DeleteRow { table, key }],
             3 => {
@@ -554,6 +589,11 @@ impl Script {
             same!(pending_starts(pool, Some(after), until, limit));
             same!(pending_starts(pool, None, StartKey::END, usize::MAX));
         }
+        let places = [(); 4].map(|()| self.unique_place());
+        same!(unique(&places));
+        same!(unique_rows(None, usize::MAX));
+        same!(unique_rows(None, limit));
+        same!(unique_rows(Some(&places[0]), limit));
         for table in ["t", "t2", "", "t3"].map(Name::from_static) {
             let key = |rng: &mut fastrand::Rng| TableKey::from(vec![rng.u8(..4); rng.usize(..3)]);
             let (from, to) = (key(&mut self.rng), key(&mut self.rng));

@@ -397,8 +397,9 @@ async fn act(callers: &Callers) {
         12 => query(callers).await,
         13 => do_enqueue(callers, pool).await,
         14 => run_now(callers).await,
+        15 => set_priority(callers).await,
         16 => pause_schedule(callers).await,
-        _ => set_priority(callers).await,
+        _ => super::unique::enqueue(callers, pool).await,
     }
 }
 
@@ -537,6 +538,7 @@ async fn abort(callers: &Callers) {
 async fn cancel_all(callers: &Callers, pool: usize) {
     let before: Vec<_> = with(|world| {
         trace!(world, "cancel all of {pool}");
+        world.uniques.cancel_all();
         for work in world.works.iter_mut().filter(|work| work.pool == pool) {
             // One that another caller, or a job, enqueues meanwhile may be found too.
             work.cancel_sent = true;

@@ -34,7 +34,11 @@ pub struct Check(pub u32);
 pub struct Done;
 
 pub fn register(builder: RuntimeBuilder, alt: bool) -> RuntimeBuilder {
-    let builder = builder.action::<Job>().mutation::<Transfer>().query::<Check>();
+    let builder = builder
+        .action::<Job>()
+        .action::<super::unique::Only>()
+        .mutation::<Transfer>()
+        .query::<Check>();
     let builder = builder.on_complete::<Done>();
     if alt { builder.action::<Alt>() } else { builder }
 }

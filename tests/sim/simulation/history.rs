@@ -696,5 +696,5 @@ pub fn drain_limit(world: &World) -> Duration {
         // What is snoozed is tried more often.
         limit += one * u64::from(retry.max_attempts + 6);
     }
-    Duration::from_micros(limit)
+    Duration::from_micros(limit + world.uniques.left())
 }

@@ -19,6 +19,7 @@
 //! | `tables.rs` | the storage: its faults, and what a crash leaves of it |
 //! | `functions.rs` | what runs in the pool |
 //! | `clients.rs` | what callers do |
+//! | `unique.rs` | unique jobs: callers, function and invariants |
 //! | `life.rs` | one life of the process, from its start to its end |
 #![allow(dead_code)] // Each of those who include it uses a part of it.
 
@@ -28,6 +29,7 @@ mod history;
 mod life;
 mod plan;
 mod tables;
+mod unique;
 mod world;
 
 use std::time::{Duration, Instant};

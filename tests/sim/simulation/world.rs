@@ -127,6 +127,7 @@ pub struct World {
 
     pub ops_left: u32,
     pub works: Vec<Work>,
+    pub uniques: super::unique::Uniques,
     pub by_id: HashMap<WorkId, u32>,
     pub pools: Vec<Pool>,
     /// The jobs of schedules, by schedule and nominal time.
@@ -406,6 +407,7 @@ impl World {
             disorder: 0,
             ops_left: plan.ops,
             works: Vec::new(),
+            uniques: Default::default(),
             by_id: HashMap::new(),
             pools: plan.pools.iter().enumerate().map(pool).collect(),
             ticks: HashMap::new(),

@@ -8,7 +8,7 @@ use super::parts::{
 use super::rows::{Head, completion, finished, globals, put_history, put_state, work};
 use crate::model::{
     Change, Finished, Generation, Payload, PoolId, Priority, Segment, StartKey, StateRow, TableKey,
-    WorkId,
+    UniqueKey, WorkId,
 };
 
 /// Encodes the kind of a change and the place of its job. The normal priority has a kind of its own, without a byte for
@@ -73,6 +73,13 @@ pub fn change(out: &mut Vec<u8>, change: &Change) {
             }
             put_key(out, to.key());
         }
+        Change::ReplaceWork { spec, from, to } => {
+            out.push(21);
+            put_id(out, spec.work_id);
+            work(out, &Head::new(*to), spec);
+            put_key(out, from.key());
+            put_priority(out, from.priority);
+        }
         Change::RetryWork { work_id, pool, completion, key, attempts, history } => {
             put_start(out, [5, 19], *work_id, *pool, *key);
             number(out, (*attempts).into());
@@ -117,6 +124,11 @@ pub fn change(out: &mut Vec<u8>, change: &Change) {
         Change::DeleteFinished { work_id } => {
             out.push(11);
             put_id(out, *work_id);
+        }
+        Change::DeleteUnique { place: (pool, key) } => {
+            out.push(22);
+            number(out, pool.0.into());
+            bytes(out, key.as_bytes());
         }
         Change::PutRow { table, key, value } => {
             out.push(12);
@@ -193,6 +205,17 @@ impl Input<'_> {
                 let (work_id, pool, from) = self.start(true)?;
                 let to = StartKey::at(self.priority()?, self.key()?);
                 Change::MovePendingStart { work_id, pool, from, to }
+            }
+            21 => {
+                let work_id = self.id()?;
+                let (head, spec) = self.work(work_id)?;
+                let (key, priority) = (self.key()?, self.priority()?);
+                let from = StartKey::at(priority, key);
+                Change::ReplaceWork { spec, from, to: head.start_key() }
+            }
+            22 => {
+                let pool = PoolId(self.small()?);
+                Change::DeleteUnique { place: (pool, UniqueKey::new(self.bytes()?)) }
             }
             5 | 19 => {
                 let (work_id, pool, key) = self.start(kind == 19)?;

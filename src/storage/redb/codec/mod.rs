@@ -9,7 +9,7 @@ pub use parts::Damaged;
 pub(super) use parts::Input;
 pub(super) use rows::{
     Head, RowCounts, RunRow, decode_finished, decode_globals, decode_pool, decode_running,
-    decode_state, decode_work, finished, globals, running, state, work,
+    decode_state, decode_unique, decode_work, finished, globals, running, state, unique, work,
 };
 
 #[cfg(test)]
@@ -21,7 +21,7 @@ mod tests {
         Change, FailedAttempt, Failure, FailureKind, Finished, FinishedDetails, FunctionKind,
         Generation, History, Key, Name, OnCompleteCall, Outcome, Payload, PoolId, Priority, Retry,
         RetryBehavior, RunResult, Segment, SpanLink, Spec, SpecHead, SpecOptions, StartKey,
-        StateRow, WorkId,
+        StateRow, Unique, UniqueHold, UniqueKey, UniqueRow, WorkId,
     };
 
     fn spec(options: Option<SpecOptions>) -> Spec {
@@ -56,6 +56,7 @@ mod tests {
             retry: Some(RetryBehavior { max_attempts: u32::MAX, initial_backoff_ms: 0, base: 1.5 }),
             timeout: Some(Duration::new(u64::MAX, 999_999_999)),
             extra_cost: u32::MAX,
+            unique: Some(Unique::key("k\0ey").within(Duration::new(7, 5))),
             span: SpanLink::default(),
         };
         let key = Key { segment: Segment(9), seq: 8 };
@@ -185,6 +186,34 @@ mod tests {
     }
 
     #[test]
+    fn what_is_unique_comes_back_as_it_was() {
+        let holds = [
+            UniqueHold::WhileWaiting,
+            UniqueHold::UntilFinished,
+            UniqueHold::Within(Duration::MAX),
+        ];
+        for hold in holds {
+            let row = UniqueRow { work_id: WorkId::random(), hold, enqueued_at: Segment(u64::MAX) };
+            assert_eq!(decode_unique(&written(|out| unique(out, &row))), Ok(row));
+        }
+        let options = SpecOptions { unique: Some(Unique::key([0; 256])), ..SpecOptions::default() };
+        let at = |priority, seq| StartKey { seq, ..StartKey::new(priority, Segment(900)) };
+        let place = (PoolId(300), UniqueKey::new(b"x"));
+        let mut changes = vec![Change::DeleteUnique { place }];
+        for from in [Priority::LOW, Priority::NORMAL] {
+            let (spec, from) = (spec(Some(options.clone())), at(from, 1));
+            changes.push(Change::ReplaceWork { spec: spec.clone(), from, to: from });
+            changes.push(Change::ReplaceWork { spec, from, to: at(Priority::HIGH, 2) });
+        }
+        let log = written(|out| changes.iter().for_each(|one| change(out, one)));
+        let mut input = Input(&log);
+        for expected in changes {
+            assert_eq!(input.change(), Ok(Some(Logged::Change(expected))));
+        }
+        assert_eq!(input.change(), Ok(None));
+    }
+
+    #[test]
     fn the_number_of_rows_of_each_priority_comes_back_as_it_was() {
         let waiting = vec![(Priority::new(-128), 1), (Priority::NORMAL, u64::MAX >> 1)];
         let counts = RowCounts { works: 9, waiting, lane: 3 };
@@ -197,7 +226,11 @@ mod tests {
     fn a_damaged_row_is_an_error_and_never_a_panic() {
         let work_id = WorkId::from_uuid(uuid::Uuid::nil());
         let mut rng = fastrand::Rng::with_seed(11);
-        let options = SpecOptions { timeout: Some(Duration::ZERO), ..SpecOptions::default() };
+        let options = SpecOptions {
+            timeout: Some(Duration::ZERO),
+            unique: Some(Unique::key("key").within(Duration::MAX)),
+            ..SpecOptions::default()
+        };
         let spec = spec(Some(options));
         let key = StartKey::new(Priority::HIGH, Segment(1));
         let whole = written(|out| change(out, &Change::InsertWork { spec, key }));
@@ -214,6 +247,7 @@ mod tests {
             let _ = decode_running(&row);
             let _ = decode_finished(work_id, &row);
             let _ = decode_state(&row);
+            let _ = decode_unique(&row);
             let _ = decode_globals(&row);
             let _ = Input(&row).change();
         }

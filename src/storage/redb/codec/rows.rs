@@ -8,7 +8,7 @@ use crate::model::{
     Cursors, Epoch, FailedAttempt, Finished, FinishedDetails, FunctionKind, Generation, History,
     Key, Name, OnCompleteCall, Outcome, Payload, PoolConfig, PoolId, Priority, Report, Retry,
     RetryBehavior, RunNumber, RunResult, Segment, SpanLink, Spec, SpecHead, SpecOptions, StartKey,
-    StateRow, WorkId,
+    StateRow, Unique, UniqueHold, UniqueKey, UniqueRow, WorkId,
 };
 
 /// The part of a `work` row that changes. It comes first, so that it can be replaced in place.
@@ -75,9 +75,11 @@ pub fn work(out: &mut Vec<u8>, head: &Head, spec: &Spec) {
         FunctionKind::OnComplete => 3,
     };
     let extra_cost = options.map_or(0, |options| options.extra_cost);
+    let unique = spec.unique();
     let more = flag(spec.priority != Priority::NORMAL, 0)
         | flag(head.priority != spec.priority, 1)
-        | flag(extra_cost != 0, 2);
+        | flag(extra_cost != 0, 2)
+        | flag(unique.is_some(), 3);
     out.push(
         kind | flag(retry.is_some(), 2)
             | flag(timeout.is_some(), 3)
@@ -115,6 +117,10 @@ pub fn work(out: &mut Vec<u8>, head: &Head, spec: &Spec) {
     }
     if more & 4 != 0 {
         number(out, extra_cost.into());
+    }
+    if let Some(Unique { key, hold }) = unique {
+        bytes(out, key.as_bytes());
+        put_hold(out, *hold);
     }
 }
 
@@ -159,10 +165,17 @@ impl Input<'_> {
         let priority = if more & 1 != 0 { self.priority()? } else { Priority::NORMAL };
         head.priority = if more & 2 != 0 { self.priority()? } else { priority };
         let extra_cost = if more & 4 != 0 { self.small()? } else { 0 };
-        let plain =
-            retry.is_none() && timeout.is_none() && on_complete.is_none() && extra_cost == 0;
+        let unique = match more & 8 {
+            0 => None,
+            _ => Some(Unique { key: UniqueKey::new(self.bytes()?), hold: self.hold()? }),
+        };
+        let plain = retry.is_none()
+            && timeout.is_none()
+            && on_complete.is_none()
+            && extra_cost == 0
+            && unique.is_none();
         let span = SpanLink::default();
-        let options = SpecOptions { on_complete, retry, timeout, extra_cost, span };
+        let options = SpecOptions { on_complete, retry, timeout, extra_cost, unique, span };
         let options = (!plain).then(|| Box::new(options));
         let common = SpecHead { pool, kind, function, enqueued_at, priority, options };
         Ok((head, Spec::new(work_id, common, args)))
@@ -174,6 +187,41 @@ pub fn decode_pool(row: &[u8]) -> Decoded<PoolId> {
     let mut input = Input(row);
     input.take(Head::LEN + 1)?;
     Ok(PoolId(input.small()?))
+}
+
+fn put_hold(out: &mut Vec<u8>, hold: UniqueHold) {
+    match hold {
+        UniqueHold::WhileWaiting => out.push(0),
+        UniqueHold::UntilFinished => out.push(1),
+        UniqueHold::Within(period) => {
+            out.push(2);
+            duration(out, period);
+        }
+    }
+}
+
+impl Input<'_> {
+    fn hold(&mut self) -> Decoded<UniqueHold> {
+        Ok(match self.byte()? {
+            0 => UniqueHold::WhileWaiting,
+            1 => UniqueHold::UntilFinished,
+            2 => UniqueHold::Within(self.duration()?),
+            _ => return Err(Damaged("unknown kind of hold")),
+        })
+    }
+}
+
+/// Encodes a row of `unique`.
+pub fn unique(out: &mut Vec<u8>, row: &UniqueRow) {
+    put_id(out, row.work_id);
+    number(out, row.enqueued_at.0);
+    put_hold(out, row.hold);
+}
+
+pub fn decode_unique(row: &[u8]) -> Decoded<UniqueRow> {
+    let mut input = Input(row);
+    let (work_id, enqueued_at) = (input.id()?, Segment(input.number()?));
+    Ok(UniqueRow { work_id, hold: input.hold()?, enqueued_at })
 }
 
 pub fn put_history(out: &mut Vec<u8>, history: &History) {
