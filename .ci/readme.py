@@ -27,8 +27,8 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
 use actix_workpool::testing::{self, TestRuntime};
 use actix_workpool::web::{Authorizer, Permissions, Pool, PoolName, Refusal, workpool_dashboard};
 use actix_workpool::{
-    Action, ActionContext, CatchUp, Completed, Overlap, PoolConfig, Priority, Rate, RetryBehavior, Runtime, RuntimeBuilder,
-    Schedule, WorkError, WorkId, Workpool,
+    Action, ActionContext, CatchUp, Completed, Conflict, Overlap, PoolConfig, Priority, Rate, RetryBehavior, Runtime,
+    RuntimeBuilder, Schedule, Unique, WorkError, WorkId, Workpool,
 };
 type Any = Box<dyn std::error::Error>;
 

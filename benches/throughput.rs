@@ -55,6 +55,7 @@ fn main() {
         ("memory/threads", threads),
         ("idle/pools", idle_pools),
         ("memory/unique", unique),
+        ("memory/rate", rate),
         #[cfg(feature = "redb")]
         ("redb/noop", durable::noop),
         #[cfg(feature = "redb")]
@@ -449,6 +450,39 @@ fn delayed(quick: bool) -> Value {
     late.sort_by(f64::total_cmp);
     let at = |part: f64| round(late[((late.len() - 1) as f64 * part) as usize], 3);
     json!({ "p99_ms": at(0.99), "p50_ms": at(0.5), "max_ms": at(1.0), "early": early, "works": works })
+}
+
+/// The rate at which jobs start while many wait, ÷ the rate that was asked for: 1,000 in a second, one at a time.
+fn rate(quick: bool) -> Value {
+    let works = if quick { 3_000 } else { 10_000 };
+    let per_second = 1_000;
+    let stamps = Arc::new(Stamps::default());
+    let attempts = block_on(async {
+        let rate = actix_workpool::Rate::per_second(per_second);
+        let runtime = Runtime::builder()
+            .action_fn(DELAYED, |number, cx| async move {
+                cx.data::<Arc<Stamps>>().0.lock().expect("lock").push((number, Instant::now()));
+                Ok(())
+            })
+            .data(stamps.clone())
+            .pool("bench", config().rate(rate))
+            .start()
+            .await
+            .expect("the runtime starts");
+        let pool = runtime.pool("bench").expect("the pool is there");
+        let jobs = (0..works).map(|number| DELAYED.call(number));
+        pool.enqueue_batch(jobs).await.expect("enqueued");
+        pool.idle().await.expect("idle");
+        let attempts = pool.diagnostics().await.expect("an answer").report.completed;
+        runtime.shutdown(Duration::ZERO).await;
+        attempts
+    });
+    let stamps = stamps.0.lock().expect("lock");
+    assert_eq!((stamps.len(), attempts), (works, works as u64), "one attempt for each job");
+    let times = stamps.iter().map(|(_, at)| *at);
+    let (first, last) = (times.clone().min().expect("a start"), times.max().expect("a start"));
+    let reached = (works - 1) as f64 / (last - first).as_secs_f64();
+    json!({ "ratio": round(reached / f64::from(per_second), 4), "works": works })
 }
 
 const DELAYED: actix_workpool::ActionKey<usize, ()> = actix_workpool::ActionKey::new("delayed");

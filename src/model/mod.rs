@@ -63,5 +63,7 @@ pub use segment::{Key, Segment, StartKey};
 pub use state::{Cursors, InternalState, Report, RunStatus, Running};
 pub use status::{Progress, WorkStatus};
 pub(crate) use strict::write;
-pub use unique::{Conflict, Unique, UniqueHold, UniqueKey, UniquePlace, UniqueRow};
+#[cfg(any(feature = "unstable-storage", feature = "redb"))]
+pub use unique::UniqueKey;
+pub use unique::{Conflict, Unique, UniqueHold, UniquePlace, UniqueRow};
 pub use work::{FunctionKind, OnCompleteCall, SpanLink, Spec, SpecHead, SpecOptions, WorkFact};
