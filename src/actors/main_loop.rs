@@ -16,7 +16,7 @@ use super::lifecycle::{Effect, Flight, Life, Transition};
 use super::messages::{Ring, Watch};
 use crate::engine::arrivals::AttemptReport;
 use crate::engine::rest::{KickSource, rest};
-use crate::engine::{Launch, Lost, Step, TurnCx, demand, step};
+use crate::engine::{Launch, Lost, Step, TurnCx, demand, limit, step};
 use crate::functions::{Control, Program, Stage};
 use crate::model::{
     Batch, Change, Claimed, FunctionKind, Generation, InternalState, PoolConfig, RunNumber,
@@ -311,9 +311,7 @@ impl MainActor {
         if limited_until > before {
             metrics::rate_limited(&self.pool);
         }
-        if limited_until != before || before > Segment::default() {
-            self.pool.gauge.set_limited_until(limited_until);
-        }
+        self.pool.gauge.set_limited_until(limited_until);
         let advance = Advance {
             pool: self.pool.id,
             turn: self.state.fence(),
@@ -805,7 +803,10 @@ impl Handler<LoopMessage> for MainActor {
         match message {
             LoopMessage::Configure { config, reply } => {
                 // Effective at once, so that nothing starts against it after it is acknowledged.
-                self.config.wanted = config.clone().over(&self.config.wanted);
+                let wanted = config.clone().over(&self.config.wanted);
+                let before = std::mem::replace(&mut self.config.wanted, wanted).settings().rate;
+                let rate = self.config.wanted.settings().rate;
+                self.state.tat = limit::convert(before, rate, self.state.tat, self.now());
                 self.state.limited_until = Segment::default();
                 self.config.waiting.push((config, reply));
                 telemetry::kicked(&self.pool, KickSource::Configure);

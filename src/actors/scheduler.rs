@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,8 +19,10 @@ use crate::storage::StorageError;
 /// The maximum time between two looks at the wall clock: a machine may have slept, or the clock may have been set.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// The wait before a time that could not be handled is tried again.
+/// The wait before a time that could not be handled is tried again. It doubles with each failure, up to [`LONGEST`].
 const AGAIN: Duration = Duration::from_secs(1);
+
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// Owns the times at which schedules fire next. Each nominal time is decided by the store: this actor may be late or
 /// early, and there may be one in several processes, but no time is handled twice.
@@ -35,13 +38,16 @@ struct Fires {
     schedule: Arc<Schedule>,
     /// The last nominal time that was handled.
     last: Segment,
+    /// The wait after the next failure.
+    again: Duration,
 }
 
 impl Scheduler {
     pub fn new(client: Client, rows: Vec<ScheduleRow>) -> Scheduler {
         let schedules = client.schedules.iter().cloned().zip(rows);
-        let schedules: Vec<_> =
-            schedules.map(|(schedule, row)| Fires { schedule, last: row.last }).collect();
+        let schedules: Vec<_> = schedules
+            .map(|(schedule, row)| Fires { schedule, last: row.last, again: AGAIN })
+            .collect();
         let mut scheduler = Scheduler { client, schedules, next: BinaryHeap::new(), timer: None };
         for place in 0..scheduler.schedules.len() {
             scheduler.wait(place);
@@ -55,7 +61,7 @@ impl Scheduler {
 
     /// Waits for the next time of a schedule.
     fn wait(&mut self, place: usize) {
-        let Fires { schedule, last } = &self.schedules[place];
+        let Fires { schedule, last, .. } = &self.schedules[place];
         if let Some(next) = schedule.times.next_after(*last) {
             self.next.push(Reverse((next, place)));
         }
@@ -87,10 +93,11 @@ impl Scheduler {
 
     /// Handles the times of a schedule that are due, one after the other.
     fn fire(&mut self, place: usize, now: Segment, ctx: &mut Context<Self>) {
-        let Fires { schedule, last } = &mut self.schedules[place];
+        let Fires { schedule, last, again } = &mut self.schedules[place];
         let due = due(&schedule.times, schedule.catch_up, *last, now);
         let Some(nominal) = due.first().copied() else {
             // All were missed for too long.
+            *again = AGAIN;
             *last = schedule.times.last_between(*last, now).unwrap_or(*last);
             return self.wait(place);
         };
@@ -99,7 +106,7 @@ impl Scheduler {
         let answered = async move {
             match answer {
                 Ok(answer) => Some(answer.await.ok()?.map_err(|error| error.to_string())),
-                Err(error) => Some(Err(error.to_string())),
+                Err(error) => Some(Err(error)),
             }
         };
         let answered = answered.into_actor(self).map(move |answer, scheduler, ctx| {
@@ -115,13 +122,18 @@ impl Scheduler {
         &self,
         schedule: &Schedule,
         nominal: Segment,
-    ) -> Result<oneshot::Receiver<Result<TickAnswer, StorageError>>, EnqueueError> {
-        let (pool, spec) = schedule.make(Some(nominal), &self.client.shared)?;
-        pool.check_room(1)?;
+    ) -> Result<oneshot::Receiver<Result<TickAnswer, StorageError>>, String> {
+        let say = |error: EnqueueError| error.to_string();
+        // The closure of `job_with` is the program's.
+        let make = || schedule.make(Some(nominal), &self.client.shared);
+        let (pool, spec) = catch_unwind(AssertUnwindSafe(make))
+            .map_err(|_| "its closure panicked".to_owned())?
+            .map_err(say)?;
+        pool.check_room(1).map_err(|full| say(full.into()))?;
         let (reply, answer) = oneshot::channel();
         let (id, overlap) = (schedule.id, schedule.overlap);
         let tick = TickSchedule { id, nominal, overlap, spec, reply };
-        self.client.send(Command::TickSchedule(tick)).map_err(|_| EnqueueError::Closed)?;
+        self.client.send(Command::TickSchedule(tick)).map_err(|error| error.to_string())?;
         Ok(answer)
     }
 
@@ -133,9 +145,10 @@ impl Scheduler {
         ctx: &mut Context<Self>,
     ) {
         let now = self.now();
-        let Fires { schedule, last } = &mut self.schedules[place];
+        let Fires { schedule, last, again } = &mut self.schedules[place];
         match answer {
             Ok(TickAnswer { last: Some(handled), enqueued }) => {
+                *again = AGAIN;
                 if enqueued {
                     metrics::scheduled(schedule.id, now.since(nominal));
                 }
@@ -147,7 +160,9 @@ impl Scheduler {
             Ok(TickAnswer { last: None, .. }) => {}
             Err(error) => {
                 telemetry::not_scheduled(schedule.id, &error);
-                ctx.run_later(AGAIN, move |scheduler, ctx| {
+                let wait = *again;
+                *again = (2 * wait).min(LONGEST);
+                ctx.run_later(wait, move |scheduler, ctx| {
                     scheduler.wait(place);
                     scheduler.look(ctx);
                 });

@@ -283,6 +283,14 @@ impl Workpool {
         self.client.run_now(work_id).await
     }
 
+    /// Returns the time before which the pool's rate admits no start, if that is more than a second from now.
+    #[cfg(feature = "ops")]
+    pub(crate) fn limited_for_long(&self) -> Option<Segment> {
+        let until = self.pool.gauge.limited_until();
+        let soon = self.client.shared.seams.segment().after(Duration::from_secs(1));
+        Some(until).filter(|until| *until > soon)
+    }
+
     /// Changes the priority of a job of any pool while it waits. A job that is due goes behind the jobs of the new
     /// priority that are due; a delayed job stays delayed.
     ///

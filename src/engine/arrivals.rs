@@ -177,7 +177,9 @@ pub fn enqueue_held(
     // What is due stays in its place, and cannot be overtaken for ever.
     let stays = from.segment <= now && due <= now && from.priority == spec.priority;
     let to = if stays { from } else { StartKey::new(spec.priority, due) };
-    let change = Some(Change::ReplaceWork { spec, from, to });
+    // What changes nothing is not written: a commit in doubt could not be told from it.
+    let is_same = stays && spec == work.spec;
+    let change = (!is_same).then_some(Change::ReplaceWork { spec, from, to });
     Arrival { change, answer: EnqueueAnswer::Replaced(work_id) }
 }
 

@@ -38,9 +38,14 @@ pub(super) fn settle(
         !matches!(result, RunResult::Snoozed(_) | RunResult::PoolLimited(_) | RunResult::Returned);
     draft.state.report.completed += u64::from(counted && !planted!(CompletionUncounted));
 
-    if let (RunResult::PoolLimited(_), Retry::At(until)) = (&result, retry)
+    if let RunResult::PoolLimited(wait) = result
         && !planted!(LimitForgotten)
     {
+        // The pool rests though the job is canceled.
+        let until = match retry {
+            Retry::At(until) => until,
+            Retry::No => completion.map_or(draft.now, |key| key.segment).after(wait),
+        };
         draft.state.tat = limit::rest(draft.rate, draft.state.tat, until);
     }
 

@@ -52,6 +52,31 @@ pub(super) fn rest(rate: Option<Rate>, tat: u64, until: Segment) -> u64 {
     tat.max(until.0.saturating_mul(NS).saturating_add(ahead))
 }
 
+/// Returns the TAT after a change of the rate. What is left of a rest stays; what was started ahead counts as that many
+/// starts of the new rate, and the next one waits for no longer than its interval.
+pub(crate) fn convert(old: Option<Rate>, new: Option<Rate>, tat: u64, now: Segment) -> u64 {
+    let now_ns = now.0.saturating_mul(NS);
+    if old == new || tat <= now_ns {
+        return tat;
+    }
+    let ((before, _), (interval, burst)) = (terms(old), terms(new));
+    match admit(old, tat, 1, now) {
+        Ok(_) => {
+            let ahead = (tat - now_ns).checked_div(before).unwrap_or(0).min(burst - 1);
+            now_ns.saturating_add(ahead.saturating_mul(interval))
+        }
+        Err(until) => {
+            let wait_ns = until.0.saturating_sub(now.0).saturating_mul(NS);
+            // Longer than the interval is only a rest. Times are rounded up to a millisecond.
+            let wait_ns = match wait_ns <= before.saturating_add(NS) {
+                true => wait_ns.min(interval),
+                false => wait_ns,
+            };
+            rest(new, 0, Segment(now_ns.saturating_add(wait_ns).div_ceil(NS)))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -116,6 +141,38 @@ mod tests {
         assert_eq!(admit(rate, tat, 2, now), Err(Segment(10_395)));
         assert!(admit(rate, tat, 1, Segment(10_195)).is_ok());
         assert_eq!(admit(rate, tat, 9, now), Err(Segment(10_395)), "never more than a burst");
+    }
+
+    #[test]
+    fn a_change_of_the_rate_holds_from_the_next_start() {
+        let now = Segment(1_000_000);
+        let spent = |rate: Rate| {
+            let mut tat = 0;
+            while let Ok(next) = admit(Some(rate), tat, 1, now) {
+                tat = next;
+            }
+            tat
+        };
+        let next = |rate, tat| match admit(rate, tat, 1, now) {
+            Ok(_) => 0,
+            Err(until) => until.0 - now.0,
+        };
+        let (hourly, fast) = (Rate::per_hour(1).burst(10), Rate::per_second(100));
+        let tat = spent(hourly);
+        assert_eq!(next(None, convert(Some(hourly), None, tat, now)), 0);
+        assert_eq!(next(Some(fast), convert(Some(hourly), Some(fast), tat, now)), 10);
+        let one = Rate::per_second(1);
+        let tat = spent(one.burst(100));
+        assert_eq!(next(Some(one), convert(Some(one.burst(100)), Some(one), tat, now)), 995);
+        let half = admit(Some(one.burst(4)), 0, 3, now).unwrap();
+        let wider = convert(Some(one.burst(4)), Some(one.burst(6)), half, now);
+        assert_eq!(room(Some(one.burst(6)), wider, now), 3, "three of six were used");
+        for (old, new) in [(None, Some(one)), (Some(one), None), (Some(fast), Some(one.burst(50)))]
+        {
+            let resting = rest(old, 0, Segment(now.0 + 60_000));
+            assert_eq!(next(new, convert(old, new, resting, now)), 60_000, "{old:?} {new:?}");
+        }
+        assert_eq!(convert(Some(one), Some(fast), 0, now), 0);
     }
 
     #[test]

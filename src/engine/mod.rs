@@ -14,7 +14,7 @@ mod cancelations;
 mod completions;
 mod draft;
 pub(crate) mod explain;
-mod limit;
+pub(crate) mod limit;
 mod recovery;
 pub mod rest;
 pub(crate) mod schedules;

@@ -30,14 +30,23 @@ pub(crate) fn due(
     if !matches!(catch_up, CatchUp::All { .. }) {
         return vec![newest];
     }
-    let mut due = Vec::new();
-    let mut after = last.max(Segment(oldest.0.saturating_sub(1)));
-    while let Some(next) = times.next_after(after).filter(|next| *next <= now) {
-        due.push(next);
-        after = next;
+    // Looks back further and further, so that what is older than the last 1,000 is not walked through.
+    let first = last.max(Segment(oldest.0.saturating_sub(1)));
+    let mut span_ms = ON_TIME_MS;
+    loop {
+        let from = first.max(Segment(now.0.saturating_sub(span_ms)));
+        let mut due = Vec::new();
+        let mut after = from;
+        while let Some(next) = times.next_after(after).filter(|next| *next <= now) {
+            due.push(next);
+            after = next;
+        }
+        if due.len() >= MOST_MISSED || from == first {
+            due.drain(..due.len().saturating_sub(MOST_MISSED));
+            return due;
+        }
+        span_ms = span_ms.saturating_mul(2);
     }
-    due.drain(..due.len().saturating_sub(MOST_MISSED));
-    due
 }
 
 /// What becomes of one nominal time.

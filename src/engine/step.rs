@@ -63,6 +63,10 @@ pub fn step(
         rate: cx.rate,
     };
     let cursors = drained(&draft.state.cursors, &batch);
+    if !batch.cancelations.is_empty() {
+        // The job that the rate did not admit may be one of them.
+        draft.state.limited_until = Segment::default();
+    }
 
     // The cancelations of this batch must skip the jobs that its completions have ended.
     let remember = !batch.cancelations.is_empty();

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::model::{Failure, FailureKind};
 
+/// The longest rest of a pool that one attempt can ask for.
+const MAX_REST: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// The error of a function.
 ///
 /// With `?` any error becomes a retryable one, also an `anyhow::Error` or a `Box<dyn Error + Send + Sync>`, so that a
@@ -67,11 +70,11 @@ impl WorkError {
     /// Starts no job of the pool for `wait`, and runs this one again then; this attempt does not count. For a server that
     /// has had enough, and says for how long: "429 Too Many Requests", with `Retry-After`.
     ///
-    /// Jobs of the pool that run go on. Behind the rest the pool's [`rate`](crate::PoolConfig::rate) begins without a
+    /// The wait is at most 24 hours: a longer one counts as that. Jobs of the pool that run go on. Behind the rest the pool's [`rate`](crate::PoolConfig::rate) begins without a
     /// burst.
     #[must_use]
     pub fn limit_pool(wait: Duration) -> WorkError {
-        WorkError(WorkErrorKind::LimitPool(wait))
+        WorkError(WorkErrorKind::LimitPool(wait.min(MAX_REST)))
     }
 }
 

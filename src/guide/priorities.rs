@@ -34,7 +34,8 @@
 //! # Rates
 //! [`PoolConfig::rate`](crate::PoolConfig::rate) limits how fast jobs *start*: every attempt counts, also a retry. A job that has to
 //! wait is started when the rate admits it; no attempt is made before to find out, and none is charged. The rate holds across restarts,
-//! and [`update`](crate::Workpool::update) changes it for the next start.
+//! and [`update`](crate::Workpool::update) changes it for the next start. A job that costs more than the rate admits at the moment waits
+//! at the head of the pool, and those behind it, until the rate admits it: nothing overtakes it, so that it is not overtaken for ever.
 //!
 //! ```
 //! # use actix_workpool::doctest::{self, Double};

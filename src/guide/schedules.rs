@@ -29,7 +29,8 @@
 //!
 //! # Each time once
 //! The job and the note that its time was handled are one commit, and the job's id is made of the schedule's id and the time. So no time is
-//! enqueued twice: not after a crash, not by two processes, not when the wall clock is set back. What the job *does* is subject to the usual
+//! enqueued twice: not after a crash, not by two processes, not when the wall clock is set back. (A clock that was far ahead has handled
+//! the times up to there; when it is set right, the schedule goes on from them.) What the job *does* is subject to the usual
 //! rules: see [`idempotency`](super::idempotency).
 //!
 //! # Time zones

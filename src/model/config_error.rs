@@ -24,7 +24,7 @@ pub enum ConfigError {
     /// A rate at which nothing could start, or everything at once.
     #[error(
         "a rate of {given} is out of range: it needs at least 1 start in a span longer than zero, at most a year between \
-         two starts, and a burst of at least 1"
+         two starts, and a burst of at least 1, at most what it admits in 100 years"
     )]
     Rate {
         /// The rate, in words.

@@ -35,6 +35,9 @@ fn one() -> u32 {
     1
 }
 
+/// The longest time in which the rate may admit a burst, 100 years.
+const MAX_BURST_NS: u64 = 100 * 366 * 24 * 60 * 60 * 1_000_000_000;
+
 impl Rate {
     /// The longest time between two starts, one year.
     pub const MAX_INTERVAL: Duration = Duration::from_secs(366 * 24 * 60 * 60);
@@ -91,10 +94,12 @@ impl Rate {
     ///
     /// # Errors
     /// Fails if nothing could ever start, if the time between two starts is zero or longer than
-    /// [`Rate::MAX_INTERVAL`], or if the burst is 0.
+    /// [`Rate::MAX_INTERVAL`], or if the burst is 0 or what the rate admits in more than 100 years.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let fits =
             self.starts > 0 && !self.interval().is_zero() && self.interval() <= Rate::MAX_INTERVAL;
+        let burst_ns = self.interval_ns().checked_mul(self.burst.into());
+        let fits = fits && burst_ns.is_some_and(|ns| ns <= MAX_BURST_NS);
         match (fits, self.burst) {
             (true, 1..) => Ok(()),
             _ => Err(ConfigError::Rate { given: self.to_string() }),
@@ -131,6 +136,7 @@ mod tests {
             Rate::new(u32::MAX, Duration::from_nanos(7)),
             Rate::new(1, Duration::MAX),
             Rate::per_hour(1).burst(0),
+            Rate::per_hour(1).burst(u32::MAX),
         ] {
             let message = rate.validate().expect_err("it is refused").to_string();
             assert!(message.contains("rate"), "{message}");

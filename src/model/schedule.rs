@@ -40,7 +40,8 @@ pub enum CatchUp {
         /// The time within which it is worth while.
         within: Duration,
     },
-    /// All that were missed by no more than `within` run, in order; at most the last 1,000.
+    /// All that were missed by no more than `within` run, in order; at most the last 1,000. With
+    /// [`Overlap::QueueAll`]: other overlaps skip those that come while the first one still runs.
     All {
         /// The time within which they are worth while.
         within: Duration,

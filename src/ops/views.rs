@@ -59,6 +59,10 @@ pub(crate) struct PoolView {
     pub name: Name,
     pub paused: bool,
     pub max_parallelism: usize,
+    pub rate: Option<RateView>,
+    /// The time before which the rate admits no start, or until which the pool rests, if that is more than a second from
+    /// now.
+    pub limited_until: Option<Big>,
     pub max_pending: Big,
     /// Jobs without an outcome.
     pub pending: Big,
@@ -176,6 +180,8 @@ impl PoolView {
             name,
             paused: settings.paused,
             max_parallelism: settings.max_parallelism,
+            rate: settings.rate.map(RateView::from),
+            limited_until: pool.limited_for_long().map(Big::from),
             max_pending: Big(settings.max_pending),
             pending,
             waiting: Big(waiting),
@@ -232,7 +238,7 @@ pub(crate) struct RetryView {
 }
 
 /// The rate at which the attempts of a pool start.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub(crate) struct RateView {
     /// In words.
     pub sentence: String,

@@ -199,7 +199,10 @@ impl Store {
                     }
                     false => group.settled.again.push(Command::CancelAll(page).into()),
                 },
-                Taken::Turn { pool, turn, demand, saturated, replaced, .. } => {
+                Taken::Turn { pool, turn, demand, saturated, replaced, changes, .. } => {
+                    if !changes.is_empty() {
+                        self.pools[pool.0 as usize].moved.clear();
+                    }
                     let batch = self.read_batch(pool, demand, saturated);
                     let ready = BatchReady { replaced, ..BatchReady::answer(turn, batch) };
                     group.settled.batches.push((pool, ready));

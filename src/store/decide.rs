@@ -9,8 +9,8 @@ use crate::engine::arrivals::{
     PriorityAnswer, RunNowAnswer,
 };
 use crate::model::{
-    Change, Conflict, FunctionKind, Key, Name, PendingTable, PoolId, Priority, Segment, Spec, Turn,
-    WorkFact, WorkId,
+    Change, Conflict, FunctionKind, Key, Name, PendingTable, PoolId, Priority, Segment, Spec,
+    StartKey, Turn, WorkFact, WorkId,
 };
 use crate::protocol::{
     Advance, AdvanceError, BatchReady, CancelAll, Canceled, Command, Enqueue, Event, job_level,
@@ -387,7 +387,7 @@ impl Store {
     }
 
     /// Changes a turn's change of a row that was moved or replaced since the turn was shown it. Adds to `replaced` what
-    /// the loop must know. Returns `false` if the change must not be made.
+    /// the loop must know. Returns `false` if the change must not be made: the job was postponed.
     fn follow_move(
         &self,
         group: &Group,
@@ -412,13 +412,16 @@ impl Store {
                 replaced.extend(spec.clone().map(|spec| (*work_id, Some(spec))));
                 true
             }
-            Change::MovePendingStart { work_id, from: place, .. } => {
+            Change::MovePendingStart { work_id, from, to: lane, .. } => {
                 let Some(Moved { to, spec }) = self.moved(group, pool, *work_id) else {
                     return true;
                 };
-                *place = *to;
-                // What was not registered was the function before.
-                spec.is_none()
+                *from = *to;
+                // What was not registered was the function before. The job must move all the same: this turn may put the
+                // cursor past its place.
+                let segment = if spec.is_some() { to.segment } else { lane.segment };
+                *lane = StartKey::new(to.priority, segment);
+                true
             }
             _ => true,
         }

@@ -50,8 +50,6 @@ impl Store {
             let entry = &mut self.pools[pool.0 as usize];
             entry.wakeup.wake();
             entry.read_until = group.now;
-            entry.moved.clear();
-            group.moved.retain(|(of, ..)| *of != pool);
             let turn = entry.fence;
             group.early.push(Early { pool, turn, joined: false });
             let kick = Some(source);
@@ -77,8 +75,14 @@ impl Store {
         let has_seen_all = demand.slots(0) > 0 && next_due.is_none_or(|due| due > now);
         if !has_seen_all {
             self.has_read = true;
-            let free_slots = i64::try_from(slots).unwrap_or(i64::MAX);
-            let demand = Demand { free_slots, ..demand };
+            // Rows that the group moves are not there any more; as many are read behind them.
+            let moved = group.moved.len();
+            let free_slots = i64::try_from(slots + moved).unwrap_or(i64::MAX);
+            let max_starts = match demand.max_starts {
+                0 => 0,
+                starts => starts.saturating_add(moved),
+            };
+            let demand = Demand { free_slots, max_starts, ..demand };
             let rest = self.storage.read_batch(pool, demand, now)?;
             // None are left when a loop rests.
             if !(rest.completions.is_empty() && rest.cancelations.is_empty()) {

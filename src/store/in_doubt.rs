@@ -54,7 +54,11 @@ impl Witness {
         let is_turn = |change: &&Change| matches!(change, Change::PutState { .. });
         let turn = changes.iter().rfind(is_turn).and_then(trace);
         // Of a job that was moved twice, the last place counts.
-        turn.or_else(|| changes.iter().rev().find_map(trace)).unwrap_or(Witness::Nothing)
+        // What is replaced in its place may have had this content before, two changes ago.
+        let is_sure = |change: &&Change| !matches!(change, Change::ReplaceWork { from, to, .. } if from == to);
+        let sure = || changes.iter().rev().filter(is_sure).find_map(trace);
+        let any = || changes.iter().rev().find_map(trace);
+        turn.or_else(sure).or_else(any).unwrap_or(Witness::Nothing)
     }
 }
 
@@ -104,7 +108,6 @@ impl Store {
         Ok(match witness {
             Witness::Completion(_, run) => work.runs == *run && work.pending_completion.is_some(),
             Witness::Start(_, key) => work.pending_start == Some(*key),
-            // With the same content at the same place there is nothing to tell apart.
             Witness::Replaced(spec, key) => work.spec == *spec && work.pending_start == Some(*key),
             Witness::Cancelation(_) => work.is_canceled(),
             _ => true,

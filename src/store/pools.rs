@@ -27,7 +27,8 @@ pub(super) struct Pool {
     pub pending: u64,
     pub log_level: LogLevel,
     pub wakeup: Wakeup,
-    /// Jobs that were moved or replaced since the loop was last shown rows: the turn in flight may start them.
+    /// Jobs that were moved or replaced since the loop's last turn that changed something: a turn that was decided before
+    /// may start them. A batch does not clear it, because the loop may have been shown an earlier one before.
     pub moved: HashMap<WorkId, Moved>,
     /// `true` if a turn may have been decided on rows that were not committed. No turn counts until the next claim.
     pub is_void: bool,

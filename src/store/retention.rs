@@ -8,27 +8,28 @@ use crate::storage::Fsync;
 /// The minimum number of rows that one step may delete; after many completions it may delete twice their number.
 const RETENTION_STEP: usize = 2_000;
 
-/// The number of rows of unique keys that one step looks at.
+/// The minimum number of rows of unique keys that one step looks at; after many completions, twice their number.
 const UNIQUE_STEP: usize = 1_000;
 
 impl Store {
     /// Deletes finished jobs that are old enough, if enough have finished since the last time or if asked to.
     pub(super) fn forget_if_due(&mut self, asked: bool) {
         if asked || self.completions >= RETENTION_STEP / 2 {
-            self.forget_expired();
-            self.forget_free_keys();
+            let completions = std::mem::take(&mut self.completions);
+            self.forget_expired(RETENTION_STEP.max(2 * completions));
+            self.forget_free_keys(UNIQUE_STEP.max(2 * completions));
         }
     }
 
     /// Deletes rows of unique keys that nothing holds: periods that are over. Goes on behind the last row that it has
     /// looked at.
-    fn forget_free_keys(&mut self) {
+    fn forget_free_keys(&mut self, limit: usize) {
         let after = self.looked_at.take();
-        let Ok(rows) = self.storage.unique_rows(after.as_ref(), UNIQUE_STEP) else { return };
+        let Ok(rows) = self.storage.unique_rows(after.as_ref(), limit) else { return };
         if rows.is_empty() {
             return;
         }
-        if rows.len() == UNIQUE_STEP {
+        if rows.len() == limit {
             self.looked_at = rows.last().map(|(place, _)| place.clone());
         }
         let ids: Vec<_> = rows.iter().map(|(_, row)| row.work_id).collect();
@@ -44,7 +45,7 @@ impl Store {
         }
     }
 
-    fn forget_expired(&mut self) {
+    fn forget_expired(&mut self, limit: usize) {
         let retention = self.shared.retention;
         let before = match retention.max_age {
             Some(age) => Segment(self.clock.0.saturating_sub(age.as_millis() as u64)),
@@ -53,7 +54,6 @@ impl Store {
         let before = if planted!(RetentionTooEager) { self.clock } else { before };
         let keep = retention.max_count.unwrap_or(u64::MAX);
         // The rest is deleted later.
-        let limit = RETENTION_STEP.max(2 * std::mem::take(&mut self.completions));
         let Ok(expired) = self.storage.expired(before, keep, limit) else { return };
         let mut changes: Vec<_> =
             expired.into_iter().map(|work_id| Change::DeleteFinished { work_id }).collect();

@@ -111,7 +111,7 @@ impl Store {
     ) -> Result<Option<WorkFact>, StorageError> {
         if !group.facts.contains_key(&work_id) {
             let fact = self.storage.facts(&[work_id])?.pop().flatten();
-            group.facts.insert(work_id, fact);
+            group.learn(work_id, fact);
         }
         Ok(group.fact(work_id).cloned())
     }

@@ -106,7 +106,6 @@ impl Store {
         let entry = &mut self.pools[pool.0 as usize];
         self.has_read = true;
         entry.read_until = self.clock;
-        entry.moved.clear();
         let parked = Parked { demand, saturated, next_due: batch.next_due };
         entry.wakeup.has_read(batch.is_empty().then_some(parked));
         Ok(batch)

@@ -284,6 +284,28 @@ fn one_that_is_no_longer_in_the_code_is_shown_and_does_not_fire() {
 }
 
 #[test]
+fn a_closure_that_panics_delays_its_schedule_and_no_other() {
+    run_paused(async {
+        let wall = Wall::at(MIDNIGHT);
+        let (builder, runs) = noting(&wall);
+        let tries = Arc::new(Mutex::new(0));
+        let seen_tries = tries.clone();
+        let fragile = Schedule::every("fragile", secs(60)).unwrap();
+        let fragile = fragile.job_with("p", "task", move |_| {
+            *tries.lock().unwrap() += 1;
+            assert!(*tries.lock().unwrap() > 3, "not yet");
+            TASK.call(0)
+        });
+        let runtime = begin(builder.schedule(fragile).schedule(every(60))).await;
+        pass(75).await;
+        // After 1, 2 and 4 s; the other one is on time.
+        assert_eq!(seen(&runs), [60, 67]);
+        assert_eq!(*seen_tries.lock().unwrap(), 4);
+        runtime.shutdown(secs(1)).await;
+    });
+}
+
+#[test]
 fn a_full_pool_delays_a_schedule_and_loses_nothing() {
     run_paused(async {
         let wall = Wall::at(MIDNIGHT);

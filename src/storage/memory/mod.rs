@@ -118,9 +118,9 @@ impl Storage for Memory {
         limit: usize,
     ) -> Result<Vec<(UniquePlace, UniqueRow)>, StorageError> {
         let tables = self.tables();
-        let places = tables.unique.keys().filter(|place| after.is_none_or(|after| *place > after));
-        let places = lowest(places, limit).into_iter();
-        Ok(places.map(|place| (place.clone(), tables.unique[place])).collect())
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let rows = tables.unique.range((from, Bound::Unbounded)).take(limit);
+        Ok(rows.map(|(place, row)| (place.clone(), *row)).collect())
     }
 
     fn read_batch(
@@ -306,7 +306,7 @@ struct Tables {
     pools: Vec<Pool>,
     finished: FinishedTable,
     user: HashMap<Name, BTreeMap<TableKey, Payload>>,
-    unique: HashMap<UniquePlace, UniqueRow>,
+    unique: BTreeMap<UniquePlace, UniqueRow>,
 }
 
 /// The tables of one pool.
@@ -342,7 +342,6 @@ impl Tables {
             });
         }
         self.finished.shrink();
-        shrink(&mut self.unique);
     }
 
     fn pool(&mut self, pool: PoolId) -> &mut Pool {

@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use super::chart::{charts, ranges};
 use super::overview::{tiles, unregistered};
 use super::parts::{badge, change_pool};
-use super::words::{class_of, encoded, grouped};
+use super::words::{class_of, encoded, grouped, time};
 use crate::ops::{Activity, Big, PoolView, Range, Totals};
 use crate::shared::rates::Recent;
 use crate::web::{Permission, Permissions};
@@ -46,6 +46,10 @@ pub(in crate::web) fn pool(
                             dd { a href={ (works) "state=finished&outcome=" (outcome) } { (grouped(count.0)) } }
                         }
                         dt { "Retries" } dd { (grouped(report.retries.0)) }
+                        @if let Some(rate) = &pool.rate { dt { "Rate" } dd { (rate.sentence) } }
+                        @if let Some(until) = pool.limited_until {
+                            dt { "Starts again" } dd { (time(until, now)) }
+                        }
                         dt { "Without an outcome" }
                         dd { (grouped(pool.pending.0)) " of at most " (grouped(pool.max_pending.0)) }
                     }
