@@ -8,8 +8,8 @@ use crate::support::*;
 use actix_workpool::model::Change;
 use actix_workpool::storage::StorageError;
 use actix_workpool::{
-    Completion, ConfigError, Conflict, EnqueueError, MAX_DELAY, Mutation, OnComplete, RetryAnswer,
-    Runtime, Transaction, Unique, WorkError, WorkHandle, WorkId, Workpool,
+    ActionKey, Completion, ConfigError, Conflict, EnqueueError, MAX_DELAY, Mutation, OnComplete,
+    RetryAnswer, Runtime, Transaction, Unique, WorkError, WorkHandle, WorkId, Workpool,
 };
 use serde::{Deserialize, Serialize};
 
@@ -402,6 +402,37 @@ fn a_job_is_replaced_while_its_start_is_under_way() {
                 let expected = if first.id() == second.id() { 1 } else { 2 };
                 assert_eq!(log.lines().len(), expected, "phase {phase}: {:?}", log.lines());
                 assert_eq!(pool.diagnostics().await.unwrap().running, 0);
+                runtime.shutdown(secs(1)).await;
+            });
+        }
+    });
+}
+
+/// Regression: the turn that put the job aside, because its function was not registered, moved the cursor past it.
+#[test]
+fn a_job_is_replaced_while_it_is_put_aside() {
+    on_each_store(|| {
+        for phase in PHASES {
+            run_in_turn(async move {
+                let tables = Tables::new();
+                let builder = |name: &'static str| {
+                    let builder = Runtime::builder().worker_arbiters(0).storage(tables.clone());
+                    let builder = builder.pool("p", config().paused(name == "old"));
+                    builder.action_fn(ActionKey::<u64, u64>::new(name), |n, _| async move { Ok(n) })
+                };
+                let old = start_again(|| builder("old")).await;
+                let key = || Unique::key("k").while_waiting();
+                let call = ActionKey::<u64, u64>::new("old").call(1);
+                let first = old.pool("p").unwrap().enqueue(call).unique(key()).await.unwrap();
+                old.shutdown(secs(1)).await;
+                let runtime = start_again(|| builder("new")).await;
+                let pool = runtime.pool("p").unwrap();
+                steps(phase).await;
+                let call = ActionKey::<u64, u64>::new("new").call(2);
+                let replaced = pool.enqueue(call).unique(key()).on_conflict(Conflict::Replace);
+                let replaced = soon(replaced.into_future()).await.unwrap();
+                assert!(!replaced.is_new() && replaced.id() == first.id(), "phase {phase}");
+                assert_eq!(soon(replaced.join()).await, Ok(2), "phase {phase}");
                 runtime.shutdown(secs(1)).await;
             });
         }

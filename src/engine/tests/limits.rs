@@ -99,6 +99,25 @@ fn a_pool_that_is_to_rest_starts_nothing_until_then() {
 }
 
 #[test]
+fn a_pool_is_to_rest_though_the_job_that_asks_for_it_is_canceled() {
+    let canceled = s9(1);
+    let row = completion(&canceled, RunResult::PoolLimited(SECOND), Retry::No);
+    let step = rated(state([&canceled]), completions([row]), None);
+    // Its completion is from 960.
+    let mut state = step.state;
+    assert_eq!(limited(PoolConfig::default(), &mut state, 1_000), (0, Segment(1_960)));
+}
+
+#[test]
+fn what_a_canceled_job_would_have_cost_delays_no_other() {
+    let waiting = InternalState { limited_until: Segment(9_000), ..state([]) };
+    let step = rated(waiting, cancelations([cancelation(&s7(1))]), Some(Rate::per_second(1)));
+    let mut state = step.state;
+    let config = PoolConfig::default().rate(Rate::per_second(1));
+    assert_eq!(limited(config, &mut state, 1_000), (1, Segment(0)));
+}
+
+#[test]
 fn an_attempt_that_limits_its_pool_does_not_count() {
     let work = s2(1);
     let result = RunResult::PoolLimited(SECOND);

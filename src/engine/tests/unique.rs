@@ -64,6 +64,13 @@ fn what_waits_for_its_first_attempt_is_replaced() {
     }
 }
 
+/// Otherwise the store could not tell, after a commit in doubt, whether it was made.
+#[test]
+fn what_is_replaced_by_itself_is_not_written() {
+    let same = WorkFact { pending_start: Some(due(950, 1)), ..WorkFact::new(spec(1, None)) };
+    assert_eq!(new(NOW, Conflict::Replace, &same), (None, EnqueueAnswer::Replaced(id(1))));
+}
+
 #[test]
 fn what_does_not_wait_for_its_first_attempt_is_kept() {
     for work in [s2(1), s3(1), s5(1), s7(1), s8(1), s9(1), s10(1), s12(1)] {
