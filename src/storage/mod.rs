@@ -123,7 +123,11 @@ impl<I: Iterator<Item = (Key, V)>, V> Iterator for ByRank<I> {
                 continue;
             }
             let rank = StartKey::at(*priority, *key).rank(self.now, self.aging);
-            if first.is_none_or(|(before, _)| (rank < before) != planted!(PriorityIgnored)) {
+            let is_better = |before| match planted!(PriorityIgnored) {
+                true => rank >= before,
+                false => rank < before,
+            };
+            if first.is_none_or(|(before, _)| is_better(before)) {
                 first = Some((rank, level));
             }
         }
