@@ -27,7 +27,7 @@ pub(super) enum Witness {
     Cancelation(WorkId),
     /// The job has this row in `pending_start`: its key is never reused.
     Start(WorkId, StartKey),
-    /// The job has this content, at this place.
+    /// The job has this content, at the place that it had before.
     Replaced(Spec, StartKey),
     /// The group left no trace to look for.
     Nothing,
@@ -47,18 +47,25 @@ impl Witness {
                 Some(Witness::Cancelation(*work_id))
             }
             Change::MovePendingStart { work_id, to, .. } => Some(Witness::Start(*work_id, *to)),
-            Change::ReplaceWork { spec, to, .. } => Some(Witness::Replaced(spec.clone(), *to)),
+            Change::ReplaceWork { spec, from, to } => Some(match from == to {
+                true => Witness::Replaced(spec.clone(), *to),
+                false => Witness::Start(spec.work_id, *to),
+            }),
             _ => None,
         };
         // A turn is the most reliable trace: what the other changes wrote, a turn of the same group may have moved on.
         let is_turn = |change: &&Change| matches!(change, Change::PutState { .. });
         let turn = changes.iter().rfind(is_turn).and_then(trace);
-        // Of a job that was moved twice, the last place counts.
-        // What is replaced in its place may have had this content before, two changes ago.
-        let is_sure = |change: &&Change| !matches!(change, Change::ReplaceWork { from, to, .. } if from == to);
-        let sure = || changes.iter().rev().filter(is_sure).find_map(trace);
-        let any = || changes.iter().rev().find_map(trace);
-        turn.or_else(sure).or_else(any).unwrap_or(Witness::Nothing)
+        // Of a job that was moved twice, the last place counts. A replacement in place shows the least: its job may have
+        // had this content before, two changes ago.
+        let is_replaced = |witness: &Witness| matches!(witness, Witness::Replaced(..));
+        let mut traces = changes.iter().rev().filter_map(trace);
+        let first = turn.or_else(|| traces.next());
+        let sure = match first.as_ref().is_some_and(is_replaced) {
+            true => traces.find(|witness| !is_replaced(witness)),
+            false => None,
+        };
+        sure.or(first).unwrap_or(Witness::Nothing)
     }
 }
 
@@ -118,7 +125,9 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Generation, Name, Payload, Segment, StateRow, TableKey};
+    use crate::model::{
+        FunctionKind, Generation, Name, Payload, Priority, Segment, SpecHead, StateRow, TableKey,
+    };
 
     /// Regression: of a group that moves a job and starts it, the moved row was looked for.
     #[test]
@@ -135,5 +144,25 @@ mod tests {
         ];
         assert!(matches!(Witness::of(&changes), Witness::Turn(..)));
         assert!(matches!(Witness::of(&changes[..1]), Witness::Start(..)));
+    }
+
+    /// Regression: of a job that was replaced elsewhere and then in its new place, the first content was looked for.
+    #[test]
+    fn the_trace_of_a_job_that_was_replaced_twice_is_its_new_place() {
+        let head = SpecHead {
+            pool: PoolId(0),
+            kind: FunctionKind::Action,
+            function: Name::from_static("f"),
+            enqueued_at: Segment(1),
+            priority: Priority::NORMAL,
+            options: None,
+        };
+        let spec = |args: &[u8]| Spec::new(WorkId::from_name("job"), head.clone(), args);
+        let key = |seq| StartKey { segment: Segment(1), seq, ..StartKey::default() };
+        let replace = |args, from, to| Change::ReplaceWork { spec: spec(args), from, to };
+        let changes = [replace(b"1", key(1), key(2)), replace(b"2", key(2), key(2))];
+        assert!(matches!(Witness::of(&changes), Witness::Start(_, at) if at == key(2)));
+        let in_place = [replace(b"1", key(1), key(1)), replace(b"2", key(1), key(1))];
+        assert!(matches!(Witness::of(&in_place), Witness::Replaced(it, _) if it == spec(b"2")));
     }
 }

@@ -38,12 +38,7 @@ fn an_enqueue_tells_whether_the_id_was_new() {
 fn a_batch_runs_in_its_order() {
     on_each_store(|| {
         run_paused(async {
-            let log = Log::default();
-            let told = log.clone();
-            let builder = builder().action_fn(TASK, move |n, _| {
-                told.say(n.to_string());
-                async move { Ok(n) }
-            });
+            let (builder, log) = telling();
             let (runtime, pool) = start(builder, config().max_parallelism(1)).await;
             let works = pool.enqueue_batch((0..50).map(|n| TASK.call(n))).await.unwrap();
             let outcomes: Vec<_> = works.join().await.into_iter().map(Result::unwrap).collect();
@@ -60,12 +55,7 @@ fn a_batch_runs_in_its_order() {
 fn jobs_start_in_the_order_of_their_enqueues() {
     on_each_store(|| {
         run_paused(async {
-            let log = Log::default();
-            let told = log.clone();
-            let builder = builder().action_fn(TASK, move |n, _| {
-                told.say(n.to_string());
-                async move { Ok(n) }
-            });
+            let (builder, log) = telling();
             let (runtime, pool) = start(builder, config().max_parallelism(1).paused(true)).await;
             let mut works = Vec::new();
             for n in 0..20 {
@@ -261,12 +251,7 @@ fn a_job_starts_when_it_is_due_and_not_before() {
 fn a_job_that_is_due_sooner_overtakes_one_that_is_due_later() {
     on_each_store(|| {
         run_paused(async {
-            let log = Log::default();
-            let told = log.clone();
-            let builder = builder().action_fn(TASK, move |n, _| {
-                told.say(n.to_string());
-                async move { Ok(n) }
-            });
+            let (builder, log) = telling();
             let (runtime, pool) = start(builder, config()).await;
             let mut works = Vec::new();
             for wait in [300, 100, 200, 0] {

@@ -8,7 +8,7 @@ use actix_workpool::model::{Change, Segment};
 use actix_workpool::storage::{self, Fsync, Memory, Storage, StorageError};
 use actix_workpool::{
     ActionKey, Failure, JoinError, Mutation, PoolConfig, Query, Reader, RetryBehavior, Runtime,
-    Transaction, WorkError, WorkId, Workpool,
+    RuntimeBuilder, Transaction, WorkError, WorkId, Workpool,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -240,4 +240,15 @@ pub async fn pass_until(mut come: impl AsyncFnMut() -> bool) {
         steps(20).await;
     }
     panic!("it never came");
+}
+
+/// A builder with [`TASK`], which says its argument to the log when it runs, and answers it.
+pub fn telling() -> (RuntimeBuilder, Log) {
+    let log = Log::default();
+    let told = log.clone();
+    let builder = builder().action_fn(TASK, move |n, _| {
+        told.say(n.to_string());
+        async move { Ok(n) }
+    });
+    (builder, log)
 }

@@ -377,12 +377,7 @@ fn a_job_is_replaced_while_its_start_is_under_way() {
     on_each_store(|| {
         for phase in PHASES {
             run_in_turn(async move {
-                let log = Log::default();
-                let told = log.clone();
-                let builder = builder().action_fn(TASK, move |n, _| {
-                    told.say(n.to_string());
-                    async move { Ok(n) }
-                });
+                let (builder, log) = telling();
                 let (runtime, pool) = start(builder, config()).await;
                 let first = pool.enqueue(TASK.call(1)).unique(key().while_waiting());
                 let first = actix::spawn(first.into_future());
@@ -463,6 +458,36 @@ fn a_replacement_whose_answer_is_lost_is_found() {
             };
             pool.resume().await.unwrap();
             assert_eq!(soon(first.join()).await, Ok(expected));
+            runtime.shutdown(secs(1)).await;
+        });
+    }
+}
+
+/// Regression: of a job that was replaced elsewhere and then in its new place, the first content was looked for.
+#[test]
+fn two_replacements_of_one_commit_whose_answer_is_lost_are_found() {
+    for fault in [Fault::Refused, Fault::AnswerLost] {
+        run_paused(async move {
+            let storage = Faulty::new();
+            let builder = Runtime::builder().worker_arbiters(0).storage(storage.clone());
+            let builder = builder.action_fn(TASK, |n, _| async move { Ok(n) });
+            let (runtime, pool) = start(builder, config().paused(true)).await;
+            let later = pool.enqueue(TASK.call(1)).unique(key()).run_after(secs(3_600));
+            let first = later.await.unwrap();
+            storage.fail_next(fault, |change| matches!(change, Change::ReplaceWork { .. }));
+            let again = |n| {
+                let again = pool.enqueue(TASK.call(n)).unique(key());
+                again.on_conflict(Conflict::Replace).into_future()
+            };
+            let (second, third) = tokio::join!(again(2), again(3));
+            let is_lost = fault == Fault::AnswerLost;
+            for answer in [second, third] {
+                assert_eq!(answer.is_ok(), is_lost, "{fault:?}: {answer:?}");
+            }
+            let expected = if is_lost { 3 } else { 1 };
+            pool.resume().await.unwrap();
+            let outcome = tokio::time::timeout(secs(3_700), first.join()).await;
+            assert_eq!(outcome.unwrap(), Ok(expected));
             runtime.shutdown(secs(1)).await;
         });
     }
