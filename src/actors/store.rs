@@ -38,8 +38,8 @@ const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 ///
 /// Guarantees: what it answers is committed; later messages see earlier ones; a resting loop is woken; a report that a
 /// failed commit could not take is retried. Its handlers only collect requests; one [`Flush`] decides all of them, or
-/// enough for a group, unless the storage's thread is busy, or reports wait for the rest of their wave. It never waits for a storage: one that may block has its
-/// own thread.
+/// enough for a group, unless the storage's thread is busy, or reports wait for the rest of their wave. It never waits
+/// for a storage: one that may block has its own thread.
 pub(super) struct StoreActor {
     shared: Arc<Shared>,
     network: Network,

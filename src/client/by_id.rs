@@ -11,7 +11,7 @@ use crate::engine::arrivals::{
     CancelAnswer, EnqueueAnswer, PriorityAnswer, RetryAnswer, RunNowAnswer,
 };
 use crate::engine::explain::{self, Explanation, Found, PoolNow, Surroundings, Why};
-use crate::model::{Conflict, Finished, PoolId, Priority, Segment, WorkFilter, WorkId, WorkStatus};
+use crate::model::{Finished, PoolId, Priority, Segment, WorkFilter, WorkId, WorkStatus};
 use crate::protocol::{
     CancelAll, Canceled, Command, Enqueue, Inspection, Listener, Listing, LoopMessage, Ports,
     Question, Reply, Request,
@@ -285,13 +285,7 @@ impl Client {
         }
         let (retry_of, now) = (Some(work_id), self.shared.seams.segment());
         let (spec, work_id) = (failed.once_more(now), work_id.once_more());
-        let once = Prepared {
-            works: vec![(spec, now)],
-            fresh: false,
-            conflict: Conflict::Keep,
-            retry_of,
-            on_finish: None,
-        };
+        let once = Prepared { retry_of, ..Prepared::one(spec, now) };
         Ok(match self.enqueue(&pool, once).await?[..] {
             [EnqueueAnswer::Enqueued] => RetryAnswer::Enqueued(work_id),
             [EnqueueAnswer::Kept(holder)] => RetryAnswer::AlreadyEnqueued(holder),

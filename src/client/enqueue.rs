@@ -97,6 +97,19 @@ pub(crate) struct Prepared {
     pub on_finish: Option<OnFinish>,
 }
 
+impl Prepared {
+    /// Makes a job whose id may be known, and which replaces none.
+    pub fn one(spec: Spec, due: Segment) -> Prepared {
+        Prepared {
+            works: vec![(spec, due)],
+            fresh: false,
+            conflict: Conflict::Keep,
+            retry_of: None,
+            on_finish: None,
+        }
+    }
+}
+
 impl<T, F: Function<K>, K> Enqueue<T, F, K> {
     pub(crate) fn new(target: T, functions: Vec<F>) -> Self {
         Enqueue { target, functions, options: Options::default(), kind: PhantomData }

@@ -175,20 +175,21 @@ pub enum JoinError {
     Storage(#[from] StorageError),
 }
 
-/// Lists the schedules that exist, for the message about one that does not.
-fn known(schedules: &[Name]) -> String {
-    let ids: Vec<_> = schedules.iter().map(|id| id.as_str()).collect();
-    match ids.is_empty() {
-        true => "there are none: add `.schedule(..)` to `Runtime::builder()`".to_owned(),
-        false => format!("existing schedules: {}", ids.join(", ")),
-    }
-}
-
 /// Lists the pools that exist, for the message about one that does not.
 pub(crate) fn those(pools: &[Name]) -> String {
-    let names: Vec<_> = pools.iter().map(|pool| pool.as_str()).collect();
+    existing(pools, "existing pools", "there are no pools: add `.pool(..)` to `Runtime::builder()`")
+}
+
+/// Lists the schedules that exist, for the message about one that does not.
+fn known(schedules: &[Name]) -> String {
+    let none = "there are none: add `.schedule(..)` to `Runtime::builder()`";
+    existing(schedules, "existing schedules", none)
+}
+
+fn existing(names: &[Name], title: &str, none: &str) -> String {
+    let names: Vec<_> = names.iter().map(|name| name.as_str()).collect();
     match names.is_empty() {
-        true => "there are no pools: add `.pool(..)` to `Runtime::builder()`".to_owned(),
-        false => format!("existing pools: {}", names.join(", ")),
+        true => none.to_owned(),
+        false => format!("{title}: {}", names.join(", ")),
     }
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::enqueue::Prepared;
 use super::schedule::Schedule;
 use super::{Client, EnqueueError, PoolError};
-use crate::model::{Conflict, Name, ScheduleRow, Segment, WorkId, millis};
+use crate::model::{Name, ScheduleRow, Segment, WorkId, millis};
 use crate::protocol::{Command, Question, ScheduleChange};
 
 /// A schedule and its state. Made by [`Runtime::schedules`](crate::Runtime::schedules).
@@ -103,14 +103,7 @@ impl Client {
     pub async fn trigger(&self, schedule: &Schedule) -> Result<WorkId, EnqueueError> {
         let (pool, spec) = schedule.make(None, &self.shared)?;
         let (work_id, now) = (spec.work_id, self.shared.seams.segment());
-        let prepared = Prepared {
-            works: vec![(spec, now)],
-            conflict: Conflict::Keep,
-            fresh: false,
-            retry_of: None,
-            on_finish: None,
-        };
-        self.enqueue(&pool, prepared).await?;
+        self.enqueue(&pool, Prepared::one(spec, now)).await?;
         Ok(work_id)
     }
 

@@ -70,8 +70,8 @@ impl WorkError {
     /// Starts no job of the pool for `wait`, and runs this one again then; this attempt does not count. For a server that
     /// has had enough, and says for how long: "429 Too Many Requests", with `Retry-After`.
     ///
-    /// The wait is at most 24 hours: a longer one counts as that. Jobs of the pool that run go on. Behind the rest the pool's [`rate`](crate::PoolConfig::rate) begins without a
-    /// burst.
+    /// The wait is at most 24 hours: a longer one counts as that. Jobs of the pool that run go on. Behind the rest the
+    /// pool's [`rate`](crate::PoolConfig::rate) begins without a burst.
     #[must_use]
     pub fn limit_pool(wait: Duration) -> WorkError {
         WorkError(WorkErrorKind::LimitPool(wait.min(MAX_REST)))

@@ -160,6 +160,11 @@ impl NewRows {
     }
 }
 
+/// Returns the row of a job that waits at this place.
+fn start_row(work: &WorkFact, key: StartKey) -> StartRow {
+    StartRow { key, spec: work.spec.clone(), attempts: work.attempts, runs: work.runs }
+}
+
 impl Group {
     /// Returns the rows of a pool that the group inserts into the pending tables, at most `limit` of each; of starts a
     /// few more.
@@ -189,8 +194,7 @@ impl Group {
                     if *of == pool && !self.moves(*work_id, *to) =>
                 {
                     let Some(work) = self.fact(*work_id) else { continue };
-                    let (spec, attempts, runs) = (work.spec.clone(), work.attempts, work.runs);
-                    rows.add_start(StartRow { key: *to, spec, attempts, runs }, self.now, limit);
+                    rows.add_start(start_row(work, *to), self.now, limit);
                 }
                 _ => {}
             }
@@ -198,8 +202,7 @@ impl Group {
         let replaced = self.replaced.iter().filter_map(|work_id| self.fact(*work_id));
         for work in replaced.filter(|work| work.spec.pool == pool) {
             let Some(key) = work.pending_start else { continue };
-            let (spec, attempts, runs) = (work.spec.clone(), work.attempts, work.runs);
-            rows.add_start(StartRow { key, spec, attempts, runs }, self.now, limit);
+            rows.add_start(start_row(work, key), self.now, limit);
         }
         rows
     }

@@ -155,8 +155,7 @@ impl Store {
         let row = self.storage.unique(std::slice::from_ref(&place))?.pop().flatten();
         group.unique.insert(place, row);
         if let Some(UniqueRow { work_id, .. }) = row {
-            let fact = self.storage.facts(&[work_id])?.pop().flatten();
-            group.learn(work_id, fact);
+            self.fact_of(group, work_id)?;
         }
         Ok(())
     }
