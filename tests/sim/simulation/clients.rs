@@ -779,11 +779,14 @@ impl World {
 async fn pause_schedule(callers: &Callers) {
     let place = with(|world| below(&mut world.rng, 2) as usize);
     let Ok(schedule) = callers.runtime.schedule(SCHEDULES[place]) else { return };
-    let pauses = with(|world| {
+    let (pauses, is_alone, asked) = with(|world| {
         let pauses = world.paused_since[place].is_none();
         // From now on nobody knows.
         world.paused_since[place] = None;
-        pauses
+        let (asked, answered) = &mut world.pauses[place];
+        let is_alone = asked == answered;
+        *asked += 1;
+        (pauses, is_alone, *asked)
     });
     let answer = match pauses {
         true => schedule.pause().await,
@@ -791,7 +794,9 @@ async fn pause_schedule(callers: &Callers) {
     };
     with(|world| {
         trace!(world, "schedule {place}, paused {pauses}: {answer:?}");
-        if pauses && answer.is_ok() {
+        world.pauses[place].1 += 1;
+        // Of two that ask at the same time, nobody knows which one was the last.
+        if pauses && answer.is_ok() && is_alone && world.pauses[place].0 == asked {
             world.paused_since[place] = Some(world.tick());
         }
     });

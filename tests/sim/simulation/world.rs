@@ -134,6 +134,8 @@ pub struct World {
     pub ticks: HashMap<(usize, Micros), u32>,
     /// Since which moment each schedule is certainly paused.
     pub paused_since: [Option<u64>; 2],
+    /// How many have asked in this life for each schedule to be paused or resumed, and how many have their answer.
+    pub pauses: [(u32, u32); 2],
     /// Counts what is told, so that one can say what was told before what was asked.
     pub moment: u64,
 }
@@ -412,6 +414,7 @@ impl World {
             pools: plan.pools.iter().enumerate().map(pool).collect(),
             ticks: HashMap::new(),
             paused_since: [None; 2],
+            pauses: [(0, 0); 2],
             moment: 0,
             plan,
         }
@@ -492,6 +495,7 @@ impl World {
         self.anchor = self.wall_now();
         self.ahead = 0;
         self.life += 1;
+        self.pauses = [(0, 0); 2];
         self.calls = 0;
         self.last_call = (0, 0);
         self.crash_at = None;
