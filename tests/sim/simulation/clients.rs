@@ -818,7 +818,9 @@ async fn set_priority(callers: &Callers) {
     with(|world| {
         trace!(world, "priority of {number}: {answer:?}");
         let work = &world.works[number as usize];
-        let waits = acked && work.starts.is_empty() && work.kind == Kind::Job && !work.cancel_sent;
+        // An attempt that was lost with its process before it began has failed all the same.
+        let is_here = work.sent_life == world.life && work.starts.is_empty();
+        let waits = acked && is_here && work.kind == Kind::Job && !work.cancel_sent;
         let wrong = match answer {
             Ok(PriorityAnswer::Changed) => finished,
             Ok(PriorityAnswer::Canceled) => !work.cancel_sent,
