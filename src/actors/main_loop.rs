@@ -15,6 +15,7 @@ use super::hosts::Spawner;
 use super::lifecycle::{Effect, Flight, Life, Transition};
 use super::messages::{Ring, Watch};
 use crate::engine::arrivals::AttemptReport;
+use crate::engine::lanes::LaneStep;
 use crate::engine::rest::{KickSource, rest};
 use crate::engine::{Launch, Lost, Step, TurnCx, demand, limit, step};
 use crate::functions::{Control, Program, Stage};
@@ -289,12 +290,13 @@ impl MainActor {
 
     fn look(&mut self, probe: bool) {
         if let Effect::Look = self.accept(Transition::Kick) {
-            self.advance(Vec::new(), Flight { probe, ..Flight::default() });
+            let flight = Flight { probe, ..Flight::default() };
+            self.advance(Vec::new(), Vec::new(), flight);
         }
     }
 
     /// Sends a turn's decisions to the store and asks for the next batch. `flight` says what to do after their commit.
-    fn advance(&mut self, mut changes: Vec<Change>, mut flight: Flight) {
+    fn advance(&mut self, mut changes: Vec<Change>, lanes: Vec<LaneStep>, mut flight: Flight) {
         self.owes_turn = false;
         if planted!(LaunchBeforeCommit) {
             self.launch(std::mem::take(&mut flight.launches));
@@ -316,6 +318,7 @@ impl MainActor {
             pool: self.pool.id,
             turn: self.state.fence(),
             changes,
+            lanes,
             demand,
             saturated: self.state.running.len() >= slots || limited_until > now,
         };
@@ -487,10 +490,12 @@ impl MainActor {
         let recovered = lost.len();
         let catalog = &self.program.shared().catalog;
         let can_run = |spec: &_| catalog.can_run(spec);
-        let rate = self.config.wanted.settings().rate;
-        let cx = TurnCx { max_parallelism: slots, rate, can_run: &can_run, lost };
+        let settings = self.config.wanted.settings();
+        let rate = settings.rate;
+        let key_rule = settings.per_key;
+        let cx = TurnCx { max_parallelism: slots, rate, key_rule, can_run: &can_run, lost };
         let before = std::mem::take(&mut self.state);
-        let Step { state, changes, launches, signals, report } =
+        let Step { state, changes, lanes, launches, signals, report } =
             step(before, batch, self.pool.id, cx);
         self.state = state;
         self.pool.gauge.set_running(self.state.running.len());
@@ -505,7 +510,8 @@ impl MainActor {
             || self.life.is_kicked()
             || is_left
         {
-            self.advance(changes, Flight { launches, signals, recovered, ..Flight::default() });
+            let flight = Flight { launches, signals, recovered, ..Flight::default() };
+            self.advance(changes, lanes, flight);
         } else {
             self.accept(Transition::Rest(rest(&self.state, next_due, slots)));
         }

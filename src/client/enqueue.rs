@@ -52,6 +52,8 @@ pub(crate) struct Options {
     pub(super) due: Due,
     pub(super) priority: Priority,
     pub(super) cost: Option<u32>,
+    pub(super) keys: Keys,
+    pub(super) weight: Option<u16>,
     pub(super) unique: Option<Unique>,
     pub(super) conflict: Option<Conflict>,
     pub(super) retry: RetryPolicy,
@@ -74,6 +76,16 @@ pub(super) enum Ids {
     Fresh,
     /// One for each job, in order.
     Chosen(Vec<WorkId>),
+}
+
+/// The keys of the jobs of one enqueue.
+#[derive(Default)]
+pub(super) enum Keys {
+    #[default]
+    None,
+    Same(Vec<u8>),
+    /// One for each job, in order.
+    Each(Vec<Vec<u8>>),
 }
 
 #[derive(Default)]
@@ -214,6 +226,60 @@ impl<T, F: Function<K>, K> Enqueue<T, F, K> {
     /// the default, up to the burst of the rate.
     pub fn cost(mut self, starts: u32) -> Self {
         self.options.cost = Some(starts);
+        self
+    }
+
+    /// Sets the key of the job: who or what it is for. Jobs of one key have fair turns with those of others, and share
+    /// the limits and the order that the pool sets [for each key](crate::PoolConfig::per_key).
+    ///
+    /// A key is 1 to 256 bytes of your own. It is stored with the job, and is in no log and no metric. A job keeps its key
+    /// for ever. All jobs of a batch have this key; see [`keyed_by`](Self::keyed_by) for one of each.
+    ///
+    /// ```
+    /// # use actix_workpool::{KeyRule, PoolConfig, Runtime, doctest::{self, Double}};
+    /// # doctest::run(async {
+    /// let runtime = Runtime::builder()
+    ///     .action::<Double>()
+    ///     .pool("default", PoolConfig::default().per_key(KeyRule::ordered()))
+    ///     .start()
+    ///     .await?;
+    /// let pool = runtime.pool("default")?;
+    /// let first = pool.enqueue(Double(1)).key("user-42").await?;
+    /// let second = pool.enqueue(Double(2)).key("user-42").await?; // starts when the first has its outcome
+    /// assert_eq!(second.join().await?, 4);
+    /// assert!(first.status().await?.is_finished());
+    /// # runtime.shutdown(std::time::Duration::ZERO).await;
+    /// # Ok(()) });
+    /// ```
+    pub fn key(mut self, key: impl Into<Vec<u8>>) -> Self {
+        self.options.keys = Keys::Same(key.into());
+        self
+    }
+
+    /// Sets the [key](Self::key) of each job of a batch.
+    ///
+    /// ```
+    /// # use actix_workpool::doctest::{self, Double};
+    /// # doctest::run(async {
+    /// # let runtime = doctest::runtime().await?;
+    /// # let pool = runtime.pool("default")?;
+    /// let works = pool
+    ///     .enqueue_batch((0..10).map(Double))
+    ///     .keyed_by(|Double(number)| format!("user-{}", number % 3))
+    ///     .await?;
+    /// assert_eq!(works.len(), 10);
+    /// # runtime.shutdown(std::time::Duration::ZERO).await;
+    /// # Ok(()) });
+    /// ```
+    pub fn keyed_by<B: Into<Vec<u8>>>(mut self, key: impl FnMut(&F) -> B) -> Self {
+        self.options.keys = Keys::Each(self.functions.iter().map(key).map(Into::into).collect());
+        self
+    }
+
+    /// Sets the weight of the key: with the weight 3 it has three turns for each one of a key with the weight 1, which is
+    /// the default. At most 1,000. For a customer who pays more.
+    pub fn weight(mut self, weight: u16) -> Self {
+        self.options.weight = Some(weight);
         self
     }
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::enqueue::{Due, Ids, Options, Prepared};
+use super::enqueue::{Due, Ids, Keys, Options, Prepared};
 use super::{EnqueueError, Function};
 use crate::model::{
-    ConfigError, Conflict, FunctionKind, MAX_DELAY, Name, Payload, RetryBehavior, RetryPolicy,
-    Segment, Settings, SpanLink, Spec, SpecHead, SpecOptions,
+    ConfigError, Conflict, FunctionKind, MAX_DELAY, MAX_WEIGHT, Name, Payload, Rate, RetryBehavior,
+    RetryPolicy, Segment, Settings, SpanLink, Spec, SpecHead, SpecOptions, WorkKey,
 };
 use crate::protocol::OnFinish;
 use crate::shared::{PoolShared, Shared};
@@ -27,7 +27,10 @@ pub(crate) fn prepare<F: Function<K>, K>(
     };
     let Some(first) = functions.first() else { return Ok(prepared) };
     let ids = std::mem::take(&mut options.ids);
-    let mut common = Common::new(first, options, shared, pool)?;
+    let keys = std::mem::take(&mut options.keys);
+    let weight = keys.check(options.weight)?;
+    let has_key = !matches!(keys, Keys::None);
+    let mut common = Common::new(first, options, has_key, shared, pool)?;
     // Ids generated from a seed may have been used before.
     prepared.fresh = matches!(ids, Ids::Fresh) && !shared.seams.is_seeded();
     prepared.on_finish = common.on_finish.take();
@@ -36,22 +39,52 @@ pub(crate) fn prepare<F: Function<K>, K>(
     let mut lengths = Vec::new();
     let mut fresh = shared.seams.work_ids(functions.len());
     for (number, function) in functions.iter().enumerate() {
+        let begin = block.len();
+        if let Some(key) = keys.of(number) {
+            Spec::put_key(&mut block, key, weight);
+        }
         let from = block.len();
         function.encode(&mut block)?;
         common.check_size(block.len() - from)?;
-        lengths.push(block.len() - from);
+        lengths.push(block.len() - begin);
         if block.len() >= Spec::BLOCK || number + 1 == functions.len() {
             let first = prepared.works.len();
             let works = lengths.drain(..).enumerate().map(|(place, len)| match &ids {
                 Ids::Fresh => (fresh.draw(), len),
                 Ids::Chosen(ids) => (ids[first + place], len),
             });
-            let specs = Spec::of_block(common.head.clone(), &block, works);
+            let specs = Spec::of_block(common.head.clone(), has_key, &block, works);
             prepared.works.extend(specs.map(|spec| (spec, common.due)));
             block.clear();
         }
     }
     Ok(prepared)
+}
+
+impl Keys {
+    /// Returns the key of a job.
+    fn of(&self, number: usize) -> Option<&[u8]> {
+        match self {
+            Keys::None => None,
+            Keys::Same(key) => Some(key),
+            Keys::Each(keys) => Some(&keys[number]),
+        }
+    }
+
+    /// Checks the keys and their weight, and returns the weight.
+    fn check(&self, weight: Option<u16>) -> Result<u16, ConfigError> {
+        let keys = match self {
+            Keys::None if weight.is_some() => return Err(ConfigError::WeightWithoutKey),
+            Keys::None => &[],
+            Keys::Same(key) => std::slice::from_ref(key),
+            Keys::Each(keys) => &keys[..],
+        };
+        keys.iter().try_for_each(|key| WorkKey::validate(key))?;
+        match weight.unwrap_or(1) {
+            weight @ 1..=MAX_WEIGHT => Ok(weight),
+            given => Err(ConfigError::Weight { given, max: MAX_WEIGHT }),
+        }
+    }
 }
 
 /// The common parts of the jobs of one enqueue, validated once.
@@ -66,6 +99,7 @@ impl Common {
     fn new<F: Function<K>, K>(
         function: &F,
         options: Options,
+        has_key: bool,
         shared: &Shared,
         pool: &PoolShared,
     ) -> Result<Common, EnqueueError> {
@@ -101,7 +135,11 @@ impl Common {
             shared.catalog.get(call.name).ok_or(unknown(call.name, "on_complete::<..>()"))?;
         }
         let cost = options.cost.unwrap_or(1);
-        let burst = settings.rate.map_or(u32::MAX, |rate| rate.max_burst());
+        let burst_of = |rate: Option<Rate>| rate.map_or(u32::MAX, |rate| rate.max_burst());
+        let burst = match has_key {
+            true => burst_of(settings.rate).min(burst_of(settings.per_key.max_rate())),
+            false => burst_of(settings.rate),
+        };
         if cost == 0 || cost > burst {
             return Err(ConfigError::Cost { given: cost, max: burst }.into());
         }

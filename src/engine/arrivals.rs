@@ -4,8 +4,8 @@
 
 use super::backoff::backoff;
 use crate::model::{
-    Change, Conflict, Key, Priority, Retry, RunNumber, RunResult, Segment, Spec, StartKey,
-    UniqueHold, UniqueRow, WorkFact, WorkId,
+    Change, Conflict, Key, KeyRule, Priority, Retry, RunNumber, RunResult, Segment, Spec, StartKey,
+    StartPlace, UniqueHold, UniqueRow, WorkFact, WorkId,
 };
 
 /// A decision: the write to make, if any, and the answer to the sender of the message.
@@ -166,6 +166,7 @@ pub fn enqueue_held(
     due: Segment,
     conflict: Conflict,
     holder: (WorkId, Option<&WorkFact>),
+    rule: KeyRule,
     now: Segment,
 ) -> Arrival<EnqueueAnswer> {
     let (work_id, fact) = holder;
@@ -176,7 +177,17 @@ pub fn enqueue_held(
     let spec = spec.in_place_of(&work.spec);
     // What is due stays in its place, and cannot be overtaken for ever.
     let stays = from.segment <= now && due <= now && from.priority == spec.priority;
-    let to = if stays { from } else { StartKey::new(spec.priority, due) };
+    let is_ordered = rule.is_ordered() && spec.key().is_some();
+    let place = match from.place {
+        // It is not due, so it neither waits for its key nor holds a place of it.
+        _ if due > now && !is_ordered => StartPlace::Queue,
+        StartPlace::Ready { .. } if due > now => StartPlace::Held,
+        place => place,
+    };
+    let to = match stays {
+        true => from,
+        false => StartKey { priority: spec.priority, segment: due, place, ..from },
+    };
     // What changes nothing is not written: a commit in doubt could not be told from it.
     let is_same = stays && spec == work.spec;
     let change = (!is_same).then_some(Change::ReplaceWork { spec, from, to });
@@ -238,7 +249,7 @@ pub fn run_now(
         work_id: work.spec.work_id,
         pool: work.spec.pool,
         from,
-        to: StartKey::new(from.priority, now),
+        to: StartKey { segment: now, ..from },
     };
     let change = Some(change).filter(|_| !planted!(RunNowForgotten));
     Arrival { change, answer: RunNowAnswer::Moved }
@@ -267,11 +278,16 @@ pub fn set_priority(
     if work.priority == priority {
         return refuse(PriorityAnswer::Changed);
     }
+    let by_time = matches!(from.place, StartPlace::Queue | StartPlace::Held);
     let change = Change::MovePendingStart {
         work_id: work.spec.work_id,
         pool: work.spec.pool,
         from,
-        to: StartKey::new(priority, from.segment.max(now)),
+        to: StartKey {
+            priority,
+            segment: if by_time { from.segment.max(now) } else { from.segment },
+            ..from
+        },
     };
     Arrival { change: Some(change), answer: PriorityAnswer::Changed }
 }
@@ -325,7 +341,7 @@ pub(super) fn judge(work: &WorkFact, result: RunResult, cx: ArrivalCx) -> Verdic
         (true, result) => Verdict { result, retry: Retry::No, attempts },
     };
     match result {
-        RunResult::Snoozed(wait) | RunResult::PoolLimited(wait) => {
+        RunResult::Snoozed(wait) | RunResult::PoolLimited(wait) | RunResult::KeyLimited(wait) => {
             again(result, wait, work.attempts + u32::from(planted!(SnoozeCounted)))
         }
         RunResult::Returned => {

@@ -1,6 +1,7 @@
 //! Cancelations: S7 → canceled, S8 → S12, a completed job → nothing.
 
 use super::draft::Draft;
+use super::lanes::Standing;
 use crate::model::{CancelationRow, Change, Outcome};
 
 pub(super) fn handle(draft: &mut Draft, rows: Vec<CancelationRow>) {
@@ -14,6 +15,7 @@ pub(super) fn handle(draft: &mut Draft, rows: Vec<CancelationRow>) {
         };
         if work.pending_start.is_some() || planted!(DeletedTwice) {
             draft.settled.insert(row.work_id);
+            draft.lanes.pass(&work.spec, Standing::of(&work), Standing::Outside);
             draft.complete(work.spec, Outcome::Canceled, work.attempts, None, work.history);
             continue;
         }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use hashbrown::HashSet;
 
+use super::lanes::{LaneCx, LaneTurn};
 use crate::model::{
-    Change, Finished, FinishedDetails, History, InternalState, Outcome, Rate, RunNumber, Segment,
-    Spec, WorkId,
+    Change, Finished, FinishedDetails, History, InternalState, KeyRule, Outcome, Rate, RunNumber,
+    Segment, Spec, WorkId,
 };
 
 /// An attempt to start once the turn is committed.
@@ -32,12 +33,20 @@ pub(super) struct Draft {
     pub settled: HashSet<WorkId>,
     /// Jobs that this turn has marked as canceled.
     pub marked: HashSet<WorkId>,
+    /// Lanes that this turn has changed.
+    pub lanes: LaneTurn,
+    pub key_rule: KeyRule,
     pub now: Segment,
     /// The rate at which the pool's jobs may start.
     pub rate: Option<Rate>,
 }
 
 impl Draft {
+    /// Returns the input of a decision on a lane.
+    pub fn lane_cx(&self) -> LaneCx {
+        LaneCx { rule: self.key_rule, now: self.now, virtual_time: self.state.virtual_time }
+    }
+
     /// Completes a job: counts it and writes its row of `finished`.
     pub fn complete(
         &mut self,

@@ -32,6 +32,17 @@ pub(super) fn admit(rate: Option<Rate>, tat: u64, cost: u32, now: Segment) -> Re
     Ok(tat.max(now_ns).saturating_add(cost.saturating_mul(interval)))
 }
 
+/// Returns a TAT no further ahead than a whole burst: it may be from another rate.
+pub(super) fn capped(rate: Rate, tat: u64, now: Segment) -> u64 {
+    let (interval, burst) = terms(Some(rate));
+    tat.min(now.0.saturating_mul(NS).saturating_add(burst.saturating_mul(interval)))
+}
+
+/// Returns `true` if the rate does not have its whole burst.
+pub(super) fn owes(rate: Rate, tat: u64, now: Segment) -> bool {
+    capped(rate, tat, now) > now.0.saturating_mul(NS)
+}
+
 /// Returns the number of starts of cost 1 that are admitted now.
 pub(super) fn room(rate: Option<Rate>, tat: u64, now: Segment) -> usize {
     let (interval, burst) = terms(rate);

@@ -14,6 +14,7 @@ mod cancelations;
 mod completions;
 mod draft;
 pub(crate) mod explain;
+pub(crate) mod lanes;
 pub(crate) mod limit;
 mod recovery;
 pub mod rest;

@@ -1,13 +1,15 @@
-//! Starts of due jobs: S1, S10 → S2, while slots are free and the rate admits them.
+//! Starts of due jobs: S1, S10 → S2, while slots are free and the limits admit them.
 
 use super::draft::{Draft, Launch};
+use super::lanes::{LaneStep, STEP, Standing};
 use super::limit;
-use crate::model::{Change, Running, Segment, Spec, StartKey, StartRow};
+use crate::model::{Change, Running, Segment, Spec, StartKey, StartPlace, StartRow};
 
-/// Starts jobs in the order of their ranks. Returns the first segment of those that could not start yet.
+/// Starts jobs in the order of their ranks. Returns the first segment of those in the queue that could not start yet.
 ///
-/// The limits are checked in this order: the pool is paused (it has no slots), slots, the rate. A refusal takes nothing
-/// from an earlier one.
+/// The limits are checked in this order: the pool is paused (it has no slots), slots, the parallelism of the key, its
+/// rate, the rate of the pool. A refusal takes nothing from an earlier one. A job that its key refuses is moved out of the
+/// way, so that no job is looked at twice for nothing.
 pub(super) fn handle(
     draft: &mut Draft,
     rows: Vec<StartRow>,
@@ -23,31 +25,46 @@ pub(super) fn handle(
             continue;
         }
         if !can_run(&row.spec) {
-            draft.changes.push(Change::MovePendingStart {
-                work_id,
-                pool: row.spec.pool,
-                from: row.key,
-                to: StartKey::new(row.key.priority, Segment::UNREGISTERED),
-            });
+            let holds = Standing::at(row.key) == Standing::Holds && draft.key_rule.is_ordered();
+            let place = if holds { StartPlace::Held } else { StartPlace::Queue };
+            let to = StartKey::new(row.key.priority, Segment::UNREGISTERED).in_place(place);
+            move_to(draft, &row, to, 0);
             continue;
         }
         let first_left = |draft: &Draft| {
             let rest =
                 rows.as_slice().iter().filter(|row| !draft.settled.contains(&row.spec.work_id));
-            rest.map(|row| row.key.segment).fold(row.key.segment, Segment::min)
+            let left = std::iter::once(&row).chain(rest).filter(|row| row.key.tag().is_none());
+            left.map(|row| row.key.segment).min()
         };
         if draft.state.running.len() >= max_parallelism {
-            return Some(first_left(draft));
+            return first_left(draft);
         }
+        let (tag, tat) = match row.spec.key() {
+            None => (row.key.tag().unwrap_or(0), None),
+            Some(key) => match by_key(draft, key, &row) {
+                Ok(admitted) => admitted,
+                Err((to, tag)) => {
+                    move_to(draft, &row, to, tag);
+                    continue;
+                }
+            },
+        };
         // Without a rate and a rest there is nothing to count.
         if draft.rate.is_some() || draft.state.tat > 0 {
             match limit::admit(draft.rate, draft.state.tat, row.spec.cost(), draft.now) {
                 Ok(tat) => draft.state.tat = if draft.rate.is_some() { tat } else { 0 },
                 Err(until) => {
                     draft.state.limited_until = until;
-                    return Some(first_left(draft));
+                    return first_left(draft);
                 }
             }
+        }
+        draft.state.virtual_time = draft.state.virtual_time.max(tag);
+        if row.spec.key().is_some() {
+            let (spec, from, to) = (row.spec.clone(), Standing::at(row.key), Standing::Runs);
+            let rest = Segment::default();
+            draft.lanes.step(LaneStep { spec, from, to, tag, tat, rest });
         }
         let run = row.runs + 1;
         let running = Running { run, started: draft.now, generation: draft.state.generation };
@@ -66,4 +83,49 @@ pub(super) fn handle(
     }
     debug_assert!(draft.state.running.len() <= max_parallelism || draft.launches.is_empty());
     None
+}
+
+/// Asks the key of a job whether the job may start. Returns its tag and the key's theoretical arrival time behind the
+/// start; or where the job is to wait, and its tag if it is ready there.
+fn by_key(
+    draft: &Draft,
+    key: &[u8],
+    row: &StartRow,
+) -> Result<(u64, Option<u64>), (StartKey, u64)> {
+    let cx = draft.lane_cx();
+    let lane = draft.lanes.now(key, row.lane.unwrap_or_default());
+    let to_lane = Err((row.key.in_place(StartPlace::Lane), 0));
+    let is_new = Standing::at(row.key) == Standing::Outside;
+    // A job that comes from the queue has not asked its key before.
+    if is_new && (lane.waiting > 0 || !cx.has_room(&lane)) || cx.is_full(&lane) {
+        return to_lane;
+    }
+    let tag = match is_new {
+        true => cx.next_tag(&lane, row.spec.weight()),
+        false => row.key.tag().unwrap_or(0),
+    };
+    let tat = match cx.admit(&lane, row.spec.cost()) {
+        Ok(tat) => tat,
+        // One waits for the time, the others for that one.
+        Err(_) if !is_new && lane.holders > lane.running + 1 => return to_lane,
+        Err(until) => {
+            return Err((StartKey { segment: until, ..row.key.in_place(StartPlace::Held) }, 0));
+        }
+    };
+    // Others have turns before it.
+    if is_new && tag > draft.state.virtual_time.saturating_add(STEP) {
+        return Err((row.key.in_place(StartPlace::Ready { tag }), tag));
+    }
+    Ok((tag, draft.key_rule.max_rate().map(|_| tat)))
+}
+
+/// Moves a job that cannot start.
+fn move_to(draft: &mut Draft, row: &StartRow, to: StartKey, tag: u64) {
+    let (work_id, pool) = (row.spec.work_id, row.spec.pool);
+    draft.changes.push(Change::MovePendingStart { work_id, pool, from: row.key, to });
+    if row.spec.key().is_some() {
+        let (spec, from, to) = (row.spec.clone(), Standing::at(row.key), Standing::at(to));
+        let (tat, rest) = (None, Segment::default());
+        draft.lanes.step(LaneStep { spec, from, to, tag, tat, rest });
+    }
 }

@@ -3,10 +3,11 @@
 use hashbrown::HashSet;
 
 use super::draft::{Draft, Launch};
+use super::lanes::{LaneStep, LaneTurn};
 use super::{Lost, cancelations, completions, limit, recovery, starts};
 use crate::model::{
-    Batch, Change, Cursors, Demand, InternalState, Rate, Report, Segment, Settings, Spec, StateRow,
-    WorkId,
+    Batch, Change, Cursors, Demand, InternalState, KeyRule, Rate, Report, Segment, Settings, Spec,
+    StateRow, WorkId,
 };
 
 /// The interval of reports, in milliseconds.
@@ -22,6 +23,8 @@ pub struct TurnCx<'a> {
     pub max_parallelism: usize,
     /// The rate at which attempts may start.
     pub rate: Option<Rate>,
+    /// The rules that hold for each key.
+    pub key_rule: KeyRule,
     /// Returns `true` if this process has the function of a job.
     pub can_run: &'a dyn Fn(&Spec) -> bool,
     /// Attempts in `running` that have no worker.
@@ -35,6 +38,8 @@ pub struct Step {
     pub state: InternalState,
     /// The changes to commit, all or none. Empty if there was nothing to decide.
     pub changes: Vec<Change>,
+    /// What the changes do to the lanes of keys.
+    pub(crate) lanes: Vec<LaneStep>,
     /// The attempts to launch after the commit.
     pub launches: Vec<Launch>,
     /// The running attempts to tell, after the commit, that they are canceled.
@@ -61,6 +66,8 @@ pub fn step(
         marked: HashSet::new(),
         now: batch.read_at,
         rate: cx.rate,
+        key_rule: cx.key_rule,
+        lanes: LaneTurn::default(),
     };
     let cursors = drained(&draft.state.cursors, &batch);
     if !batch.cancelations.is_empty() {
@@ -88,6 +95,7 @@ pub fn step(
     Step {
         state: draft.state,
         changes: draft.changes,
+        lanes: draft.lanes.steps,
         launches: draft.launches,
         signals: draft.signals,
         report,

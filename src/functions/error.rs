@@ -33,6 +33,7 @@ pub(crate) enum WorkErrorKind {
     Canceled,
     Snooze(Duration),
     LimitPool(Duration),
+    LimitKey(Duration),
 }
 
 impl WorkError {
@@ -76,6 +77,16 @@ impl WorkError {
     pub fn limit_pool(wait: Duration) -> WorkError {
         WorkError(WorkErrorKind::LimitPool(wait.min(MAX_REST)))
     }
+
+    /// Starts no job of this job's [key](crate::Enqueue::key) for `wait`, and runs this one again then; this attempt does
+    /// not count. For a server that has had enough of one customer. A job without a key only waits itself, as with
+    /// [`snooze`](WorkError::snooze).
+    ///
+    /// The wait is at most 24 hours: a longer one counts as that. Jobs of the key that run go on.
+    #[must_use]
+    pub fn limit_key(wait: Duration) -> WorkError {
+        WorkError(WorkErrorKind::LimitKey(wait.min(MAX_REST)))
+    }
 }
 
 impl std::fmt::Display for WorkError {
@@ -85,6 +96,7 @@ impl std::fmt::Display for WorkError {
             WorkErrorKind::Canceled => f.write_str("canceled"),
             WorkErrorKind::Snooze(wait) => write!(f, "snoozed for {wait:?}"),
             WorkErrorKind::LimitPool(wait) => write!(f, "pool rests for {wait:?}"),
+            WorkErrorKind::LimitKey(wait) => write!(f, "key rests for {wait:?}"),
         }
     }
 }

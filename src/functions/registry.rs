@@ -215,6 +215,7 @@ fn finished<O>(
         Err(WorkError(WorkErrorKind::Canceled)) => RunResult::Canceled,
         Err(WorkError(WorkErrorKind::Snooze(wait))) => RunResult::Snoozed(wait),
         Err(WorkError(WorkErrorKind::LimitPool(wait))) => RunResult::PoolLimited(wait),
+        Err(WorkError(WorkErrorKind::LimitKey(wait))) => RunResult::KeyLimited(wait),
     }
 }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Cursors, InternalState, Key, PoolConfig, PoolId, Retry, RunNumber, RunResult, Running, Segment,
-    Spec, StartKey, WorkFact, WorkId,
+    Cursors, InternalState, Key, LaneRow, PoolConfig, PoolId, Retry, RunNumber, RunResult, Running,
+    Segment, Spec, StartKey, WorkFact, WorkId,
 };
 
 /// The part of the tables that the main loop wants to see next.
@@ -108,6 +108,8 @@ pub struct StartRow {
     pub attempts: u32,
     /// The number of launches before.
     pub runs: RunNumber,
+    /// The row of its key's lane, if it has a key; the default if there is none.
+    pub lane: Option<LaneRow>,
 }
 
 /// An attempt that was running when its pool was claimed.

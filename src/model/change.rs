@@ -6,9 +6,9 @@ use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Cursors, Epoch, Finished, Generation, History, InternalState, Key, Name, Payload, PoolConfig,
-    PoolId, Report, Retry, RunNumber, RunResult, Segment, Spec, StartKey, TableKey, Turn,
-    UniquePlace, WorkId,
+    Cursors, Epoch, Finished, Generation, History, InternalState, Key, LaneRow, Name, Payload,
+    PoolConfig, PoolId, Report, Retry, RunNumber, RunResult, Segment, Spec, StartKey, StartPlace,
+    TableKey, Turn, UniquePlace, WorkId, WorkKey,
 };
 
 /// One write, named for what it does to the tables. A commit applies a list of them, all or none.
@@ -172,6 +172,15 @@ pub enum Change {
         /// The row's key.
         place: UniquePlace,
     },
+    /// Writes a row of `lanes`, or deletes it.
+    PutLane {
+        /// The pool.
+        pool: PoolId,
+        /// The key.
+        key: WorkKey,
+        /// The row; `None` when the key has neither jobs nor debts.
+        row: Option<LaneRow>,
+    },
     /// Writes a row of a user table.
     PutRow {
         /// The table.
@@ -209,6 +218,8 @@ pub struct StateRow {
     pub report: Report,
     /// See [`InternalState::tat`].
     pub tat: u64,
+    /// See [`InternalState::virtual_time`].
+    pub virtual_time: u64,
 }
 
 impl StateRow {
@@ -230,6 +241,7 @@ impl From<&InternalState> for StateRow {
             last_report: state.last_report,
             report: state.report,
             tat: state.tat,
+            virtual_time: state.virtual_time,
         }
     }
 }
@@ -245,6 +257,7 @@ impl From<StateRow> for InternalState {
             last_report: row.last_report,
             report: row.report,
             tat: row.tat,
+            virtual_time: row.virtual_time,
             limited_until: Segment::default(),
             running: HashMap::new(),
         }
@@ -269,27 +282,55 @@ pub struct Counts {
 }
 
 impl Change {
-    /// Returns the key of the row that this change inserts into a pending table, with its pool, for the store to stamp.
-    pub(crate) fn new_key(&mut self) -> Option<(PoolId, PendingTable, &mut Segment, &mut u64)> {
-        match self {
+    /// Returns the key of the row that this change inserts into a pending table, for the store to stamp.
+    pub(crate) fn new_key(&mut self) -> Option<NewKey<'_>> {
+        let (pool, table, Key { segment, seq }) = match self {
             Change::InsertWork { spec, key } => {
-                Some((spec.pool, PendingTable::Start, &mut key.segment, &mut key.seq))
+                return Some(NewKey::of_start(spec.pool, key, true));
             }
-            Change::ReplaceWork { spec, from, to } => {
-                let key = (from != to).then_some(to)?;
-                Some((spec.pool, PendingTable::Start, &mut key.segment, &mut key.seq))
+            Change::RetryWork { pool, key, .. } => return Some(NewKey::of_start(*pool, key, true)),
+            Change::ReplaceWork { from, to, .. } if from == to => return None,
+            Change::ReplaceWork { spec, to, .. } => {
+                return Some(NewKey::of_start(spec.pool, to, false));
             }
-            Change::RetryWork { pool, key, .. }
-            | Change::MovePendingStart { pool, to: key, .. } => {
-                Some((*pool, PendingTable::Start, &mut key.segment, &mut key.seq))
+            Change::MovePendingStart { pool, to, .. } => {
+                return Some(NewKey::of_start(*pool, to, false));
             }
             Change::InsertPendingCompletion { pool, key, .. } => {
-                Some((*pool, PendingTable::Completion, &mut key.segment, &mut key.seq))
+                (*pool, PendingTable::Completion, key)
             }
             Change::InsertPendingCancelation { pool, key, .. } => {
-                Some((*pool, PendingTable::Cancelation, &mut key.segment, &mut key.seq))
+                (*pool, PendingTable::Cancelation, key)
             }
-            _ => None,
+            _ => return None,
+        };
+        Some(NewKey { pool, table, segment, seq, is_stamped: true, wakes: true })
+    }
+}
+
+/// The key of a row that a change inserts into a pending table.
+pub(crate) struct NewKey<'a> {
+    pub pool: PoolId,
+    pub table: PendingTable,
+    pub segment: &'a mut Segment,
+    pub seq: &'a mut u64,
+    /// `true` if the store gives it a new `seq`. A job keeps its own when it enters or leaves a lane, or changes its place
+    /// among those that are ready.
+    pub is_stamped: bool,
+    /// `true` if a loop may have waited for the row.
+    pub wakes: bool,
+}
+
+impl NewKey<'_> {
+    fn of_start(pool: PoolId, key: &mut StartKey, is_new: bool) -> NewKey<'_> {
+        let by_time = matches!(key.place, StartPlace::Queue | StartPlace::Held);
+        NewKey {
+            pool,
+            table: PendingTable::Start,
+            wakes: key.place != StartPlace::Lane,
+            is_stamped: is_new || by_time || key.is_unregistered(),
+            segment: &mut key.segment,
+            seq: &mut key.seq,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, Rate, RetryBehavior};
+use super::{ConfigError, KeyRule, Rate, RetryBehavior};
 
 /// The maximum of `max_parallelism`: each attempt is an actor and a row of `running`.
 pub const MAX_PARALLELISM: usize = 65_536;
@@ -48,6 +48,7 @@ pub enum LogLevel {
 /// | `paused` | no |
 /// | `rate` | none |
 /// | `aging` | none |
+/// | `per_key` | fair turns only |
 /// | `log_level` | [`LogLevel::Report`] |
 /// | `log_error_messages` | no |
 /// | `default_retry` | no retry |
@@ -68,6 +69,7 @@ pub struct PoolConfig {
     paused: Option<bool>,
     rate: Option<OnOff<Rate>>,
     aging: Option<OnOff<Duration>>,
+    per_key: Option<KeyRule>,
     log_level: Option<LogLevel>,
     log_error_messages: Option<bool>,
     default_retry: Option<OnOff<RetryBehavior>>,
@@ -137,6 +139,14 @@ impl PoolConfig {
     #[must_use]
     pub fn no_aging(mut self) -> Self {
         self.aging = Some(OnOff::Off);
+        self
+    }
+
+    /// Sets the rules that hold for each key of the pool by itself: how many of its jobs run at once, whether in order,
+    /// and how often they start. `KeyRule::default()` leaves fair turns only. A change holds from the next start on.
+    #[must_use]
+    pub fn per_key(mut self, rule: KeyRule) -> Self {
+        self.per_key = Some(rule);
         self
     }
 
@@ -216,6 +226,9 @@ impl PoolConfig {
         {
             return Err(ConfigError::Aging);
         }
+        if let Some(rule) = &self.per_key {
+            rule.validate()?;
+        }
         if let Some(OnOff::On(retry)) = &self.default_retry {
             retry.validate()?;
         }
@@ -241,6 +254,7 @@ impl PoolConfig {
             paused: self.paused.or(stored.paused),
             rate: self.rate.or(stored.rate),
             aging: self.aging.or(stored.aging),
+            per_key: self.per_key.or(stored.per_key),
             log_level: self.log_level.or(stored.log_level),
             log_error_messages: self.log_error_messages.or(stored.log_error_messages),
             default_retry: self.default_retry.or(stored.default_retry),
@@ -258,6 +272,7 @@ impl PoolConfig {
             paused: self.paused.unwrap_or(false),
             rate: self.rate.and_then(OnOff::on),
             aging: self.aging.and_then(OnOff::on),
+            per_key: self.per_key.unwrap_or_default(),
             log_level: self.log_level.unwrap_or_default(),
             log_error_messages: self.log_error_messages.unwrap_or(false),
             default_retry: self.default_retry.and_then(OnOff::on),
@@ -279,6 +294,8 @@ pub struct Settings {
     pub rate: Option<Rate>,
     /// The time after which a job that is due gains a priority.
     pub aging: Option<Duration>,
+    /// The rules that hold for each key.
+    pub per_key: KeyRule,
     /// The least important events that are logged.
     pub log_level: LogLevel,
     /// `true` if the error messages of failed jobs are logged.

@@ -32,7 +32,7 @@ pub enum ConfigError {
     },
     /// A job that costs nothing, or more than a burst of the pool's rate.
     #[error(
-        "cost is {given}, it must be 1 to {max}, the burst of the pool's rate; it could never start"
+        "cost is {given}, it must be 1 to {max}, the burst of the rate of the pool or of its keys; it could never start"
     )]
     Cost {
         /// The value that was given.
@@ -45,6 +45,30 @@ pub enum ConfigError {
         "aging is less than 1 ms, every job would be of the best priority at once; leave it unset for none"
     )]
     Aging,
+    /// A key that is empty or too long.
+    #[error("a key has {len} bytes, it must have 1 to {max}; leave it out for a job without one")]
+    WorkKey {
+        /// The length of the key that was given.
+        len: usize,
+        /// The maximum.
+        max: usize,
+    },
+    /// A weight of 0, or above the maximum.
+    #[error("weight is {given}, it must be 1 to {max}")]
+    Weight {
+        /// The value that was given.
+        given: u16,
+        /// The maximum.
+        max: u16,
+    },
+    /// A weight without a key.
+    #[error("weight needs a key, a job without one has no turns to share")]
+    WeightWithoutKey,
+    /// A rule for keys that starts nothing.
+    #[error(
+        "the parallelism of a key is 0, none of its jobs could start; pause the pool to start nothing"
+    )]
+    KeyParallelism,
     /// A unique key that is empty or too long.
     #[error("a unique key has {len} bytes, it must have 1 to {max}")]
     UniqueKey {

@@ -15,6 +15,7 @@ mod finished;
 mod history;
 mod ids;
 mod json;
+mod key;
 mod millis;
 mod name;
 mod outcome;
@@ -33,8 +34,8 @@ mod work;
 
 pub use batch::{Batch, CancelationRow, Claimed, CompletionRow, Demand, RunningRow, StartRow};
 pub use bytes::Bytes;
-pub(crate) use change::PendingTable;
 pub use change::{Change, Counts, StateRow};
+pub(crate) use change::{NewKey, PendingTable};
 pub use config::{
     LogLevel, MAX_DELAY, MAX_PARALLELISM, MAX_PAYLOAD_BYTES, PoolConfig, Retention, Settings,
 };
@@ -47,6 +48,8 @@ pub(crate) use history::cut;
 pub use history::{FailedAttempt, History};
 pub use ids::{Epoch, Generation, PoolId, RunNumber, Turn, WorkId};
 pub(crate) use json::{decode, encode, encode_typed, write_typed};
+pub(crate) use key::MAX_WEIGHT;
+pub use key::{KeyRule, LanePlace, LaneRow, WorkKey};
 pub(crate) use millis::millis;
 pub(crate) use name::validate_name;
 pub use name::{Name, TableKey};
@@ -59,7 +62,7 @@ pub use rate::Rate;
 pub use retry::{Retry, RetryBehavior, RetryPolicy};
 pub use schedule::{CatchUp, Overlap};
 pub(crate) use schedule::{Recurrence, SCHEDULES, ScheduleRow, Zone};
-pub use segment::{Key, Segment, StartKey};
+pub use segment::{Key, Segment, StartKey, StartPlace};
 pub use state::{Cursors, InternalState, Report, RunStatus, Running};
 pub use status::{Progress, WorkStatus};
 pub(crate) use strict::write;

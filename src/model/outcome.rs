@@ -88,6 +88,9 @@ pub enum RunResult {
     /// The function asked that no job of its pool starts for so long, and to be run again then; this does not count as an
     /// attempt.
     PoolLimited(Duration),
+    /// The function asked that no job of its key starts for so long, and to be run again then; this does not count as an
+    /// attempt.
+    KeyLimited(Duration),
     /// The attempt was returned to the queue before it could finish; it does not count as an attempt.
     Returned,
 }

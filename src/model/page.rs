@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::ConfigError;
 use super::WorkStatus;
 use super::{
-    FunctionKind, Key, Name, Outcome, Priority, Segment, Spec, StartKey, WorkFact, WorkId, millis,
+    FunctionKind, Key, Name, Outcome, Priority, Segment, Spec, StartKey, StartPlace, WorkFact,
+    WorkId, millis,
 };
 
 /// The outcome of a job without its result.
@@ -169,8 +170,13 @@ pub(crate) enum Place {
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Place::Pending(StartKey { priority, segment, seq }) => {
-                write!(f, "p.{segment}.{seq}.{}", priority.number())
+            Place::Pending(StartKey { priority, segment, seq, place }) => {
+                write!(f, "p.{segment}.{seq}.{}", priority.number())?;
+                match place {
+                    StartPlace::Queue | StartPlace::Held => Ok(()),
+                    StartPlace::Ready { tag } => write!(f, ".{tag}"),
+                    StartPlace::Lane => f.write_str(".k"),
+                }
             }
             Place::Running((started, work_id)) => write!(f, "r.{started}.{work_id}"),
             Place::Finished(number) => write!(f, "f.{number}"),
@@ -195,10 +201,16 @@ fn place(text: &str) -> Option<Place> {
     let time = Segment(time.parse().ok()?);
     match state {
         "p" => {
-            let (seq, priority) = rest.split_once('.')?;
-            let priority = Priority::new(priority.parse().ok()?);
-            let key = Key { segment: time, seq: seq.parse().ok()? };
-            Some(Place::Pending(StartKey::at(priority, key)))
+            let mut parts = rest.split('.');
+            let key = Key { segment: time, seq: parts.next()?.parse().ok()? };
+            let priority = Priority::new(parts.next()?.parse().ok()?);
+            let place = match parts.next() {
+                None => StartPlace::Queue,
+                Some("k") => StartPlace::Lane,
+                Some(tag) => StartPlace::Ready { tag: tag.parse().ok()? },
+            };
+            let key = StartKey::at(priority, key).in_place(place);
+            parts.next().is_none().then_some(Place::Pending(key))
         }
         "r" => rest.parse().ok().map(|work_id| Place::Running((time, work_id))),
         _ => None,

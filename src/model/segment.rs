@@ -59,35 +59,67 @@ impl fmt::Display for Segment {
     }
 }
 
+/// What a waiting job waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StartPlace {
+    /// Its time, or, if it is due, a slot.
+    #[default]
+    Queue,
+    /// Its time, or, if it is due, a slot. It holds a place of its key meanwhile.
+    Held,
+    /// A slot. It holds a place of its key, if it has one.
+    Ready {
+        /// Of the ready jobs of a priority, the one with the smallest tag starts first.
+        tag: u64,
+    },
+    /// A place of its key: others of the key are ahead.
+    Lane,
+}
+
 /// The place of a waiting job in its pool's `pending_start`.
 ///
-/// Jobs are in the order of their priorities, then of time, then of commits. The unregistered lane comes last, in the
-/// order of commits.
-#[derive(Clone, Copy, Debug, Default, Eq, Serialize, Deserialize)]
+/// Jobs are in the order of their priorities. Of each, those that are ready come first, by tag, and then those that wait
+/// in the queue, by time; the rest is the order of commits. Jobs in lanes follow behind all of these, in the order of
+/// their enqueues, and the unregistered jobs come last.
+#[derive(Clone, Copy, Debug, Default, Eq)]
 pub struct StartKey {
     /// The job's priority.
     pub priority: Priority,
     /// The time at which the job is due.
     pub segment: Segment,
-    /// The job's place among those of its segment.
+    /// The job's place among those of its segment, of its tag, or of its lane.
     pub seq: u64,
+    /// What the job waits for.
+    pub place: StartPlace,
 }
 
 impl StartKey {
     /// The end of the table.
     pub const END: StartKey =
-        StartKey { priority: Priority::NORMAL, segment: Segment::UNREGISTERED, seq: u64::MAX };
+        StartKey::at(Priority::NORMAL, Key { segment: Segment::UNREGISTERED, seq: u64::MAX });
+
+    /// The begin of the lanes.
+    pub const LANES: StartKey = StartKey {
+        place: StartPlace::Lane,
+        ..StartKey::at(Priority::NORMAL, Key { segment: Segment(0), seq: 0 })
+    };
 
     /// Makes the key of a job that is to wait; the store assigns `seq`.
     #[must_use]
-    pub fn new(priority: Priority, segment: Segment) -> StartKey {
-        StartKey { priority, segment, seq: 0 }
+    pub const fn new(priority: Priority, segment: Segment) -> StartKey {
+        StartKey::at(priority, Key { segment, seq: 0 })
     }
 
     /// Makes the key of a place among the jobs of one priority.
     #[must_use]
-    pub fn at(priority: Priority, Key { segment, seq }: Key) -> StartKey {
-        StartKey { priority, segment, seq }
+    pub const fn at(priority: Priority, Key { segment, seq }: Key) -> StartKey {
+        StartKey { priority, segment, seq, place: StartPlace::Queue }
+    }
+
+    /// Returns the same key in another place.
+    #[must_use]
+    pub const fn in_place(self, place: StartPlace) -> StartKey {
+        StartKey { place, ..self }
     }
 
     /// Returns the place among the jobs of the same priority.
@@ -96,35 +128,69 @@ impl StartKey {
         Key { segment: self.segment, seq: self.seq }
     }
 
+    /// Returns `true` if all parts are equal. A job keeps its place in a lane when its priority changes.
+    #[must_use]
+    pub fn is_same(self, other: StartKey) -> bool {
+        let parts = |it: StartKey| (it.priority, it.segment, it.seq, it.place);
+        parts(self) == parts(other)
+    }
+
     /// Returns `true` if the job's function is not registered.
     #[must_use]
     pub fn is_unregistered(self) -> bool {
         self.segment == Segment::UNREGISTERED
     }
 
+    /// Returns `true` if the job is in the lane of its key.
+    #[must_use]
+    pub fn is_in_lane(self) -> bool {
+        self.place == StartPlace::Lane && !self.is_unregistered()
+    }
+
+    /// Returns the tag of a job that is ready.
+    #[must_use]
+    pub fn tag(self) -> Option<u64> {
+        match self.place {
+            StartPlace::Ready { tag } if !self.is_unregistered() => Some(tag),
+            _ => None,
+        }
+    }
+
     /// Returns the rank of a job that is due: the job with the lowest one starts first. With aging, a job gains a
     /// priority for each such span that it has been due.
     #[must_use]
-    pub fn rank(self, now: Segment, aging: Option<Duration>) -> (i64, Segment, u64) {
+    pub fn rank(self, now: Segment, aging: Option<Duration>) -> (i64, u64, Segment, u64) {
         let gained = match aging {
             Some(span) if !span.is_zero() => now.since(self.segment).as_nanos() / span.as_nanos(),
             _ => 0,
         };
         let gained = i64::try_from(gained).unwrap_or(i64::MAX).min(1 << 32);
-        (i64::from(self.priority.number()) - gained, self.segment, self.seq)
+        let level = i64::from(self.priority.number()) - gained;
+        match self.tag() {
+            Some(tag) => (level, tag, Segment(0), self.seq),
+            None => (level, 0, self.segment, self.seq),
+        }
     }
 }
 
 impl Ord for StartKey {
     fn cmp(&self, other: &StartKey) -> Ordering {
-        match (self.is_unregistered(), other.is_unregistered()) {
-            (true, true) => self.seq.cmp(&other.seq),
-            (false, false) => {
-                let key = |it: &StartKey| (it.priority, it.segment, it.seq);
+        let part = |it: &StartKey| match it {
+            it if it.is_unregistered() => 2,
+            it if it.place == StartPlace::Lane => 1,
+            _ => 0,
+        };
+        let by_part = part(self).cmp(&part(other));
+        by_part.then_with(|| match part(self) {
+            0 => {
+                let key = |it: &StartKey| {
+                    let tag = it.tag();
+                    (it.priority, tag.is_none(), tag.unwrap_or(it.segment.0), it.seq)
+                };
                 key(self).cmp(&key(other))
             }
-            (is_last, other_is_last) => is_last.cmp(&other_is_last),
-        }
+            _ => self.seq.cmp(&other.seq),
+        })
     }
 }
 

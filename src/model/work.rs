@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     History, Key, Name, Payload, PoolId, Priority, RetryBehavior, RunNumber, Running, Segment,
-    StartKey, Unique, UniquePlace, UniqueRow, WorkId,
+    StartKey, Unique, UniquePlace, UniqueRow, WorkId, WorkKey,
 };
 
 /// The kind of function that a job runs.
@@ -91,8 +91,15 @@ pub struct Spec {
     pub work_id: WorkId,
     block: Arc<Block>,
     from: u32,
+    /// The length of its content. The highest bit says that the content begins with a key.
     len: u32,
 }
+
+/// The bit of [`Spec::len`] that says that the job has a key.
+const KEYED: u32 = 1 << 31;
+
+/// The bytes in front of a key: its length and its weight.
+const KEY_HEAD: usize = 4;
 
 /// The part of a spec that jobs have in common when they are enqueued together.
 #[derive(Clone, Debug, PartialEq)]
@@ -126,7 +133,10 @@ impl Deref for Spec {
 
 impl PartialEq for Spec {
     fn eq(&self, other: &Spec) -> bool {
-        self.work_id == other.work_id && **self == **other && self.args() == other.args()
+        self.work_id == other.work_id
+            && **self == **other
+            && self.is_keyed() == other.is_keyed()
+            && self.content() == other.content()
     }
 }
 
@@ -136,7 +146,8 @@ impl fmt::Debug for Spec {
         f.debug_struct("Spec")
             .field("work_id", &self.work_id)
             .field("head", &**self)
-            .field("args_bytes", &self.len)
+            .field("key_bytes", &self.key().map(<[u8]>::len))
+            .field("args_bytes", &self.args().len())
             .finish()
     }
 }
@@ -148,20 +159,45 @@ impl Spec {
     /// Makes the spec of one job, with its encoded arguments.
     #[must_use]
     pub fn new(work_id: WorkId, head: SpecHead, args: &[u8]) -> Spec {
-        let block = Arc::new(Block { head, args: args.into() });
-        Spec { work_id, block, from: 0, len: args.len() as u32 }
+        Spec::of_content(work_id, head, false, args)
     }
 
-    /// Makes the specs of jobs that share a block: each with its id and the length of its part of `args`, in order.
+    /// Makes the spec of one job of a key.
+    #[must_use]
+    pub fn keyed(work_id: WorkId, head: SpecHead, key: &[u8], weight: u16, args: &[u8]) -> Spec {
+        let mut content = Vec::with_capacity(KEY_HEAD + key.len() + args.len());
+        Spec::put_key(&mut content, key, weight);
+        content.extend_from_slice(args);
+        Spec::of_content(work_id, head, true, &content)
+    }
+
+    fn of_content(work_id: WorkId, head: SpecHead, is_keyed: bool, content: &[u8]) -> Spec {
+        let block = Arc::new(Block { head, args: content.into() });
+        let flag = if is_keyed { KEYED } else { 0 };
+        Spec { work_id, block, from: 0, len: content.len() as u32 | flag }
+    }
+
+    /// Writes a key in front of the arguments of its job, for [`Spec::of_block`].
+    pub(crate) fn put_key(block: &mut Vec<u8>, key: &[u8], weight: u16) {
+        block.extend_from_slice(&(key.len() as u16).to_le_bytes());
+        block.extend_from_slice(&weight.to_le_bytes());
+        block.extend_from_slice(key);
+    }
+
+    /// Makes the specs of jobs that share a block: each with its id and the length of its part of `args`, in order. If
+    /// they have keys, each part begins with one.
     pub(crate) fn of_block(
         head: SpecHead,
+        are_keyed: bool,
         args: &[u8],
         works: impl Iterator<Item = (WorkId, usize)>,
     ) -> impl Iterator<Item = Spec> {
         let block = Arc::new(Block { head, args: args.into() });
+        let flag = if are_keyed { KEYED } else { 0 };
         let mut from = 0;
         works.map(move |(work_id, len)| {
-            let spec = Spec { work_id, block: block.clone(), from: from as u32, len: len as u32 };
+            let (shared, start) = (block.clone(), from as u32);
+            let spec = Spec { work_id, block: shared, from: start, len: len as u32 | flag };
             from += len;
             debug_assert!(from <= block.args.len());
             spec
@@ -171,8 +207,8 @@ impl Spec {
     /// Returns the same spec in a block of its own, unless it fills at least half of its block. For jobs that stay for
     /// long.
     pub(crate) fn alone(&self) -> Spec {
-        match self.block.args.len() > 2 * self.args().len() {
-            true => Spec::new(self.work_id, SpecHead::clone(self), self.args()),
+        match self.block.args.len() > 2 * self.content().len() {
+            true => self.with_head(self.work_id, SpecHead::clone(self)),
             false => self.clone(),
         }
     }
@@ -180,13 +216,20 @@ impl Spec {
     /// Returns the same job under the id of its retry.
     pub(crate) fn once_more(&self, now: Segment) -> Spec {
         let head = SpecHead { enqueued_at: now, ..SpecHead::clone(self) };
-        Spec::new(self.work_id.once_more(), head, self.args())
+        self.with_head(self.work_id.once_more(), head)
     }
 
-    /// Returns the content of this spec for a job that exists: under its id, and as old.
+    fn with_head(&self, work_id: WorkId, head: SpecHead) -> Spec {
+        Spec::of_content(work_id, head, self.is_keyed(), self.content())
+    }
+
+    /// Returns the content of this spec for a job that exists: under its id, as old, and of its key.
     pub(crate) fn in_place_of(&self, before: &Spec) -> Spec {
         let head = SpecHead { enqueued_at: before.enqueued_at, ..SpecHead::clone(self) };
-        Spec::new(before.work_id, head, self.args())
+        match before.key() {
+            Some(key) => Spec::keyed(before.work_id, head, key, before.weight(), self.args()),
+            None => Spec::new(before.work_id, head, self.args()),
+        }
     }
 
     /// Returns the row of its unique key, with the row's place, if it has one.
@@ -197,15 +240,49 @@ impl Spec {
         Some(((self.pool, unique.key.clone()), UniqueRow { work_id, hold, enqueued_at }))
     }
 
+    fn is_keyed(&self) -> bool {
+        self.len & KEYED != 0
+    }
+
+    /// Returns the key, if there is one, and the arguments.
+    fn content(&self) -> &[u8] {
+        &self.block.args[self.from as usize..][..(self.len & !KEYED) as usize]
+    }
+
+    fn key_len(&self) -> usize {
+        let content = self.content();
+        usize::from(u16::from_le_bytes([content[0], content[1]]))
+    }
+
+    /// Returns the key of the job.
+    #[must_use]
+    pub fn key(&self) -> Option<&[u8]> {
+        self.is_keyed().then(|| &self.content()[KEY_HEAD..][..self.key_len()])
+    }
+
+    /// Returns the key of the job, to be kept.
+    #[must_use]
+    pub fn work_key(&self) -> Option<WorkKey> {
+        self.key().map(WorkKey::new)
+    }
+
+    /// Returns the weight of its key; 1 if there is none.
+    #[must_use]
+    pub fn weight(&self) -> u16 {
+        let content = self.content();
+        if self.is_keyed() { u16::from_le_bytes([content[2], content[3]]).max(1) } else { 1 }
+    }
+
     /// Returns the arguments, encoded.
     #[must_use]
     pub fn args(&self) -> &[u8] {
-        &self.block.args[self.from as usize..][..self.len as usize]
+        let content = self.content();
+        if self.is_keyed() { &content[KEY_HEAD + self.key_len()..] } else { content }
     }
 
     /// Returns the number of bytes of its arguments and of the context of its `on_complete`.
     pub(crate) fn bytes(&self) -> usize {
-        self.args().len() + self.on_complete().map_or(0, |call| call.context.len())
+        self.content().len() + self.on_complete().map_or(0, |call| call.context.len())
     }
 }
 

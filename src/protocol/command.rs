@@ -5,8 +5,8 @@ use crate::engine::arrivals::{
     AttemptReport, CancelAnswer, EnqueueAnswer, PriorityAnswer, RunNowAnswer,
 };
 use crate::model::{
-    Conflict, Name, Overlap, PoolId, Priority, RunNumber, ScheduleRow, Segment, Spec, UniquePlace,
-    WorkId,
+    Conflict, LanePlace, Name, Overlap, PoolId, Priority, RunNumber, ScheduleRow, Segment, Spec,
+    UniquePlace, WorkId,
 };
 use crate::shared::Admitted;
 use crate::storage::StorageError;
@@ -48,6 +48,11 @@ pub(crate) enum Command {
     /// Runs mutations and queries in the store's transaction.
     RunInStore(Vec<RunInStore>),
     Advance(Advance),
+    /// Looks at lanes behind this place: jobs in them may have a place since the rules have changed, and rows may be over.
+    SweepLanes {
+        pool: PoolId,
+        after: Option<LanePlace>,
+    },
     /// Deletes finished jobs whose retention is over.
     Forget,
 }
@@ -86,6 +91,7 @@ impl Command {
             | Command::TickSchedule(_)
             | Command::ChangeSchedule { .. }
             | Command::Advance(_)
+            | Command::SweepLanes { .. }
             | Command::Forget => {}
         }
     }
@@ -111,6 +117,7 @@ impl Command {
         match self {
             Command::Enqueue(Enqueue { reply: Some(reply), .. }) => told(reply, error),
             Command::Enqueue(_) | Command::Forget => Refused::Drop,
+            kept @ Command::SweepLanes { .. } => Refused::Keep(kept),
             Command::Cancel { reply, .. } => told(reply, error),
             Command::CancelAll(CancelAll { reply, .. }) => told(reply, error),
             Command::RunNow { reply, .. } => told(reply, error),

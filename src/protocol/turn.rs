@@ -1,5 +1,6 @@
 //! Messages between a loop and the store.
 
+use crate::engine::lanes::LaneStep;
 use crate::engine::rest::KickSource;
 use crate::model::{Batch, Change, Claimed, Demand, Name, PoolConfig, PoolId, Spec, Turn, WorkId};
 use crate::storage::StorageError;
@@ -12,6 +13,8 @@ pub(crate) struct Advance {
     /// The turn that the changes belong to; with no changes, the last one that was committed.
     pub turn: Turn,
     pub changes: Vec<Change>,
+    /// What the changes do to the lanes of keys.
+    pub lanes: Vec<LaneStep>,
     pub demand: Demand,
     /// `true` if all slots are taken, as far as the loop knows.
     pub saturated: bool,

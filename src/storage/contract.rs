@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::StorageError;
 use crate::model::{
-    Batch, Change, Counts, Cursors, Demand, Finished, Name, Payload, PoolConfig, PoolId,
-    RunningRow, Segment, Spec, StartKey, StateRow, TableKey, UniquePlace, UniqueRow, WorkFact,
-    WorkId,
+    Batch, Change, Counts, Cursors, Demand, Finished, LanePlace, LaneRow, Name, Payload,
+    PoolConfig, PoolId, RunningRow, Segment, Spec, StartKey, StateRow, TableKey, UniquePlace,
+    UniqueRow, WorkFact, WorkId, WorkKey,
 };
 
 /// Generates [`Storage`], [`Hook`], and the `Storage` implementation of every hook from one list of signatures.
@@ -174,8 +174,35 @@ storage! {
         limit: usize,
     ) -> Result<Vec<(UniquePlace, UniqueRow)>, StorageError>;
 
+    /// Returns rows of `lanes` of a pool, in the order asked.
+    fn lanes(
+        &mut self,
+        pool: PoolId,
+        keys: &[WorkKey],
+    ) -> Result<Vec<Option<LaneRow>>, StorageError>;
+
+    /// Returns up to `limit` rows of `lanes` of a pool behind `after`, in an order of the storage's own: a row that is
+    /// there from the first page to the last is on one of them at least. Returns fewer only at the end.
+    fn lane_rows(
+        &mut self,
+        pool: PoolId,
+        after: Option<&LanePlace>,
+        limit: usize,
+    ) -> Result<Vec<(LanePlace, LaneRow)>, StorageError>;
+
+    /// Returns up to `limit` jobs in the lane of a key ([`StartPlace::Lane`](crate::model::StartPlace::Lane)), in order.
+    /// Costs no more than these, however many there are in this and in other lanes.
+    fn lane_jobs(
+        &mut self,
+        pool: PoolId,
+        key: &WorkKey,
+        limit: usize,
+    ) -> Result<Vec<(StartKey, Spec)>, StorageError>;
+
     /// Returns the rows that a pool's loop decides next: from the demand's cursors up to `now`, in order; those of
-    /// `pending_start` in the order of their ranks ([`StartKey::rank`]).
+    /// `pending_start` in the order of their ranks ([`StartKey::rank`]): those in the queue that are due, and those that
+    /// are ready. Jobs in lanes are not among them, and are not looked at. With a job that has a key, also returns the
+    /// row of its lane.
     ///
     /// Returns at most `batch_size` rows of each table, and of `pending_start` at most as many as there will be free
     /// slots, `free_slots` and one for each completion returned, and at most `max_starts`.

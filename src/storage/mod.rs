@@ -15,7 +15,7 @@ use std::iter::Peekable;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::model::{Key, Priority, Segment, StartKey};
+use crate::model::{Segment, StartKey};
 
 #[cfg(all(feature = "redb", feature = "unstable-storage"))]
 pub(crate) use self::redb::{Checkpoints, Disk};
@@ -87,53 +87,46 @@ fn lowest<T: Ord>(rows: impl Iterator<Item = T>, limit: usize) -> Vec<T> {
     found.into_sorted_vec()
 }
 
-/// Rows of `pending_start` that are due, of all priorities, in the order of their ranks ([`StartKey::rank`]).
+/// Rows of `pending_start` that are due, in the order of their ranks ([`StartKey::rank`]).
 pub(crate) struct ByRank<I: Iterator> {
-    levels: Vec<(Priority, Peekable<I>)>,
+    parts: Vec<Peekable<I>>,
     now: Segment,
     aging: Option<Duration>,
 }
 
-impl<I: Iterator<Item = (Key, V)>, V> ByRank<I> {
-    /// Merges the rows of each priority, which are in the order of their keys.
-    fn new(
-        levels: impl Iterator<Item = (Priority, I)>,
-        now: Segment,
-        aging: Option<Duration>,
-    ) -> ByRank<I> {
-        let levels = levels.map(|(priority, rows)| (priority, rows.peekable())).collect();
-        ByRank { levels, now, aging }
+impl<I: Iterator<Item = (StartKey, V)>, V> ByRank<I> {
+    /// Merges the rows of each priority in the queue, and those of each that are ready. Those of a part are in order.
+    fn new(parts: impl Iterator<Item = I>, now: Segment, aging: Option<Duration>) -> ByRank<I> {
+        ByRank { parts: parts.map(Iterator::peekable).collect(), now, aging }
     }
 
     /// Returns the time at which the first of the remaining rows is due.
     fn next_due(&mut self) -> Option<Segment> {
-        let heads = self.levels.iter_mut().filter_map(|(_, rows)| rows.peek());
+        let heads = self.parts.iter_mut().filter_map(Peekable::peek);
         heads.map(|(key, _)| key.segment).min()
     }
 }
 
-impl<I: Iterator<Item = (Key, V)>, V> Iterator for ByRank<I> {
+impl<I: Iterator<Item = (StartKey, V)>, V> Iterator for ByRank<I> {
     type Item = (StartKey, V);
 
     fn next(&mut self) -> Option<(StartKey, V)> {
         let mut first = None;
-        for (level, (priority, rows)) in self.levels.iter_mut().enumerate() {
+        for (part, rows) in self.parts.iter_mut().enumerate() {
             let Some((key, _)) = rows.peek() else { continue };
             if key.segment > self.now {
                 continue;
             }
-            let rank = StartKey::at(*priority, *key).rank(self.now, self.aging);
+            let rank = key.rank(self.now, self.aging);
             let is_better = |before| match planted!(PriorityIgnored) {
                 true => rank >= before,
                 false => rank < before,
             };
             if first.is_none_or(|(before, _)| is_better(before)) {
-                first = Some((rank, level));
+                first = Some((rank, part));
             }
         }
-        let (priority, rows) = &mut self.levels[first?.1];
-        let (key, row) = rows.next()?;
-        Some((StartKey::at(*priority, key), row))
+        self.parts[first?.1].next()
     }
 }
 

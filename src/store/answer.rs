@@ -8,7 +8,7 @@ use crate::engine::explain::{Found, MOST_COUNTED};
 use crate::model::{
     Change, Counts, Finished, Name, PoolId, Segment, StartKey, WorkFact, WorkId, WorkStatus,
 };
-use crate::protocol::{PoolRequest, Question, Request};
+use crate::protocol::{Command, PoolRequest, Question, Request};
 use crate::storage::{Fsync, StorageError};
 
 impl Store {
@@ -21,14 +21,27 @@ impl Store {
             Request::Question(question) => self.answer_question(settled, question),
             Request::Pool(PoolRequest::Claim { pool, reply }) => {
                 let claimed = self.claim(pool);
+                if claimed.is_ok() {
+                    self.look_at_lanes(settled, pool);
+                }
                 settled.say(move || drop(reply.send(claimed)));
             }
             Request::Pool(PoolRequest::Open { name, config, reply }) => {
                 let opened = self.open_pool(name, config);
+                if let Ok(opened) = &opened {
+                    self.look_at_lanes(settled, opened.pool);
+                }
                 settled.say(move || drop(reply.send(opened)));
             }
             // Commands are decided in their group.
             Request::Command(command) => settled.again.push(command.into()),
+        }
+    }
+
+    /// Looks at the lanes of a pool that was claimed: the process before may have ended before it was through with them.
+    fn look_at_lanes(&self, settled: &mut Settled, pool: PoolId) {
+        if self.pools[pool.0 as usize].has_lanes && !planted!(SweepForgotten) {
+            settled.again.push(Command::SweepLanes { pool, after: None }.into());
         }
     }
 

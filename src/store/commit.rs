@@ -6,6 +6,7 @@ use hashbrown::{HashMap, HashSet};
 
 use super::group::{Group, Taken, TakenEnqueue};
 use super::in_doubt::{InDoubt, Witness};
+use super::lanes::Lanes;
 use super::settled::{Answer, Ending};
 use super::{Settled, Store};
 use crate::engine::arrivals::EnqueueAnswer;
@@ -55,11 +56,13 @@ impl Store {
         }
         self.refresh()?;
         self.clock = self.clock.max(self.shared.seams.segment());
-        Ok(Group {
+        let mut group = Group {
             now: self.clock,
             facts,
             known_finished,
             unique,
+            lanes: Lanes::default(),
+            sweeps: Vec::new(),
             failed,
             changes: std::mem::take(&mut self.changes),
             writes: Writes::default(),
@@ -74,12 +77,28 @@ impl Store {
             configs: Vec::new(),
             left: BTreeMap::new(),
             forget: false,
-        })
+        };
+        let keys = Self::keys_of(commands);
+        for (pool, keys) in keys {
+            self.learn_lanes(&mut group, pool, &keys)?;
+        }
+        // A job that holds a unique key may be replaced.
+        let holders: Vec<_> = group.unique.values().flatten().map(|row| row.work_id).collect();
+        for work_id in holders {
+            if let Some(work) = group.fact(work_id).filter(|work| work.spec.key().is_some()) {
+                let spec = work.spec.clone();
+                self.learn_lane(&mut group, &spec)?;
+            }
+        }
+        Ok(group)
     }
 
     /// Commits, and settles the results. Returns the group if another writer was faster: nothing was written, and the
     /// group must be decided again.
     pub(super) fn commit(&mut self, mut group: Group) -> Result<Settled, Box<Group>> {
+        if let Err(error) = self.settle_lanes(&mut group) {
+            return Ok(self.refused(group, error));
+        }
         group.changes.extend(std::mem::take(&mut group.writes).into_changes());
         // A caller must not be told anything that a crash could undo, such as that a job has finished.
         let tells_of_unsynced = self.unsynced && group.answers_callers();
@@ -119,7 +138,7 @@ impl Store {
             Taken::Turn { pool, .. } => Some(*pool),
             _ => None,
         });
-        let keys = group.changes.iter_mut().filter_map(Change::new_key).map(|(pool, ..)| pool);
+        let keys = group.changes.iter_mut().filter_map(Change::new_key).map(|key| key.pool);
         for pool in turns.chain(keys) {
             if !self.stale.contains(&pool) {
                 self.stale.push(pool);
@@ -142,6 +161,7 @@ impl Store {
                     page.requested -= requested;
                     Command::CancelAll(page)
                 }
+                Taken::Sweep { pool, after, .. } => Command::SweepLanes { pool, after },
                 Taken::Reports(reports) => Command::AttemptsFinished(reports),
                 Taken::InStore(runs) => Command::RunInStore(runs),
                 // Starts that were not made or not as decided are in its changes no more.
@@ -151,9 +171,9 @@ impl Store {
                     self.fail_turn(&mut batches, pool, turn, &StorageError::Conflict);
                     return None;
                 }
-                Taken::Turn { pool, turn, demand, saturated, changes, .. } => {
+                Taken::Turn { pool, turn, demand, saturated, changes, lanes, .. } => {
                     let changes = part(changes);
-                    Command::Advance(Advance { pool, turn, changes, demand, saturated })
+                    Command::Advance(Advance { pool, turn, changes, lanes, demand, saturated })
                 }
             })
         };
@@ -207,8 +227,16 @@ impl Store {
                     let ready = BatchReady { replaced, ..BatchReady::answer(turn, batch) };
                     group.settled.batches.push((pool, ready));
                 }
-                Taken::Reports(_) | Taken::InStore(_) => {}
+                Taken::Sweep { pool, next: Some(next), .. } => {
+                    let next = Command::SweepLanes { pool, after: Some(next) };
+                    group.settled.again.push(next.into());
+                }
+                Taken::Sweep { next: None, .. } | Taken::Reports(_) | Taken::InStore(_) => {}
             }
+        }
+        for pool in std::mem::take(&mut group.sweeps) {
+            let sweep = Command::SweepLanes { pool, after: None };
+            group.settled.again.push(sweep.into());
         }
         group.facts.clear();
         if group.facts.capacity() <= MOST_KEPT {
@@ -257,6 +285,9 @@ impl Store {
                 Taken::Page { page: CancelAll { reply, .. }, .. } => {
                     let error = error.clone();
                     settled.say(move || drop(reply.send(Err(error))));
+                }
+                Taken::Sweep { pool, after, .. } => {
+                    settled.again.push(Command::SweepLanes { pool, after }.into());
                 }
                 Taken::Reports(_) if planted!(ReportsDropped) => {}
                 Taken::Reports(reports) => {

@@ -8,9 +8,10 @@ use crate::engine::arrivals::{
     self, Arrival, ArrivalCx, AttemptReport, CancelAnswer, EnqueueAnswer, FinishAnswer,
     PriorityAnswer, RunNowAnswer,
 };
+use crate::engine::lanes::{LaneStep, Standing};
 use crate::model::{
-    Change, Conflict, FunctionKind, Key, Name, PendingTable, PoolId, Priority, Segment, Spec,
-    StartKey, Turn, WorkFact, WorkId,
+    Change, Conflict, FunctionKind, Key, Name, NewKey, PendingTable, PoolId, Priority, Segment,
+    Spec, StartKey, StartPlace, Turn, WorkFact, WorkId,
 };
 use crate::protocol::{
     Advance, AdvanceError, BatchReady, CancelAll, Canceled, Command, Enqueue, Event, job_level,
@@ -68,6 +69,7 @@ impl Store {
                 }
             }
             Command::Advance(advance) => self.advance(group, advance)?,
+            Command::SweepLanes { pool, after } => self.sweep_lanes(group, pool, after)?,
             Command::Forget => group.forget = true,
         }
         Ok(())
@@ -133,16 +135,24 @@ impl Store {
             true => None,
             false => group.holder_of(&spec).filter(|(holder, _)| Some(*holder) != retry_of),
         };
-        let arrival = match holder {
+        let rule = self.pools[pool.0 as usize].key_rule;
+        let mut arrival = match holder {
             Some(holder) => {
                 let due = match conflict {
                     Conflict::Debounce(wait) => Segment(0).after(self.shared.seams.now() + wait),
                     Conflict::Keep | Conflict::Replace => due,
                 };
-                arrivals::enqueue_held(&spec, due, conflict, holder, group.now)
+                arrivals::enqueue_held(&spec, due, conflict, holder, rule, group.now)
             }
             None => arrivals::enqueue(spec, due, is_known),
         };
+        match &mut arrival.change {
+            Some(Change::InsertWork { spec, key }) => *key = self.place_new(group, spec, *key),
+            Some(Change::ReplaceWork { spec, from, to }) => {
+                self.pass_lane(group, spec, *from, *to);
+            }
+            _ => {}
+        }
         if arrival.answer != EnqueueAnswer::Enqueued {
             group.settled.tally.duplicate(pool, function);
         }
@@ -317,7 +327,7 @@ impl Store {
     }
 
     fn advance(&mut self, group: &mut Group, advance: Advance) -> Result<(), StorageError> {
-        let Advance { pool, turn, mut changes, demand, saturated } = advance;
+        let Advance { pool, turn, mut changes, mut lanes, demand, saturated } = advance;
         let fence = self.pools[pool.0 as usize].fence;
         let expected = match changes.is_empty() {
             true => fence,
@@ -339,12 +349,14 @@ impl Store {
             early.joined = true;
         }
         group.settled.events.reserve(changes.len());
-        let mut observed = Ok(());
         // The places of the rows that the changes of an early turn are about.
         let mut places = Vec::new();
         let (mut replaced, mut dropped) = (Vec::new(), Vec::new());
+        // A turn that cannot be made as it was decided is not made again.
+        let decided = lanes.clone();
+        let mut observed = self.follow_promotions(group, &mut lanes);
         for (place, change) in changes.iter_mut().enumerate() {
-            if !self.follow_move(group, pool, change, &mut replaced) {
+            if !self.follow_move(group, pool, change, &mut lanes, &mut replaced) {
                 dropped.push(place);
                 places.extend(is_early.then_some(None));
                 continue;
@@ -367,6 +379,7 @@ impl Store {
             let changed = changes.into_iter().zip(places);
             changes = changed.filter_map(|(change, place)| group.fold(place, change)).collect();
         }
+        observed = observed.and_then(|()| self.step_lanes(group, &lanes));
         let begin = group.changes.len();
         match group.changes.is_empty() {
             true => group.changes = changes,
@@ -379,11 +392,26 @@ impl Store {
             turn,
             demand,
             saturated,
+            lanes: decided,
             changes,
             is_early,
             replaced,
         });
         observed
+    }
+
+    /// A job that was canceled in its lane may have left the lane since the turn was shown it.
+    fn follow_promotions(
+        &mut self,
+        group: &mut Group,
+        lanes: &mut [LaneStep],
+    ) -> Result<(), StorageError> {
+        for step in lanes.iter_mut().filter(|step| step.from == Standing::Waits) {
+            if let Some(work) = self.fact_of(group, step.spec.work_id)? {
+                step.from = Standing::of(&work);
+            }
+        }
+        Ok(())
     }
 
     /// Changes a turn's change of a row that was moved or replaced since the turn was shown it. Adds to `replaced` what
@@ -393,6 +421,7 @@ impl Store {
         group: &Group,
         pool: PoolId,
         change: &mut Change,
+        lanes: &mut Vec<LaneStep>,
         replaced: &mut Vec<(WorkId, Option<Spec>)>,
     ) -> bool {
         if self.pools[pool.0 as usize].moved.is_empty() && group.moved.is_empty() {
@@ -406,21 +435,32 @@ impl Store {
                 if to.segment > group.now {
                     // It was postponed.
                     replaced.push((*work_id, None));
+                    lanes.retain(|step| step.spec.work_id != *work_id);
                     return false;
                 }
                 *place = *to;
+                follow_lane(lanes, *work_id, *to, None);
                 replaced.extend(spec.clone().map(|spec| (*work_id, Some(spec))));
                 true
             }
-            Change::MovePendingStart { work_id, from, to: lane, .. } => {
+            Change::MovePendingStart { work_id, from, to: target, .. } => {
                 let Some(Moved { to, spec }) = self.moved(group, pool, *work_id) else {
                     return true;
                 };
+                let (is_later, leaves) = (to.segment > group.now, target.is_unregistered());
+                if !leaves && is_later && to.place == StartPlace::Queue {
+                    // It was postponed, and waits for nothing of its key.
+                    lanes.retain(|step| step.spec.work_id != *work_id);
+                    return false;
+                }
                 *from = *to;
                 // What was not registered was the function before. The job must move all the same: this turn may put the
                 // cursor past its place.
-                let segment = if spec.is_some() { to.segment } else { lane.segment };
-                *lane = StartKey::new(to.priority, segment);
+                *target = match leaves && spec.is_some() {
+                    true => *to,
+                    false => StartKey { priority: to.priority, seq: to.seq, ..*target },
+                };
+                follow_lane(lanes, *work_id, *to, Some(*target));
                 true
             }
             _ => true,
@@ -477,12 +517,16 @@ impl Store {
             Change::PutState { state, .. } => {
                 let entry = &mut self.pools[pool.0 as usize];
                 entry.fence = state.fence();
-                entry.cursors = state.cursors;
+                (entry.cursors, entry.virtual_time) = (state.cursors, state.virtual_time);
             }
             Change::PutGlobals { config, .. } => {
                 let entry = &mut self.pools[pool.0 as usize];
                 group.configs.push((pool, entry.config.clone()));
+                let rule = entry.key_rule;
                 entry.set_config(config.clone());
+                if entry.key_rule != rule && entry.has_lanes {
+                    group.sweeps.push(pool);
+                }
             }
             _ => {}
         }
@@ -509,8 +553,14 @@ impl Store {
     /// Assigns the key of a new row, and shows the change to later messages. `place` is its place in the group's changes,
     /// or out of range.
     fn stamp(&mut self, group: &mut Group, change: &mut Change, place: usize) {
-        if let Some((pool, table, segment, seq)) = change.new_key() {
+        if let Some(NewKey { pool, table, segment, seq, is_stamped, wakes }) = change.new_key() {
             let entry = &mut self.pools[pool.0 as usize];
+            if !is_stamped {
+                if wakes && entry.wakeup.note(table, *segment) {
+                    group.touched.push(pool);
+                }
+                return group.show(change);
+            }
             let cursor = match table {
                 PendingTable::Start => match planted!(ReadUntilUnclamped) {
                     true => entry.cursors.incoming,
@@ -526,11 +576,19 @@ impl Store {
             if self.is_costly {
                 group.note_place(key, place);
             }
-            if entry.wakeup.note(table, key.segment) {
+            if wakes && entry.wakeup.note(table, key.segment) {
                 group.touched.push(pool);
             }
         }
         group.show(change);
+    }
+}
+
+/// Changes what a turn does to the lane of a job that was moved since the turn was shown it.
+fn follow_lane(lanes: &mut [LaneStep], work_id: WorkId, from: StartKey, to: Option<StartKey>) {
+    for step in lanes.iter_mut().filter(|step| step.spec.work_id == work_id) {
+        step.from = Standing::at(from);
+        step.to = to.map_or(step.to, Standing::at);
     }
 }
 

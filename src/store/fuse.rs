@@ -89,7 +89,11 @@ impl Store {
                 return Err(StorageError::Conflict);
             }
             let is_there = |row: &StartRow| !group.moves(row.spec.work_id, row.key);
-            starts.extend(rest.starts.into_iter().filter(is_there));
+            let as_now = |row: StartRow| {
+                let lane = group.lanes.row_of(&row.spec).or(row.lane);
+                StartRow { lane, ..row }
+            };
+            starts.extend(rest.starts.into_iter().filter(is_there).map(as_now));
             next_due = rest.next_due;
         }
         let rank = |row: &StartRow| row.key.rank(now, demand.aging);
@@ -144,6 +148,9 @@ struct NewRows {
 impl NewRows {
     /// Adds a start. Of very many, those behind the first ones are left out.
     fn add_start(&mut self, row: StartRow, now: Segment, limit: usize) {
+        if row.key.is_in_lane() {
+            return;
+        }
         let last = self.starts.last().map(|last| last.key);
         let is_last = last.is_none_or(|last| last < row.key);
         let is_behind = self.starts.len() > limit && is_last && !self.is_mixed;
@@ -160,12 +167,13 @@ impl NewRows {
     }
 }
 
-/// Returns the row of a job that waits at this place.
-fn start_row(work: &WorkFact, key: StartKey) -> StartRow {
-    StartRow { key, spec: work.spec.clone(), attempts: work.attempts, runs: work.runs }
-}
-
 impl Group {
+    /// Returns the row of a job that waits at this place.
+    fn start_row(&self, work: &WorkFact, key: StartKey) -> StartRow {
+        let (spec, lane) = (work.spec.clone(), self.lanes.row_of(&work.spec));
+        StartRow { key, spec, attempts: work.attempts, runs: work.runs, lane }
+    }
+
     /// Returns the rows of a pool that the group inserts into the pending tables, at most `limit` of each; of starts a
     /// few more.
     fn new_rows(&self, pool: PoolId, limit: usize) -> NewRows {
@@ -187,14 +195,15 @@ impl Group {
                 Change::InsertWork { spec, key }
                     if spec.pool == pool && !self.moves(spec.work_id, *key) =>
                 {
-                    let row = StartRow { key: *key, spec: spec.clone(), attempts: 0, runs: 0 };
+                    let (spec, lane) = (spec.clone(), self.lanes.row_of(spec));
+                    let row = StartRow { key: *key, spec, attempts: 0, runs: 0, lane };
                     rows.add_start(row, self.now, limit);
                 }
                 Change::MovePendingStart { work_id, pool: of, to, .. }
                     if *of == pool && !self.moves(*work_id, *to) =>
                 {
                     let Some(work) = self.fact(*work_id) else { continue };
-                    rows.add_start(start_row(work, *to), self.now, limit);
+                    rows.add_start(self.start_row(work, *to), self.now, limit);
                 }
                 _ => {}
             }
@@ -202,7 +211,7 @@ impl Group {
         let replaced = self.replaced.iter().filter_map(|work_id| self.fact(*work_id));
         for work in replaced.filter(|work| work.spec.pool == pool) {
             let Some(key) = work.pending_start else { continue };
-            rows.add_start(start_row(work, key), self.now, limit);
+            rows.add_start(self.start_row(work, key), self.now, limit);
         }
         rows
     }
@@ -215,8 +224,12 @@ impl Group {
 
     /// Returns the place in the group's changes of the row that a turn's change is about, if the group has inserted it.
     pub(super) fn inserted_by(&self, change: &Change) -> Option<usize> {
+        let mut place = None;
         let (work_id, key) = match change {
-            Change::StartWork { work_id, key, .. } => (*work_id, key.key()),
+            Change::StartWork { work_id, key, .. } => {
+                place = Some(*key);
+                (*work_id, key.key())
+            }
             Change::RetryWork { work_id, completion: Some(key), .. } => (*work_id, *key),
             Change::CompleteWork { finished, .. } => {
                 (finished.work_id, self.fact(finished.work_id)?.pending_completion?.0)
@@ -232,15 +245,17 @@ impl Group {
             return None;
         }
         let number = key.seq.checked_sub(self.last_seq + 1)?;
-        let place = *self.places.get(usize::try_from(number).ok()?)? as usize;
-        let is_it = match self.changes.get(place)? {
-            Change::InsertWork { spec, key: new } => spec.work_id == work_id && new.key() == key,
+        let inserted = *self.places.get(usize::try_from(number).ok()?)? as usize;
+        let is_it = match self.changes.get(inserted)? {
+            Change::InsertWork { spec, key: new } => {
+                spec.work_id == work_id && new.key() == key && Some(*new) == place
+            }
             Change::InsertPendingCompletion { work_id: of, key: new, .. } => {
                 *of == work_id && *new == key
             }
             _ => false,
         };
-        is_it.then_some(place)
+        is_it.then_some(inserted)
     }
 
     /// Replaces the insertion of a row, if there is one, by what a turn does to the row. Returns the change otherwise.

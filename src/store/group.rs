@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 
+use super::lanes::Lanes;
 use super::settled::{Ending, Receipt, Settled};
 use crate::engine::arrivals::{self, AttemptReport, EnqueueAnswer};
+use crate::engine::lanes::LaneStep;
 use crate::functions::Writes;
 use crate::model::{
-    Change, Conflict, Demand, Finished, PoolConfig, PoolId, Retry, Running, Segment, Spec,
-    StartKey, Turn, UniquePlace, UniqueRow, WorkFact, WorkId,
+    Change, Conflict, Demand, Finished, LanePlace, PoolConfig, PoolId, Retry, Running, Segment,
+    Spec, StartKey, Turn, UniquePlace, UniqueRow, WorkFact, WorkId,
 };
 use crate::protocol::{CancelAll, Command, OnFinish, Reply, RunInStore};
 use crate::shared::Admitted;
@@ -23,6 +25,10 @@ pub(super) struct Group {
     pub known_finished: HashSet<WorkId>,
     /// Rows of the unique keys that the group is about. The facts of their jobs are in `facts`.
     pub unique: HashMap<UniquePlace, Option<UniqueRow>>,
+    /// Rows of the lanes that the group is about.
+    pub lanes: Lanes,
+    /// Pools whose lanes are to be looked at behind the group.
+    pub sweeps: Vec<PoolId>,
     /// Rows of failed jobs that are retried.
     pub failed: HashMap<WorkId, Arc<Finished>>,
     pub changes: Vec<Change>,
@@ -89,6 +95,13 @@ pub(super) enum Taken {
         /// The number of them that it cancels.
         requested: u64,
     },
+    /// A page of lanes that were looked at.
+    Sweep {
+        pool: PoolId,
+        after: Option<LanePlace>,
+        /// The last lane of the page, if others may follow.
+        next: Option<LanePlace>,
+    },
     Reports(Vec<AttemptReport>),
     InStore(Vec<RunInStore>),
     /// A turn. Its loop is told when it is committed, and gets its next batch.
@@ -97,6 +110,8 @@ pub(super) enum Taken {
         turn: Turn,
         demand: Demand,
         saturated: bool,
+        /// What it does to lanes.
+        lanes: Vec<LaneStep>,
         /// Its range in the group's changes.
         changes: Range<usize>,
         /// `true` if it was decided on a batch of this group. It cannot be decided again.
@@ -192,7 +207,9 @@ impl Group {
         self.taken.iter().any(|taken| match taken {
             Taken::Asked(_) | Taken::Enqueue(_) => true,
             Taken::Page { page, .. } => page.is_last(),
-            Taken::Reports(_) | Taken::InStore(_) | Taken::Turn { .. } => false,
+            Taken::Sweep { .. } | Taken::Reports(_) | Taken::InStore(_) | Taken::Turn { .. } => {
+                false
+            }
         })
     }
 

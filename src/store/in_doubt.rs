@@ -114,7 +114,7 @@ impl Store {
         };
         Ok(match witness {
             Witness::Completion(_, run) => work.runs == *run && work.pending_completion.is_some(),
-            Witness::Start(_, key) => work.pending_start == Some(*key),
+            Witness::Start(_, key) => work.pending_start.is_some_and(|at| at.is_same(*key)),
             Witness::Replaced(spec, key) => work.spec == *spec && work.pending_start == Some(*key),
             Witness::Cancelation(_) => work.is_canceled(),
             _ => true,

@@ -6,8 +6,8 @@ use super::group::Moved;
 use super::wake::Wakeup;
 use super::{PAGE, Store};
 use crate::model::{
-    Change, Claimed, Cursors, Generation, InternalState, LogLevel, Name, PoolConfig, PoolId,
-    Segment, StartKey, StateRow, Turn, WorkId,
+    Change, Claimed, Cursors, Generation, InternalState, KeyRule, LanePlace, LogLevel, Name,
+    PoolConfig, PoolId, Segment, StartKey, StateRow, Turn, WorkId,
 };
 use crate::protocol::PoolOpened;
 use crate::storage::{Fsync, PoolRow, StorageError};
@@ -26,6 +26,15 @@ pub(super) struct Pool {
     pub read_until: Segment,
     pub pending: u64,
     pub log_level: LogLevel,
+    pub key_rule: KeyRule,
+    /// The virtual time of the last turn.
+    pub virtual_time: u64,
+    /// `true` if keys have jobs here, or have had.
+    pub has_lanes: bool,
+    /// `true` if rows of keys without jobs may have been written, because of a debt.
+    pub has_debts: bool,
+    /// The last lane that retention has looked at.
+    pub looked_at: Option<LanePlace>,
     pub wakeup: Wakeup,
     /// Jobs that were moved or replaced since the loop's last turn that changed something: a turn that was decided before
     /// may start them. A batch does not clear it, because the loop may have been shown an earlier one before.
@@ -40,6 +49,11 @@ impl Pool {
         Pool {
             name,
             log_level: LogLevel::default(),
+            key_rule: KeyRule::default(),
+            virtual_time: 0,
+            has_lanes: false,
+            has_debts: false,
+            looked_at: None,
             config: PoolConfig::default(),
             fence: Turn::default(),
             cursors: Cursors::default(),
@@ -55,6 +69,8 @@ impl Pool {
     pub fn stored(row: PoolRow) -> Pool {
         Pool {
             log_level: row.config.settings().log_level,
+            key_rule: row.config.settings().per_key,
+            virtual_time: row.state.virtual_time,
             config: row.config,
             fence: row.state.fence(),
             cursors: row.state.cursors,
@@ -64,7 +80,8 @@ impl Pool {
     }
 
     pub fn set_config(&mut self, config: PoolConfig) {
-        self.log_level = config.settings().log_level;
+        let settings = config.settings();
+        (self.log_level, self.key_rule) = (settings.log_level, settings.per_key);
         self.config = config;
     }
 }
@@ -86,6 +103,7 @@ impl Store {
         let running = self.storage.running(pool)?;
         // After a failed commit the fence in memory may be ahead of the stored one.
         let stored = self.storage.state(pool)?;
+        let has_lanes = !self.storage.lane_rows(pool, None, 1)?.is_empty();
         let generation = Generation(stored.generation.0 + 1);
         let state = StateRow { generation, epoch: self.shared.epoch, ..stored };
         let entry = &mut self.pools[pool.0 as usize];
@@ -99,7 +117,8 @@ impl Store {
         self.stale.retain(|stale| *stale != pool);
         self.write(&mut changes, Fsync::Now)?;
         let entry = &mut self.pools[pool.0 as usize];
-        entry.cursors = state.cursors;
+        (entry.cursors, entry.virtual_time) = (state.cursors, state.virtual_time);
+        (entry.has_lanes, entry.has_debts) = (has_lanes, has_lanes);
         // Only now: until the new generation is stored, an early turn of the old one may still come.
         entry.is_void = false;
         entry.wakeup.stay_quiet();
@@ -115,6 +134,7 @@ impl Store {
             let stored = self.storage.state(pool)?;
             let entry = &mut self.pools[pool.0 as usize];
             (entry.fence, entry.cursors) = (stored.fence(), stored.cursors);
+            entry.virtual_time = stored.virtual_time;
             self.stale.pop();
         }
         Ok(())

@@ -2,7 +2,8 @@
 
 use super::Store;
 use crate::engine::arrivals;
-use crate::model::{Change, Segment};
+use crate::engine::lanes::LaneCx;
+use crate::model::{Change, LanePlace, PoolId, Segment};
 use crate::storage::Fsync;
 
 /// The minimum number of rows that one step may delete; after many completions it may delete twice their number.
@@ -18,6 +19,7 @@ impl Store {
             let completions = std::mem::take(&mut self.completions);
             self.forget_expired(RETENTION_STEP.max(2 * completions));
             self.forget_free_keys(UNIQUE_STEP.max(2 * completions));
+            self.forget_lanes(UNIQUE_STEP.max(2 * completions));
         }
     }
 
@@ -42,6 +44,32 @@ impl Store {
         }
         if !changes.is_empty() {
             let _ = self.write(&mut changes, Fsync::WithNext);
+        }
+    }
+
+    /// Deletes rows of keys that have neither jobs nor debts any more. Goes on behind the last row that it has looked at.
+    fn forget_lanes(&mut self, limit: usize) {
+        for number in 0..self.pools.len() {
+            let (pool, now) = (PoolId(number as u32), self.clock);
+            let entry = &mut self.pools[number];
+            let (rule, virtual_time) = (entry.key_rule, entry.virtual_time);
+            if !entry.has_debts {
+                continue;
+            }
+            let after = entry.looked_at.take();
+            let cx = LaneCx { rule, now, virtual_time };
+            let Ok(rows) = self.storage.lane_rows(pool, after.as_ref(), limit) else { continue };
+            if rows.len() == limit {
+                let last = rows.last().map(|(place, _)| place.clone());
+                self.pools[number].looked_at = last;
+            }
+            let over = rows.into_iter().filter(|(_, row)| cx.is_over(row));
+            let delete =
+                |(place, _): (LanePlace, _)| Change::PutLane { pool, key: place.key, row: None };
+            let mut changes: Vec<_> = over.map(delete).collect();
+            if !changes.is_empty() {
+                let _ = self.write(&mut changes, Fsync::WithNext);
+            }
         }
     }
 

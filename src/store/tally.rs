@@ -17,7 +17,7 @@ mod counted {
             RunResult::Success(_) => 0,
             RunResult::Failed(_) => 1,
             RunResult::Canceled => 2,
-            RunResult::Snoozed(_) | RunResult::PoolLimited(_) => 3,
+            RunResult::Snoozed(_) | RunResult::PoolLimited(_) | RunResult::KeyLimited(_) => 3,
             RunResult::Returned => 4,
         }
     }

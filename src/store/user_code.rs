@@ -133,6 +133,7 @@ impl Store {
             group.known_finished.insert(work_id);
         }
         self.learn_holder(group, &spec)?;
+        self.learn_lane(group, &spec)?;
         let is_known = group.knows(work_id);
         let arrival = self.decide_enqueue(group, spec, due, is_known, conflict, None);
         if arrival.answer == EnqueueAnswer::Enqueued {
@@ -155,7 +156,9 @@ impl Store {
         let row = self.storage.unique(std::slice::from_ref(&place))?.pop().flatten();
         group.unique.insert(place, row);
         if let Some(UniqueRow { work_id, .. }) = row {
-            self.fact_of(group, work_id)?;
+            if let Some(work) = self.fact_of(group, work_id)? {
+                self.learn_lane(group, &work.spec)?;
+            }
         }
         Ok(())
     }
@@ -200,6 +203,7 @@ impl Store {
         *group.left.entry(follow_up.pool).or_default() -= 1;
         let work_id = follow_up.work_id;
         let key = StartKey::new(follow_up.priority, group.now);
+        let key = self.place_new(group, &follow_up, key);
         self.push(group, Change::InsertWork { spec: follow_up, key });
         Ok(Some(work_id))
     }

@@ -1,6 +1,7 @@
 //! Tables in memory: the default. Fast, bounded by what is enqueued, lost when the process ends.
 
 mod finished;
+mod lanes;
 mod pending;
 mod running;
 mod starts;
@@ -17,11 +18,13 @@ use super::{
 };
 use crate::model::PoolConfig;
 use crate::model::{
-    Batch, CancelationRow, Change, CompletionRow, Counts, Cursors, Demand, Finished, Key, Name,
-    Payload, PoolId, Retry, RunNumber, RunResult, Running, RunningRow, Segment, Spec, StartKey,
-    StartRow, StateRow, TableKey, UniquePlace, UniqueRow, WorkFact, WorkId,
+    Batch, CancelationRow, Change, CompletionRow, Counts, Cursors, Demand, Finished, Key,
+    LanePlace, LaneRow, Name, Payload, PoolId, Retry, RunNumber, RunResult, Running, RunningRow,
+    Segment, Spec, StartKey, StartRow, StateRow, TableKey, UniquePlace, UniqueRow, WorkFact,
+    WorkId, WorkKey,
 };
 use finished::FinishedTable;
+use lanes::Lanes;
 use pending::Pending;
 use running::RunningTable;
 use starts::Starts;
@@ -123,6 +126,39 @@ impl Storage for Memory {
         Ok(rows.map(|(place, row)| (place.clone(), *row)).collect())
     }
 
+    fn lanes(
+        &mut self,
+        pool: PoolId,
+        keys: &[WorkKey],
+    ) -> Result<Vec<Option<LaneRow>>, StorageError> {
+        let tables = self.tables();
+        let table = tables.pools.get(pool.0 as usize);
+        Ok(keys.iter().map(|key| table.and_then(|pool| pool.lanes.get(key.as_bytes()))).collect())
+    }
+
+    fn lane_rows(
+        &mut self,
+        pool: PoolId,
+        after: Option<&LanePlace>,
+        limit: usize,
+    ) -> Result<Vec<(LanePlace, LaneRow)>, StorageError> {
+        let tables = self.tables();
+        let table = tables.pools.get(pool.0 as usize);
+        Ok(table.map_or(Vec::new(), |pool| pool.lanes.rows(after, limit)))
+    }
+
+    fn lane_jobs(
+        &mut self,
+        pool: PoolId,
+        key: &WorkKey,
+        limit: usize,
+    ) -> Result<Vec<(StartKey, Spec)>, StorageError> {
+        let tables = self.tables();
+        let Some(table) = tables.pools.get(pool.0 as usize) else { return Ok(Vec::new()) };
+        let rows = table.lanes.jobs(key.as_bytes()).take(limit).map(|slot| tables.works.at(slot));
+        Ok(rows.map(|row| (row.start_key(), row.spec.clone())).collect())
+    }
+
     fn read_batch(
         &mut self,
         pool: PoolId,
@@ -194,7 +230,7 @@ impl Storage for Memory {
     ) -> Result<Vec<(StartKey, Spec)>, StorageError> {
         let tables = self.tables();
         let Some(table) = tables.pools.get(pool.0 as usize) else { return Ok(Vec::new()) };
-        let rows = table.pending_start.lane(after).take(limit);
+        let rows = table.pending_start.unregistered_from(after).take(limit);
         Ok(rows.map(|(key, slot)| (key, tables.works.at(slot).spec.clone())).collect())
     }
 
@@ -211,7 +247,8 @@ impl Storage for Memory {
             return Ok(Vec::new());
         }
         let rows = table.pending_start.range(after, until).take(limit);
-        Ok(rows.map(|(key, slot)| (key, tables.works.at(slot).spec.work_id)).collect())
+        let rows = rows.map(|(_, slot)| tables.works.at(slot));
+        Ok(rows.map(|row| (row.start_key(), row.spec.work_id)).collect())
     }
 
     fn counts(&mut self, pool: PoolId, _: &Cursors) -> Result<Counts, StorageError> {
@@ -316,6 +353,7 @@ struct Pool {
     state: StateRow,
     works: u64,
     pending_start: Starts,
+    lanes: Lanes,
     running: RunningTable,
     pending_completion: Pending<Completion>,
     pending_cancelation: BTreeMap<Key, WorkId>,
@@ -353,6 +391,7 @@ impl Tables {
                 state: StateRow::default(),
                 works: 0,
                 pending_start: Starts::default(),
+                lanes: Lanes::default(),
                 running: RunningTable::default(),
                 pending_completion: Pending::default(),
                 pending_cancelation: BTreeMap::new(),
@@ -370,7 +409,7 @@ impl Tables {
         let pool = &self.pools[row.spec.pool.0 as usize];
         let work_id = row.spec.work_id;
         let running = match row.place {
-            Place::Waiting => None,
+            Place::Waiting(_) => None,
             _ => pool.running.get(row.running),
         };
         WorkFact {
@@ -379,7 +418,7 @@ impl Tables {
             runs: row.runs,
             canceled: row.canceled,
             priority: row.priority,
-            pending_start: (row.place == Place::Waiting).then(|| row.start_key()),
+            pending_start: row.is_waiting().then(|| row.start_key()),
             running,
             pending_completion: match row.place {
                 Place::Completing { retry } => Some((row.key, retry)),
@@ -424,13 +463,14 @@ impl Tables {
 
         let slots = demand.slots(completions.len());
         let mut waiting = pool.pending_start.due(demand.cursors.incoming, now, demand.aging);
-        let mut due = Vec::with_capacity(slots.min(pool.pending_start.waiting()));
+        let mut due = Vec::with_capacity(slots.min(pool.pending_start.startable()));
         due.extend(waiting.by_ref().take(slots));
         self.works.warm_slots(due.iter().map(|(_, slot)| *slot));
-        let starts = due.into_iter().map(|(key, slot)| {
+        let starts = due.into_iter().map(|(_, slot)| {
             let row = self.works.at(slot);
-            let spec = row.spec.clone();
-            StartRow { key, spec, attempts: row.attempts, runs: row.runs }
+            let (key, spec) = (row.start_key(), row.spec.clone());
+            let lane = spec.key().map(|key| pool.lanes.get(key).unwrap_or_default());
+            StartRow { key, spec, attempts: row.attempts, runs: row.runs, lane }
         });
         let starts = starts.collect();
         let next_due = waiting.next_due();
@@ -441,6 +481,27 @@ impl Tables {
         self.last_seq = self.last_seq.max(key.seq);
         self.pool(spec.pool).works += 1;
         self.works.insert(Row::new(spec, key))
+    }
+
+    fn insert_start(&mut self, pool: PoolId, key: StartKey, slot: Slot, now: Segment) {
+        self.pool(pool).pending_start.insert(key, slot, now);
+        if key.is_in_lane() {
+            let spec = self.works.at(slot).spec.clone();
+            if let Some(of) = spec.key() {
+                self.pool(pool).lanes.insert(of, key.seq, slot);
+            }
+        }
+    }
+
+    fn remove_start(&mut self, pool: PoolId, key: StartKey) -> Option<Slot> {
+        let slot = self.pool(pool).pending_start.remove(key)?;
+        if key.is_in_lane() {
+            let spec = self.works.at(slot).spec.clone();
+            if let Some(of) = spec.key() {
+                self.pool(pool).lanes.remove_job(of, key.seq);
+            }
+        }
+        Some(slot)
     }
 
     fn take_key(&mut self, spec: &Spec) {
@@ -472,7 +533,7 @@ impl Tables {
                 let pool = spec.pool;
                 self.take_key(&spec);
                 let slot = self.insert_work(spec, key);
-                self.pool(pool).pending_start.insert(key, slot, now);
+                self.insert_start(pool, key, slot, now);
             }
             Change::InsertRunning { spec, key, run, started, generation } => {
                 let pool = spec.pool;
@@ -515,27 +576,26 @@ impl Tables {
             }
             Change::MovePendingStart { work_id: _, pool, from, to } => {
                 self.last_seq = self.last_seq.max(to.seq);
-                let pool = self.pool(pool);
-                if let Some(slot) = pool.pending_start.remove(from) {
-                    pool.pending_start.insert(to, slot, now);
-                    let row = self.works.at_mut(slot);
-                    (row.priority, row.key) = (to.priority, to.key());
+                if let Some(slot) = self.remove_start(pool, from) {
+                    self.insert_start(pool, to, slot, now);
+                    self.works.at_mut(slot).wait_at(to);
                 }
             }
             Change::ReplaceWork { spec, from, to } => {
                 self.take_key(&spec);
                 self.last_seq = self.last_seq.max(to.seq);
-                let pool = self.pool(spec.pool);
+                let pool = spec.pool;
                 let slot = match from == to {
-                    true => pool.pending_start.get_mut(from).copied(),
-                    false => pool.pending_start.remove(from),
+                    true => self.pool(pool).pending_start.get_mut(from).copied(),
+                    false => self.remove_start(pool, from),
                 };
                 if let Some(slot) = slot {
                     if from != to {
-                        pool.pending_start.insert(to, slot, now);
+                        self.insert_start(pool, to, slot, now);
                     }
                     let row = self.works.at_mut(slot);
-                    (row.priority, row.key, row.spec) = (to.priority, to.key(), spec);
+                    row.wait_at(to);
+                    row.spec = spec;
                 }
             }
             Change::RetryWork { work_id, pool, completion, key, attempts, history } => {
@@ -544,16 +604,15 @@ impl Tables {
                     self.pool(pool).pending_completion.remove(completion);
                 }
                 if let Some(slot) = self.works.slot(work_id) {
-                    let Row { place, running, .. } = *self.works.at(slot);
-                    let pool = self.pool(pool);
-                    if place != Place::Waiting {
-                        pool.running.remove(running);
+                    let row = self.works.at(slot);
+                    let (waits, running) = (row.is_waiting(), row.running);
+                    if !waits {
+                        self.pool(pool).running.remove(running);
                     }
-                    pool.pending_start.insert(key, slot, now);
+                    self.insert_start(pool, key, slot, now);
                     let row = self.works.at_mut(slot);
                     row.attempts = attempts;
-                    (row.priority, row.key) = (key.priority, key.key());
-                    row.place = Place::Waiting;
+                    row.wait_at(key);
                     row.history = history;
                 }
             }
@@ -563,7 +622,13 @@ impl Tables {
                     let pool = self.pool(finished.pool);
                     pool.works -= 1;
                     match row.place {
-                        Place::Waiting => drop(pool.pending_start.remove(row.start_key())),
+                        Place::Waiting(_) => {
+                            let key = row.start_key();
+                            pool.pending_start.remove(key);
+                            if let Some(of) = row.spec.key().filter(|_| key.is_in_lane()) {
+                                pool.lanes.remove_job(of, key.seq);
+                            }
+                        }
                         Place::Running => pool.running.remove(row.running),
                         Place::Completing { .. } => {
                             pool.running.remove(row.running);
@@ -595,6 +660,7 @@ impl Tables {
             Change::MarkRetried { finished } => self.finished.replace(finished),
             Change::DeleteFinished { work_id } => self.finished.remove(work_id),
             Change::DeleteUnique { place } => drop(self.unique.remove(&place)),
+            Change::PutLane { pool, key, row } => self.pool(pool).lanes.put(&key, row),
             Change::PutRow { table, key, value } => {
                 self.user.entry(table).or_default().insert(key, value);
             }
@@ -610,13 +676,19 @@ impl Tables {
 impl Pool {
     /// Notes that a row of `work` has moved to another slot.
     fn row_moved(&mut self, row: &Row, slot: Slot) {
-        if row.place != Place::Waiting {
+        if !row.is_waiting() {
             self.running.row_moved(row.running, slot);
         }
         match row.place {
-            Place::Waiting => {
-                if let Some(start) = self.pending_start.get_mut(row.start_key()) {
+            Place::Waiting(_) => {
+                let key = row.start_key();
+                if let Some(start) = self.pending_start.get_mut(key) {
                     *start = slot;
+                }
+                if let Some(of) = row.spec.key().filter(|_| key.is_in_lane())
+                    && let Some(job) = self.lanes.job_mut(of, key.seq)
+                {
+                    *job = slot;
                 }
             }
             Place::Running => {}

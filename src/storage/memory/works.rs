@@ -4,7 +4,7 @@ use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use crate::model::{History, Key, Priority, RunNumber, Spec, StartKey, WorkId};
+use crate::model::{History, Key, Priority, RunNumber, Spec, StartKey, StartPlace, WorkId};
 
 /// A row of `work`. Small, because there may be millions.
 pub(super) struct Row {
@@ -14,6 +14,8 @@ pub(super) struct Row {
     pub key: Key,
     pub attempts: u32,
     pub runs: RunNumber,
+    /// Its tag, while it is ready.
+    pub tag: u64,
     /// The place of its row in `running`, unless it waits.
     pub running: u32,
     pub place: Place,
@@ -32,8 +34,9 @@ impl Row {
             priority: key.priority,
             attempts: 0,
             runs: 0,
+            tag: key.tag().unwrap_or(0),
             running: 0,
-            place: Place::Waiting,
+            place: Place::Waiting(Stand::of(key.place)),
             canceled: false,
             canceling: false,
         }
@@ -41,7 +44,23 @@ impl Row {
 
     /// Returns its key in `pending_start`, if it waits.
     pub fn start_key(&self) -> StartKey {
-        StartKey::at(self.priority, self.key)
+        let place = match self.place {
+            Place::Waiting(Stand::Held) => StartPlace::Held,
+            Place::Waiting(Stand::Ready) => StartPlace::Ready { tag: self.tag },
+            Place::Waiting(Stand::Lane) => StartPlace::Lane,
+            _ => StartPlace::Queue,
+        };
+        StartKey::at(self.priority, self.key).in_place(place)
+    }
+
+    /// Lets it wait at this key.
+    pub fn wait_at(&mut self, key: StartKey) {
+        (self.priority, self.key, self.tag) = (key.priority, key.key(), key.tag().unwrap_or(0));
+        self.place = Place::Waiting(Stand::of(key.place));
+    }
+
+    pub fn is_waiting(&self) -> bool {
+        matches!(self.place, Place::Waiting(_))
     }
 }
 
@@ -49,11 +68,31 @@ impl Row {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     /// `pending_start`.
-    Waiting,
+    Waiting(Stand),
     /// `running`.
     Running,
     /// `running` and `pending_completion`, and whether the job will be retried.
     Completing { retry: bool },
+}
+
+/// The kind of a [`StartPlace`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stand {
+    Queue,
+    Held,
+    Ready,
+    Lane,
+}
+
+impl Stand {
+    fn of(place: StartPlace) -> Stand {
+        match place {
+            StartPlace::Queue => Stand::Queue,
+            StartPlace::Held => Stand::Held,
+            StartPlace::Ready { .. } => Stand::Ready,
+            StartPlace::Lane => Stand::Lane,
+        }
+    }
 }
 
 /// The index of a row in [`Works`]. Four bytes, so that a pending row of another table is small.

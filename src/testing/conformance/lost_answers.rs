@@ -102,7 +102,7 @@ impl<S: Storage> Hook for BadLine<S> {
                 lost()
             }
             CURSORS_ARE_MOVED => {
-                let pools = changes.iter_mut().filter_map(|change| Some(change.new_key()?.0));
+                let pools = changes.iter_mut().filter_map(|change| Some(change.new_key()?.pool));
                 let pool = pools.last().unwrap_or_default();
                 let mut state = self.storage.state(pool)?;
                 state.cursors.incoming = MOVED_TO;
@@ -235,7 +235,8 @@ impl Line {
 
     fn turn_of(&self, turn: Turn, changes: Vec<Change>) -> Command {
         let demand = Demand { free_slots: 9, batch_size: 9, ..Demand::default() };
-        Command::Advance(Advance { pool: self.pool.id, turn, changes, demand, saturated: false })
+        let (pool, lanes) = (self.pool.id, Vec::new());
+        Command::Advance(Advance { pool, turn, changes, lanes, demand, saturated: false })
     }
 
     fn fact(&mut self, work_id: WorkId) -> Option<WorkFact> {

@@ -26,7 +26,8 @@ use crate::model::{
     Change, Cursors, Demand, Epoch, FailedAttempt, Failure, FailureKind, Finished, FinishedDetails,
     FunctionKind, Generation, History, Key, Name, OnCompleteCall, Outcome, Payload, PoolId,
     Priority, Report, Retry, RetryBehavior, RunResult, RunningRow, Segment, SpanLink, Spec,
-    SpecHead, SpecOptions, StartKey, StateRow, TableKey, Unique, UniquePlace, WorkFact, WorkId,
+    SpecHead, SpecOptions, StartKey, StartPlace, StateRow, TableKey, Unique, UniquePlace, WorkFact,
+    WorkId,
 };
 use crate::storage::{Fsync, Memory, Opened, Storage, range_is_empty};
 
@@ -511,6 +512,7 @@ impl Script {
             priority: self.priority(),
             segment: Segment(self.now.0.saturating_sub(20) + self.rng.u64(..60)),
             seq: self.rng.u64(..=self.seq),
+            place: StartPlace::Queue,
         })
     }
 
@@ -543,6 +545,7 @@ impl Script {
             last_report: Segment(number()),
             report: Report { completed: number(), retries: number(), ..Report::default() },
             tat: number() * (number() & 1),
+            virtual_time: number() * (number() & 1),
         }
     }
 

@@ -1,0 +1,241 @@
+//! Lanes: where the jobs of a key wait, and which of them may start.
+//!
+//! ```text
+//!   enqueue ──► Queue   not due, and others of the key need not wait for it
+//!      ├──────► Lane    others of the key are ahead        Queue ──► Ready, Lane, or running: when it is due
+//!      ├──────► Ready   may start when a slot is free      Lane  ──► Ready or Held: when a place of the key is free
+//!      └──────► Held    holds a place of its key until its time has come
+//! ```
+//!
+//! The order of those that are ready is *start-time fair queueing* (Goyal, Vin and Cheng, 1996): a job gets a tag one step
+//! behind that of the job of its key before it, and behind the pool's virtual time, which is the highest tag of a job
+//! that was started. So keys have turns, and a key that was idle has no credit. Their paper enters a key that was idle
+//! at the virtual time itself; here it enters one step behind, as if it had just had a turn. So nothing has to be
+//! remembered of a key without jobs.
+
+use hashbrown::HashMap;
+
+use super::limit;
+use crate::model::{KeyRule, LaneRow, Segment, Spec, StartKey, StartPlace, WorkFact, WorkKey};
+
+/// The step between the tags of two jobs of a key with the weight 1.
+pub(crate) const STEP: u64 = 1 << 16;
+
+/// What a job is to its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It is finished, or not due while others of its key need not wait for it.
+    Outside,
+    /// It is in the lane.
+    Waits,
+    /// It holds a place of its key, and waits for a slot or for its time.
+    Holds,
+    Runs,
+}
+
+impl Standing {
+    pub fn of(work: &WorkFact) -> Standing {
+        work.pending_start.map_or(Standing::Runs, Standing::at)
+    }
+
+    /// Returns the standing of a job that waits.
+    pub fn at(key: StartKey) -> Standing {
+        match key.place {
+            StartPlace::Queue => Standing::Outside,
+            StartPlace::Held | StartPlace::Ready { .. } => Standing::Holds,
+            StartPlace::Lane => Standing::Waits,
+        }
+    }
+
+    /// The numbers of holders, of running and of waiting jobs that it counts as.
+    fn counts(self) -> [i64; 3] {
+        match self {
+            Standing::Outside => [0, 0, 0],
+            Standing::Waits => [0, 0, 1],
+            Standing::Holds => [1, 0, 0],
+            Standing::Runs => [1, 1, 0],
+        }
+    }
+}
+
+/// What happens to a lane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LaneEdit {
+    counts: [i64; 3],
+    /// The tag of the last job that left the lane, if it is a later one.
+    tag: u64,
+    /// The new theoretical arrival time.
+    tat: Option<u64>,
+    /// The end of the rest, if it is later.
+    rest: Segment,
+}
+
+impl LaneEdit {
+    /// A job of the key changes its standing.
+    pub fn pass(&mut self, from: Standing, to: Standing) {
+        for (count, (from, to)) in
+            self.counts.iter_mut().zip(from.counts().into_iter().zip(to.counts()))
+        {
+            *count += to - from;
+        }
+    }
+
+    /// Returns the row as it is afterwards.
+    pub fn applied_to(&self, row: LaneRow) -> LaneRow {
+        let [holders, running, waiting] = self.counts;
+        let sum = |count: u32, by: i64| {
+            let sum = i64::from(count) + by;
+            debug_assert!(sum >= 0, "a lane counts {count} and {by}");
+            u32::try_from(sum.max(0)).unwrap_or(u32::MAX)
+        };
+        LaneRow {
+            holders: sum(row.holders, holders),
+            running: sum(row.running, running),
+            waiting: sum(row.waiting, waiting),
+            tag: row.tag.max(self.tag),
+            tat: self.tat.unwrap_or(row.tat),
+            rest: row.rest.max(self.rest),
+        }
+    }
+}
+
+/// What a turn does to the lane of a job.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct LaneStep {
+    /// The job.
+    pub spec: Spec,
+    pub from: Standing,
+    pub to: Standing,
+    pub tag: u64,
+    pub tat: Option<u64>,
+    pub rest: Segment,
+}
+
+impl LaneStep {
+    /// Returns what it does to the lane.
+    pub fn edit(&self) -> LaneEdit {
+        let LaneStep { tag, tat, rest, .. } = *self;
+        let mut edit = LaneEdit { tag, tat, rest, ..LaneEdit::default() };
+        edit.pass(self.from, self.to);
+        edit
+    }
+}
+
+/// The lanes that a turn has changed.
+#[derive(Default)]
+pub(crate) struct LaneTurn {
+    edits: HashMap<WorkKey, LaneEdit>,
+    pub steps: Vec<LaneStep>,
+}
+
+impl LaneTurn {
+    /// Returns a row of the batch as it is at this point of the turn.
+    pub fn now(&self, key: &[u8], row: LaneRow) -> LaneRow {
+        self.edits.get(key).map_or(row, |edit| edit.applied_to(row))
+    }
+
+    /// Records what becomes of a job, if it has a key.
+    pub fn pass(&mut self, spec: &Spec, from: Standing, to: Standing) {
+        if spec.key().is_some() {
+            let (tag, tat, rest) = (0, None, Segment::default());
+            self.step(LaneStep { spec: spec.clone(), from, to, tag, tat, rest });
+        }
+    }
+
+    /// Records what becomes of a job and of its lane.
+    pub fn step(&mut self, step: LaneStep) {
+        let Some(key) = step.spec.key() else { return };
+        let edit = match self.edits.get_mut(key) {
+            Some(edit) => edit,
+            None => self.edits.entry(WorkKey::new(key)).or_default(),
+        };
+        edit.pass(step.from, step.to);
+        edit.tag = edit.tag.max(step.tag);
+        edit.tat = step.tat.or(edit.tat);
+        edit.rest = edit.rest.max(step.rest);
+        self.steps.push(step);
+    }
+}
+
+/// The input of a decision on a lane, besides its row.
+#[derive(Clone, Copy)]
+pub(crate) struct LaneCx {
+    pub rule: KeyRule,
+    pub now: Segment,
+    pub virtual_time: u64,
+}
+
+impl LaneCx {
+    /// Returns `true` if a job may take a place of the key. While the rate or a rest may hold back a job, there is only
+    /// one at the door.
+    pub fn has_room(&self, row: &LaneRow) -> bool {
+        let most = self.rule.max_parallelism().unwrap_or(u32::MAX);
+        row.holders < most && !(self.has_door(row) && row.holders > row.running)
+    }
+
+    fn has_door(&self, row: &LaneRow) -> bool {
+        self.rule.max_rate().is_some() || row.rest > self.now
+    }
+
+    /// Returns `true` if as many jobs of the key run as may.
+    pub fn is_full(&self, row: &LaneRow) -> bool {
+        let most = self.rule.max_parallelism().unwrap_or(u32::MAX);
+        row.running >= most && !planted!(KeyParallelismIgnored)
+    }
+
+    /// Returns the new theoretical arrival time if a start is admitted, and the time at which it will be, if not.
+    pub fn admit(&self, row: &LaneRow, cost: u32) -> Result<u64, Segment> {
+        if row.rest > self.now && !planted!(KeyRestIgnored) {
+            return Err(row.rest);
+        }
+        match self.rule.max_rate() {
+            Some(rate) if !planted!(KeyRateIgnored) => {
+                let tat = limit::capped(rate, row.tat, self.now);
+                limit::admit(Some(rate), tat, cost, self.now)
+            }
+            _ => Ok(0),
+        }
+    }
+
+    /// Returns the tag of the next job that leaves the lane.
+    pub fn next_tag(&self, row: &LaneRow, weight: u16) -> u64 {
+        let last = if planted!(TurnsIgnored) { 0 } else { row.tag.max(self.virtual_time) };
+        last.saturating_add(STEP / u64::from(weight.max(1)))
+    }
+
+    /// Returns the tag of a job without a key.
+    pub fn tag_without_key(&self) -> u64 {
+        self.virtual_time.saturating_add(STEP)
+    }
+
+    /// Returns the place of a job that is enqueued, and counts it in the row.
+    pub fn enter(&self, row: &mut LaneRow, spec: &Spec, key: StartKey) -> StartKey {
+        let waits_alone = !self.rule.is_ordered() || planted!(DelayOvertaken);
+        if key.segment > self.now && waits_alone {
+            return key.in_place(StartPlace::Queue);
+        }
+        if row.waiting > 0 || !self.has_room(row) {
+            row.waiting += 1;
+            return key.in_place(StartPlace::Lane);
+        }
+        self.seat(row, spec, key)
+    }
+
+    /// Returns the place of a job that takes a place of its key, and counts it in the row.
+    pub fn seat(&self, row: &mut LaneRow, spec: &Spec, key: StartKey) -> StartKey {
+        row.holders += 1;
+        let admitted = self.admit(row, spec.cost()).err().unwrap_or_default();
+        let segment = key.segment.max(admitted);
+        if segment > self.now {
+            return StartKey { segment, place: StartPlace::Held, ..key };
+        }
+        row.tag = self.next_tag(row, spec.weight());
+        key.in_place(StartPlace::Ready { tag: row.tag })
+    }
+
+    /// Returns `true` if nothing has to be remembered of the key.
+    pub fn is_over(&self, row: &LaneRow) -> bool {
+        let owes = self.rule.max_rate().is_some_and(|rate| limit::owes(rate, row.tat, self.now));
+        row.is_empty() && row.rest <= self.now && !owes
+    }
+}

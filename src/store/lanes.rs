@@ -1,0 +1,302 @@
+//! Lanes of keys: what a group does to them, and which jobs get the places that have become free.
+//!
+//! Enqueues and turns change the counts of a lane while the group is decided. Right before the commit every lane that has
+//! changed is settled: while it has room, its first jobs leave it, and its row is written once. So a job in a lane never
+//! waits for a place that is free, whatever else happens in the group.
+
+use hashbrown::{Equivalent, HashMap, HashSet};
+
+use super::group::{Group, Taken};
+use super::{PAGE, Store};
+use crate::engine::lanes::{LaneCx, LaneStep, Standing};
+use crate::model::{
+    Change, LanePlace, LaneRow, PoolId, Spec, StartKey, StartPlace, WorkId, WorkKey,
+};
+use crate::protocol::Command;
+use crate::storage::StorageError;
+
+/// The lanes that a group is about, in the order in which it came to them.
+#[derive(Default)]
+pub(super) struct Lanes {
+    rows: Vec<GroupLane>,
+    index: HashMap<(PoolId, WorkKey), usize>,
+}
+
+/// A lane that a group is about.
+struct GroupLane {
+    pool: PoolId,
+    key: WorkKey,
+    /// The stored row, if there is one.
+    stored: Option<LaneRow>,
+    /// The row as the group leaves it.
+    row: LaneRow,
+}
+
+/// A key of [`Lanes::index`], borrowed. It has the same hash.
+#[derive(Hash)]
+struct LaneRef<'a>(PoolId, &'a [u8]);
+
+impl Equivalent<(PoolId, WorkKey)> for LaneRef<'_> {
+    fn equivalent(&self, (pool, key): &(PoolId, WorkKey)) -> bool {
+        self.0 == *pool && self.1 == key.as_bytes()
+    }
+}
+
+impl Lanes {
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    fn knows(&self, pool: PoolId, key: &[u8]) -> bool {
+        self.index.contains_key(&LaneRef(pool, key))
+    }
+
+    /// Adds a stored row, unless the group knows it.
+    fn know(&mut self, pool: PoolId, key: WorkKey, stored: Option<LaneRow>) {
+        if !self.knows(pool, key.as_bytes()) {
+            self.index.insert((pool, key.clone()), self.rows.len());
+            self.rows.push(GroupLane { pool, key, stored, row: stored.unwrap_or_default() });
+        }
+    }
+
+    /// Returns a row as the group has left it so far.
+    fn row(&mut self, pool: PoolId, key: &[u8]) -> Option<&mut LaneRow> {
+        let place = *self.index.get(&LaneRef(pool, key))?;
+        Some(&mut self.rows[place].row)
+    }
+
+    /// Returns the row of a job's key, for a batch that is read before the commit.
+    pub fn row_of(&self, spec: &Spec) -> Option<LaneRow> {
+        let place = self.index.get(&LaneRef(spec.pool, spec.key()?))?;
+        Some(self.rows[*place].row)
+    }
+}
+
+impl Store {
+    /// Returns the input of decisions on the lanes of a pool.
+    fn lane_cx(&self, group: &Group, pool: PoolId) -> LaneCx {
+        let entry = &self.pools[pool.0 as usize];
+        LaneCx { rule: entry.key_rule, now: group.now, virtual_time: entry.virtual_time }
+    }
+
+    /// Reads the rows of these lanes.
+    pub(super) fn learn_lanes(
+        &mut self,
+        group: &mut Group,
+        pool: PoolId,
+        keys: &[WorkKey],
+    ) -> Result<(), StorageError> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        self.has_read = true;
+        let rows = self.storage.lanes(pool, keys)?;
+        for (key, row) in keys.iter().zip(rows) {
+            group.lanes.know(pool, key.clone(), row);
+        }
+        Ok(())
+    }
+
+    /// Reads the row of the lane of a job, if it has a key.
+    pub(super) fn learn_lane(
+        &mut self,
+        group: &mut Group,
+        spec: &Spec,
+    ) -> Result<(), StorageError> {
+        match spec.key() {
+            Some(key) if !group.lanes.knows(spec.pool, key) => {
+                self.learn_lanes(group, spec.pool, &[WorkKey::new(key)])
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the keys of the jobs that these commands enqueue, by pool.
+    pub(super) fn keys_of(commands: &[Command]) -> Vec<(PoolId, Vec<WorkKey>)> {
+        let mut found: Vec<(PoolId, Vec<WorkKey>, HashSet<&[u8]>)> = Vec::new();
+        for command in commands {
+            let Command::Enqueue(enqueue) = command else { continue };
+            for (spec, _) in &enqueue.works {
+                let Some(key) = spec.key() else { continue };
+                let place = found.iter().position(|(pool, ..)| *pool == spec.pool);
+                let place = place.unwrap_or_else(|| {
+                    found.push((spec.pool, Vec::new(), HashSet::new()));
+                    found.len() - 1
+                });
+                if found[place].2.insert(key) {
+                    found[place].1.push(WorkKey::new(key));
+                }
+            }
+        }
+        found.into_iter().map(|(pool, keys, _)| (pool, keys)).collect()
+    }
+
+    /// Chooses the place of a job that is enqueued. The group knows its lane.
+    pub(super) fn place_new(&self, group: &mut Group, spec: &Spec, key: StartKey) -> StartKey {
+        let cx = self.lane_cx(group, spec.pool);
+        match spec.key() {
+            Some(of) => match group.lanes.row(spec.pool, of) {
+                Some(row) if planted!(KeyNotShown) => cx.enter(&mut row.clone(), spec, key),
+                Some(row) => cx.enter(row, spec, key),
+                None => {
+                    debug_assert!(false, "the lane was read");
+                    key
+                }
+            },
+            // Where keys have turns, a job without one has a turn of its own.
+            None if self.pools[spec.pool.0 as usize].has_lanes && key.segment <= group.now => {
+                key.in_place(StartPlace::Ready { tag: cx.tag_without_key() })
+            }
+            None => key,
+        }
+    }
+
+    /// Records that a job which waits has another place. The group knows its lane.
+    pub(super) fn pass_lane(&self, group: &mut Group, spec: &Spec, from: StartKey, to: StartKey) {
+        if let Some(key) = spec.key()
+            && let Some(row) = group.lanes.row(spec.pool, key)
+        {
+            let (from, to) = (Standing::at(from), Standing::at(to));
+            let (tag, tat, rest) = (0, None, Default::default());
+            let step = LaneStep { spec: spec.clone(), from, to, tag, tat, rest };
+            *row = step.edit().applied_to(*row);
+        }
+    }
+
+    /// Records what a turn does to lanes.
+    pub(super) fn step_lanes(
+        &mut self,
+        group: &mut Group,
+        steps: &[LaneStep],
+    ) -> Result<(), StorageError> {
+        for step in steps {
+            self.learn_lane(group, &step.spec)?;
+            if let Some(row) = step.spec.key().and_then(|key| group.lanes.row(step.spec.pool, key))
+            {
+                *row = step.edit().applied_to(*row);
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at a page of lanes.
+    pub(super) fn sweep_lanes(
+        &mut self,
+        group: &mut Group,
+        pool: PoolId,
+        after: Option<LanePlace>,
+    ) -> Result<(), StorageError> {
+        let rows = self.storage.lane_rows(pool, after.as_ref(), PAGE);
+        let last =
+            rows.as_ref().ok().filter(|rows| rows.len() == PAGE).and_then(|rows| rows.last());
+        let next = last.map(|(place, _)| place.clone());
+        group.taken.push(Taken::Sweep { pool, after, next });
+        for (place, row) in rows? {
+            if row.waiting > 0 || row.is_empty() {
+                group.lanes.know(pool, place.key, Some(row));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets jobs leave the lanes that have room, and writes the rows of the lanes that the group has changed.
+    pub(super) fn settle_lanes(&mut self, group: &mut Group) -> Result<(), StorageError> {
+        if group.lanes.is_empty() {
+            return Ok(());
+        }
+        let Lanes { rows, .. } = std::mem::take(&mut group.lanes);
+        let mut left = None;
+        let mut most = PAGE;
+        for GroupLane { pool, key, stored, mut row } in rows {
+            let cx = self.lane_cx(group, pool);
+            if row.waiting > 0 && cx.has_room(&row) && !planted!(PromotionForgotten) {
+                let left = left.get_or_insert_with(|| group.left_lanes());
+                let promoted = self.promote(group, cx, (pool, &key), &mut row, left, most)?;
+                most -= promoted;
+                if row.waiting > 0 && cx.has_room(&row) && !group.sweeps.contains(&pool) {
+                    // The rest follows in the next groups.
+                    group.sweeps.push(pool);
+                }
+            }
+            let is_over = cx.is_over(&row);
+            let written = (!is_over).then_some(row);
+            if written != stored {
+                let entry = &mut self.pools[pool.0 as usize];
+                entry.has_lanes |= !is_over;
+                entry.has_debts |= !is_over && row.is_empty();
+                group.changes.push(Change::PutLane { pool, key, row: written });
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the first jobs of a lane leave it while it has room, at most so many. Returns their number.
+    fn promote(
+        &mut self,
+        group: &mut Group,
+        cx: LaneCx,
+        (pool, key): (PoolId, &WorkKey),
+        row: &mut LaneRow,
+        left: &HashSet<WorkId>,
+        most: usize,
+    ) -> Result<usize, StorageError> {
+        let most = most.min(row.waiting as usize);
+        // Those that the group has put into the lane are behind those that were there.
+        let mut jobs = self.storage.lane_jobs(pool, key, most.saturating_add(left.len()))?;
+        jobs.extend(group.new_in_lane(pool, key));
+        let mut promoted = 0;
+        for (from, spec) in jobs {
+            if promoted == most || row.waiting == 0 || !cx.has_room(row) {
+                break;
+            }
+            let work_id = spec.work_id;
+            let from = match group.moved_to(work_id) {
+                Some(to) => to,
+                None if left.contains(&work_id) => continue,
+                None => from,
+            };
+            if !from.is_in_lane() {
+                continue;
+            }
+            row.waiting -= 1;
+            let to = cx.seat(row, &spec, from);
+            promoted += 1;
+            self.push(group, Change::MovePendingStart { work_id, pool, from, to });
+        }
+        Ok(promoted)
+    }
+}
+
+impl Group {
+    /// Returns the jobs that the group takes out of lanes, or out of the tables.
+    fn left_lanes(&self) -> HashSet<WorkId> {
+        let left = self.changes.iter().filter_map(|change| match change {
+            Change::CompleteWork { finished, .. } => Some(finished.work_id),
+            Change::MovePendingStart { work_id, from, .. } if from.is_in_lane() => Some(*work_id),
+            Change::ReplaceWork { spec, from, .. } if from.is_in_lane() => Some(spec.work_id),
+            _ => None,
+        });
+        left.collect()
+    }
+
+    /// Returns where the group has moved a job that waits.
+    fn moved_to(&self, work_id: WorkId) -> Option<StartKey> {
+        let moved = self.moved.iter().rev().find(|(_, moved, _)| *moved == work_id);
+        moved.map(|(.., moved)| moved.to)
+    }
+
+    /// Returns the jobs that the group has enqueued into a lane.
+    fn new_in_lane(&self, pool: PoolId, key: &WorkKey) -> Vec<(StartKey, Spec)> {
+        let new = self.changes.iter().filter_map(|change| match change {
+            Change::InsertWork { spec, key: place }
+                if place.is_in_lane()
+                    && spec.pool == pool
+                    && spec.key() == Some(key.as_bytes()) =>
+            {
+                Some((*place, spec.clone()))
+            }
+            _ => None,
+        });
+        new.collect()
+    }
+}
