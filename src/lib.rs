@@ -123,10 +123,10 @@ pub use functions::{
 };
 pub use model::{
     Bytes, CatchUp, ConfigError, Conflict, Cron, CronError, Cursor, Every, EveryError,
-    FailedAttempt, Failure, FailureKind, FinishedWork, FunctionKind, History, ListedWork, LogLevel,
-    MAX_DELAY, MAX_PARALLELISM, MAX_PAYLOAD_BYTES, Name, Outcome, OutcomeKind, Overlap, Payload,
-    PoolConfig, Priority, Progress, Rate, Report, Retention, RetryBehavior, RetryPolicy, Settings,
-    TableKey, Unique, WorkFilter, WorkId, WorkPage, WorkStatus,
+    FailedAttempt, Failure, FailureKind, FinishedWork, FunctionKind, History, KeyRule, ListedWork,
+    LogLevel, MAX_DELAY, MAX_PARALLELISM, MAX_PAYLOAD_BYTES, Name, Outcome, OutcomeKind, Overlap,
+    Payload, PoolConfig, Priority, Progress, Rate, Report, Retention, RetryBehavior, RetryPolicy,
+    Settings, TableKey, Unique, WorkFilter, WorkId, WorkPage, WorkStatus,
 };
 #[cfg(feature = "metrics")]
 pub use observe::metrics;

@@ -108,6 +108,13 @@ pub struct Call<A, O> {
     output: PhantomData<fn() -> O>,
 }
 
+impl<A, O> Call<A, O> {
+    /// Returns the arguments, to choose a [key](crate::Enqueue::keyed_by) by them for example.
+    pub fn args(&self) -> &A {
+        &self.args
+    }
+}
+
 impl<A, O> std::fmt::Debug for Call<A, O> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Call").field("name", &self.name).finish_non_exhaustive()

@@ -9,9 +9,9 @@
 //!
 //! The order of those that are ready is *start-time fair queueing* (Goyal, Vin and Cheng, 1996): a job gets a tag one step
 //! behind that of the job of its key before it, and behind the pool's virtual time, which is the highest tag of a job
-//! that was started. So keys have turns, and a key that was idle has no credit. Their paper enters a key that was idle
-//! at the virtual time itself; here it enters one step behind, as if it had just had a turn. So nothing has to be
-//! remembered of a key without jobs.
+//! that was started. So keys have turns, and a key that was idle has no credit. In the paper, a key that was idle enters at
+//! the virtual time or one step behind its last job, whichever is later. Here it enters almost one step behind the virtual
+//! time, as if it had just had a turn, so that nothing has to be remembered of keys without jobs.
 
 use hashbrown::HashMap;
 
@@ -197,15 +197,19 @@ impl LaneCx {
         }
     }
 
-    /// Returns the tag of the next job that leaves the lane.
+    /// Returns the tag of the next job of a key that becomes ready.
     pub fn next_tag(&self, row: &LaneRow, weight: u16) -> u64 {
+        if row.holders == 0 && row.waiting == 0 {
+            return self.first_tag();
+        }
         let last = if planted!(TurnsIgnored) { 0 } else { row.tag.max(self.virtual_time) };
         last.saturating_add(STEP / u64::from(weight.max(1)))
     }
 
-    /// Returns the tag of a job without a key.
-    pub fn tag_without_key(&self) -> u64 {
-        self.virtual_time.saturating_add(STEP)
+    /// Returns the tag of a job that is the only one of its key, or that has none. Of the same round it comes before those
+    /// whose keys have had a turn.
+    pub fn first_tag(&self) -> u64 {
+        self.virtual_time.saturating_add(STEP - 1)
     }
 
     /// Returns the place of a job that is enqueued, and counts it in the row.
@@ -223,14 +227,15 @@ impl LaneCx {
 
     /// Returns the place of a job that takes a place of its key, and counts it in the row.
     pub fn seat(&self, row: &mut LaneRow, spec: &Spec, key: StartKey) -> StartKey {
-        row.holders += 1;
         let admitted = self.admit(row, spec.cost()).err().unwrap_or_default();
         let segment = key.segment.max(admitted);
+        let tag = self.next_tag(row, spec.weight());
+        row.holders += 1;
         if segment > self.now {
             return StartKey { segment, place: StartPlace::Held, ..key };
         }
-        row.tag = self.next_tag(row, spec.weight());
-        key.in_place(StartPlace::Ready { tag: row.tag })
+        row.tag = tag;
+        key.in_place(StartPlace::Ready { tag })
     }
 
     /// Returns `true` if nothing has to be remembered of the key.

@@ -14,9 +14,9 @@ use crate::client::{Diagnostics, PoolError, Workpool};
 use crate::engine::explain::{Ahead, Explanation, Why};
 use crate::engine::step::MAX_BATCH;
 use crate::model::{
-    Cursor, FailedAttempt, Failure, Finished, FinishedWork, FunctionKind, ListedWork, LogLevel,
-    Name, Outcome, Priority, Progress, Rate, Report, Retention, RetryPolicy, Segment, Settings,
-    WorkId, WorkPage, WorkStatus,
+    Cursor, FailedAttempt, Failure, Finished, FinishedWork, FunctionKind, KeyRule, ListedWork,
+    LogLevel, Name, Outcome, Priority, Progress, Rate, Report, Retention, RetryPolicy, Segment,
+    Settings, WorkId, WorkPage, WorkStatus,
 };
 use crate::shared::rates::{Lag, Recent, SLOT, Slot};
 use crate::shared::{Registered, Shared};
@@ -220,6 +220,7 @@ pub(crate) struct PoolConfigView {
     pub paused: bool,
     pub rate: Option<RateView>,
     pub aging_ms: Option<Big>,
+    pub per_key: KeyRuleView,
     pub default_retry: Option<RetryView>,
     pub attempt_timeout_ms: Option<Big>,
     pub max_pending: Big,
@@ -235,6 +236,27 @@ pub(crate) struct RetryView {
     pub max_attempts: u32,
     pub initial_backoff_ms: Big,
     pub base: f64,
+}
+
+/// The rules that hold for each key of a pool.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub(crate) struct KeyRuleView {
+    /// The number of jobs of a key that run at once, if it is limited.
+    pub parallelism: Option<u32>,
+    /// `true` if the jobs of a key run in the order of their enqueues.
+    pub ordered: bool,
+    /// The rate at which jobs of a key start, if it is limited.
+    pub rate: Option<RateView>,
+}
+
+impl From<KeyRule> for KeyRuleView {
+    fn from(rule: KeyRule) -> KeyRuleView {
+        KeyRuleView {
+            parallelism: rule.max_parallelism(),
+            ordered: rule.is_ordered(),
+            rate: rule.max_rate().map(RateView::from),
+        }
+    }
 }
 
 /// The rate at which the attempts of a pool start.
@@ -317,6 +339,7 @@ impl PoolConfigView {
             paused,
             rate,
             aging,
+            per_key,
             log_level,
             log_error_messages,
             default_retry,
@@ -330,6 +353,7 @@ impl PoolConfigView {
             paused,
             rate: rate.map(RateView::from),
             aging_ms: aging.map(Big::from),
+            per_key: KeyRuleView::from(per_key),
             default_retry: default_retry.map(|retry| RetryView {
                 max_attempts: retry.max_attempts,
                 initial_backoff_ms: Big(retry.initial_backoff_ms),

@@ -145,7 +145,7 @@ impl Store {
             },
             // Where keys have turns, a job without one has a turn of its own.
             None if self.pools[spec.pool.0 as usize].has_lanes && key.segment <= group.now => {
-                key.in_place(StartPlace::Ready { tag: cx.tag_without_key() })
+                key.in_place(StartPlace::Ready { tag: cx.first_tag() })
             }
             None => key,
         }
@@ -258,8 +258,8 @@ impl Store {
             if !from.is_in_lane() {
                 continue;
             }
-            row.waiting -= 1;
             let to = cx.seat(row, &spec, from);
+            row.waiting -= 1;
             promoted += 1;
             self.push(group, Change::MovePendingStart { work_id, pool, from, to });
         }

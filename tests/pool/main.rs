@@ -12,6 +12,7 @@ mod enqueue;
 mod explain;
 mod functions;
 mod fuzz;
+mod keys;
 mod limits;
 mod listing;
 #[cfg(feature = "metrics")]

@@ -7,7 +7,8 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// Takes a turn of a pool with a rate.
 fn rated(state: InternalState, batch: Batch, rate: Option<Rate>) -> Step {
-    let cx = TurnCx { max_parallelism: SLOTS, rate, can_run: &|_| true, lost: Vec::new() };
+    let (key_rule, lost) = (KeyRule::default(), Vec::new());
+    let cx = TurnCx { max_parallelism: SLOTS, rate, key_rule, can_run: &|_| true, lost };
     step(state, batch, POOL, cx)
 }
 

@@ -20,10 +20,10 @@ use super::rest::{KickSource, rest};
 use super::{Launch, Lost, Step, TurnCx, demand, step};
 use crate::model::{
     Batch, CancelationRow, Change, CompletionRow, Cursors, FailedAttempt, Failure, FailureKind,
-    Finished, FinishedDetails, FunctionKind, Generation, History, InternalState, Key, Name,
-    Outcome, Payload, PoolConfig, PoolId, Priority, Rate, Report, Retry, RetryBehavior, RunResult,
-    RunStatus, Running, RunningRow, Segment, Spec, SpecHead, SpecOptions, StartKey, StartRow,
-    StateRow, WorkFact, WorkId,
+    Finished, FinishedDetails, FunctionKind, Generation, History, InternalState, Key, KeyRule,
+    Name, Outcome, Payload, PoolConfig, PoolId, Priority, Rate, Report, Retry, RetryBehavior,
+    RunResult, RunStatus, Running, RunningRow, Segment, Spec, SpecHead, SpecOptions, StartKey,
+    StartRow, StateRow, WorkFact, WorkId,
 };
 
 const POOL: PoolId = PoolId(3);
@@ -134,6 +134,7 @@ fn state<'a>(running: impl IntoIterator<Item = &'a WorkFact>) -> InternalState {
         last_report: DRAINED,
         report: Report::default(),
         tat: 0,
+        virtual_time: 0,
         limited_until: Segment::default(),
         running: rows.collect(),
     }
@@ -149,6 +150,7 @@ fn start(work: &WorkFact) -> StartRow {
         spec: work.spec.clone(),
         attempts: work.attempts,
         runs: work.runs,
+        lane: None,
     }
 }
 
@@ -192,7 +194,8 @@ fn turn(state: InternalState, batch: Batch) -> Step {
 fn turn_with(state: InternalState, batch: Batch, max_parallelism: usize, lost: Vec<Lost>) -> Step {
     let known = |spec: &Spec| spec.function == Name::from_static("known");
     let before = state.clone();
-    let cx = TurnCx { max_parallelism, rate: None, can_run: &known, lost };
+    let key_rule = KeyRule::default();
+    let cx = TurnCx { max_parallelism, rate: None, key_rule, can_run: &known, lost };
     let step = step(state, batch, POOL, cx);
     let (old, new) = (before.cursors, step.state.cursors);
     assert!(new.incoming >= old.incoming, "the cursor of starts never goes back");

@@ -242,6 +242,7 @@ fn a_turn_without_anything_to_decide_changes_nothing() {
     let before = state([&s2(1)]);
     let step = turn(before.clone(), Batch { next_due: Some(Segment(2_000)), ..batch() });
     let nothing = Step {
+        lanes: Vec::new(),
         state: before,
         changes: Vec::new(),
         launches: Vec::new(),

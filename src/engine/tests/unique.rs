@@ -40,7 +40,7 @@ fn a_period_holds_whatever_becomes_of_the_job() {
 
 fn new(due: Segment, conflict: Conflict, work: &WorkFact) -> (Option<Change>, EnqueueAnswer) {
     let (spec, holder) = (spec(2, None), (id(1), Some(work)));
-    let arrival = enqueue_held(&spec, due, conflict, holder, NOW);
+    let arrival = enqueue_held(&spec, due, conflict, holder, KeyRule::default(), NOW);
     (arrival.change, arrival.answer)
 }
 

@@ -249,8 +249,14 @@ impl OnComplete for Done {
             if world.dead {
                 return None;
             }
-            let plan = world.works[number as usize].on_complete.as_mut()?;
+            let now = world.now();
+            let work = &mut world.works[number as usize];
+            let plan = work.on_complete.as_mut()?;
             plan.calls += 1;
+            if plan.calls > 1 {
+                // It runs as a job of its own, which counts in the rate of its pool.
+                world.pools[work.pool].last_start = now;
+            }
             Some(*plan)
         });
         let Some(plan) = plan else { return Err(error("end of the process")) };
