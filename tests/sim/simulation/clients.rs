@@ -752,8 +752,12 @@ impl World {
             let seconds = late / 1_000_000;
             self.violate(format_args!("a schedule makes a job {seconds} s late"));
         }
-        if let Some(number) = self.ticks.get(&(place, nominal)) {
-            return *number;
+        if let Some(number) = self.ticks.get(&(place, nominal)).copied() {
+            // It was not stored before, and the pool's clock may have been set back since.
+            let now = self.pool_now();
+            let work = &mut self.works[number as usize];
+            work.due = work.due.min(now);
+            return number;
         }
         let number = self.new_work(Kind::Job, 0, None);
         self.ticks.insert((place, nominal), number);
