@@ -111,6 +111,6 @@ pub(super) fn settle(
 fn leave(draft: &mut Draft, spec: &Spec, to: Standing, rest: Segment) {
     if spec.key().is_some() {
         let (spec, from) = (spec.clone(), Standing::Runs);
-        draft.lanes.step(LaneStep { spec, from, to, tag: 0, tat: None, rest });
+        draft.lanes.step(LaneStep { spec, from, to, tat: None, rest });
     }
 }

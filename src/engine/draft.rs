@@ -44,7 +44,7 @@ pub(super) struct Draft {
 impl Draft {
     /// Returns the input of a decision on a lane.
     pub fn lane_cx(&self) -> LaneCx {
-        LaneCx { rule: self.key_rule, now: self.now, virtual_time: self.state.virtual_time }
+        LaneCx { rule: self.key_rule, now: self.now }
     }
 
     /// Completes a job: counts it and writes its row of `finished`.

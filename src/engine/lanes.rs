@@ -8,18 +8,37 @@
 //! ```
 //!
 //! The order of those that are ready is *start-time fair queueing* (Goyal, Vin and Cheng, 1996): a job gets a tag one step
-//! behind that of the job of its key before it, and behind the pool's virtual time, which is the highest tag of a job
-//! that was started. So keys have turns, and a key that was idle has no credit. In the paper, a key that was idle enters at
-//! the virtual time or one step behind its last job, whichever is later. Here it enters almost one step behind the virtual
-//! time, as if it had just had a turn, so that nothing has to be remembered of keys without jobs.
+//! behind that of the job of its key before it, and behind the virtual time, which is the highest tag of a job that was
+//! started. So keys have turns, and a key that was idle has no credit. Each priority has a virtual time of its own. In the
+//! paper, a key that was idle enters at the virtual time or one step behind its last job, whichever is later. Here it enters
+//! almost one step behind the virtual time, as if it had just had a turn, so that nothing has to be remembered of keys
+//! without jobs.
 
 use hashbrown::HashMap;
 
 use super::limit;
-use crate::model::{KeyRule, LaneRow, Segment, Spec, StartKey, StartPlace, WorkFact, WorkKey};
+use crate::model::{
+    KeyRule, LaneRow, Priority, Segment, Spec, StartKey, StartPlace, WorkFact, WorkKey,
+};
 
 /// The step between the tags of two jobs of a key with the weight 1.
 pub(crate) const STEP: u64 = 1 << 16;
+
+/// The tag that a turn gives to a job that is to be ready: the store replaces it.
+pub(crate) const UNTAGGED: u64 = u64::MAX;
+
+/// The highest tag of a job of this priority that was started.
+#[derive(Clone, Copy)]
+pub(crate) struct VirtualTime {
+    pub priority: Priority,
+    pub time: u64,
+}
+
+/// Returns the tag of a job that is the only one of its key, or that has none. Of the same round it comes before those
+/// whose keys have had a turn.
+pub(crate) fn first_tag(virtual_time: u64) -> u64 {
+    virtual_time.saturating_add(STEP - 1)
+}
 
 /// What a job is to its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +81,6 @@ impl Standing {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LaneEdit {
     counts: [i64; 3],
-    /// The tag of the last job that left the lane, if it is a later one.
-    tag: u64,
     /// The new theoretical arrival time.
     tat: Option<u64>,
     /// The end of the rest, if it is later.
@@ -92,7 +109,8 @@ impl LaneEdit {
             holders: sum(row.holders, holders),
             running: sum(row.running, running),
             waiting: sum(row.waiting, waiting),
-            tag: row.tag.max(self.tag),
+            tag: row.tag,
+            tag_of: row.tag_of,
             tat: self.tat.unwrap_or(row.tat),
             rest: row.rest.max(self.rest),
         }
@@ -106,7 +124,6 @@ pub(crate) struct LaneStep {
     pub spec: Spec,
     pub from: Standing,
     pub to: Standing,
-    pub tag: u64,
     pub tat: Option<u64>,
     pub rest: Segment,
 }
@@ -114,8 +131,8 @@ pub(crate) struct LaneStep {
 impl LaneStep {
     /// Returns what it does to the lane.
     pub fn edit(&self) -> LaneEdit {
-        let LaneStep { tag, tat, rest, .. } = *self;
-        let mut edit = LaneEdit { tag, tat, rest, ..LaneEdit::default() };
+        let LaneStep { tat, rest, .. } = *self;
+        let mut edit = LaneEdit { tat, rest, ..LaneEdit::default() };
         edit.pass(self.from, self.to);
         edit
     }
@@ -137,8 +154,8 @@ impl LaneTurn {
     /// Records what becomes of a job, if it has a key.
     pub fn pass(&mut self, spec: &Spec, from: Standing, to: Standing) {
         if spec.key().is_some() {
-            let (tag, tat, rest) = (0, None, Segment::default());
-            self.step(LaneStep { spec: spec.clone(), from, to, tag, tat, rest });
+            let (tat, rest) = (None, Segment::default());
+            self.step(LaneStep { spec: spec.clone(), from, to, tat, rest });
         }
     }
 
@@ -150,7 +167,6 @@ impl LaneTurn {
             None => self.edits.entry(WorkKey::new(key)).or_default(),
         };
         edit.pass(step.from, step.to);
-        edit.tag = edit.tag.max(step.tag);
         edit.tat = step.tat.or(edit.tat);
         edit.rest = edit.rest.max(step.rest);
         self.steps.push(step);
@@ -162,7 +178,6 @@ impl LaneTurn {
 pub(crate) struct LaneCx {
     pub rule: KeyRule,
     pub now: Segment,
-    pub virtual_time: u64,
 }
 
 impl LaneCx {
@@ -197,23 +212,35 @@ impl LaneCx {
         }
     }
 
-    /// Returns the tag of the next job of a key that becomes ready.
-    pub fn next_tag(&self, row: &LaneRow, weight: u16) -> u64 {
-        if row.holders == 0 && row.waiting == 0 {
-            return self.first_tag();
-        }
-        let last = if planted!(TurnsIgnored) { 0 } else { row.tag.max(self.virtual_time) };
-        last.saturating_add(STEP / u64::from(weight.max(1)))
-    }
-
-    /// Returns the tag of a job that is the only one of its key, or that has none. Of the same round it comes before those
-    /// whose keys have had a turn.
-    pub fn first_tag(&self) -> u64 {
-        self.virtual_time.saturating_add(STEP - 1)
+    /// Gives a tag to the next job of a key that becomes ready, at the virtual time of its priority.
+    pub fn next_tag(&self, row: &mut LaneRow, spec: &Spec, at: VirtualTime) -> u64 {
+        let is_only = row.holders == 0 && row.waiting == 0;
+        let step = STEP / u64::from(spec.weight().max(1));
+        // Those that run have had their turns.
+        let ready = u64::from(row.holders.saturating_sub(row.running));
+        let most = at.time.saturating_add(ready.saturating_mul(STEP));
+        let last = match row.tag_of == at.priority && ready > 0 {
+            true => row.tag,
+            // The tag is from another virtual time.
+            false => row.tag.min(most),
+        };
+        let tag = match is_only {
+            true => first_tag(at.time),
+            false if planted!(TurnsIgnored) => step,
+            false => last.max(at.time).saturating_add(step),
+        };
+        (row.tag, row.tag_of) = (tag, at.priority);
+        tag
     }
 
     /// Returns the place of a job that is enqueued, and counts it in the row.
-    pub fn enter(&self, row: &mut LaneRow, spec: &Spec, key: StartKey) -> StartKey {
+    pub fn enter(
+        &self,
+        row: &mut LaneRow,
+        spec: &Spec,
+        key: StartKey,
+        at: VirtualTime,
+    ) -> StartKey {
         let waits_alone = !self.rule.is_ordered() || planted!(DelayOvertaken);
         if key.segment > self.now && waits_alone {
             return key.in_place(StartPlace::Queue);
@@ -222,20 +249,19 @@ impl LaneCx {
             row.waiting += 1;
             return key.in_place(StartPlace::Lane);
         }
-        self.seat(row, spec, key)
+        self.seat(row, spec, key, at)
     }
 
     /// Returns the place of a job that takes a place of its key, and counts it in the row.
-    pub fn seat(&self, row: &mut LaneRow, spec: &Spec, key: StartKey) -> StartKey {
+    pub fn seat(&self, row: &mut LaneRow, spec: &Spec, key: StartKey, at: VirtualTime) -> StartKey {
         let admitted = self.admit(row, spec.cost()).err().unwrap_or_default();
         let segment = key.segment.max(admitted);
-        let tag = self.next_tag(row, spec.weight());
+        let place = match segment > self.now {
+            true => StartPlace::Held,
+            false => StartPlace::Ready { tag: self.next_tag(row, spec, at) },
+        };
         row.holders += 1;
-        if segment > self.now {
-            return StartKey { segment, place: StartPlace::Held, ..key };
-        }
-        row.tag = tag;
-        key.in_place(StartPlace::Ready { tag })
+        StartKey { segment, place, ..key }
     }
 
     /// Returns `true` if nothing has to be remembered of the key.

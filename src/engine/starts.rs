@@ -1,7 +1,7 @@
 //! Starts of due jobs: S1, S10 → S2, while slots are free and the limits admit them.
 
 use super::draft::{Draft, Launch};
-use super::lanes::{LaneStep, STEP, Standing};
+use super::lanes::{LaneStep, Standing, UNTAGGED};
 use super::limit;
 use crate::model::{Change, Running, Segment, Spec, StartKey, StartPlace, StartRow};
 
@@ -28,7 +28,7 @@ pub(super) fn handle(
             let holds = Standing::at(row.key) == Standing::Holds && draft.key_rule.is_ordered();
             let place = if holds { StartPlace::Held } else { StartPlace::Queue };
             let to = StartKey::new(row.key.priority, Segment::UNREGISTERED).in_place(place);
-            move_to(draft, &row, to, 0);
+            move_to(draft, &row, to);
             continue;
         }
         let first_left = |draft: &Draft| {
@@ -40,12 +40,12 @@ pub(super) fn handle(
         if draft.state.running.len() >= max_parallelism {
             return first_left(draft);
         }
-        let (tag, tat) = match row.spec.key() {
-            None => (row.key.tag().unwrap_or(0), None),
+        let tat = match row.spec.key() {
+            None => None,
             Some(key) => match by_key(draft, key, &row) {
-                Ok(admitted) => admitted,
-                Err((to, tag)) => {
-                    move_to(draft, &row, to, tag);
+                Ok(tat) => tat,
+                Err(to) => {
+                    move_to(draft, &row, to);
                     continue;
                 }
             },
@@ -60,11 +60,10 @@ pub(super) fn handle(
                 }
             }
         }
-        draft.state.virtual_time = draft.state.virtual_time.max(tag);
         if row.spec.key().is_some() {
             let (spec, from, to) = (row.spec.clone(), Standing::at(row.key), Standing::Runs);
             let rest = Segment::default();
-            draft.lanes.step(LaneStep { spec, from, to, tag, tat, rest });
+            draft.lanes.step(LaneStep { spec, from, to, tat, rest });
         }
         let run = row.runs + 1;
         let running = Running { run, started: draft.now, generation: draft.state.generation };
@@ -85,47 +84,30 @@ pub(super) fn handle(
     None
 }
 
-/// Asks the key of a job whether the job may start. Returns its tag and the key's theoretical arrival time behind the
-/// start; or where the job is to wait, and its tag if it is ready there.
-fn by_key(
-    draft: &Draft,
-    key: &[u8],
-    row: &StartRow,
-) -> Result<(u64, Option<u64>), (StartKey, u64)> {
+/// Asks the key of a job whether the job may start. Returns the key's theoretical arrival time behind the start, if it has a
+/// rate; or where the job is to wait.
+fn by_key(draft: &Draft, key: &[u8], row: &StartRow) -> Result<Option<u64>, StartKey> {
     let cx = draft.lane_cx();
     let lane = draft.lanes.now(key, row.lane.unwrap_or_default());
-    let to_lane = Err((row.key.in_place(StartPlace::Lane), 0));
+    let to = |place| Err(row.key.in_place(place));
     let is_new = Standing::at(row.key) == Standing::Outside;
     // A job that comes from the queue has not asked its key before.
     if is_new && (lane.waiting > 0 || !cx.has_room(&lane)) || cx.is_full(&lane) {
-        return to_lane;
+        return to(StartPlace::Lane);
     }
-    let tag = match is_new {
-        true => cx.next_tag(&lane, row.spec.weight()),
-        false => row.key.tag().unwrap_or(0),
-    };
-    let tat = match cx.admit(&lane, row.spec.cost()) {
-        Ok(tat) => tat,
+    match cx.admit(&lane, row.spec.cost()) {
+        // The key has had a turn.
+        Ok(_) if is_new && lane.holders > 0 => to(StartPlace::Ready { tag: UNTAGGED }),
+        Ok(tat) => Ok(draft.key_rule.max_rate().map(|_| tat)),
         // One waits for the time, the others for that one.
-        Err(_) if !is_new && lane.holders > lane.running + 1 => return to_lane,
-        Err(until) => {
-            return Err((StartKey { segment: until, ..row.key.in_place(StartPlace::Held) }, 0));
-        }
-    };
-    // Others have turns before it.
-    if is_new && tag > draft.state.virtual_time.saturating_add(STEP) {
-        return Err((row.key.in_place(StartPlace::Ready { tag }), tag));
+        Err(_) if !is_new && lane.holders > lane.running + 1 => to(StartPlace::Lane),
+        Err(until) => Err(StartKey { segment: until, ..row.key.in_place(StartPlace::Held) }),
     }
-    Ok((tag, draft.key_rule.max_rate().map(|_| tat)))
 }
 
 /// Moves a job that cannot start.
-fn move_to(draft: &mut Draft, row: &StartRow, to: StartKey, tag: u64) {
+fn move_to(draft: &mut Draft, row: &StartRow, to: StartKey) {
     let (work_id, pool) = (row.spec.work_id, row.spec.pool);
     draft.changes.push(Change::MovePendingStart { work_id, pool, from: row.key, to });
-    if row.spec.key().is_some() {
-        let (spec, from, to) = (row.spec.clone(), Standing::at(row.key), Standing::at(to));
-        let (tat, rest) = (None, Segment::default());
-        draft.lanes.step(LaneStep { spec, from, to, tag, tat, rest });
-    }
+    draft.lanes.pass(&row.spec, Standing::at(row.key), Standing::at(to));
 }

@@ -218,8 +218,6 @@ pub struct StateRow {
     pub report: Report,
     /// See [`InternalState::tat`].
     pub tat: u64,
-    /// See [`InternalState::virtual_time`].
-    pub virtual_time: u64,
 }
 
 impl StateRow {
@@ -241,7 +239,6 @@ impl From<&InternalState> for StateRow {
             last_report: state.last_report,
             report: state.report,
             tat: state.tat,
-            virtual_time: state.virtual_time,
         }
     }
 }
@@ -257,7 +254,6 @@ impl From<StateRow> for InternalState {
             last_report: row.last_report,
             report: row.report,
             tat: row.tat,
-            virtual_time: row.virtual_time,
             limited_until: Segment::default(),
             running: HashMap::new(),
         }
@@ -290,11 +286,13 @@ impl Change {
             }
             Change::RetryWork { pool, key, .. } => return Some(NewKey::of_start(*pool, key, true)),
             Change::ReplaceWork { from, to, .. } if from == to => return None,
-            Change::ReplaceWork { spec, to, .. } => {
-                return Some(NewKey::of_start(spec.pool, to, false));
+            Change::ReplaceWork { spec, from, to } => {
+                let is_new = to.tag().is_some() && to.priority != from.priority;
+                return Some(NewKey::of_start(spec.pool, to, is_new));
             }
-            Change::MovePendingStart { pool, to, .. } => {
-                return Some(NewKey::of_start(*pool, to, false));
+            Change::MovePendingStart { pool, from, to, .. } => {
+                let is_new = to.tag().is_some() && to.priority != from.priority;
+                return Some(NewKey::of_start(*pool, to, is_new));
             }
             Change::InsertPendingCompletion { pool, key, .. } => {
                 (*pool, PendingTable::Completion, key)
@@ -314,8 +312,7 @@ pub(crate) struct NewKey<'a> {
     pub table: PendingTable,
     pub segment: &'a mut Segment,
     pub seq: &'a mut u64,
-    /// `true` if the store gives it a new `seq`. A job keeps its own when it enters or leaves a lane, or changes its place
-    /// among those that are ready.
+    /// `true` if the store gives it a new `seq`. A job keeps its own when it enters or leaves a lane.
     pub is_stamped: bool,
     /// `true` if a loop may have waited for the row.
     pub wakes: bool,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, Rate, Segment};
+use super::{ConfigError, Priority, Rate, Segment};
 
 /// The bytes of a key, 1 to [`WorkKey::MAX`] of them. Shown as their number only.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -139,8 +139,10 @@ pub struct LaneRow {
     pub running: u32,
     /// The number of jobs in the lane, behind the holders.
     pub waiting: u32,
-    /// The tag of the last job that left the lane.
+    /// The tag of the last job that became ready.
     pub tag: u64,
+    /// The priority of that job.
+    pub tag_of: Priority,
     /// The theoretical arrival time of the key's rate, in nanoseconds since the epoch.
     pub tat: u64,
     /// The end of the key's rest: nothing of it starts before.

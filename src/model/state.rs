@@ -63,8 +63,6 @@ pub struct InternalState {
     /// The time from which the pool's rate has its whole burst again, in nanoseconds since the epoch. (The *theoretical
     /// arrival time* of the generic cell rate algorithm.) While the pool rests, a little behind the end of the rest.
     pub tat: u64,
-    /// The virtual time of fair turns: the highest tag of a job that was started.
-    pub virtual_time: u64,
     /// The time before which the rate admits no start, as far as the loop knows. Not stored.
     pub limited_until: Segment,
     /// Every attempt that occupies a slot.

@@ -122,7 +122,7 @@ impl Store {
     /// Decides an enqueue. The group knows whether a job of this id exists, and the row of the unique key. The failed job
     /// that is retried does not stand in its own way.
     pub(super) fn decide_enqueue(
-        &self,
+        &mut self,
         group: &mut Group,
         spec: Spec,
         due: Segment,
@@ -149,6 +149,7 @@ impl Store {
         match &mut arrival.change {
             Some(Change::InsertWork { spec, key }) => *key = self.place_new(group, spec, *key),
             Some(Change::ReplaceWork { spec, from, to }) => {
+                self.retag(spec.pool, *from, to);
                 self.pass_lane(group, spec, *from, *to);
             }
             _ => {}
@@ -246,7 +247,10 @@ impl Store {
     ) -> PriorityAnswer {
         let is_finished = group.known_finished.contains(&work_id);
         let arrival = arrivals::set_priority(group.fact(work_id), is_finished, priority, group.now);
-        if let Some(change) = arrival.change {
+        if let Some(mut change) = arrival.change {
+            if let Change::MovePendingStart { pool, from, to, .. } = &mut change {
+                self.retag(*pool, *from, to);
+            }
             self.push(group, change);
             // A turn may have decided on the row's old place.
             if let Some(Change::MovePendingStart { pool, to, .. }) = group.changes.last()
@@ -363,6 +367,7 @@ impl Store {
             }
             // Looked up first: what follows shows the change to later messages.
             places.extend(is_early.then(|| group.inserted_by(change)));
+            observed = observed.and_then(|()| self.tag(group, change, &lanes));
             observed = observed.and_then(|()| self.observe(group, pool, change));
             if observed.is_err() {
                 break;
@@ -514,10 +519,17 @@ impl Store {
             Change::MovePendingStart { work_id, to, .. } if to.segment == Segment::UNREGISTERED => {
                 group.settled.events.push(Event::Unregistered { work_id: *work_id, pool });
             }
+            Change::StartWork { key, .. } => {
+                if let Some(tag) = key.tag() {
+                    let times = &mut self.pools[pool.0 as usize].virtual_times;
+                    let time = times.entry(key.priority).or_default();
+                    *time = tag.max(*time);
+                }
+            }
             Change::PutState { state, .. } => {
                 let entry = &mut self.pools[pool.0 as usize];
                 entry.fence = state.fence();
-                (entry.cursors, entry.virtual_time) = (state.cursors, state.virtual_time);
+                entry.cursors = state.cursors;
             }
             Change::PutGlobals { config, .. } => {
                 let entry = &mut self.pools[pool.0 as usize];

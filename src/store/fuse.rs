@@ -96,6 +96,12 @@ impl Store {
             starts.extend(rest.starts.into_iter().filter(is_there).map(as_now));
             next_due = rest.next_due;
         }
+        // The lane of a job that was only moved is not known to the group.
+        for row in starts.iter_mut().filter(|row| row.lane.is_none()) {
+            let Some(key) = row.spec.work_key() else { continue };
+            let lane = self.storage.lanes(pool, &[key])?.pop().flatten();
+            row.lane = Some(lane.unwrap_or_default());
+        }
         let rank = |row: &StartRow| row.key.rank(now, demand.aging);
         if !starts.is_sorted_by_key(rank) {
             starts.sort_unstable_by_key(rank);

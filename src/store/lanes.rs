@@ -8,9 +8,10 @@ use hashbrown::{Equivalent, HashMap, HashSet};
 
 use super::group::{Group, Taken};
 use super::{PAGE, Store};
-use crate::engine::lanes::{LaneCx, LaneStep, Standing};
+use crate::engine::lanes::{LaneCx, LaneStep, STEP, Standing, UNTAGGED, VirtualTime, first_tag};
 use crate::model::{
-    Change, LanePlace, LaneRow, PoolId, Spec, StartKey, StartPlace, WorkId, WorkKey,
+    Change, Key, LanePlace, LaneRow, PoolId, Priority, Segment, Spec, StartKey, StartPlace, WorkId,
+    WorkKey,
 };
 use crate::protocol::Command;
 use crate::storage::StorageError;
@@ -76,7 +77,57 @@ impl Store {
     /// Returns the input of decisions on the lanes of a pool.
     fn lane_cx(&self, group: &Group, pool: PoolId) -> LaneCx {
         let entry = &self.pools[pool.0 as usize];
-        LaneCx { rule: entry.key_rule, now: group.now, virtual_time: entry.virtual_time }
+        LaneCx { rule: entry.key_rule, now: group.now }
+    }
+
+    /// Returns the virtual time of a priority. After a claim, the first of those that are ready has its turn.
+    fn virtual_time(&mut self, pool: PoolId, priority: Priority) -> VirtualTime {
+        if let Some(time) = self.pools[pool.0 as usize].virtual_times.get(&priority) {
+            return VirtualTime { priority, time: *time };
+        }
+        let at = |tag, seq| {
+            let key = Key { segment: Segment(0), seq };
+            StartKey::at(priority, key).in_place(StartPlace::Ready { tag })
+        };
+        let (from, until) = (at(0, 0), at(u64::MAX, u64::MAX));
+        // Without an answer the order is another one, and nothing is lost.
+        let Ok(rows) = self.storage.pending_starts(pool, Some(from), until, 1) else {
+            return VirtualTime { priority, time: 0 };
+        };
+        let tag = rows.first().and_then(|(key, _)| key.tag()).unwrap_or(0);
+        let time = tag.saturating_sub(STEP);
+        self.pools[pool.0 as usize].virtual_times.insert(priority, time);
+        VirtualTime { priority, time }
+    }
+
+    /// Gives a tag of its new priority to a job that is ready and gets another one.
+    pub(super) fn retag(&mut self, pool: PoolId, from: StartKey, to: &mut StartKey) {
+        if to.tag().is_some() && to.priority != from.priority {
+            let at = self.virtual_time(pool, to.priority);
+            to.place = StartPlace::Ready { tag: first_tag(at.time) };
+        }
+    }
+
+    /// Gives a tag to a job that a turn has made ready.
+    pub(super) fn tag(
+        &mut self,
+        group: &mut Group,
+        change: &mut Change,
+        lanes: &[LaneStep],
+    ) -> Result<(), StorageError> {
+        let Change::MovePendingStart { work_id, to, .. } = change else { return Ok(()) };
+        if to.tag() != Some(UNTAGGED) {
+            return Ok(());
+        }
+        let step = lanes.iter().find(|step| step.spec.work_id == *work_id);
+        let Some(LaneStep { spec, .. }) = step else { return Ok(()) };
+        self.learn_lane(group, spec)?;
+        let (pool, cx) = (spec.pool, self.lane_cx(group, spec.pool));
+        let at = self.virtual_time(pool, to.priority);
+        if let Some(row) = spec.key().and_then(|key| group.lanes.row(pool, key)) {
+            to.place = StartPlace::Ready { tag: cx.next_tag(row, spec, at) };
+        }
+        Ok(())
     }
 
     /// Reads the rows of these lanes.
@@ -132,22 +183,24 @@ impl Store {
     }
 
     /// Chooses the place of a job that is enqueued. The group knows its lane.
-    pub(super) fn place_new(&self, group: &mut Group, spec: &Spec, key: StartKey) -> StartKey {
+    pub(super) fn place_new(&mut self, group: &mut Group, spec: &Spec, key: StartKey) -> StartKey {
+        let is_plain = spec.key().is_none();
+        if is_plain && (!self.pools[spec.pool.0 as usize].has_lanes || key.segment > group.now) {
+            return key;
+        }
         let cx = self.lane_cx(group, spec.pool);
+        let at = self.virtual_time(spec.pool, key.priority);
         match spec.key() {
             Some(of) => match group.lanes.row(spec.pool, of) {
-                Some(row) if planted!(KeyNotShown) => cx.enter(&mut row.clone(), spec, key),
-                Some(row) => cx.enter(row, spec, key),
+                Some(row) if planted!(KeyNotShown) => cx.enter(&mut row.clone(), spec, key, at),
+                Some(row) => cx.enter(row, spec, key, at),
                 None => {
                     debug_assert!(false, "the lane was read");
                     key
                 }
             },
             // Where keys have turns, a job without one has a turn of its own.
-            None if self.pools[spec.pool.0 as usize].has_lanes && key.segment <= group.now => {
-                key.in_place(StartPlace::Ready { tag: cx.first_tag() })
-            }
-            None => key,
+            None => key.in_place(StartPlace::Ready { tag: first_tag(at.time) }),
         }
     }
 
@@ -157,8 +210,8 @@ impl Store {
             && let Some(row) = group.lanes.row(spec.pool, key)
         {
             let (from, to) = (Standing::at(from), Standing::at(to));
-            let (tag, tat, rest) = (0, None, Default::default());
-            let step = LaneStep { spec: spec.clone(), from, to, tag, tat, rest };
+            let (tat, rest) = (None, Default::default());
+            let step = LaneStep { spec: spec.clone(), from, to, tat, rest };
             *row = step.edit().applied_to(*row);
         }
     }
@@ -258,7 +311,8 @@ impl Store {
             if !from.is_in_lane() {
                 continue;
             }
-            let to = cx.seat(row, &spec, from);
+            let at = self.virtual_time(pool, from.priority);
+            let to = cx.seat(row, &spec, from, at);
             row.waiting -= 1;
             promoted += 1;
             self.push(group, Change::MovePendingStart { work_id, pool, from, to });

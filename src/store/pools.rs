@@ -1,5 +1,7 @@
 //! Pools: what the store keeps of each, and how a loop claims one.
 
+use std::collections::BTreeMap;
+
 use hashbrown::HashMap;
 
 use super::group::Moved;
@@ -7,7 +9,7 @@ use super::wake::Wakeup;
 use super::{PAGE, Store};
 use crate::model::{
     Change, Claimed, Cursors, Generation, InternalState, KeyRule, LanePlace, LogLevel, Name,
-    PoolConfig, PoolId, Segment, StartKey, StateRow, Turn, WorkId,
+    PoolConfig, PoolId, Priority, Segment, StartKey, StateRow, Turn, WorkId,
 };
 use crate::protocol::PoolOpened;
 use crate::storage::{Fsync, PoolRow, StorageError};
@@ -27,8 +29,8 @@ pub(super) struct Pool {
     pub pending: u64,
     pub log_level: LogLevel,
     pub key_rule: KeyRule,
-    /// The virtual time of the last turn.
-    pub virtual_time: u64,
+    /// The virtual times of fair turns, as far as they are known: of each priority the highest tag that was started.
+    pub virtual_times: BTreeMap<Priority, u64>,
     /// `true` if keys have jobs here, or have had.
     pub has_lanes: bool,
     /// `true` if rows of keys without jobs may have been written, because of a debt.
@@ -50,7 +52,7 @@ impl Pool {
             name,
             log_level: LogLevel::default(),
             key_rule: KeyRule::default(),
-            virtual_time: 0,
+            virtual_times: BTreeMap::new(),
             has_lanes: false,
             has_debts: false,
             looked_at: None,
@@ -70,7 +72,6 @@ impl Pool {
         Pool {
             log_level: row.config.settings().log_level,
             key_rule: row.config.settings().per_key,
-            virtual_time: row.state.virtual_time,
             config: row.config,
             fence: row.state.fence(),
             cursors: row.state.cursors,
@@ -117,7 +118,8 @@ impl Store {
         self.stale.retain(|stale| *stale != pool);
         self.write(&mut changes, Fsync::Now)?;
         let entry = &mut self.pools[pool.0 as usize];
-        (entry.cursors, entry.virtual_time) = (state.cursors, state.virtual_time);
+        entry.cursors = state.cursors;
+        entry.virtual_times.clear();
         (entry.has_lanes, entry.has_debts) = (has_lanes, has_lanes);
         // Only now: until the new generation is stored, an early turn of the old one may still come.
         entry.is_void = false;
@@ -134,7 +136,7 @@ impl Store {
             let stored = self.storage.state(pool)?;
             let entry = &mut self.pools[pool.0 as usize];
             (entry.fence, entry.cursors) = (stored.fence(), stored.cursors);
-            entry.virtual_time = stored.virtual_time;
+
             self.stale.pop();
         }
         Ok(())

@@ -52,12 +52,12 @@ impl Store {
         for number in 0..self.pools.len() {
             let (pool, now) = (PoolId(number as u32), self.clock);
             let entry = &mut self.pools[number];
-            let (rule, virtual_time) = (entry.key_rule, entry.virtual_time);
+            let rule = entry.key_rule;
             if !entry.has_debts {
                 continue;
             }
             let after = entry.looked_at.take();
-            let cx = LaneCx { rule, now, virtual_time };
+            let cx = LaneCx { rule, now };
             let Ok(rows) = self.storage.lane_rows(pool, after.as_ref(), limit) else { continue };
             if rows.len() == limit {
                 let last = rows.last().map(|(place, _)| place.clone());

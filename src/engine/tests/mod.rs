@@ -134,7 +134,6 @@ fn state<'a>(running: impl IntoIterator<Item = &'a WorkFact>) -> InternalState {
         last_report: DRAINED,
         report: Report::default(),
         tat: 0,
-        virtual_time: 0,
         limited_until: Segment::default(),
         running: rows.collect(),
     }

@@ -43,7 +43,10 @@ impl<V> Pending<V> {
     }
 
     pub fn remove(&mut self, key: Key) -> Option<V> {
-        let Some(place) = self.place(key) else { return self.tree.remove(&key) };
+        // A key that was in the run may have come back into the tree.
+        let Some(place) = self.place(key).filter(|place| self.run[*place].1.is_some()) else {
+            return self.tree.remove(&key);
+        };
         let value = self.run[place].1.take()?;
         self.live -= 1;
         while self.run.front().is_some_and(|(_, value)| value.is_none()) {
@@ -54,7 +57,7 @@ impl<V> Pending<V> {
     }
 
     pub fn get_mut(&mut self, key: Key) -> Option<&mut V> {
-        match self.place(key) {
+        match self.place(key).filter(|place| self.run[*place].1.is_some()) {
             Some(place) => self.run[place].1.as_mut(),
             None => self.tree.get_mut(&key),
         }
@@ -179,6 +182,22 @@ mod tests {
                 assert_eq!(table.len(), model.len());
             }
         }
+    }
+
+    /// Regression: a row whose key had been used before was not found.
+    #[test]
+    fn a_key_that_was_used_before_is_used_again() {
+        let mut table = Pending::default();
+        let key = |seq| Key { segment: Segment(1), seq };
+        for seq in 0..3 {
+            table.insert(key(seq), seq, Segment(1));
+        }
+        assert_eq!(table.remove(key(1)), Some(1));
+        table.insert(key(1), 7, Segment(1));
+        assert_eq!(table.get_mut(key(1)), Some(&mut 7));
+        assert_eq!(table.from(Bound::Unbounded).count(), 3);
+        assert_eq!((table.remove(key(1)), table.remove(key(1))), (Some(7), None));
+        assert_eq!(table.len(), 2);
     }
 
     #[test]

@@ -545,7 +545,6 @@ impl Script {
             last_report: Segment(number()),
             report: Report { completed: number(), retries: number(), ..Report::default() },
             tat: number() * (number() & 1),
-            virtual_time: number() * (number() & 1),
         }
     }
 

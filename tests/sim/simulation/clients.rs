@@ -104,6 +104,7 @@ pub struct Described {
     on_complete: bool,
     priority: Priority,
     cost: u32,
+    key: Option<u8>,
 }
 
 impl Described {
@@ -123,6 +124,7 @@ impl Described {
             on_complete: work.on_complete.is_some(),
             priority: work.priority,
             cost: world.plan.cost(work.pool, number),
+            key: work.key,
         }
     }
 
@@ -132,6 +134,10 @@ impl Described {
         F: Function<K, Output = Output>,
     {
         let enqueue = self.all_but_id(enqueue);
+        let enqueue = match self.key {
+            Some(key) => enqueue.key([key]),
+            None => enqueue,
+        };
         match self.id {
             Some(id) => enqueue.id(id),
             None => enqueue,
@@ -221,6 +227,7 @@ impl World {
             acked_moment: 0,
             order: 0,
             priority: plan.priority(self.seed, number),
+            key: plan.key(self.seed, pool, number, kind),
             tick: None,
             starts: Vec::new(),
             calls: 0,
@@ -399,6 +406,7 @@ async fn act(callers: &Callers) {
         14 => run_now(callers).await,
         15 => set_priority(callers).await,
         16 => pause_schedule(callers).await,
+        18 => super::keys::change(callers, pool).await,
         _ => super::unique::enqueue(callers, pool).await,
     }
 }
@@ -451,11 +459,14 @@ async fn enqueue_batch(callers: &Callers, pool: usize) {
         let first = &world.works[numbers[0] as usize];
         let (retry, timeout, delay) = (first.retry, first.timeout, first.delay);
         let priority = first.priority;
+        let has_keys = world.plan.pools[pool].key_rule.is_some();
         for number in &numbers {
             let work = &mut world.works[*number as usize];
             (work.retry, work.timeout, work.delay, work.on_complete) =
                 (retry, timeout, delay, None);
             work.priority = priority;
+            // All have one, or none has.
+            work.key = has_keys.then_some(work.key.unwrap_or(0));
             if timeout.is_none() {
                 work.acts.retain(|act| act.end != super::world::End::Hang);
             }
@@ -472,7 +483,19 @@ async fn enqueue_batch(callers: &Callers, pool: usize) {
     });
     let described = with(|world| Described::of(world, numbers[0]));
     let batch = callers.pools[pool].enqueue_batch(numbers.iter().map(|number| Job(*number)));
-    let answer = described.all_but_id(batch).await;
+    let keys: Vec<_> = with(|world| {
+        let key = |number: &u32| Some((*number, world.works[*number as usize].key?));
+        numbers.iter().filter_map(key).collect()
+    });
+    let batch = described.all_but_id(batch);
+    let batch = match keys.is_empty() {
+        true => batch,
+        false => batch.keyed_by(|Job(number)| {
+            let of = keys.iter().find(|(it, _)| it == number);
+            vec![of.map_or(0, |(_, key)| *key)]
+        }),
+    };
+    let answer = batch.await;
     with(|world| match answer {
         Ok(batch) => {
             for (number, id) in numbers.iter().zip(batch.ids()) {
@@ -607,6 +630,7 @@ impl World {
     }
 
     fn will_not_start(&mut self, number: u32) {
+        self.key_moved(number);
         let work = &mut self.works[number as usize];
         if !work.cancel_told && work.seen.is_none() {
             work.cancel_told = true;
@@ -766,7 +790,7 @@ impl World {
         }
         let work = &mut self.works[number as usize];
         (work.tick, work.delay, work.retry, work.timeout) = (Some((place, nominal)), 0, None, None);
-        (work.on_complete, work.priority) = (None, Priority::NORMAL);
+        (work.on_complete, work.priority, work.key) = (None, Priority::NORMAL, None);
         work.acts.retain(|act| act.end != super::world::End::Hang);
         if work.acts.is_empty() {
             let (polls, work_ms, end) = (0, 0, super::world::End::Success);

@@ -142,6 +142,7 @@ async fn attempt(number: u32, cx: ActionContext) -> Result<Output, WorkError> {
         End::Error { .. } => Err(error("error")),
         End::Snooze { ms } => Err(WorkError::snooze(std::time::Duration::from_millis(ms))),
         End::LimitPool { ms } => Err(WorkError::limit_pool(std::time::Duration::from_millis(ms))),
+        End::LimitKey { ms } => Err(WorkError::limit_key(std::time::Duration::from_millis(ms))),
         End::Canceled => Err(WorkError::canceled()),
     }
 }
@@ -202,7 +203,7 @@ impl Mutation for Transfer {
             }
             End::Error { .. } => Err(error("error")),
             End::Panic => panic!("{OURS} panic"),
-            End::Snooze { ms } | End::LimitPool { ms } => {
+            End::Snooze { ms } | End::LimitPool { ms } | End::LimitKey { ms } => {
                 Err(WorkError::snooze(std::time::Duration::from_millis(ms)))
             }
             End::Canceled => Err(WorkError::canceled()),

@@ -31,9 +31,10 @@ impl World {
         self.bind(number, id);
         let (now, by_pool_clock) = (self.now(), self.pool_now());
         self.may_start(number, attempt, now, by_pool_clock);
-        self.in_order(number);
         self.is_admitted(number, now, by_pool_clock);
         self.is_scheduled(number);
+        self.is_let_in(number, now, by_pool_clock);
+        self.in_order(number);
         let (life, crashes) = (self.life, self.crashes);
         let work = &mut self.works[number as usize];
         if work.is_hurried() {
@@ -123,6 +124,7 @@ impl World {
         let held = pool.rest.map_or(0, |rest| rest.ends);
         let rated = self.plan.pools[work.pool].rate.is_some();
         let held = held.max(if rated { pool.last_start } else { 0 });
+        let held = held.max(self.held_by_key(number));
         let held = held.max(pool.was_full).max(self.quick_from());
         let late = late.min(now.saturating_sub(held));
         // What a crash has ended waits from when it is found.
@@ -193,13 +195,18 @@ impl World {
         }
         let (pool, sent, acked) = (work.pool, work.sent_moment, work.acked_moment);
         let ages = self.plan.pools[pool].aging.is_some();
-        let priority = work.priority;
+        let (priority, key) = (work.priority, work.key);
+        // Their tags are from different virtual times.
+        let mixed = self.plan.priorities || self.plan.weights[15] > 0;
         let queue = &self.pools[pool].queue;
         let Some(place) = queue.iter().position(|queued| *queued == number) else { return };
         let before = queue[..place].iter().copied().find(|earlier| {
             let earlier = &self.works[*earlier as usize];
-            earlier.order == disorder
-                && (earlier.priority == priority || earlier.priority < priority && !ages)
+            earlier.key == key
+                && (key.is_none() || !mixed)
+                && earlier.order == disorder
+                && (earlier.priority == priority
+                    || earlier.priority < priority && !ages && key.is_none())
                 && !earlier.cancel_sent
                 && (earlier.acked_moment < sent || (earlier.sent_moment < sent && acked > 0))
         });
@@ -219,6 +226,7 @@ impl World {
         let begun = work.starts[start as usize].at;
         work.starts[start as usize].ended = Some(Ended { how, at: now, by_pool_clock, crashes });
         let (pool, timeout, abort_by) = (work.pool, work.timeout, work.abort_by);
+        self.key_left(number, how, arrives);
         let pool = &mut self.pools[pool];
         if let How::Returned(End::LimitPool { ms }) = how {
             let (from, until) = (by_pool_clock, by_pool_clock + millis(ms));
@@ -425,9 +433,9 @@ impl Work {
             };
             let lost_since = next > end.crashes;
             let (surely, perhaps) = match end.how {
-                How::Returned(End::Snooze { .. } | End::LimitPool { .. }) => {
-                    (0, u32::from(lost_since))
-                }
+                How::Returned(
+                    End::Snooze { .. } | End::LimitPool { .. } | End::LimitKey { .. },
+                ) => (0, u32::from(lost_since)),
                 // Said while the runtime shuts down, it hands the job back.
                 How::Returned(End::Canceled) => (0, 1),
                 How::Returned(_) => (1, 1),
@@ -469,7 +477,7 @@ impl Work {
         };
         let exactly = |ms: u64| Some((millis(ms), millis(ms)));
         match ended.how {
-            How::Returned(End::Snooze { ms } | End::LimitPool { ms }) => {
+            How::Returned(End::Snooze { ms } | End::LimitPool { ms } | End::LimitKey { ms }) => {
                 exactly(ms).map(|(_, most)| (0, most))
             }
             How::Returned(End::Error { after_ms: Some(ms), .. }) => {
@@ -497,6 +505,8 @@ pub fn judge() {
         trace!(world, "the end");
     });
     pending_tables_are_empty();
+    let lanes = tables::look(super::keys::lanes_are_right);
+    with(|world| lanes.unwrap_or_else(|wrong| world.violate(wrong)));
     let completed = tables::completed();
     outcomes_are_unique(&completed);
     counters_are_a_fold(&completed);
@@ -696,5 +706,5 @@ pub fn drain_limit(world: &World) -> Duration {
         // What is snoozed is tried more often.
         limit += one * u64::from(retry.max_attempts + 6);
     }
-    Duration::from_micros(limit + world.uniques.left())
+    Duration::from_micros(limit + world.uniques.left()) + super::keys::slower(world)
 }

@@ -302,6 +302,7 @@ async fn start(last: bool) -> Option<Callers> {
                 ));
             }
             world.pools[number].limit = found;
+            world.found_rule(number, settings.per_key);
         });
         handles.push(pool);
     }

@@ -26,6 +26,7 @@
 mod clients;
 mod functions;
 mod history;
+mod keys;
 mod life;
 mod plan;
 mod tables;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use actix_workpool::{PoolConfig, Priority, Rate, Retention, RetryBehavior};
+use actix_workpool::{KeyRule, PoolConfig, Priority, Rate, Retention, RetryBehavior};
 use fastrand::Rng;
 
 use super::world::{Act, End};
@@ -44,7 +44,7 @@ pub struct Plan {
     /// How likely a job has an `on_complete`, of 100.
     pub on_completes: u64,
     /// The weights of what callers do; see `clients`.
-    pub weights: [u64; 18],
+    pub weights: [u64; 19],
     /// Whether jobs have priorities.
     pub priorities: bool,
     /// Whether functions ask that their pool rests.
@@ -62,6 +62,8 @@ pub struct PoolPlan {
     pub max_pending: u64,
     pub rate: Option<Rate>,
     pub aging: Option<Duration>,
+    /// The rules for each key, if its jobs have some.
+    pub key_rule: Option<KeyRule>,
 }
 
 /// How likely a call of the storage fails, of 1000, while something is wrong with it.
@@ -96,6 +98,7 @@ impl Plan {
             max_pending: pick(rng, &[10_000, 10_000, 10_000, 20, 5]),
             rate: None,
             aging: None,
+            key_rule: None,
         });
         let mut pools: Vec<PoolPlan> = pools.collect();
         for (number, pool) in (0..).zip(&mut pools) {
@@ -109,6 +112,8 @@ impl Plan {
             };
             let aging = mixed(seed, 10 + number).is_multiple_of(8);
             pool.aging = aging.then_some(Duration::from_millis(100));
+            let has_keys = mixed(seed, 60 + number).is_multiple_of(3);
+            pool.key_rule = has_keys.then(|| super::keys::rule(mixed(seed, 70 + number)));
         }
         let pause_ms = pick(rng, &[3, 50, 500, 2_000, 20_000]);
         let most_ops = pick(rng, &[30, 80, 160]);
@@ -157,6 +162,7 @@ impl Plan {
                 17 => [0, 0, 0, 12, 30][(mixed(seed, 23) % 5) as usize],
                 15 => [0, 0, 4, 12][(mixed(seed, 21) % 4) as usize],
                 16 => [0, 4, 0, 12][(mixed(seed, 31) % 4) as usize],
+                18 => [0, 0, 0, 8][(mixed(seed, 71) % 4) as usize],
                 _ => pick(rng, &[0, 2, 6]),
             }),
             priorities: mixed(seed, 20).is_multiple_of(2),
@@ -182,7 +188,13 @@ impl Plan {
 
     pub fn small(seed: u64) -> Plan {
         Plan {
-            pools: vec![PoolPlan { parallelism: 4, max_pending: 10_000, rate: None, aging: None }],
+            pools: vec![PoolPlan {
+                parallelism: 4,
+                max_pending: 10_000,
+                rate: None,
+                aging: None,
+                key_rule: None,
+            }],
             clients: 1,
             ops: 60,
             pause_ms: 20_000,
@@ -199,10 +211,11 @@ impl Plan {
 
     /// The configuration with which a pool is first created.
     pub fn config(&self, pool: usize) -> PoolConfig {
-        let PoolPlan { parallelism, max_pending, rate, aging } = self.pools[pool];
+        let PoolPlan { parallelism, max_pending, rate, aging, key_rule } = self.pools[pool];
         let config = PoolConfig::default().max_parallelism(parallelism).max_pending(max_pending);
         let config = rate.map_or(config.clone(), |rate| config.rate(rate));
-        aging.map_or(config.clone(), |span| config.aging(span))
+        let config = aging.map_or(config.clone(), |span| config.aging(span));
+        key_rule.map_or(config.clone(), |rule| config.per_key(rule))
     }
 
     /// The priority of a job.
@@ -245,9 +258,10 @@ impl Plan {
                     6 | 7 => End::Panic,
                     8 | 9 => {
                         let ms = rng.u64(0..4_000);
-                        match self.rests && ms.is_multiple_of(2) {
-                            true => End::LimitPool { ms },
-                            false => End::Snooze { ms },
+                        match (self.rests, ms % 4) {
+                            (true, 0) => End::LimitPool { ms },
+                            (true, 2) => End::LimitKey { ms },
+                            _ => End::Snooze { ms },
                         }
                     }
                     10 if has_timeout => End::Hang,
@@ -269,6 +283,7 @@ impl Plan {
                         | End::Panic
                         | End::Snooze { .. }
                         | End::LimitPool { .. }
+                        | End::LimitKey { .. }
                         | End::Hang
                 )
             {
@@ -276,7 +291,10 @@ impl Plan {
             }
         }
         if let Some(Act { end, .. }) = acts.last_mut()
-            && matches!(end, End::Snooze { .. } | End::LimitPool { .. } | End::Hang)
+            && matches!(
+                end,
+                End::Snooze { .. } | End::LimitPool { .. } | End::LimitKey { .. } | End::Hang
+            )
         {
             *end = End::Success;
         }
@@ -285,7 +303,7 @@ impl Plan {
 }
 
 /// A number that depends on the seed and on what it is for, and takes nothing from the seed's chance.
-fn mixed(seed: u64, what: u64) -> u64 {
+pub fn mixed(seed: u64, what: u64) -> u64 {
     let mixed =
         (seed ^ what.wrapping_mul(0xa076_1d64_78bd_642f)).wrapping_mul(0xe703_7ed1_a0b4_28db);
     (mixed ^ (mixed >> 32)).wrapping_mul(0x8ebc_6af0_9c88_c6e3) >> 33

@@ -159,6 +159,7 @@ pub struct Pool {
     pub rest: Option<Rest>,
     /// Jobs that are due at once and have not started, in the order in which they were acknowledged.
     pub queue: Vec<u32>,
+    pub keys: super::keys::Keys,
     pub created: bool,
     /// Who has last taken a turn in a commit, and which.
     pub turn: (u64, u64),
@@ -193,6 +194,7 @@ pub enum End {
     Panic,
     Snooze { ms: u64 },
     LimitPool { ms: u64 },
+    LimitKey { ms: u64 },
     Canceled,
     Hang,
 }
@@ -263,6 +265,7 @@ pub struct Work {
     /// The value of `disorder` when it was sent.
     pub order: u64,
     pub priority: Priority,
+    pub key: Option<u8>,
     /// The schedule that has enqueued it, and the nominal time.
     pub tick: Option<(usize, Micros)>,
     pub starts: Vec<Start>,
@@ -372,6 +375,7 @@ impl World {
             starts: Vec::new(),
             rest: None,
             queue: Vec::new(),
+            keys: super::keys::Keys::new(pool.key_rule),
             created: false,
             turn: (0, 0),
         };
