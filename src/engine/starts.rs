@@ -96,8 +96,11 @@ fn by_key(draft: &Draft, key: &[u8], row: &StartRow) -> Result<Option<u64>, Star
         return to(StartPlace::Lane);
     }
     match cx.admit(&lane, row.spec.cost()) {
-        // The key has had a turn.
+        // The key has had a turn, or its rate has held the job back: others may be before it.
         Ok(_) if is_new && lane.holders > 0 => to(StartPlace::Ready { tag: UNTAGGED }),
+        Ok(_) if row.key.place == StartPlace::Held && draft.key_rule.max_rate().is_some() => {
+            to(StartPlace::Ready { tag: UNTAGGED })
+        }
         Ok(tat) => Ok(draft.key_rule.max_rate().map(|_| tat)),
         // One waits for the time, the others for that one.
         Err(_) if !is_new && lane.holders > lane.running + 1 => to(StartPlace::Lane),

@@ -710,7 +710,10 @@ impl World {
             Ok(RunNowAnswer::Moved) if asked.ended => Some("and has its outcome"),
             Ok(RunNowAnswer::Moved) if asked.cancel_told => Some("and was canceled"),
             Ok(RunNowAnswer::Moved) if asked.runs && same && work.runs() => Some("and runs"),
-            Ok(RunNowAnswer::Moved) if work.kind == Kind::Job && asked.moved && same => {
+            // One that its key's rate holds back may be moved again and again.
+            Ok(RunNowAnswer::Moved)
+                if work.kind == Kind::Job && asked.moved && same && work.key.is_none() =>
+            {
                 Some("and had been already")
             }
             Ok(RunNowAnswer::AlreadyDue | RunNowAnswer::Running) if waits => Some("and waits"),

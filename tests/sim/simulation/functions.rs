@@ -87,7 +87,12 @@ impl Drop for Running {
         if !self.ended {
             with(|world| {
                 let shutdown = world.shutting_down;
-                let how = if world.dead { How::Crashed } else { How::Dropped { shutdown } };
+                let how = match (world.dead, world.started) {
+                    (true, _) => How::Crashed,
+                    // A runtime that cannot start hands back what it has begun.
+                    (false, false) => How::Heeded { shutdown: true },
+                    (false, true) => How::Dropped { shutdown },
+                };
                 world.attempt_ended(self.number, self.start, how);
             });
         }

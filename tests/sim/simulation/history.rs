@@ -170,6 +170,10 @@ impl World {
         if rests.is_some_and(|rest| rest.disorder == disorder) && !disturbed {
             return self.violate(format_args!("job {number} starts while its pool rests"));
         }
+        if disturbed {
+            // A commit in doubt delays what it has counted.
+            return pool.starts.clear();
+        }
         let Some(rate) = rate else { return };
         let interval = rate.interval().as_micros() as Micros;
         pool.starts.push(by_pool_clock);

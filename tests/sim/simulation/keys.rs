@@ -185,10 +185,10 @@ impl World {
         if rests.is_some_and(|rest| rest.disorder == disorder) && !disturbed {
             return self.violate(format_args!("job {number} starts while its key rests"));
         }
-        let [rule] = rules[..] else {
-            of.starts.clear();
-            return;
-        };
+        let [rule] = rules[..] else { return of.starts.clear() };
+        if disturbed {
+            return of.starts.clear();
+        }
         let Some(rate) = rule.max_rate() else { return };
         let interval = rate.interval().as_micros() as Micros;
         of.starts.push(by_pool_clock);

@@ -306,7 +306,10 @@ async fn start(last: bool) -> Option<Callers> {
         });
         handles.push(pool);
     }
-    with(|world| trace!(world, "started"));
+    with(|world| {
+        world.started = true;
+        trace!(world, "started");
+    });
     Some(Callers {
         runtime,
         pools: Rc::new(handles),

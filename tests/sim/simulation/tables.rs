@@ -6,7 +6,8 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use actix_workpool::model::{
-    Change, Finished, Name, Payload, Segment, TableKey, UniquePlace, UniqueRow, WorkId,
+    Change, Finished, LanePlace, LaneRow, Name, Payload, PoolId, Segment, TableKey, UniquePlace,
+    UniqueRow, WorkId,
 };
 use actix_workpool::storage::{Fsync, Hook, Memory, Opened, Redb, Storage, StorageError};
 use actix_workpool::testing::disk::{self as disk, SimDisk};
@@ -447,7 +448,9 @@ impl Hook for SimStorage {
         let opened = TABLES.with_borrow_mut(|tables| {
             let mut handle = tables.handle()?;
             let opened = handle.open()?;
+            let lanes = super::keys::lanes_are_right(&mut *handle)?;
             let found = match tables {
+                _ if lanes.is_err() => lanes.map(|()| 0),
                 Tables::Memory(_) => Ok(0),
                 Tables::File(tables) => tables.find(&mut *handle)?,
             };
@@ -473,9 +476,22 @@ impl Hook for SimStorage {
         after: Option<&UniquePlace>,
         limit: usize,
     ) -> Result<Vec<(UniquePlace, UniqueRow)>, StorageError> {
-        match with(|world| world.plan.weights[16]) {
+        match with(|world| world.plan.weights[17]) {
             0 => Ok(Vec::new()),
             _ => self.call("unique_rows", |storage| storage.unique_rows(after, limit)),
+        }
+    }
+
+    /// Not asked where there are no keys, for the same reason.
+    fn lane_rows(
+        &mut self,
+        pool: PoolId,
+        after: Option<&LanePlace>,
+        limit: usize,
+    ) -> Result<Vec<(LanePlace, LaneRow)>, StorageError> {
+        match with(|world| world.has_keys()) {
+            false => Ok(Vec::new()),
+            true => self.call("lane_rows", |storage| storage.lane_rows(pool, after, limit)),
         }
     }
 
@@ -609,6 +625,11 @@ impl World {
                 Change::DeleteFinished { work_id } => (12, work_id.as_u128() as u64),
                 Change::PutRow { value, .. } => (13, value.len() as u64),
                 Change::DeleteRow { .. } => (14, 0),
+                Change::PutLane { row, .. } => {
+                    let row = row.unwrap_or_default();
+                    let counts = [row.holders, row.running, row.waiting].map(u64::from);
+                    (19, counts[0] ^ (counts[1] << 16) ^ (counts[2] << 32) ^ row.tag ^ row.tat)
+                }
                 Change::MarkRetried { finished } => (15, finished.work_id.as_u128() as u64),
                 Change::InsertRunning { spec, key, run, .. } => {
                     (16, spec.work_id.as_u128() as u64 ^ key.seq ^ u64::from(*run))

@@ -102,6 +102,8 @@ pub struct World {
     /// Lives that ended in a way that may have cost attempts which nobody saw.
     pub crashes: u32,
     pub shutting_down: bool,
+    /// The runtime has started. One that cannot start ends as one that is shut down.
+    pub started: bool,
     /// The last life: faults have stopped.
     pub quiet: bool,
     pub alt_registered: bool,
@@ -399,6 +401,7 @@ impl World {
             last_call: (0, 0),
             crashes: 0,
             shutting_down: false,
+            started: false,
             quiet: false,
             alt_registered: true,
             disk: None,
@@ -495,7 +498,7 @@ impl World {
     pub fn begin_life(&mut self) {
         self.base = Some(Instant::now());
         self.frozen = None;
-        self.dead = false;
+        (self.dead, self.started) = (false, false);
         self.anchor = self.wall_now();
         self.ahead = 0;
         self.life += 1;
