@@ -111,9 +111,9 @@ pub mod web;
 
 pub use actors::Recipient;
 pub use client::{
-    ActionKey, Batch, Call, Diagnostics, Enqueue, EnqueueError, Function, JoinError, OneWork,
-    PoolError, PoolStatus, QueryError, RunningWork, Schedule, ScheduleError, ScheduleHandle,
-    ScheduleStatus, Watch, WorkBatch, WorkHandle, Workpool,
+    ActionKey, Batch, Call, Diagnostics, Enqueue, EnqueueError, Function, JoinError, KeyStatus,
+    OneWork, PoolError, PoolStatus, QueryError, RunningWork, Schedule, ScheduleError,
+    ScheduleHandle, ScheduleStatus, Watch, WorkBatch, WorkHandle, Workpool,
 };
 pub use engine::arrivals::{CancelAnswer, PriorityAnswer, RetryAnswer, RunNowAnswer};
 pub use engine::{Ahead, Basis, Expected, Explanation, Why};

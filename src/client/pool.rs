@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Client, Diagnostics, Enqueue, EnqueueError, Function, OneWork, PoolError, PoolStatus,
-    RunningWork, WorkBatch, WorkHandle, prepare,
+    Client, Diagnostics, Enqueue, EnqueueError, Function, KeyStatus, OneWork, PoolError,
+    PoolStatus, RunningWork, WorkBatch, WorkHandle, prepare,
 };
 use crate::engine::arrivals::{
     CancelAnswer, EnqueueAnswer, PriorityAnswer, RetryAnswer, RunNowAnswer,
@@ -412,6 +412,31 @@ impl Workpool {
             report: inspection.report,
         };
         Ok((diagnostics, inspection))
+    }
+
+    /// Returns the [keys](crate::Enqueue::key) with the most waiting jobs, at most `limit` of them, the busiest first. In a
+    /// pool with more than 10,000 keys, they are those of the keys that were looked at.
+    ///
+    /// ```
+    /// # use actix_workpool::{PoolConfig, doctest::{self, Double}};
+    /// # doctest::run(async {
+    /// # let runtime = doctest::runtime().await?;
+    /// # let pool = runtime.pool("default")?;
+    /// pool.pause().await?;
+    /// pool.enqueue_batch((0..5).map(Double)).key("user-42").await?;
+    /// let keys = pool.busiest_keys(10).await?;
+    /// assert_eq!((keys[0].key(), keys[0].ready), (&b"user-42"[..], 5));
+    /// # runtime.shutdown(std::time::Duration::ZERO).await;
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// Fails if the runtime is gone or the storage failed.
+    pub async fn busiest_keys(&self, limit: usize) -> Result<Vec<KeyStatus>, PoolError> {
+        let pool = self.pool.id;
+        let rows = self.client.ask(|reply| Question::Keys { pool, limit, reply }).await?;
+        let now = self.client.shared.seams.segment();
+        Ok(rows.into_iter().map(|(key, row)| KeyStatus::new(key, row, now)).collect())
     }
 
     /// Returns the running attempts, in the order of their starts.

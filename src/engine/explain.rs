@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use crate::model::{
-    FailedAttempt, Finished, FinishedWork, History, Name, Priority, Progress, Segment, Settings,
-    Spec, WorkFact, WorkId, millis,
+    FailedAttempt, Finished, FinishedWork, History, LaneRow, Name, Priority, Progress, Segment,
+    Settings, Spec, StartPlace, WorkFact, WorkId, millis,
 };
 
 /// The maximum number of jobs ahead that are counted, to limit the load of the store.
@@ -166,6 +166,17 @@ pub enum Why {
         #[serde(serialize_with = "millis")]
         until: SystemTime,
     },
+    /// Others of the job's key come before it: they run, or are ahead in the lane of the key.
+    BehindKey {
+        /// A job of the key that runs, if one does.
+        running: Option<WorkId>,
+    },
+    /// The rate of the job's key admits no start yet, or the key rests.
+    KeyLimited {
+        /// The time at which a job of the key may start.
+        #[serde(serialize_with = "millis")]
+        until: SystemTime,
+    },
     /// The job is due and slots are free, but other jobs come first.
     Behind,
     /// The job is due and starts next.
@@ -241,11 +252,24 @@ impl Explanation {
         self.spec.as_ref().map(Spec::args)
     }
 
+    /// Returns the job's key, if it has one and is still stored. It is not part of the serialized explanation.
+    #[must_use]
+    pub fn key(&self) -> Option<&[u8]> {
+        self.spec.as_ref()?.key()
+    }
+
     /// Returns the last failed attempt.
     #[must_use]
     pub fn last_failure(&self) -> Option<&FailedAttempt> {
         self.history.attempts().last()
     }
+}
+
+/// The store's part of an explanation that is about the lane of a key.
+pub(crate) struct FoundLane {
+    pub row: LaneRow,
+    /// A job of the key that runs.
+    pub running: Option<WorkId>,
 }
 
 /// The store's part of an explanation.
@@ -256,6 +280,8 @@ pub(crate) enum Found {
         /// The number of jobs of its pool that come before it, if it waits; counted up to one more than
         /// [`MOST_COUNTED`].
         ahead: usize,
+        /// The lane of its key, if it has one and waits.
+        lane: Option<FoundLane>,
     },
     Finished(Arc<Finished>),
     Nothing,
@@ -290,8 +316,8 @@ pub(crate) struct PoolNow {
 pub(crate) fn explain(work_id: WorkId, found: &Found, around: &Surroundings) -> Explanation {
     let at = around.at;
     let trouble = || around.trouble.clone();
-    let (work, pool, ahead) = match found {
-        Found::Work { work, pool, ahead } => (work, *pool, *ahead),
+    let (work, pool, ahead, lane) = match found {
+        Found::Work { work, pool, ahead, lane } => (work, *pool, *ahead, lane.as_ref()),
         Found::Finished(row) => return finished(row, around),
         // The job may be on its way to the store.
         Found::Nothing => {
@@ -336,7 +362,11 @@ pub(crate) fn explain(work_id: WorkId, found: &Found, around: &Surroundings) -> 
         return told;
     }
     if let (Some(pool), Some(due)) = (&around.pool, due) {
-        told.why = waiting(work, due, at, ahead, pool);
+        told.why =
+            by_key(work, due, at, lane).unwrap_or_else(|| waiting(work, due, at, ahead, pool));
+        if let Why::BehindKey { .. } = told.why {
+            return told;
+        }
         told.expected = expected(at, due, ahead, pool.running, &pool.settings, pool.pace);
         told.expected = told.expected.map(|expected| by_rate(expected, at, ahead, pool));
     }
@@ -377,6 +407,18 @@ fn running(work: &WorkFact, around: &Surroundings) -> Why {
             progress: around.running.as_ref().and_then(|(_, progress)| progress.clone()),
         },
     }
+}
+
+/// Explains a job by its key.
+fn by_key(work: &WorkFact, due: Segment, now: Segment, lane: Option<&FoundLane>) -> Option<Why> {
+    let FoundLane { row, running } = lane?;
+    let key = work.pending_start?;
+    if key.is_in_lane() {
+        return Some(Why::BehindKey { running: *running });
+    }
+    let is_limited = row.rest > now || row.tat > now.0.saturating_mul(1_000_000);
+    let is_held = key.place == StartPlace::Held && due > now;
+    (is_held && is_limited && due >= row.rest).then(|| Why::KeyLimited { until: due.time() })
 }
 
 fn waiting(work: &WorkFact, due: Segment, now: Segment, ahead: usize, pool: &PoolNow) -> Why {
@@ -481,6 +523,11 @@ impl fmt::Display for Explanation {
                 write!(f, "waits for a slot: {running} of {limit} are taken")
             }
             Why::RateLimited { .. } => f.write_str("waits for the rate of its pool"),
+            Why::BehindKey { running: Some(job) } => {
+                write!(f, "waits for others of its key: job {job} runs")
+            }
+            Why::BehindKey { running: None } => f.write_str("waits for others of its key"),
+            Why::KeyLimited { .. } => f.write_str("waits for the rate of its key"),
             Why::Behind => f.write_str("waits for those before it"),
             Why::AboutToStart => f.write_str("is about to start"),
             Why::Running { attempt, since: None, .. } => {

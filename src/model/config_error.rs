@@ -121,6 +121,9 @@ pub enum ConfigError {
     /// A listing of finished jobs by priority.
     #[error("finished jobs have no priority, list them without one")]
     PriorityOfFinished,
+    /// A listing of finished jobs by key.
+    #[error("the keys of finished jobs are not kept, list them without one")]
+    KeyOfFinished,
     /// A cursor that is invalid, or of a listing of another state.
     #[error("cursor {given:?} is not one of this listing")]
     Cursor {

@@ -51,6 +51,7 @@ pub struct WorkFilter {
     pub(crate) pool: Option<Box<str>>,
     pub(crate) function: Option<Box<str>>,
     pub(crate) priority: Option<Priority>,
+    pub(crate) key: Option<Box<[u8]>>,
     /// Lists only waiting jobs that are due later than this.
     pub(crate) later_than: Option<Segment>,
     pub(crate) limit: usize,
@@ -69,12 +70,14 @@ impl WorkFilter {
     pub const MOST: usize = 500;
 
     const fn new(state: Listed) -> WorkFilter {
-        let (pool, function, priority, later_than) = (None, None, None, None);
-        WorkFilter { state, pool, function, priority, later_than, limit: 100 }
+        let (pool, function, priority, key, later_than) = (None, None, None, None, None);
+        WorkFilter { state, pool, function, priority, key, later_than, limit: 100 }
     }
 
-    /// Lists jobs that wait, in the order of their priorities, and of each in the order in which they are due. Jobs whose
-    /// function is not registered come last.
+    /// Lists jobs that wait, in the order of their priorities. Of each priority, those that have keys and may start come
+    /// first, in the order of their turns, and then the others in the order in which they are due. Jobs that wait for
+    /// others of their key follow behind all of these, in the order of their enqueues, and those whose function is not
+    /// registered come last.
     pub const fn pending() -> WorkFilter {
         WorkFilter::new(Listed::Pending { after: None })
     }
@@ -112,6 +115,12 @@ impl WorkFilter {
         self
     }
 
+    /// Lists waiting or running jobs of one [key](crate::Enqueue::key) only. The key of a finished job is not kept.
+    pub fn key(mut self, key: impl AsRef<[u8]>) -> Self {
+        self.key = Some(key.as_ref().into());
+        self
+    }
+
     /// Sets the maximum number of jobs on a page: 1 to [`WorkFilter::MOST`]. The default is 100.
     pub fn limit(mut self, works: usize) -> Self {
         self.limit = works;
@@ -138,6 +147,9 @@ impl WorkFilter {
         if self.priority.is_some() && matches!(self.state, Listed::Finished { .. }) {
             return Err(ConfigError::PriorityOfFinished);
         }
+        if self.key.is_some() && matches!(self.state, Listed::Finished { .. }) {
+            return Err(ConfigError::KeyOfFinished);
+        }
         match self.limit {
             1..=WorkFilter::MOST => Ok(()),
             given => Err(ConfigError::PageSize { given, max: WorkFilter::MOST }),
@@ -148,6 +160,7 @@ impl WorkFilter {
     pub(crate) fn takes(&self, work: &WorkFact) -> bool {
         self.takes_function(work.spec.function)
             && self.priority.is_none_or(|priority| priority == work.priority)
+            && self.key.as_deref().is_none_or(|key| work.spec.key() == Some(key))
     }
 
     pub(crate) fn takes_function(&self, function: Name) -> bool {
@@ -267,6 +280,12 @@ pub struct ListedWork {
 }
 
 impl ListedWork {
+    /// Returns the job's key, if it has one and is still stored. It is not part of the serialized job.
+    #[must_use]
+    pub fn key(&self) -> Option<&[u8]> {
+        self.spec.as_ref()?.key()
+    }
+
     /// Returns the job's arguments as JSON, if they are still stored: those of a succeeded job are not kept. They are not
     /// part of the serialized row.
     #[must_use]

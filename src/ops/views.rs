@@ -757,6 +757,10 @@ fn reason(why: &Why) -> (&'static str, Value) {
             ("no_free_slot", json!({ "running": Big(*running), "limit": Big(*limit) }))
         }
         Why::RateLimited { until } => ("rate_limited", json!({ "until": Big::from(*until) })),
+        Why::BehindKey { running } => {
+            ("behind_key", json!({ "running": running.map(|id| id.to_string()) }))
+        }
+        Why::KeyLimited { until } => ("key_limited", json!({ "until": Big::from(*until) })),
         Why::Behind => ("behind", json!({})),
         Why::AboutToStart => ("about_to_start", json!({})),
         Why::Running { attempt, since, timeout_at, .. } => (

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::Reply;
 use crate::engine::explain::Found;
 use crate::model::{
-    Counts, Failure, Finished, Name, Payload, PoolId, ScheduleRow, WorkFilter, WorkId, WorkPage,
-    WorkStatus,
+    Counts, Failure, Finished, LaneRow, Name, Payload, PoolId, ScheduleRow, WorkFilter, WorkId,
+    WorkKey, WorkPage, WorkStatus,
 };
 use crate::storage::StorageError;
 
@@ -52,6 +52,12 @@ pub(crate) enum Question {
         pool: PoolId,
         reply: Reply<(Counts, Vec<Name>)>,
     },
+    /// Asks for the keys of a pool with the most waiting jobs.
+    Keys {
+        pool: PoolId,
+        limit: usize,
+        reply: Reply<Vec<(WorkKey, LaneRow)>>,
+    },
     /// Asks for all schedules that are stored.
     Schedules {
         reply: Reply<Vec<(String, ScheduleRow)>>,
@@ -67,6 +73,7 @@ impl Question {
             Question::Works { reply, .. } => reply.is_closed(),
             Question::Query { reply, .. } => reply.is_closed(),
             Question::Counts { reply, .. } => reply.is_closed(),
+            Question::Keys { reply, .. } => reply.is_closed(),
             Question::Schedules { reply } => reply.is_closed(),
             Question::Listen { .. } | Question::Observe { .. } => false,
         }
@@ -80,6 +87,7 @@ impl Question {
             Question::Works { reply, .. } => drop(reply.send(Err(error))),
             Question::Query { reply, .. } => drop(reply.send(Err(error))),
             Question::Counts { reply, .. } => drop(reply.send(Err(error))),
+            Question::Keys { reply, .. } => drop(reply.send(Err(error))),
             Question::Schedules { reply } => drop(reply.send(Err(error))),
             kept @ (Question::Listen { .. } | Question::Observe { .. }) => return Some(kept),
         }

@@ -1,15 +1,20 @@
 //! Questions, and requests that claim a pool: answered after the group is committed, so that they see its changes.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use super::settled::Settled;
 use super::{PAGE, Store};
-use crate::engine::explain::{Found, MOST_COUNTED};
+use crate::engine::explain::{Found, FoundLane, MOST_COUNTED};
 use crate::model::{
-    Change, Counts, Finished, Name, PoolId, Segment, StartKey, WorkFact, WorkId, WorkStatus,
+    Change, Counts, Finished, LaneRow, Name, PoolId, RunningRow, Segment, StartKey, WorkFact,
+    WorkId, WorkKey, WorkStatus,
 };
 use crate::protocol::{Command, PoolRequest, Question, Request};
 use crate::storage::{Fsync, StorageError};
+
+/// The maximum number of keys that are looked at for the busiest ones.
+const MOST_LANES: usize = 10_000;
 
 impl Store {
     /// Answers a request that is not part of a group.
@@ -92,6 +97,10 @@ impl Store {
                 let schedules = self.noting(Self::schedules);
                 settled.say(move || drop(reply.send(schedules)));
             }
+            Question::Keys { pool, limit, reply } => {
+                let keys = self.noting(|it| it.busiest_keys(pool, limit));
+                settled.say(move || drop(reply.send(keys)));
+            }
             Question::Counts { pool, reply } => {
                 let counts = self.noting(|it| it.counts(pool));
                 settled.say(move || drop(reply.send(counts)));
@@ -138,12 +147,69 @@ impl Store {
             return Ok(row.map_or(Found::Nothing, Found::Finished));
         };
         let pool = work.spec.pool;
-        let ahead = match work.pending_start {
-            Some(key) if work.due().is_some() => self.count_before(pool, key)?,
+        let lane = match work.spec.work_key().filter(|_| work.pending_start.is_some()) {
+            Some(key) => self.find_lane(pool, &key)?,
+            None => None,
+        };
+        let ahead = match (work.pending_start, &lane) {
+            (Some(key), Some(lane)) if key.is_in_lane() => self.count_in_lane(&work, key, lane)?,
+            (Some(key), _) if work.due().is_some() => self.count_before(pool, key)?,
             _ => 0,
         };
         let pool = self.pools[pool.0 as usize].name;
-        Ok(Found::Work { work, pool, ahead })
+        Ok(Found::Work { work, pool, ahead, lane })
+    }
+
+    /// Returns the lane of a key, with a job of it that runs.
+    fn find_lane(
+        &mut self,
+        pool: PoolId,
+        key: &WorkKey,
+    ) -> Result<Option<FoundLane>, StorageError> {
+        let rows = self.storage.lanes(pool, std::slice::from_ref(key))?;
+        let Some(row) = rows.into_iter().next().flatten() else { return Ok(None) };
+        let running = match row.running {
+            0 => Vec::new(),
+            _ => self.storage.running(pool)?,
+        };
+        let of_key = |row: &RunningRow| row.work.spec.key() == Some(key.as_bytes());
+        let running = running.into_iter().find(of_key).map(|row| row.work.spec.work_id);
+        Ok(Some(FoundLane { row, running }))
+    }
+
+    /// Returns the number of jobs of its key before one that is in its lane. Counts up to one more than [`MOST_COUNTED`].
+    fn count_in_lane(
+        &mut self,
+        work: &WorkFact,
+        at: StartKey,
+        lane: &FoundLane,
+    ) -> Result<usize, StorageError> {
+        let Some(key) = work.spec.work_key() else { return Ok(0) };
+        let jobs = self.storage.lane_jobs(work.spec.pool, &key, MOST_COUNTED + 1)?;
+        let before = jobs.iter().take_while(|(key, _)| key.seq < at.seq).count();
+        Ok((before + lane.row.holders as usize).min(MOST_COUNTED + 1))
+    }
+
+    /// Returns the keys of a pool with the most waiting jobs.
+    fn busiest_keys(
+        &mut self,
+        pool: PoolId,
+        limit: usize,
+    ) -> Result<Vec<(WorkKey, LaneRow)>, StorageError> {
+        let (mut found, mut after) = (Vec::new(), None);
+        for _ in 0..MOST_LANES / PAGE {
+            let rows = self.storage.lane_rows(pool, after.as_ref(), PAGE)?;
+            let is_last = rows.len() < PAGE;
+            after = rows.last().map(|(place, _)| place.clone());
+            found.extend(rows.into_iter().map(|(place, row)| (place.key, row)));
+            let order = |row: &(WorkKey, LaneRow)| Reverse((row.1.waiting, row.1.holders));
+            found.sort_by(|a, b| order(a).cmp(&order(b)).then_with(|| a.0.cmp(&b.0)));
+            found.truncate(limit);
+            if is_last {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     /// Returns the number of jobs that come before one: those of better priorities that are due by then, and those before
@@ -159,7 +225,7 @@ impl Store {
                 |(row, _): &&(StartKey, WorkId)| row.priority == key.priority || row.segment <= due;
             count += rows.iter().filter(is_due).count();
             // What is due later than that, in this priority, is not looked at.
-            if last.priority < key.priority && last.segment > due {
+            if last.priority < key.priority && last.tag().is_none() && last.segment > due {
                 let end = Segment(Segment::UNREGISTERED.0 - 1);
                 after = Some(StartKey { seq: u64::MAX, ..StartKey::new(last.priority, end) });
             }

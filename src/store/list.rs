@@ -7,7 +7,7 @@ use super::Store;
 use super::answer::status_of;
 use crate::model::{
     Cursor, Finished, Key, Listed, ListedWork, Name, Outcome, OutcomeKind, Place, PoolId, Segment,
-    Spec, StartKey, WorkFact, WorkFilter, WorkId, WorkPage, WorkStatus,
+    Spec, StartKey, StartPlace, WorkFact, WorkFilter, WorkId, WorkPage, WorkStatus,
 };
 use crate::protocol::Listing;
 use crate::storage::StorageError;
@@ -120,20 +120,31 @@ impl Store {
         let mut until = StartKey::END;
         if let Some(priority) = filter.priority {
             let begin = StartKey::at(priority, Key::default());
+            let begin = begin.in_place(StartPlace::Ready { tag: 0 });
+            let end = StartKey::new(priority, Segment(Segment::UNREGISTERED.0 - 1));
             after = Some(after.map_or(begin, |after| after.max(begin)));
-            until = StartKey::new(priority, Segment(Segment::UNREGISTERED.0 - 1));
+            // Behind them are the jobs of all priorities in lanes, and the unregistered ones.
+            match after < Some(end) {
+                true => until = end,
+                false => after = after.max(Some(StartKey::LANES)),
+            }
         }
         while !cost.is_enough() && works.len() < filter.limit {
             let left = filter.limit - works.len();
-            let step = cost.next_step(filter.function.as_ref().map_or(left, |_| LONGEST_STEP));
+            let of_priority = filter.priority.is_none() || until != StartKey::END;
+            let takes_all = of_priority && filter.function.is_none() && filter.key.is_none();
+            let step = cost.next_step(if takes_all { left } else { LONGEST_STEP });
             let mut rows = self.next_starts(&pools, after, until, step)?;
             let mut is_end = rows.len() < step;
             if let Some(than) = filter.later_than {
                 let is_due = |(key, _): &(StartKey, WorkId)| key.segment <= than;
                 if let Some((key, _)) = rows.first().filter(|row| is_due(row)) {
-                    // Those of this priority that are due are passed at once.
+                    // Those of this priority that are due are passed at once, and so are those in lanes.
                     let last = Key { segment: than, seq: u64::MAX };
-                    after = Some(StartKey::at(key.priority, last));
+                    after = Some(match key.is_in_lane() {
+                        true => StartKey { seq: u64::MAX, ..StartKey::LANES },
+                        false => StartKey::at(key.priority, last),
+                    });
                     cost.add(0);
                     continue;
                 }
@@ -146,7 +157,10 @@ impl Store {
                 self.look_at(filter, &rows, |_, _, work| status_of(work), &mut works, cost)?;
             after = rows[..seen].last().map(|(key, _)| *key).or(after);
             if is_end && seen == rows.len() {
-                return Ok(WorkPage { works, next: None });
+                if until == StartKey::END {
+                    return Ok(WorkPage { works, next: None });
+                }
+                (after, until) = (Some(StartKey::LANES), StartKey::END);
             }
         }
         let next = after.map(|key| Cursor(Place::Pending(key)));
@@ -222,7 +236,8 @@ impl Store {
             Some(Some(pool)) => Some(pool),
             Some(None) => return Ok(WorkPage { works, next: None }),
         };
-        let takes_all = filter.function.is_none() && filter.priority.is_none();
+        let takes_all =
+            filter.function.is_none() && filter.priority.is_none() && filter.key.is_none();
         let wanted = if takes_all { filter.limit } else { MOST_LOOKED_AT };
         cost.ordered = self.running();
         // One more shows whether this is the end.

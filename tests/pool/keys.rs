@@ -7,9 +7,9 @@ use std::time::Duration;
 use crate::common::*;
 use crate::support::*;
 use actix_workpool::{
-    ActionKey, ConfigError, Conflict, EnqueueError, KeyRule, Mutation, PoolConfig, Priority,
-    PriorityAnswer, Rate, RetryBehavior, RunNowAnswer, Runtime, Transaction, Unique, WorkError,
-    WorkHandle, Workpool,
+    ActionKey, ConfigError, Conflict, EnqueueError, KeyRule, KeyStatus, ListedWork, Mutation,
+    PoolConfig, Priority, PriorityAnswer, Rate, RetryBehavior, RunNowAnswer, Runtime, Transaction,
+    Unique, Why, WorkError, WorkFilter, WorkHandle, Workpool,
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -600,5 +600,82 @@ fn bad_keys_and_rules_are_refused() {
         }
         idle(&pool).await;
         runtime.shutdown(secs(1)).await;
+    });
+}
+
+#[test]
+fn explanations_lists_and_counts_show_keys() {
+    on_each_store(|| {
+        run_paused(async {
+            let (runtime, pool, _) = logged(ordered().max_parallelism(8)).await;
+            let long = |number| Job { takes: 60_000, ..job(number) };
+            let mut works = Vec::new();
+            for number in 0..4 {
+                works.push(enqueue(&pool, "a", long(number)).await);
+            }
+            works[3].set_priority(Priority::HIGH).await.unwrap();
+            enqueue(&pool, "b", long(10)).await;
+            tokio::time::sleep(ms(10)).await;
+            let explained = works[2].explain().await.unwrap();
+            assert_eq!(explained.why, Why::BehindKey { running: Some(works[0].id()) });
+            assert_eq!(explained.ahead.unwrap().works, 2);
+            assert_eq!(explained.key(), Some(&b"a"[..]));
+            let said = explained.to_string();
+            assert!(said.contains("waits for others of its key") && said.contains("2 jobs ahead"));
+
+            let listed = |filter: WorkFilter| async { pool.works(filter).await.unwrap().works };
+            let ids =
+                |works: Vec<ListedWork>| works.iter().map(|it| it.work_id).collect::<Vec<_>>();
+            let all: Vec<_> = works[1..].iter().map(WorkHandle::id).collect();
+            assert_eq!(ids(listed(WorkFilter::pending()).await), all);
+            assert_eq!(ids(listed(WorkFilter::pending().key("a")).await), all);
+            assert_eq!(ids(listed(WorkFilter::pending().key("c")).await), []);
+            let high = listed(WorkFilter::pending().priority(Priority::HIGH)).await;
+            assert_eq!(ids(high), [works[3].id()]);
+            let normal = listed(WorkFilter::pending().priority(Priority::NORMAL)).await;
+            assert_eq!(ids(normal), all[..2]);
+            let running = listed(WorkFilter::running().key("a")).await;
+            assert_eq!(running[0].key(), Some(&b"a"[..]));
+            assert_eq!(ids(running), [works[0].id()]);
+            assert!(pool.works(WorkFilter::finished().key("a")).await.is_err());
+            let mut filter = WorkFilter::pending().limit(1);
+            let mut found = Vec::new();
+            loop {
+                let page = pool.works(filter.clone()).await.unwrap();
+                found.extend(ids(page.works));
+                let Some(next) = page.next else { break };
+                let next = next.to_string().parse().unwrap();
+                filter = WorkFilter::pending().limit(1).after(next).unwrap();
+            }
+            assert_eq!(found, all);
+
+            let keys = pool.busiest_keys(10).await.unwrap();
+            let counts = |key: &KeyStatus| (key.key().to_vec(), key.running, key.waiting);
+            let counts: Vec<_> = keys.iter().map(counts).collect();
+            assert_eq!(counts, [(b"a".to_vec(), 1, 3), (b"b".to_vec(), 1, 0)]);
+            assert_eq!(pool.busiest_keys(1).await.unwrap().len(), 1);
+            runtime.shutdown(ms(10)).await;
+        });
+    });
+}
+
+#[test]
+fn a_job_that_the_rate_of_its_key_holds_back_says_so() {
+    on_each_store(|| {
+        run_paused(async {
+            let rule = KeyRule::default().rate(Rate::per_minute(1));
+            let (runtime, pool, _) = logged(config().per_key(rule)).await;
+            enqueue(&pool, "a", job(1)).await;
+            tokio::time::sleep(ms(100)).await;
+            let second = enqueue(&pool, "a", job(2)).await;
+            let third = enqueue(&pool, "a", job(3)).await;
+            let explained = second.explain().await.unwrap();
+            assert!(matches!(explained.why, Why::KeyLimited { .. }), "{explained}");
+            assert!(explained.to_string().contains("waits for the rate of its key"));
+            assert!(explained.expected.is_some());
+            let explained = third.explain().await.unwrap();
+            assert_eq!(explained.why, Why::BehindKey { running: None });
+            runtime.shutdown(ms(10)).await;
+        });
     });
 }
