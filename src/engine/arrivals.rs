@@ -186,7 +186,7 @@ pub fn enqueue_held(
     };
     let to = match stays {
         true => from,
-        false => StartKey { priority: spec.priority, segment: due, place, ..from },
+        false => from.in_place(place).moved(spec.priority, due),
     };
     // What changes nothing is not written: a commit in doubt could not be told from it.
     let is_same = stays && spec == work.spec;
@@ -249,7 +249,7 @@ pub fn run_now(
         work_id: work.spec.work_id,
         pool: work.spec.pool,
         from,
-        to: StartKey { segment: now, ..from },
+        to: from.moved(from.priority, now),
     };
     let change = Some(change).filter(|_| !planted!(RunNowForgotten));
     Arrival { change, answer: RunNowAnswer::Moved }
@@ -278,16 +278,12 @@ pub fn set_priority(
     if work.priority == priority {
         return refuse(PriorityAnswer::Changed);
     }
-    let by_time = matches!(from.place, StartPlace::Queue | StartPlace::Held);
+    let segment = if from.is_by_time() { from.segment.max(now) } else { from.segment };
     let change = Change::MovePendingStart {
         work_id: work.spec.work_id,
         pool: work.spec.pool,
         from,
-        to: StartKey {
-            priority,
-            segment: if by_time { from.segment.max(now) } else { from.segment },
-            ..from
-        },
+        to: from.moved(priority, segment),
     };
     Arrival { change: Some(change), answer: PriorityAnswer::Changed }
 }

@@ -320,12 +320,11 @@ pub(crate) struct NewKey<'a> {
 
 impl NewKey<'_> {
     fn of_start(pool: PoolId, key: &mut StartKey, is_new: bool) -> NewKey<'_> {
-        let by_time = matches!(key.place, StartPlace::Queue | StartPlace::Held);
         NewKey {
             pool,
             table: PendingTable::Start,
             wakes: key.place != StartPlace::Lane,
-            is_stamped: is_new || by_time || key.is_unregistered(),
+            is_stamped: is_new || key.is_by_time() || key.is_unregistered(),
             segment: &mut key.segment,
             seq: &mut key.seq,
         }

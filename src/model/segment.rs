@@ -128,6 +128,19 @@ impl StartKey {
         Key { segment: self.segment, seq: self.seq }
     }
 
+    /// Returns `true` if the job has its place by time.
+    #[must_use]
+    pub const fn is_by_time(self) -> bool {
+        matches!(self.place, StartPlace::Queue | StartPlace::Held)
+    }
+
+    /// Returns the key of the job with another priority and due time. In a lane, or where it is ready, it keeps its `seq`.
+    #[must_use]
+    pub const fn moved(self, priority: Priority, segment: Segment) -> StartKey {
+        let seq = if self.is_by_time() { 0 } else { self.seq };
+        StartKey { priority, segment, seq, ..self }
+    }
+
     /// Returns `true` if all parts are equal. A job keeps its place in a lane when its priority changes.
     #[must_use]
     pub fn is_same(self, other: StartKey) -> bool {
