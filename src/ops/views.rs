@@ -316,6 +316,7 @@ impl PoolConfigView {
             max_parallelism,
             paused,
             rate,
+            per_key: _,
             aging,
             log_level,
             log_error_messages,
