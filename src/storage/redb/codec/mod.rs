@@ -230,8 +230,8 @@ mod tests {
             changes.push(Change::PutState { pool, state });
         }
         let places = PLACES.iter().flat_map(|from| PLACES.iter().map(move |to| (*from, *to)));
-        for (number, (from, to)) in (0..).zip(places) {
-            let priority = |number| Priority::new(number % 3);
+        for (number, (from, to)) in (0_i8..).zip(places) {
+            let priority = |number: i8| Priority::new(number % 3);
             let at = |place, seq, priority| StartKey {
                 seq,
                 place,
@@ -258,7 +258,8 @@ mod tests {
         let mut input = Input(&log);
         for expected in changes {
             let read = input.change().expect("decodes").expect("not the end");
-            assert_eq!(parts(&read), parts(&Logged::Change(expected)));
+            let expected = Logged::Change(expected);
+            assert_eq!((&read, parts(&read)), (&expected, parts(&expected)));
         }
         assert_eq!(input.change(), Ok(None));
     }
