@@ -302,16 +302,15 @@ impl Script {
             false => from.segment,
         };
         let to = StartKey { priority, segment, ..from };
-        match self.rng.u8(..8) {
+        let place = if self.rng.u8(..3) == 0 { from.place } else { self.place(spec) };
+        match (self.rng.u8(..8), place) {
             // Its place in the order is the same.
-            0 if !from.is_unregistered() => from.in_place(other),
-            0 | 1 => StartKey { seq: self.next_seq(), ..unregistered },
-            _ => match self.place(spec) {
-                place @ (StartPlace::Queue | StartPlace::Held) => {
-                    StartKey { seq: self.next_seq(), place, ..to }
-                }
-                place => to.in_place(place),
-            },
+            (0, _) if !from.is_unregistered() => from.in_place(other),
+            (0 | 1, _) => StartKey { seq: self.next_seq(), ..unregistered },
+            (_, StartPlace::Queue | StartPlace::Held) => {
+                StartKey { seq: self.next_seq(), place, ..to }
+            }
+            _ => to.in_place(place),
         }
     }
 
