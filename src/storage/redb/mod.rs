@@ -66,6 +66,9 @@ const MOST_KNOWN: usize = 4 << 20;
 /// Rows of `pending_start`, in order.
 type Starts<'r> = MergeIter<'r, StartKey, WorkId>;
 
+/// Rows of `pending_start` that were read.
+type Read = Vec<(StartKey, WorkId)>;
+
 /// The length of the store's clock, which precedes the changes in a frame.
 const CLOCK: usize = 8;
 
@@ -443,7 +446,7 @@ impl Store {
         demand: Demand,
         now: Segment,
         slots: usize,
-    ) -> Result<(Vec<(StartKey, WorkId)>, Option<Segment>), StorageError> {
+    ) -> Result<(Read, Option<Segment>), StorageError> {
         let from = Key { segment: demand.cursors.incoming, seq: 0 };
         let mut firsts = Vec::new();
         let mut parts = Vec::new();
@@ -452,7 +455,7 @@ impl Store {
             // One more shows when the next one is due. Without aging, what comes first takes the slots.
             let wanted = slots - if demand.aging.is_none() { found } else { 0 };
             let read = |rows: Starts<'_>| {
-                let mut read: Vec<(StartKey, WorkId)> = Vec::new();
+                let mut read = Read::new();
                 for row in rows {
                     let (key, work_id) = row?;
                     read.push((key, work_id));

@@ -541,7 +541,7 @@ fn places(case: &mut Case<'_>) {
     };
     let better = StartKey { priority: Priority::new(-9), ..late.0 };
     let moved = moves(case, &late, better);
-    case.expect_starts("a better priority", (demand(1), 7), &[moved.clone()], Some(1));
+    case.expect_starts("a better priority", (demand(1), 7), std::slice::from_ref(&moved), Some(1));
     let late = moves(case, &moved, late.0);
     case.expect_starts("as it was", (demand(9), 7), &all, Some(8));
     // A job whose function is not registered keeps what it waits for.
@@ -631,7 +631,7 @@ fn lanes(case: &mut Case<'_>) {
         case.expect("all rows, in pages", told, expected.clone());
     }
     // All leave for good.
-    let gone: Vec<_> = jobs.drain(..).collect();
+    let gone = std::mem::take(&mut jobs);
     let moves = (1..).zip(&gone).map(|(tag, job)| work(job, job.0, ready(tag, job.0)));
     case.commit(moves.collect());
     check(case, "all have left", &[]);
