@@ -68,9 +68,12 @@ fn size(head: &Head, spec: &Spec) -> usize {
 #[derive(Clone, Default)]
 pub(super) struct Layer {
     pub works: HashMap<WorkId, Option<WorkRow>>,
-    pub starts: BTreeMap<(PoolId, StartKey), Option<Start>>,
-    /// The rows of `starts` that are in lanes, by key and `seq`.
-    pub lane_jobs: BTreeMap<(PoolId, WorkKey, u64), Option<Start>>,
+    pub queue: BTreeMap<QueuePlace, Option<Row<WorkId>>>,
+    pub ready: BTreeMap<ReadyPlace, Option<Row<Ready>>>,
+    /// The jobs in lanes, by pool and `seq`.
+    pub in_lanes: BTreeMap<(PoolId, u64), Option<Row<WorkId>>>,
+    /// The same jobs, by key.
+    pub lane_jobs: BTreeMap<(PoolId, WorkKey, u64), Option<Row<WorkId>>>,
     pub lanes: BTreeMap<(PoolId, WorkKey), Option<LaneRow>>,
     pub finished: HashMap<WorkId, Option<Arc<Finished>>>,
     /// Jobs that finished again under an id whose older row is in a layer below.
@@ -90,31 +93,47 @@ pub(super) struct WorkRow {
     covers: bool,
 }
 
-/// A row of `pending_start`, or of a lane.
+/// The place of a job in the queue, or of an unregistered one: both are in one table.
+pub(super) type QueuePlace = (PoolId, Priority, Key);
+
+/// The place of a job that is ready: pool, priority, tag and `seq`.
+pub(super) type ReadyPlace = (PoolId, Priority, u64, u64);
+
+/// A job that is ready, and the time at which it was due.
+pub(super) type Ready = (WorkId, Segment);
+
+/// Returns the place of a job in the queue. Unregistered jobs are behind those of the normal priority.
+pub(super) fn queue_place(pool: PoolId, key: StartKey) -> QueuePlace {
+    let priority = if key.is_unregistered() { Priority::NORMAL } else { key.priority };
+    (pool, priority, key.key())
+}
+
+/// A row of `pending_start`.
 #[derive(Clone, Copy)]
-pub(super) struct Start {
-    pub work_id: WorkId,
+pub(super) struct Row<T> {
+    pub value: T,
     /// `true` if a layer below may have an older row of this key, so that its deletion must be recorded. Most keys are
     /// used once, but a job may leave its lane and come back.
     covers: bool,
 }
 
 /// Inserts a row of a key that may have been used before.
-fn put_start<K: Ord + Clone>(starts: &mut BTreeMap<K, Option<Start>>, key: K, work_id: WorkId) {
-    match starts.entry(key.clone()) {
-        Entry::Vacant(new) => drop(new.insert(Some(Start { work_id, covers: false }))),
-        Entry::Occupied(old) => {
-            let covers = old.remove().is_none_or(|old| old.covers);
-            // Replaces the key as well: its parts that are not in the order may be others.
-            starts.insert(key, Some(Start { work_id, covers }));
+fn put<K: Ord, T>(rows: &mut BTreeMap<K, Option<Row<T>>>, key: K, value: T) {
+    match rows.entry(key) {
+        Entry::Vacant(new) => drop(new.insert(Some(Row { value, covers: false }))),
+        Entry::Occupied(mut old) => {
+            let covers = old.get().as_ref().is_none_or(|old| old.covers);
+            old.insert(Some(Row { value, covers }));
         }
     }
 }
 
-fn remove_start<K: Ord>(starts: &mut BTreeMap<K, Option<Start>>, key: K) {
-    match starts.entry(key) {
+fn remove<K: Ord, T>(rows: &mut BTreeMap<K, Option<Row<T>>>, key: K) {
+    match rows.entry(key) {
         // A row found here that covers none is in no other layer.
-        Entry::Occupied(row) if row.get().is_some_and(|row| !row.covers) => drop(row.remove()),
+        Entry::Occupied(row) if row.get().as_ref().is_some_and(|row| !row.covers) => {
+            row.remove();
+        }
         Entry::Occupied(mut row) => drop(row.insert(None)),
         Entry::Vacant(gone) => drop(gone.insert(None)),
     }
@@ -123,8 +142,9 @@ fn remove_start<K: Ord>(starts: &mut BTreeMap<K, Option<Start>>, key: K) {
 impl Layer {
     /// Returns the number of rows in the layer.
     pub fn len(&self) -> usize {
+        let starts = self.queue.len() + self.ready.len() + self.in_lanes.len();
         let of_keys = self.unique.len() + self.lanes.len() + self.lane_jobs.len();
-        self.works.len() + self.starts.len() + self.finished.len() + self.user.len() + of_keys
+        self.works.len() + starts + self.finished.len() + self.user.len() + of_keys
     }
 
     pub fn order_until(&self) -> u64 {
@@ -181,16 +201,27 @@ impl Layer {
 
     /// `of` is the key of a job that is in a lane.
     fn put_start(&mut self, pool: PoolId, key: StartKey, of: Option<&WorkKey>, work_id: WorkId) {
-        put_start(&mut self.starts, (pool, key), work_id);
+        match key.tag() {
+            Some(tag) => {
+                let place = (pool, key.priority, tag, key.seq);
+                put(&mut self.ready, place, (work_id, key.segment));
+            }
+            None if key.is_in_lane() => put(&mut self.in_lanes, (pool, key.seq), work_id),
+            None => put(&mut self.queue, queue_place(pool, key), work_id),
+        }
         if let Some(of) = of {
-            put_start(&mut self.lane_jobs, (pool, of.clone(), key.seq), work_id);
+            put(&mut self.lane_jobs, (pool, of.clone(), key.seq), work_id);
         }
     }
 
     fn remove_start(&mut self, pool: PoolId, key: StartKey, of: Option<&WorkKey>) {
-        remove_start(&mut self.starts, (pool, key));
+        match key.tag() {
+            Some(tag) => remove(&mut self.ready, (pool, key.priority, tag, key.seq)),
+            None if key.is_in_lane() => remove(&mut self.in_lanes, (pool, key.seq)),
+            None => remove(&mut self.queue, queue_place(pool, key)),
+        }
         if let Some(of) = of {
-            remove_start(&mut self.lane_jobs, (pool, of.clone(), key.seq));
+            remove(&mut self.lane_jobs, (pool, of.clone(), key.seq));
         }
     }
 }

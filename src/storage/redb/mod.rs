@@ -44,7 +44,7 @@ pub(crate) use self::checkpoint::Checkpoints;
 use self::checkpoint::{Checkpoint, Written};
 use self::codec::{Head, Input, Logged};
 use self::disk::{CheckedDisk, FileDisk, Rest};
-use self::memtable::{Known, Level, Memtable, Sealed, UserKey};
+use self::memtable::{Known, Level, Memtable, Sealed, UserKey, queue_place};
 use self::merge_iter::MergeIter;
 use self::tables::{Filled, Rows, Tables, Works};
 use self::wal::{Room, Wal};
@@ -64,7 +64,11 @@ const MEMTABLE_ROWS: usize = 200_000;
 const MOST_KNOWN: usize = 4 << 20;
 
 /// Rows of `pending_start`, in order.
-type Starts<'r> = MergeIter<'r, StartKey, WorkId>;
+trait Starts: Iterator<Item = Result<(StartKey, WorkId), StorageError>> {}
+
+impl<I: Iterator<Item = Result<(StartKey, WorkId), StorageError>>> Starts for I {}
+
+type Started<I> = Result<I, StorageError>;
 
 /// Rows of `pending_start` that were read.
 type Read = Vec<(StartKey, WorkId)>;
@@ -352,86 +356,80 @@ impl Store {
         Ok(facts)
     }
 
-    /// Rows of `pending_start` in memory, between two keys. `stored` adds those in the tables.
+    /// Jobs of one priority in the queue, or unregistered ones, between two places of one kind.
     fn starts(
         &self,
         pool: PoolId,
         from: StartKey,
         until: StartKey,
-        stored: impl FnOnce(&mut Starts<'_>) -> Result<(), StorageError>,
-    ) -> Result<Starts<'_>, StorageError> {
+    ) -> Result<MergeIter<'_, Key, WorkId>, StorageError> {
         if from >= until {
             return Ok(MergeIter::empty());
         }
         let mut rows = MergeIter::new();
+        let (first, end) = (queue_place(pool, from), queue_place(pool, until));
         for layer in self.memtable.layers() {
-            let range = layer.starts.range((pool, from)..(pool, until));
-            rows.over(range.map(|((_, key), row)| Ok((*key, row.map(|row| row.work_id)))));
+            let range = layer.queue.range(first..end);
+            rows.over(range.map(|((.., key), row)| Ok((*key, row.map(|row| row.value)))));
         }
-        stored(&mut rows)?;
+        if self.filled.starts {
+            rows.over(self.rows()?.queue(pool, from, until)?.map(of_tables));
+        }
         Ok(rows)
     }
 
-    /// Rows of one priority in the queue.
-    fn queue(&self, pool: PoolId, level: &Level, from: Key) -> Result<Starts<'_>, StorageError> {
-        let from = StartKey::at(level.priority(), level.queue_from.max(from));
-        let end = StartKey { seq: u64::MAX, ..StartKey::new(level.priority(), LAST_SEGMENT) };
-        self.starts(pool, from, end, |rows| {
-            if self.filled.starts {
-                rows.over(self.rows()?.starts(pool, from, end)?.map(of_tables));
-            }
-            Ok(())
-        })
+    /// Jobs of one priority in the queue.
+    fn queue(&self, pool: PoolId, level: &Level, from: Key) -> Started<impl Starts> {
+        let priority = level.priority();
+        let from = StartKey::at(priority, level.queue_from.max(from));
+        let end = StartKey { seq: u64::MAX, ..StartKey::new(priority, LAST_SEGMENT) };
+        let rows = self.starts(pool, from, end)?;
+        Ok(rows.map(move |row| row.map(|(key, work_id)| (StartKey::at(priority, key), work_id))))
     }
 
-    /// Rows of one priority that are ready.
-    fn ready(
-        &self,
-        pool: PoolId,
-        level: &Level,
-        from: (u64, u64),
-    ) -> Result<Starts<'_>, StorageError> {
-        if level.counts.ready == 0 {
-            return Ok(MergeIter::empty());
-        }
-        let (tag, seq) = level.ready_from.max(from);
-        let ready = |tag, seq| {
-            let key = StartKey::at(level.priority(), Key { seq, ..Key::default() });
-            key.in_place(StartPlace::Ready { tag })
-        };
-        self.starts(pool, ready(tag, seq), ready(u64::MAX, u64::MAX), |rows| {
-            if self.filled.ready {
-                rows.over(self.rows()?.ready(pool, level.priority(), (tag, seq))?.map(of_tables));
-            }
-            Ok(())
-        })
-    }
-
-    /// Rows in lanes, from a `seq` on.
-    fn in_lanes(&self, pool: PoolId, from: u64) -> Result<Starts<'_>, StorageError> {
-        let place = |seq| StartKey { seq, ..StartKey::LANES };
-        self.starts(pool, place(from), place(u64::MAX), |rows| {
-            if self.filled.in_lanes {
-                rows.over(self.rows()?.in_lanes(pool, from)?.map(of_tables));
-            }
-            Ok(())
-        })
-    }
-
-    /// Rows of unregistered jobs behind one of them.
-    fn unregistered_from(
-        &self,
-        pool: PoolId,
-        after: Option<StartKey>,
-    ) -> Result<Starts<'_>, StorageError> {
+    /// Unregistered jobs behind one of them.
+    fn unregistered_from(&self, pool: PoolId, after: Option<StartKey>) -> Started<impl Starts> {
         let seq = after.map_or(0, |after| after.seq.saturating_add(1));
-        let (from, end) = (StartKey { seq, ..StartKey::END }, StartKey::END);
-        self.starts(pool, from, end, |rows| {
-            if self.filled.starts {
-                rows.over(self.rows()?.starts(pool, from, end)?.map(of_tables));
+        let rows = self.starts(pool, StartKey { seq, ..StartKey::END }, StartKey::END)?;
+        let place = |seq| StartKey { seq, ..StartKey::END };
+        Ok(rows.map(move |row| row.map(|(key, work_id)| (place(key.seq), work_id))))
+    }
+
+    /// Jobs of one priority that are ready, from a tag and a `seq` on.
+    fn ready(&self, pool: PoolId, level: &Level, from: (u64, u64)) -> Started<impl Starts> {
+        let (priority, from) = (level.priority(), level.ready_from.max(from));
+        let mut rows = MergeIter::empty();
+        if level.counts.ready > 0 {
+            let place = |(tag, seq)| (pool, priority, tag, seq);
+            for layer in self.memtable.layers() {
+                let range = layer.ready.range(place(from)..=place(LAST_TAG));
+                rows.over(
+                    range.map(|((.., tag, seq), row)| Ok(((*tag, *seq), row.map(|row| row.value)))),
+                );
             }
-            Ok(())
-        })
+            if self.filled.ready {
+                rows.over(self.rows()?.ready(pool, priority, from)?.map(of_tables));
+            }
+        }
+        Ok(rows.map(move |row| {
+            let ((tag, seq), (work_id, segment)) = row?;
+            let key = StartKey::at(priority, Key { segment, seq });
+            Ok((key.in_place(StartPlace::Ready { tag }), work_id))
+        }))
+    }
+
+    /// Jobs in lanes, from a `seq` on.
+    fn in_lanes(&self, pool: PoolId, from: u64) -> Started<impl Starts> {
+        let mut rows = MergeIter::empty();
+        for layer in self.memtable.layers() {
+            let range = layer.in_lanes.range((pool, from)..=(pool, u64::MAX));
+            rows.over(range.map(|((_, seq), row)| Ok((*seq, row.map(|row| row.value)))));
+        }
+        if self.filled.in_lanes {
+            rows.over(self.rows()?.in_lanes(pool, from)?.map(of_tables));
+        }
+        let place = |seq| StartKey { seq, ..StartKey::LANES };
+        Ok(rows.map(move |row| row.map(|(seq, work_id)| (place(seq), work_id))))
     }
 
     fn levels(&self, pool: PoolId) -> &[Level] {
@@ -454,19 +452,8 @@ impl Store {
         for level in self.levels(pool) {
             // One more shows when the next one is due. Without aging, what comes first takes the slots.
             let wanted = slots - if demand.aging.is_none() { found } else { 0 };
-            let read = |rows: Starts<'_>| {
-                let mut read = Read::new();
-                for row in rows {
-                    let (key, work_id) = row?;
-                    read.push((key, work_id));
-                    if key.segment > now || read.len() > wanted {
-                        break;
-                    }
-                }
-                Ok::<_, StorageError>(read)
-            };
-            let queue = read(self.queue(pool, level, from)?)?;
-            let ready = read(self.ready(pool, level, (0, 0))?)?;
+            let queue = until_due(self.queue(pool, level, from)?, now, wanted)?;
+            let ready = until_due(self.ready(pool, level, (0, 0))?, now, wanted)?;
             for rows in [&queue, &ready] {
                 let due = rows.iter().filter(|(key, _)| key.segment <= now).count();
                 found = (found + due).min(slots);
@@ -981,9 +968,7 @@ impl Store {
         let mut rows = MergeIter::new();
         for layer in self.memtable.layers() {
             let of_layer = layer.lane_jobs.range(place(from)..=place(u64::MAX));
-            rows.over(
-                of_layer.map(|((.., seq), row)| Ok((*seq, row.as_ref().map(|row| row.work_id)))),
-            );
+            rows.over(of_layer.map(|((.., seq), row)| Ok((*seq, row.map(|row| row.value)))));
         }
         if self.filled.in_lanes {
             let stored = self.rows()?.lane_jobs(pool, key, from)?;
@@ -1100,7 +1085,7 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<(StartKey, WorkId)>, StorageError> {
         let mut found = Vec::new();
-        let mut add = |rows: Starts<'_>| {
+        let add = |found: &mut Read, rows: &mut dyn Starts| {
             let left = limit - found.len();
             for row in rows.take(left) {
                 let (key, work_id) = row?;
@@ -1122,15 +1107,17 @@ impl Store {
                 },
             };
             if let Some(from) = ready {
-                add(self.ready(pool, level, from)?)?;
+                add(&mut found, &mut self.ready(pool, level, from)?)?;
             }
-            add(self.queue(pool, level, queue)?)?;
+            add(&mut found, &mut self.queue(pool, level, queue)?)?;
         }
         if !after.is_some_and(StartKey::is_unregistered) {
             let after = after.filter(|after| after.is_in_lane());
-            add(self.in_lanes(pool, after.map_or(0, |after| after.seq.saturating_add(1)))?)?;
+            let from = after.map_or(0, |after| after.seq.saturating_add(1));
+            add(&mut found, &mut self.in_lanes(pool, from)?)?;
         }
-        add(self.unregistered_from(pool, after.filter(|after| after.is_unregistered()))?)?;
+        let after = after.filter(|after| after.is_unregistered());
+        add(&mut found, &mut self.unregistered_from(pool, after)?)?;
         // The tables hold only their order.
         let mut works = None;
         let ordered = |key: &StartKey| key.is_in_lane() || key.is_unregistered();
@@ -1174,10 +1161,10 @@ impl Store {
         let from = Key { segment: cursors.incoming, seq: 0 };
         let mut oldest = None;
         for level in &entry.levels {
-            for mut rows in [self.queue(pool, level, from)?, self.ready(pool, level, (0, 0))?] {
-                let first = rows.next().transpose()?;
-                oldest = oldest.into_iter().chain(first.map(|(key, _)| key.segment)).min();
-            }
+            let queue = self.queue(pool, level, from)?.next().transpose()?;
+            let ready = self.ready(pool, level, (0, 0))?.next().transpose()?;
+            let firsts = queue.into_iter().chain(ready).map(|(key, _)| key.segment);
+            oldest = firsts.chain(oldest).min();
         }
         let last = Key { segment: Segment(u64::MAX), seq: u64::MAX };
         let all = (pool, Key::default())..=(pool, last);
@@ -1205,6 +1192,19 @@ impl Drop for Store {
             let _ = checkpoint.end();
         }
     }
+}
+
+/// Reads up to `wanted` rows that are due, and the one behind them.
+fn until_due(rows: impl Starts, now: Segment, wanted: usize) -> Result<Read, StorageError> {
+    let mut read = Read::new();
+    for row in rows {
+        let (key, work_id) = row?;
+        read.push((key, work_id));
+        if key.segment > now || read.len() > wanted {
+            break;
+        }
+    }
+    Ok(read)
 }
 
 /// A row of the tables, for [`MergeIter`].

@@ -34,10 +34,10 @@ use twox_hash::XxHash3_64;
 
 use super::codec::{self, Damaged, Head};
 use super::disk::Rest;
-use super::memtable::{Layer, Memtable, PoolEntry, Sealed, UserKey};
+use super::memtable::{Layer, Memtable, PoolEntry, Ready, Row, Sealed, UserKey};
 use crate::model::{
-    Finished, Key, LaneRow, Name, Payload, PoolId, Priority, Segment, Spec, StartKey, StartPlace,
-    TableKey, UniqueKey, UniquePlace, UniqueRow, WorkId, WorkKey,
+    Finished, Key, LaneRow, Name, Payload, PoolId, Priority, Segment, Spec, StartKey, TableKey,
+    UniqueKey, UniquePlace, UniqueRow, WorkId, WorkKey,
 };
 use crate::storage::StorageError;
 
@@ -328,24 +328,26 @@ fn put_rows<'r, T: 'r>(
 
 /// Writes and deletes rows of `pending_start`, `pending_ready` and `pending_lane`.
 fn put_starts(txn: &WriteTransaction, layer: &Layer) -> Edited {
-    let (mut starts, mut ready, mut in_lanes) = (Vec::new(), Vec::new(), Vec::new());
-    for ((pool, key), row) in &layer.starts {
-        let id = row.map(|row| raw(row.work_id));
-        match key.tag() {
-            Some(tag) => {
-                let place = (pool.0, key.priority.number(), tag, key.seq);
-                ready.push((place, id.map(|id| (id, key.segment.0))));
-            }
-            None if key.is_in_lane() => in_lanes.push(((pool.0, key.seq), id)),
-            None => starts.push((start_place(*pool, *key), id)),
-        }
+    let queue = layer.queue.iter();
+    let queue = queue.map(|((pool, priority, key), row)| {
+        let place = start_place(*pool, StartKey::at(*priority, *key));
+        (place, row.map(|row| raw(row.value)))
+    });
+    let mut queue: Vec<_> = queue.collect();
+    if !queue.is_sorted_by_key(|(place, _)| *place) {
+        queue.sort_unstable_by_key(|(place, _)| *place);
     }
-    if !starts.is_sorted_by_key(|(place, _)| *place) {
-        starts.sort_unstable_by_key(|(place, _)| *place);
-    }
-    put_places(txn, PENDING_START, starts)?;
-    put_places(txn, PENDING_READY, ready)?;
-    put_places(txn, PENDING_LANE, in_lanes)
+    put_places(txn, PENDING_START, queue)?;
+    let ready = layer.ready.iter();
+    let ready = ready.map(|((pool, priority, tag, seq), row)| {
+        let row = row.map(|Row { value: (work_id, due), .. }| (raw(work_id), due.0));
+        ((pool.0, priority.number(), *tag, *seq), row)
+    });
+    put_places(txn, PENDING_READY, ready.collect())?;
+    let in_lanes = layer.in_lanes.iter();
+    let in_lanes =
+        in_lanes.map(|((pool, seq), row)| ((pool.0, *seq), row.map(|row| raw(row.value))));
+    put_places(txn, PENDING_LANE, in_lanes.collect())
 }
 
 /// Writes and deletes rows of `lanes` and `lane_jobs`.
@@ -355,7 +357,7 @@ fn put_lanes(txn: &WriteTransaction, bytes: &mut Vec<u8>, layer: &Layer) -> Edit
         for ((pool, key, seq), row) in &layer.lane_jobs {
             let place = lane_place(*pool, key, *seq);
             match row {
-                Some(row) => drop(jobs.insert(&*place, raw(row.work_id)).map_err(failed)?),
+                Some(row) => drop(jobs.insert(&*place, raw(row.value)).map_err(failed)?),
                 None => drop(jobs.remove(&*place).map_err(failed)?),
             }
         }
@@ -611,6 +613,9 @@ impl Filled {
     pub const ALL: Filled = Filled { starts: true, ready: true, in_lanes: true, lanes: true };
 }
 
+/// A job that is ready, behind its tag and `seq`.
+type ReadyRow = ((u64, u64), Ready);
+
 /// A snapshot of the tables.
 pub(super) struct Rows(ReadTransaction);
 
@@ -635,19 +640,19 @@ impl Rows {
         })
     }
 
-    /// Returns rows of the queue of one priority, or of unregistered jobs, between two keys, in order.
-    pub fn starts(
+    /// Returns the jobs of one priority in the queue, or unregistered ones, between two places of one kind, in order.
+    pub fn queue(
         &self,
         pool: PoolId,
         from: StartKey,
         until: StartKey,
-    ) -> Result<impl Iterator<Item = Result<(StartKey, WorkId), StorageError>> + use<>, StorageError>
+    ) -> Result<impl Iterator<Item = Result<(Key, WorkId), StorageError>> + use<>, StorageError>
     {
         let range = start_place(pool, from)..start_place(pool, until);
         let rows = self.open(PENDING_START)?.range(range).map_err(failed)?;
         Ok(rows.map(|row| {
             let (place, work_id) = row.map_err(failed)?;
-            Ok((start_key_of(place.value()), id(work_id.value())))
+            Ok((start_key_of(place.value()).key(), id(work_id.value())))
         }))
     }
 
@@ -657,16 +662,14 @@ impl Rows {
         pool: PoolId,
         priority: Priority,
         (tag, seq): (u64, u64),
-    ) -> Result<impl Iterator<Item = Result<(StartKey, WorkId), StorageError>> + use<>, StorageError>
-    {
+    ) -> Result<impl Iterator<Item = Result<ReadyRow, StorageError>> + use<>, StorageError> {
         let place = |tag, seq| (pool.0, priority.number(), tag, seq);
         let range = place(tag, seq)..=place(u64::MAX, u64::MAX);
         let rows = self.open(PENDING_READY)?.range(range).map_err(failed)?;
-        Ok(rows.map(move |row| {
+        Ok(rows.map(|row| {
             let (place, row) = row.map_err(failed)?;
-            let ((_, _, tag, seq), (work_id, segment)) = (place.value(), row.value());
-            let key = StartKey::at(priority, Key { segment: Segment(segment), seq });
-            Ok((key.in_place(StartPlace::Ready { tag }), id(work_id)))
+            let ((_, _, tag, seq), (work_id, due)) = (place.value(), row.value());
+            Ok(((tag, seq), (id(work_id), Segment(due))))
         }))
     }
 
@@ -675,14 +678,13 @@ impl Rows {
         &self,
         pool: PoolId,
         from: u64,
-    ) -> Result<impl Iterator<Item = Result<(StartKey, WorkId), StorageError>> + use<>, StorageError>
+    ) -> Result<impl Iterator<Item = Result<(u64, WorkId), StorageError>> + use<>, StorageError>
     {
         let range = (pool.0, from)..=(pool.0, u64::MAX);
         let rows = self.open(PENDING_LANE)?.range(range).map_err(failed)?;
         Ok(rows.map(|row| {
             let (place, work_id) = row.map_err(failed)?;
-            let (_, seq) = place.value();
-            Ok((StartKey { seq, ..StartKey::LANES }, id(work_id.value())))
+            Ok((place.value().1, id(work_id.value())))
         }))
     }
 
