@@ -4,7 +4,10 @@
 use std::panic::AssertUnwindSafe;
 
 use actix_workpool::WorkId;
-use actix_workpool::model::{Batch, Change, Cursors, Demand, PoolId, Segment, StateRow, WorkFact};
+use actix_workpool::model::{
+    Batch, Change, Cursors, Demand, PoolId, Segment, Spec, StartKey, StartPlace, StateRow,
+    WorkFact, WorkKey,
+};
 use actix_workpool::storage::{Fsync, Hook, Memory, Storage, StorageError};
 use actix_workpool::testing::conformance;
 
@@ -54,6 +57,8 @@ enum Flaw {
     RunningOfOthers,
     CancelForgotten,
     AttemptsNotStored,
+    PlacesNotStored,
+    LanesMixed,
     FactsBehind,
     StateBehind,
 }
@@ -90,6 +95,11 @@ impl Hook for Flawed {
         }
         for fact in facts.iter_mut().flatten() {
             fact.canceled &= self.flaw != Flaw::CancelForgotten;
+            if let Some(key) = &mut fact.pending_start
+                && self.flaw == Flaw::PlacesNotStored
+            {
+                *key = key.in_place(StartPlace::Queue);
+            }
             if self.flaw == Flaw::AttemptsNotStored && self.again {
                 fact.attempts = 0;
             }
@@ -109,6 +119,28 @@ impl Hook for Flawed {
             places.sort_unstable_by_key(|(_, work_id)| *work_id);
         }
         Ok(places)
+    }
+
+    fn lane_jobs(
+        &mut self,
+        pool: PoolId,
+        key: &WorkKey,
+        limit: usize,
+    ) -> Result<Vec<(StartKey, Spec)>, StorageError> {
+        let mut jobs = self.memory.lane_jobs(pool, key, limit)?;
+        if self.flaw == Flaw::LanesMixed && jobs.len() < limit {
+            let all = self.memory.pending_starts(pool, None, StartKey::END, usize::MAX)?;
+            let ids: Vec<_> = all.into_iter().map(|(_, work_id)| work_id).collect();
+            for fact in self.memory.facts(&ids)?.into_iter().flatten() {
+                let begins = |of: &[u8]| of != key.as_bytes() && of.starts_with(key.as_bytes());
+                if let Some(start) = fact.pending_start
+                    && fact.spec.key().is_some_and(begins)
+                {
+                    jobs.push((start, fact.spec));
+                }
+            }
+        }
+        Ok(jobs)
     }
 
     fn state(&mut self, pool: PoolId) -> Result<StateRow, StorageError> {
@@ -200,6 +232,8 @@ fn a_backend_with_a_flaw_is_told_which_case_finds_it_and_what_was_expected() {
         (Flaw::RunningOfOthers, "`order of what runs`"),
         (Flaw::CancelForgotten, "`state table`, S9 canceled, retry decided, as committed"),
         (Flaw::AttemptsNotStored, "`state table`, S3 completing, final, opened again"),
+        (Flaw::PlacesNotStored, "`places of keys`, held"),
+        (Flaw::LanesMixed, "`jobs in lanes`, all"),
         (Flaw::FactsBehind, "`lost answer of an enqueue`"),
         (Flaw::StateBehind, "`lost answer of a turn that starts`"),
     ] {

@@ -93,7 +93,7 @@ pub enum Change {
         to: StartKey,
     },
     /// Replaces the spec of a job that was never started, and moves it within `pending_start` if the two places differ
-    /// (S1 → S1). Also writes the row of its key in `unique`.
+    /// (S1 → S1). The job keeps its key. Also writes the row of its unique key in `unique`.
     ReplaceWork {
         /// The job, with its id and its new content.
         spec: Spec,

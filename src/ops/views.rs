@@ -338,6 +338,7 @@ impl PoolConfigView {
             max_parallelism,
             paused,
             rate,
+            per_key: _,
             aging,
             per_key,
             log_level,

@@ -248,9 +248,11 @@ storage! {
     ) -> Result<Vec<(StartKey, Spec)>, StorageError>;
 
     /// Returns rows of `pending_start`, including the unregistered lane, in order: those behind `after` and before
-    /// `until`.
+    /// `until`. A job that holds a place of its key may be told as one in the queue, which has the same place in the
+    /// order.
     ///
-    /// Costs one search and one step for each returned row, however many rows there are. A storage that collects
+    /// Costs one search and one step for each returned row, however many rows there are; jobs in lanes and unregistered
+    /// ones may be looked up one by one. A storage that collects
     /// changes before it writes them to its tables also steps over the rows deleted since then.
     fn pending_starts(
         &mut self,

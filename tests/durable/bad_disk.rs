@@ -283,7 +283,7 @@ fn a_file_of_a_format_that_never_was_is_refused() {
     bytes[16..24].copy_from_slice(&checksum.to_le_bytes());
     std::fs::write(&path, &bytes).unwrap();
     let error = open(&path, LOG).unwrap_err().to_string();
-    assert!(error.contains("format 1, this program reads 2 to 5"), "{error}");
+    assert!(error.contains("format 1, this program reads 2 to 6"), "{error}");
 }
 
 #[test]

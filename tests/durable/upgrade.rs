@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use actix_workpool::storage::{Redb, StorageError};
 use actix_workpool::{
-    ActionContext, ActionKey, FailureKind, JoinError, Mutation, Outcome, PoolConfig, Query, Reader,
-    RetryAnswer, RetryBehavior, Runtime, RuntimeBuilder, Transaction, WorkError, WorkId,
-    WorkStatus,
+    ActionContext, ActionKey, FailureKind, JoinError, Mutation, Outcome, PoolConfig, Priority,
+    Query, Rate, Reader, RetryAnswer, RetryBehavior, Runtime, RuntimeBuilder, Transaction, Unique,
+    WorkError, WorkFilter, WorkId, WorkStatus,
 };
 use flate2::Compression;
 use flate2::read::GzDecoder;
@@ -60,6 +60,8 @@ fn builder(path: &Path) -> RuntimeBuilder {
         .query::<Notes>()
         .pool("first", PoolConfig::default().max_parallelism(3))
         .pool("second", PoolConfig::default().paused(true))
+        .pool("third", PoolConfig::default().paused(true))
+        .pool("slow", PoolConfig::default().rate(Rate::per_hour(1)))
 }
 
 fn id(number: u128) -> WorkId {
@@ -97,10 +99,44 @@ async fn fill(runtime: &Runtime) {
     second.enqueue(TASK.call(10)).id(id(6)).await.unwrap();
     let many = (0..30).map(|n| TASK.call(1_000 + n)).collect::<Vec<_>>();
     second.enqueue_batch(many).await.unwrap();
+    fill_as_of_5(runtime).await;
+}
+
+/// Jobs with what came with format 5: priorities, costs, unique keys, and the rate of a pool.
+async fn fill_as_of_5(runtime: &Runtime) {
+    let (third, slow) = (runtime.pool("third").unwrap(), runtime.pool("slow").unwrap());
+    let worst = Priority::new(127);
+    third.enqueue(TASK.call(12)).id(id(11)).priority(Priority::LOW).await.unwrap();
+    third.enqueue(TASK.call(14)).id(id(12)).priority(worst).run_after(YEAR).await.unwrap();
+    third.enqueue(TASK.call(16)).id(id(13)).unique(Unique::key("a")).await.unwrap();
+    third.enqueue(TASK.call(18)).id(id(14)).priority(Priority::HIGH).cost(1).await.unwrap();
+    let once = Unique::key("b").within(YEAR);
+    let done = slow.enqueue(TASK.call(20)).id(id(15)).unique(once).await.unwrap();
+    assert_eq!(done.join().await, Ok(20));
+    slow.enqueue(TASK.call(22)).id(id(16)).await.unwrap();
+}
+
+/// Asks for what [`fill_as_of_5`] left.
+async fn check_as_of_5(runtime: &Runtime) {
+    let (third, slow) = (runtime.pool("third").unwrap(), runtime.pool("slow").unwrap());
+    let page = third.works(WorkFilter::pending()).await.unwrap();
+    let waiting: Vec<_> = page.works.iter().map(|work| (work.work_id, work.priority)).collect();
+    let of = |number, priority| (id(number), Some(Priority::new(priority)));
+    let [high, low] = [Priority::HIGH, Priority::LOW].map(Priority::number);
+    assert_eq!(waiting, [of(14, high), of(13, 0), of(11, low), of(12, 127)]);
+    let again = third.enqueue(TASK.call(2)).unique(Unique::key("a")).await.unwrap();
+    assert_eq!((again.id(), again.is_new()), (id(13), false));
+    let again = slow.enqueue(TASK.call(2)).unique(Unique::key("b").within(YEAR)).await.unwrap();
+    assert_eq!((again.id(), again.is_new()), (id(15), false));
+    third.resume().await.unwrap();
+    for number in [11, 13, 14] {
+        assert!(third.work::<u64>(id(number)).join().await.is_ok());
+    }
+    assert_eq!((third.pending(), slow.pending()), (1, 1), "one is delayed, one waits for its rate");
 }
 
 /// Asks for everything that was left there.
-async fn check(path: &Path) {
+async fn check(path: &Path, format: u32) {
     let runtime = builder(path).start().await.unwrap();
     let (first, second) = (runtime.pool("first").unwrap(), runtime.pool("second").unwrap());
     assert_eq!(first.settings().max_parallelism, 3);
@@ -127,6 +163,9 @@ async fn check(path: &Path) {
     second.resume().await.unwrap();
     assert_eq!(second.work::<u64>(id(6)).join().await, Ok(10));
     second.idle().await.unwrap();
+    if format >= 5 {
+        check_as_of_5(&runtime).await;
+    }
     runtime.shutdown(Duration::from_secs(1)).await;
 }
 
@@ -154,7 +193,7 @@ async fn a_file_of_today_comes_back_as_it_was() {
         packed.finish().unwrap();
     }
     runtime.shutdown(Duration::ZERO).await;
-    check(&image).await;
+    check(&image, format_of(&image)).await;
 }
 
 /// Unpacks the kept file of a format.
@@ -168,7 +207,7 @@ fn unpack(format: u32, path: &Path) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_of_an_earlier_format_opens_with_every_row_as_it_was() {
-    for format in [2, 4] {
+    for format in [2, 4, 5] {
         opens_as_it_was(format).await;
     }
 }
@@ -176,8 +215,8 @@ async fn a_file_of_an_earlier_format_opens_with_every_row_as_it_was() {
 async fn opens_as_it_was(format: u32) {
     let path = folder(&format!("format {format}")).join("work.redb");
     unpack(format, &path);
-    check(&path).await;
-    assert_eq!(format_of(&path), 5, "it is a file of today's format from then on");
+    check(&path, format).await;
+    assert_eq!(format_of(&path), 6, "it is a file of today's format from then on");
     let runtime = builder(&path).start().await.unwrap();
     let again = runtime.retry(id(2)).await.unwrap();
     let RetryAnswer::Enqueued(work_id) = again else { panic!("{again:?}") };
@@ -193,15 +232,15 @@ fn a_file_of_a_newer_version_is_refused_and_says_so() {
     let path = folder("newer").join("work.redb");
     drop(Redb::open_with_log(&path, 1).unwrap());
     let mut bytes = std::fs::read(&path).unwrap();
-    bytes[8..12].copy_from_slice(&6u32.to_le_bytes());
+    bytes[8..12].copy_from_slice(&7u32.to_le_bytes());
     let checksum = twox_hash::XxHash3_64::oneshot(&bytes[..16]);
     bytes[16..24].copy_from_slice(&checksum.to_le_bytes());
     std::fs::write(&path, &bytes).unwrap();
     let Err(error) = Redb::open(&path) else { panic!("it opens") };
-    assert_eq!(error, StorageError::TooNew { found: 6, known: 5 });
+    assert_eq!(error, StorageError::TooNew { found: 7, known: 6 });
     assert_eq!(
         error.to_string(),
-        "written by a newer version of actix-workpool (format 6, this program reads up to 5); \
+        "written by a newer version of actix-workpool (format 7, this program reads up to 6); \
          update the program"
     );
     assert_eq!(std::fs::read(&path).unwrap(), bytes, "it is left as it was");

@@ -12,10 +12,13 @@ use crate::model::{LanePlace, LaneRow, WorkKey};
 /// The index of a lane.
 type Lane = u32;
 
-/// Rows in a slab, found by key; a lane takes less than 100 bytes. The jobs in all lanes are in one tree.
+/// A key, with its row if it has one. A key without a row has jobs.
+type Entry = (WorkKey, Option<LaneRow>);
+
+/// Keys in a slab, found by their bytes; a lane takes less than 100 bytes. The jobs in all lanes are in one tree.
 #[derive(Default)]
 pub(super) struct Lanes {
-    slab: Vec<Option<(WorkKey, LaneRow)>>,
+    slab: Vec<Option<Entry>>,
     free: Vec<Lane>,
     index: HashTable<Lane>,
     hasher: DefaultHashBuilder,
@@ -34,14 +37,14 @@ impl Lanes {
         if let Some(lane) = self.lane(key) {
             return lane;
         }
-        let row = Some((WorkKey::new(key), LaneRow::default()));
+        let entry = Some((WorkKey::new(key), None));
         let lane = match self.free.pop() {
             Some(lane) => {
-                self.slab[lane as usize] = row;
+                self.slab[lane as usize] = entry;
                 lane
             }
             None => {
-                self.slab.push(row);
+                self.slab.push(entry);
                 (self.slab.len() - 1) as Lane
             }
         };
@@ -53,27 +56,33 @@ impl Lanes {
 
     pub fn get(&self, key: &[u8]) -> Option<LaneRow> {
         let lane = self.lane(key)?;
-        self.slab[lane as usize].as_ref().map(|(_, row)| *row)
+        self.slab[lane as usize].as_ref().and_then(|(_, row)| *row)
     }
 
     /// Writes a row, or deletes it.
     pub fn put(&mut self, key: &WorkKey, row: Option<LaneRow>) {
-        match row {
-            Some(row) => {
-                let lane = self.lane_or_new(key.as_bytes());
-                if let Some((_, stored)) = &mut self.slab[lane as usize] {
-                    *stored = row;
-                }
-            }
-            None => self.remove(key.as_bytes()),
+        let lane = match row {
+            Some(_) => Some(self.lane_or_new(key.as_bytes())),
+            None => self.lane(key.as_bytes()),
+        };
+        let Some(lane) = lane else { return };
+        if let Some((_, stored)) = &mut self.slab[lane as usize] {
+            *stored = row;
         }
+        self.remove_empty(lane, key.as_bytes());
     }
 
-    fn remove(&mut self, key: &[u8]) {
+    /// Removes a key that has neither a row nor jobs.
+    fn remove_empty(&mut self, lane: Lane, key: &[u8]) {
+        let has_row = matches!(&self.slab[lane as usize], Some((_, Some(_))));
+        if has_row || self.jobs_in(lane).next().is_some() {
+            return;
+        }
         let slab = &self.slab;
         let is_it = |lane: &Lane| key_at(slab, *lane) == key;
-        let Ok(entry) = self.index.find_entry(self.hasher.hash_one(key), is_it) else { return };
-        let (lane, _) = entry.remove();
+        if let Ok(entry) = self.index.find_entry(self.hasher.hash_one(key), is_it) {
+            entry.remove();
+        }
         self.slab[lane as usize] = None;
         self.free.push(lane);
         self.shrink();
@@ -85,11 +94,11 @@ impl Lanes {
         let from = after.and_then(|after| after.at.checked_sub(age)).map_or(0, |at| at + 1);
         let from = usize::try_from(from).unwrap_or(usize::MAX).min(self.slab.len());
         let rows = self.slab.iter().enumerate().skip(from);
-        let rows = rows.filter_map(|(at, row)| Some((at, row.as_ref()?))).take(limit);
-        let place = |(at, (key, row)): (usize, &(WorkKey, LaneRow))| {
-            (LanePlace { key: key.clone(), at: age | at as u64 }, *row)
-        };
-        rows.map(place).collect()
+        let rows = rows.filter_map(|(at, entry)| {
+            let (key, row) = entry.as_ref()?;
+            Some((LanePlace { key: key.clone(), at: age | at as u64 }, (*row)?))
+        });
+        rows.take(limit).collect()
     }
 
     /// Adds a job to a lane.
@@ -101,6 +110,7 @@ impl Lanes {
     pub fn remove_job(&mut self, key: &[u8], seq: u64) {
         if let Some(lane) = self.lane(key) {
             self.jobs.remove(&(lane, seq));
+            self.remove_empty(lane, key);
         }
     }
 
@@ -111,8 +121,11 @@ impl Lanes {
 
     /// Returns the jobs in a lane, in order.
     pub fn jobs(&self, key: &[u8]) -> impl Iterator<Item = Slot> + '_ {
-        let range = self.lane(key).map(|lane| self.jobs.range((lane, 0)..=(lane, u64::MAX)));
-        range.into_iter().flatten().map(|(_, slot)| *slot)
+        self.lane(key).into_iter().flat_map(|lane| self.jobs_in(lane))
+    }
+
+    fn jobs_in(&self, lane: Lane) -> impl Iterator<Item = Slot> + '_ {
+        self.jobs.range((lane, 0)..=(lane, u64::MAX)).map(|(_, slot)| *slot)
     }
 
     /// Frees memory after a peak.
@@ -141,6 +154,6 @@ impl Lanes {
     }
 }
 
-fn key_at(slab: &[Option<(WorkKey, LaneRow)>], lane: Lane) -> &[u8] {
+fn key_at(slab: &[Option<Entry>], lane: Lane) -> &[u8] {
     slab[lane as usize].as_ref().map_or(&[], |(key, _)| key.as_bytes())
 }

@@ -585,12 +585,14 @@ impl Tables {
                 self.take_key(&spec);
                 self.last_seq = self.last_seq.max(to.seq);
                 let pool = spec.pool;
-                let slot = match from == to {
+                // Equal keys may differ in what is no part of the order.
+                let stays = from.is_same(to);
+                let slot = match stays {
                     true => self.pool(pool).pending_start.get_mut(from).copied(),
                     false => self.remove_start(pool, from),
                 };
                 if let Some(slot) = slot {
-                    if from != to {
+                    if !stays {
                         self.insert_start(pool, to, slot, now);
                     }
                     let row = self.works.at_mut(slot);

@@ -30,15 +30,17 @@ impl<V> Pending<V> {
         self.live + self.tree.len()
     }
 
-    /// Inserts a row. Its key is new.
+    /// Inserts a row. Its key is new, or that of a row that was removed.
     pub fn insert(&mut self, key: Key, value: V, now: Segment) {
-        let is_next = key.segment <= now && self.run.back().is_none_or(|(last, _)| *last < key);
-        match is_next {
-            true => {
-                self.run.push_back((key, Some(value)));
-                self.live += 1;
-            }
-            false => drop(self.tree.insert(key, value)),
+        let is_behind = self.run.back().is_none_or(|(last, _)| *last < key);
+        if is_behind && key.segment <= now {
+            self.run.push_back((key, Some(value)));
+            self.live += 1;
+        } else if !is_behind && let Some(place) = self.place(key) {
+            self.run[place].1 = Some(value);
+            self.live += 1;
+        } else {
+            self.tree.insert(key, value);
         }
     }
 
@@ -149,7 +151,7 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(5);
         for _ in 0..300 {
             let (mut table, mut model) = (Pending::default(), BTreeMap::new());
-            let mut now = 0;
+            let (mut now, mut removed) = (0, Vec::new());
             for seq in 0..400 {
                 now += rng.u64(..2);
                 let known: Vec<Key> = model.keys().copied().collect();
@@ -161,7 +163,16 @@ mod tests {
                         table.insert(key, seq, Segment(now));
                         model.insert(key, seq);
                     }
-                    6 => assert_eq!(table.remove(any), model.remove(&any)),
+                    6 => {
+                        assert_eq!(table.remove(any), model.remove(&any));
+                        removed.push(any);
+                        // A row may come back under its key.
+                        let back = rng.choice(&removed).copied().unwrap_or_default();
+                        if rng.bool() && !model.contains_key(&back) {
+                            table.insert(back, seq, Segment(now));
+                            model.insert(back, seq);
+                        }
+                    }
                     7 => {
                         let first = model.keys().next().copied();
                         assert_eq!(table.first(), first);

@@ -61,7 +61,7 @@ impl Starts {
         self.levels.binary_search_by_key(&priority, |level| level.priority)
     }
 
-    /// Inserts a row. Its key is new.
+    /// Inserts a row. Its key is new, or that of a row that was removed.
     pub fn insert(&mut self, key: StartKey, slot: Slot, now: Segment) {
         if key.is_unregistered() {
             self.unregistered.insert(key.seq, (key, slot));

@@ -14,7 +14,7 @@ pub(super) struct Row {
     pub key: Key,
     pub attempts: u32,
     pub runs: RunNumber,
-    /// Its tag, while it is ready.
+    /// Its tag, if it is ready; also while it is unregistered.
     pub tag: u64,
     /// The place of its row in `running`, unless it waits.
     pub running: u32,
@@ -34,7 +34,7 @@ impl Row {
             priority: key.priority,
             attempts: 0,
             runs: 0,
-            tag: key.tag().unwrap_or(0),
+            tag: tag_of(key.place),
             running: 0,
             place: Place::Waiting(Stand::of(key.place)),
             canceled: false,
@@ -55,12 +55,20 @@ impl Row {
 
     /// Lets it wait at this key.
     pub fn wait_at(&mut self, key: StartKey) {
-        (self.priority, self.key, self.tag) = (key.priority, key.key(), key.tag().unwrap_or(0));
+        (self.priority, self.key, self.tag) = (key.priority, key.key(), tag_of(key.place));
         self.place = Place::Waiting(Stand::of(key.place));
     }
 
     pub fn is_waiting(&self) -> bool {
         matches!(self.place, Place::Waiting(_))
+    }
+}
+
+/// Returns the tag of a place, or 0 if it has none.
+fn tag_of(place: StartPlace) -> u64 {
+    match place {
+        StartPlace::Ready { tag } => tag,
+        _ => 0,
     }
 }
 

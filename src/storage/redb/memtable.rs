@@ -1,15 +1,16 @@
 //! The memtable: running jobs, the counts of each pool, and the rows that the tables do not have yet.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 
-use super::codec::{Head, Logged, RowCounts, RunRow};
+use super::codec::{Head, LevelCounts, Logged, RowCounts, RunRow};
 use crate::model::PoolConfig;
 use crate::model::{
-    Change, Finished, Key, Name, Payload, PoolId, Priority, Retry, Running, Segment, Spec,
-    StartKey, StateRow, TableKey, UniquePlace, UniqueRow, WorkFact, WorkId,
+    Change, Finished, Key, LaneRow, Name, Payload, PoolId, Priority, Retry, Running, Segment, Spec,
+    StartKey, StateRow, TableKey, UniquePlace, UniqueRow, WorkFact, WorkId, WorkKey,
 };
 use crate::storage::shrink;
 
@@ -67,7 +68,13 @@ fn size(head: &Head, spec: &Spec) -> usize {
 #[derive(Clone, Default)]
 pub(super) struct Layer {
     pub works: HashMap<WorkId, Option<WorkRow>>,
-    pub starts: BTreeMap<(PoolId, StartKey), Option<WorkId>>,
+    pub queue: BTreeMap<QueuePlace, Option<Row<WorkId>>>,
+    pub ready: BTreeMap<ReadyPlace, Option<Row<Ready>>>,
+    /// The jobs in lanes, by pool and `seq`.
+    pub in_lanes: BTreeMap<(PoolId, u64), Option<Row<WorkId>>>,
+    /// The same jobs, by key.
+    pub lane_jobs: BTreeMap<(PoolId, WorkKey, u64), Option<Row<WorkId>>>,
+    pub lanes: BTreeMap<(PoolId, WorkKey), Option<LaneRow>>,
     pub finished: HashMap<WorkId, Option<Arc<Finished>>>,
     /// Jobs that finished again under an id whose older row is in a layer below.
     finished_again: HashSet<WorkId>,
@@ -86,11 +93,58 @@ pub(super) struct WorkRow {
     covers: bool,
 }
 
+/// The place of a job in the queue, or of an unregistered one: both are in one table.
+pub(super) type QueuePlace = (PoolId, Priority, Key);
+
+/// The place of a job that is ready: pool, priority, tag and `seq`.
+pub(super) type ReadyPlace = (PoolId, Priority, u64, u64);
+
+/// A job that is ready, and the time at which it was due.
+pub(super) type Ready = (WorkId, Segment);
+
+/// Returns the place of a job in the queue. Unregistered jobs are behind those of the normal priority.
+pub(super) fn queue_place(pool: PoolId, key: StartKey) -> QueuePlace {
+    let priority = if key.is_unregistered() { Priority::NORMAL } else { key.priority };
+    (pool, priority, key.key())
+}
+
+/// A row of `pending_start`.
+#[derive(Clone, Copy)]
+pub(super) struct Row<T> {
+    pub value: T,
+    /// `true` if a layer below may have an older row of this key, so that its deletion must be recorded. Most keys are
+    /// used once, but a job may leave its lane and come back.
+    covers: bool,
+}
+
+/// Inserts a row of a key that may have been used before.
+fn put<K: Ord, T>(rows: &mut BTreeMap<K, Option<Row<T>>>, key: K, value: T) {
+    match rows.entry(key) {
+        Entry::Vacant(new) => drop(new.insert(Some(Row { value, covers: false }))),
+        Entry::Occupied(mut old) => {
+            let covers = old.get().as_ref().is_none_or(|old| old.covers);
+            old.insert(Some(Row { value, covers }));
+        }
+    }
+}
+
+fn remove<K: Ord, T>(rows: &mut BTreeMap<K, Option<Row<T>>>, key: K) {
+    match rows.entry(key) {
+        // A row found here that covers none is in no other layer.
+        Entry::Occupied(row) if row.get().as_ref().is_some_and(|row| !row.covers) => {
+            row.remove();
+        }
+        Entry::Occupied(mut row) => drop(row.insert(None)),
+        Entry::Vacant(gone) => drop(gone.insert(None)),
+    }
+}
+
 impl Layer {
     /// Returns the number of rows in the layer.
     pub fn len(&self) -> usize {
-        let others = self.finished.len() + self.user.len() + self.unique.len();
-        self.works.len() + self.starts.len() + others
+        let starts = self.queue.len() + self.ready.len() + self.in_lanes.len();
+        let of_keys = self.unique.len() + self.lanes.len() + self.lane_jobs.len();
+        self.works.len() + starts + self.finished.len() + self.user.len() + of_keys
     }
 
     pub fn order_until(&self) -> u64 {
@@ -145,10 +199,29 @@ impl Layer {
         }
     }
 
-    fn remove_start(&mut self, pool: PoolId, key: StartKey) {
-        // A key is used for one row only: a row found here is in no other layer.
-        if !matches!(self.starts.remove(&(pool, key)), Some(Some(_))) {
-            self.starts.insert((pool, key), None);
+    /// `of` is the key of a job that is in a lane.
+    fn put_start(&mut self, pool: PoolId, key: StartKey, of: Option<&WorkKey>, work_id: WorkId) {
+        match key.tag() {
+            Some(tag) => {
+                let place = (pool, key.priority, tag, key.seq);
+                put(&mut self.ready, place, (work_id, key.segment));
+            }
+            None if key.is_in_lane() => put(&mut self.in_lanes, (pool, key.seq), work_id),
+            None => put(&mut self.queue, queue_place(pool, key), work_id),
+        }
+        if let Some(of) = of {
+            put(&mut self.lane_jobs, (pool, of.clone(), key.seq), work_id);
+        }
+    }
+
+    fn remove_start(&mut self, pool: PoolId, key: StartKey, of: Option<&WorkKey>) {
+        match key.tag() {
+            Some(tag) => remove(&mut self.ready, (pool, key.priority, tag, key.seq)),
+            None if key.is_in_lane() => remove(&mut self.in_lanes, (pool, key.seq)),
+            None => remove(&mut self.queue, queue_place(pool, key)),
+        }
+        if let Some(of) = of {
+            remove(&mut self.lane_jobs, (pool, of.clone(), key.seq));
         }
     }
 }
@@ -173,75 +246,110 @@ pub(super) struct PoolEntry {
     pub config: PoolConfig,
     pub state: StateRow,
     pub works: u64,
-    /// The rows of `pending_start` outside the unregistered lane, in the order of their priorities.
+    /// The rows of `pending_start` that are in the queue or ready, in the order of their priorities.
     pub levels: Vec<Level>,
-    /// The number of rows in the unregistered lane.
-    pub lane: u64,
+    /// The number of rows in lanes.
+    pub in_lanes: u64,
+    /// The number of unregistered jobs.
+    pub unregistered: u64,
     /// The number of rows of `running`. They are in memory: the tables do not count them.
     pub running: u64,
     /// `true` if the tables have its current value.
     saved: bool,
 }
 
-/// The waiting jobs of one priority.
+/// The jobs of one priority that wait for their time or for a slot.
 #[derive(Clone)]
 pub(super) struct Level {
-    pub priority: Priority,
-    /// The number of rows.
-    pub waiting: u64,
-    /// No row lies before this key, so that reads can skip the rows that were started.
-    pub starts_from: Key,
+    pub counts: LevelCounts,
+    /// No row of the queue lies before this key, so that reads can skip the rows that were started.
+    pub queue_from: Key,
+    /// No ready row lies before this tag and `seq`.
+    pub ready_from: (u64, u64),
+}
+
+impl Level {
+    fn new(counts: LevelCounts) -> Level {
+        Level { counts, queue_from: Key::default(), ready_from: (0, 0) }
+    }
+
+    pub fn priority(&self) -> Priority {
+        self.counts.priority
+    }
+
+    fn count(&mut self, key: StartKey) -> &mut u64 {
+        match key.tag() {
+            None => &mut self.counts.queue,
+            Some(_) => &mut self.counts.ready,
+        }
+    }
 }
 
 impl PoolEntry {
     pub fn new(name: Name, config: PoolConfig, state: StateRow, counts: RowCounts) -> PoolEntry {
-        let RowCounts { works, waiting, lane } = counts;
-        let level = |(priority, waiting)| Level { priority, waiting, starts_from: Key::default() };
-        let levels = waiting.into_iter().map(level).collect();
+        let RowCounts { works, levels, in_lanes, unregistered } = counts;
+        let levels = levels.into_iter().map(Level::new).collect();
         let (running, saved) = (0, true);
-        PoolEntry { name, config, state, works, levels, lane, running, saved }
+        PoolEntry { name, config, state, works, levels, in_lanes, unregistered, running, saved }
     }
 
     pub fn counts(&self) -> RowCounts {
-        let waiting = self.levels.iter().map(|level| (level.priority, level.waiting));
-        RowCounts { works: self.works, waiting: waiting.collect(), lane: self.lane }
+        RowCounts {
+            works: self.works,
+            levels: self.levels.iter().map(|level| level.counts).collect(),
+            in_lanes: self.in_lanes,
+            unregistered: self.unregistered,
+        }
     }
 
-    /// Returns the number of rows of `pending_start` outside the unregistered lane.
+    /// Returns the number of rows of `pending_start` but for the unregistered jobs.
     pub fn waiting(&self) -> u64 {
-        self.levels.iter().map(|level| level.waiting).sum()
+        let levels = self.levels.iter().map(|level| level.counts.queue + level.counts.ready);
+        levels.sum::<u64>() + self.in_lanes
+    }
+
+    /// Returns the count of rows outside of the order of priorities that a row belongs to.
+    fn outside(&mut self, key: StartKey) -> Option<&mut u64> {
+        match key {
+            _ if key.is_unregistered() => Some(&mut self.unregistered),
+            _ if key.is_in_lane() => Some(&mut self.in_lanes),
+            _ => None,
+        }
     }
 
     /// Notes that a row was inserted into `pending_start`.
     fn start_added(&mut self, key: StartKey) {
-        if key.is_unregistered() {
-            self.lane += 1;
+        if let Some(count) = self.outside(key) {
+            *count += 1;
             return;
         }
-        let place = self.levels.binary_search_by_key(&key.priority, |level| level.priority);
+        let place = self.levels.binary_search_by_key(&key.priority, Level::priority);
         let place = place.unwrap_or_else(|place| {
-            let starts_from = Key::default();
-            let level = Level { priority: key.priority, waiting: 0, starts_from };
-            self.levels.insert(place, level);
+            let counts = LevelCounts { priority: key.priority, ..LevelCounts::default() };
+            self.levels.insert(place, Level::new(counts));
             place
         });
         let level = &mut self.levels[place];
-        level.waiting += 1;
-        level.starts_from = level.starts_from.min(key.key());
+        *level.count(key) += 1;
+        match key.tag() {
+            None => level.queue_from = level.queue_from.min(key.key()),
+            Some(tag) => level.ready_from = level.ready_from.min((tag, key.seq)),
+        }
     }
 
     /// Notes that a row was deleted from `pending_start`.
     fn start_removed(&mut self, key: StartKey) {
-        if key.is_unregistered() {
-            self.lane = self.lane.saturating_sub(1);
+        if let Some(count) = self.outside(key) {
+            *count = count.saturating_sub(1);
             return;
         }
-        let place = self.levels.binary_search_by_key(&key.priority, |level| level.priority);
-        if let Ok(place) = place {
+        if let Ok(place) = self.levels.binary_search_by_key(&key.priority, Level::priority) {
             let level = &mut self.levels[place];
-            level.waiting = level.waiting.saturating_sub(1);
+            let count = level.count(key);
+            *count = count.saturating_sub(1);
             // The place of the normal priority stays, with what is known of it.
-            if level.waiting == 0 && key.priority != Priority::NORMAL {
+            let is_empty = level.counts.queue == 0 && level.counts.ready == 0;
+            if is_empty && key.priority != Priority::NORMAL {
                 self.levels.remove(place);
             }
         }
@@ -278,6 +386,9 @@ pub(super) struct Memtable {
     pub finished: u64,
     /// The number of deleted finished jobs, which is the number of the oldest one in the order of finishing.
     pub forgotten: u64,
+    /// No job of a lane has a lower `seq`, so that reads can skip the jobs that have left. Has the lanes that were read
+    /// since the last checkpoint began.
+    pub lanes_from: HashMap<(PoolId, WorkKey), u64>,
     pub layer: Layer,
     /// The layer below, while it is written to the tables.
     pub sealed: Option<Arc<Sealed>>,
@@ -302,13 +413,18 @@ impl Memtable {
         self.layers().find_map(|layer| layer.unique.get(place)).copied()
     }
 
+    /// Returns the row of `lanes`, if a layer has a newer one than the tables.
+    pub fn lane(&self, place: &(PoolId, WorkKey)) -> Option<Option<LaneRow>> {
+        self.layers().find_map(|layer| layer.lanes.get(place)).copied()
+    }
+
     /// Applies a change. `known` has the jobs that the change is about and that are found nowhere else.
     pub fn apply(&mut self, change: &Change, known: &Known) {
         match change {
             Change::InsertWork { spec, key } => {
                 self.layer.put_unique(spec);
                 self.layer.put_work(Head::new(*key), spec, false);
-                self.put_start(spec.pool, *key, spec.work_id);
+                self.put_start(spec.pool, *key, Some(spec), spec.work_id);
                 self.pool(spec.pool).works += 1;
             }
             Change::InsertRunning { spec, key, run, started, generation } => {
@@ -325,31 +441,32 @@ impl Memtable {
                 self.put_cancelation(*pool, *key, *work_id);
             }
             Change::StartWork { work_id, pool, key, run, started, generation } => {
-                self.remove_start(*pool, *key);
-                let Some((head, spec)) = self.find(*work_id, known) else { return };
+                let work = self.find(*work_id, known);
+                self.remove_start(*pool, *key, work.as_ref().map(|(_, spec)| spec));
+                let Some((head, spec)) = work else { return };
                 let (run, started, generation) = (*run, *started, *generation);
                 self.start(head, spec, Running { run, started, generation });
             }
             Change::MovePendingStart { work_id, pool, from, to } => {
-                self.remove_start(*pool, *from);
-                self.put_start(*pool, *to, *work_id);
-                let Some((head, spec)) = self.find(*work_id, known) else { return };
-                let head = Head { key: to.key(), priority: to.priority, ..head };
-                self.layer.put_work(head, &spec, true);
+                let work = self.find(*work_id, known);
+                let spec = work.as_ref().map(|(_, spec)| spec);
+                self.remove_start(*pool, *from, spec);
+                self.put_start(*pool, *to, spec, *work_id);
+                let Some((head, spec)) = work else { return };
+                self.layer.put_work(head.at(*to), &spec, true);
             }
             Change::ReplaceWork { spec, from, to } => {
                 self.layer.put_unique(spec);
-                if from != to {
-                    self.remove_start(spec.pool, *from);
-                    self.put_start(spec.pool, *to, spec.work_id);
+                if !from.is_same(*to) {
+                    self.remove_start(spec.pool, *from, Some(spec));
+                    self.put_start(spec.pool, *to, Some(spec), spec.work_id);
                 }
                 self.layer.put_work(Head::new(*to), spec, true);
             }
             Change::RetryWork { work_id, pool, key, attempts, history, .. } => {
-                self.put_start(*pool, *key, *work_id);
-                let Some(RunningWork { row, spec, .. }) = self.remove_running(*work_id) else {
-                    return;
-                };
+                let work = self.remove_running(*work_id);
+                self.put_start(*pool, *key, work.as_ref().map(|work| &work.spec), *work_id);
+                let Some(RunningWork { row, spec, .. }) = work else { return };
                 let (attempts, history) = (*attempts, history.clone());
                 let head = Head { attempts, runs: row.run, history, ..Head::new(*key) };
                 self.layer.put_work(head, &spec, true);
@@ -372,6 +489,9 @@ impl Memtable {
             Change::MarkRetried { finished } => self.layer.replace_finished(finished),
             Change::DeleteFinished { work_id } => self.forget(*work_id),
             Change::DeleteUnique { place } => drop(self.layer.unique.insert(place.clone(), None)),
+            Change::PutLane { pool, key, row } => {
+                self.layer.lanes.insert((*pool, key.clone()), *row);
+            }
             Change::PutRow { table, key, value } => {
                 self.layer.user.insert((*table, key.clone()), Some(value.clone()));
             }
@@ -395,7 +515,7 @@ impl Memtable {
         let running = self.remove_running(work_id).map(|work| work.spec);
         let spec = running.or_else(|| {
             let (head, spec) = self.find(work_id, known)?;
-            self.remove_start(pool, head.start_key());
+            self.remove_start(pool, head.start_key(), Some(&spec));
             Some(spec)
         });
         if let Some((place, _)) = spec.as_ref().and_then(Spec::unique_row) {
@@ -496,14 +616,21 @@ impl Memtable {
         Some(work)
     }
 
-    fn put_start(&mut self, pool: PoolId, key: StartKey, work_id: WorkId) {
+    /// `spec` is of the job, if it is known.
+    fn put_start(&mut self, pool: PoolId, key: StartKey, spec: Option<&Spec>, work_id: WorkId) {
         self.last_seq = self.last_seq.max(key.seq);
-        self.layer.starts.insert((pool, key), Some(work_id));
+        let of = key_of_lane(key, spec);
+        self.layer.put_start(pool, key, of.as_ref(), work_id);
         self.pool(pool).start_added(key);
+        if let Some(of) = of
+            && let Some(from) = self.lanes_from.get_mut(&(pool, of))
+        {
+            *from = key.seq.min(*from);
+        }
     }
 
-    fn remove_start(&mut self, pool: PoolId, key: StartKey) {
-        self.layer.remove_start(pool, key);
+    fn remove_start(&mut self, pool: PoolId, key: StartKey, spec: Option<&Spec>) {
+        self.layer.remove_start(pool, key, key_of_lane(key, spec).as_ref());
         self.pool(pool).start_removed(key);
     }
 
@@ -597,6 +724,7 @@ impl Memtable {
                 pools.push((pool, entry.clone()));
             }
         }
+        self.lanes_from = HashMap::new();
         let layer = std::mem::take(&mut self.layer);
         self.layer.order_from = layer.order_until();
         let sealed = Arc::new(Sealed {
@@ -613,4 +741,9 @@ impl Memtable {
         self.sealed = Some(sealed.clone());
         sealed
     }
+}
+
+/// Returns the key of a job that is in a lane at this place.
+fn key_of_lane(key: StartKey, spec: Option<&Spec>) -> Option<WorkKey> {
+    spec.filter(|_| key.is_in_lane())?.work_key()
 }

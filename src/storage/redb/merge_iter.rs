@@ -15,6 +15,11 @@ impl<'r, K: Ord, V> MergeIter<'r, K, V> {
         MergeIter(Vec::with_capacity(3))
     }
 
+    /// Makes a merged view of no rows.
+    pub fn empty() -> Self {
+        MergeIter(Vec::new())
+    }
+
     /// Adds another layer at the bottom.
     pub fn over(&mut self, rows: impl Iterator<Item = Result<(K, Option<V>), StorageError>> + 'r) {
         let rows: Rows<'r, K, V> = Box::new(rows);

@@ -44,15 +44,15 @@ pub(crate) use self::checkpoint::Checkpoints;
 use self::checkpoint::{Checkpoint, Written};
 use self::codec::{Head, Input, Logged};
 use self::disk::{CheckedDisk, FileDisk, Rest};
-use self::memtable::{Known, Level, Memtable, Sealed, UserKey};
+use self::memtable::{Known, Level, Memtable, Sealed, UserKey, queue_place};
 use self::merge_iter::MergeIter;
-use self::tables::{Rows, Tables, Works};
+use self::tables::{Filled, Rows, Tables, Works};
 use self::wal::{Room, Wal};
 use super::{ByRank, Fsync, KeyRange, Opened, PoolRow, Storage, StorageError, lowest};
 use crate::model::{
-    Batch, CancelationRow, Change, CompletionRow, Counts, Cursors, Demand, Finished, Key, Name,
-    Payload, PoolId, Running, RunningRow, Segment, Spec, StartKey, StartRow, StateRow, TableKey,
-    UniquePlace, UniqueRow, WorkFact, WorkId,
+    Batch, CancelationRow, Change, CompletionRow, Counts, Cursors, Demand, Finished, Key,
+    LanePlace, LaneRow, Name, Payload, PoolId, Running, RunningRow, Segment, Spec, StartKey,
+    StartPlace, StartRow, StateRow, TableKey, UniquePlace, UniqueRow, WorkFact, WorkId, WorkKey,
 };
 
 pub use self::disk::Disk;
@@ -63,8 +63,15 @@ const MEMTABLE_ROWS: usize = 200_000;
 /// The maximum size, in bytes, of the cache of jobs that were read for upcoming changes.
 const MOST_KNOWN: usize = 4 << 20;
 
-/// Rows of `pending_start`.
-type Starts = Vec<(StartKey, WorkId)>;
+/// Rows of `pending_start`, in order.
+trait Starts: Iterator<Item = Result<(StartKey, WorkId), StorageError>> {}
+
+impl<I: Iterator<Item = Result<(StartKey, WorkId), StorageError>>> Starts for I {}
+
+type Started<I> = Result<I, StorageError>;
+
+/// Rows of `pending_start` that were read.
+type Read = Vec<(StartKey, WorkId)>;
 
 /// The length of the store's clock, which precedes the changes in a frame.
 const CLOCK: usize = 8;
@@ -125,8 +132,8 @@ struct Store {
     tables: Option<Arc<Tables>>,
     /// The number of the last commit that is in the tables.
     applied: u64,
-    /// `true` if the tables have rows in `pending_start`; if not, they need not be read for starts.
-    tables_have_starts: bool,
+    /// The tables that have rows.
+    filled: Filled,
     /// Jobs that were read from the tables.
     known: Known,
     /// The next frame: the clock, then changes. Reports that were not synced wait here for the next commit.
@@ -266,14 +273,14 @@ impl Store {
         wal.restart(seed);
         // Also for an existing store: its header, too, may exist only in the system's cache.
         wal.made()?;
-        let tables_have_starts = tables.read()?.has_starts()?;
+        let filled = tables.read()?.filled()?;
         Ok(Store {
             disk,
             applied: wal.last(),
             wal,
             memtable,
             tables: Some(Arc::new(tables)),
-            tables_have_starts,
+            filled,
             known: Known::default(),
             frame: vec![0; CLOCK],
             checkpoint: None,
@@ -349,38 +356,80 @@ impl Store {
         Ok(facts)
     }
 
-    /// Rows of `pending_start` of one priority, or of the unregistered lane, between two keys.
+    /// Jobs of one priority in the queue, or unregistered ones, between two places of one kind.
     fn starts(
         &self,
         pool: PoolId,
         from: StartKey,
         until: StartKey,
-    ) -> Result<MergeIter<'_, StartKey, WorkId>, StorageError> {
-        let mut rows = MergeIter::new();
+    ) -> Result<MergeIter<'_, Key, WorkId>, StorageError> {
         if from >= until {
-            return Ok(rows);
+            return Ok(MergeIter::empty());
         }
+        let mut rows = MergeIter::new();
+        let (first, end) = (queue_place(pool, from), queue_place(pool, until));
         for layer in self.memtable.layers() {
-            let range = layer.starts.range((pool, from)..(pool, until));
-            rows.over(range.map(|((_, key), work_id)| Ok((*key, *work_id))));
+            let range = layer.queue.range(first..end);
+            rows.over(range.map(|((.., key), row)| Ok((*key, row.map(|row| row.value)))));
         }
-        if self.tables_have_starts {
-            let stored = self.rows()?.starts(pool, from, until)?;
-            rows.over(stored.map(|row| row.map(|(key, work_id)| (key, Some(work_id)))));
+        if self.filled.starts {
+            rows.over(self.rows()?.queue(pool, from, until)?.map(of_tables));
         }
         Ok(rows)
     }
 
-    /// Rows of `pending_start` of one priority outside the unregistered lane.
-    fn waiting(
-        &self,
-        pool: PoolId,
-        level: &Level,
-        from: Key,
-    ) -> Result<MergeIter<'_, StartKey, WorkId>, StorageError> {
-        let from = StartKey::at(level.priority, level.starts_from.max(from));
-        let end = StartKey { seq: u64::MAX, ..StartKey::new(level.priority, LAST_SEGMENT) };
-        self.starts(pool, from, end)
+    /// Jobs of one priority in the queue.
+    fn queue(&self, pool: PoolId, level: &Level, from: Key) -> Started<impl Starts> {
+        let priority = level.priority();
+        let from = StartKey::at(priority, level.queue_from.max(from));
+        let end = StartKey { seq: u64::MAX, ..StartKey::new(priority, LAST_SEGMENT) };
+        let rows = self.starts(pool, from, end)?;
+        Ok(rows.map(move |row| row.map(|(key, work_id)| (StartKey::at(priority, key), work_id))))
+    }
+
+    /// Unregistered jobs behind one of them.
+    fn unregistered_from(&self, pool: PoolId, after: Option<StartKey>) -> Started<impl Starts> {
+        let seq = after.map_or(0, |after| after.seq.saturating_add(1));
+        let rows = self.starts(pool, StartKey { seq, ..StartKey::END }, StartKey::END)?;
+        let place = |seq| StartKey { seq, ..StartKey::END };
+        Ok(rows.map(move |row| row.map(|(key, work_id)| (place(key.seq), work_id))))
+    }
+
+    /// Jobs of one priority that are ready, from a tag and a `seq` on.
+    fn ready(&self, pool: PoolId, level: &Level, from: (u64, u64)) -> Started<impl Starts> {
+        let (priority, from) = (level.priority(), level.ready_from.max(from));
+        let mut rows = MergeIter::empty();
+        if level.counts.ready > 0 {
+            let place = |(tag, seq)| (pool, priority, tag, seq);
+            for layer in self.memtable.layers() {
+                let range = layer.ready.range(place(from)..=place(LAST_TAG));
+                rows.over(
+                    range.map(|((.., tag, seq), row)| Ok(((*tag, *seq), row.map(|row| row.value)))),
+                );
+            }
+            if self.filled.ready {
+                rows.over(self.rows()?.ready(pool, priority, from)?.map(of_tables));
+            }
+        }
+        Ok(rows.map(move |row| {
+            let ((tag, seq), (work_id, segment)) = row?;
+            let key = StartKey::at(priority, Key { segment, seq });
+            Ok((key.in_place(StartPlace::Ready { tag }), work_id))
+        }))
+    }
+
+    /// Jobs in lanes, from a `seq` on.
+    fn in_lanes(&self, pool: PoolId, from: u64) -> Started<impl Starts> {
+        let mut rows = MergeIter::empty();
+        for layer in self.memtable.layers() {
+            let range = layer.in_lanes.range((pool, from)..=(pool, u64::MAX));
+            rows.over(range.map(|((_, seq), row)| Ok((*seq, row.map(|row| row.value)))));
+        }
+        if self.filled.in_lanes {
+            rows.over(self.rows()?.in_lanes(pool, from)?.map(of_tables));
+        }
+        let place = |seq| StartKey { seq, ..StartKey::LANES };
+        Ok(rows.map(move |row| row.map(|(seq, work_id)| (place(seq), work_id))))
     }
 
     fn levels(&self, pool: PoolId) -> &[Level] {
@@ -395,33 +444,34 @@ impl Store {
         demand: Demand,
         now: Segment,
         slots: usize,
-    ) -> Result<(Starts, Option<Segment>), StorageError> {
+    ) -> Result<(Read, Option<Segment>), StorageError> {
         let from = Key { segment: demand.cursors.incoming, seq: 0 };
         let mut firsts = Vec::new();
-        let mut levels = Vec::new();
+        let mut parts = Vec::new();
         let mut found = 0;
         for level in self.levels(pool) {
             // One more shows when the next one is due. Without aging, what comes first takes the slots.
             let wanted = slots - if demand.aging.is_none() { found } else { 0 };
-            let mut rows = Vec::new();
-            for row in self.waiting(pool, level, from)? {
-                let (key, work_id) = row?;
-                rows.push((key.key(), work_id));
-                if key.segment > now || rows.len() > wanted {
-                    break;
-                }
-                found = (found + 1).min(slots);
+            let queue = until_due(self.queue(pool, level, from)?, now, wanted)?;
+            let ready = until_due(self.ready(pool, level, (0, 0))?, now, wanted)?;
+            for rows in [&queue, &ready] {
+                let due = rows.iter().filter(|(key, _)| key.segment <= now).count();
+                found = (found + due).min(slots);
             }
-            firsts.push((level.priority, rows.first().map(|(key, _)| *key)));
-            levels.push((level.priority, rows.into_iter()));
+            let first = |rows: &[(StartKey, WorkId)]| rows.first().map(|(key, _)| *key);
+            firsts.push((level.priority(), first(&queue), first(&ready)));
+            let ready = Some(ready).filter(|rows| !rows.is_empty());
+            parts.extend(std::iter::once(queue).chain(ready).map(Vec::into_iter));
         }
-        let mut rows = ByRank::new(levels.into_iter(), now, demand.aging);
+        let mut rows = ByRank::new(parts.into_iter(), now, demand.aging);
         let due = rows.by_ref().take(slots).collect();
-        // No row is behind its cursor, and none was found before the first one.
+        // No row of a queue is behind its cursor, and none was found before the first one.
         if let Some(entry) = self.memtable.pools.get_mut(pool.0 as usize) {
-            for (level, (priority, first)) in entry.levels.iter_mut().zip(firsts) {
-                debug_assert_eq!(level.priority, priority);
-                level.starts_from = first.unwrap_or(LANE);
+            for (level, (priority, queue, ready)) in entry.levels.iter_mut().zip(firsts) {
+                debug_assert_eq!(level.priority(), priority);
+                level.queue_from = queue.map_or(UNREGISTERED, StartKey::key);
+                let tag = ready.and_then(StartKey::tag);
+                level.ready_from = tag.zip(ready).map_or(LAST_TAG, |(tag, key)| (tag, key.seq));
             }
         }
         Ok((due, rows.next_due()))
@@ -464,6 +514,7 @@ impl Store {
         batch.next_due = next_due;
         self.know(starts.iter().map(|(_, work_id)| *work_id))?;
         batch.starts.reserve(starts.len());
+        let mut keys = Vec::new();
         for (key, work_id) in starts {
             let work = match self.memtable.work(work_id) {
                 Some(row) => row.map(|row| (&row.head, &row.spec)),
@@ -472,7 +523,14 @@ impl Store {
             let (head, spec) =
                 work.filter(|(head, _)| head.start_key() == key).ok_or_else(damaged)?;
             let (spec, attempts, runs) = (spec.clone(), head.attempts, head.runs);
-            batch.starts.push(StartRow { key, spec, attempts, runs });
+            keys.extend(spec.work_key());
+            batch.starts.push(StartRow { key: head.start_key(), spec, attempts, runs, lane: None });
+        }
+        if !keys.is_empty() {
+            let mut lanes = self.lanes(pool, &keys)?.into_iter();
+            for row in batch.starts.iter_mut().filter(|row| row.spec.key().is_some()) {
+                row.lane = lanes.next().map(Option::unwrap_or_default);
+            }
         }
         self.known.bound(MOST_KNOWN);
         Ok(batch)
@@ -750,8 +808,8 @@ impl Store {
 
     /// Drops the sealed layer, which is now in the tables.
     fn checkpoint_done(&mut self) {
-        // Reading tables without starts only costs time.
-        self.tables_have_starts = self.rows().and_then(|rows| rows.has_starts()).unwrap_or(true);
+        // Reading tables without rows only costs time.
+        self.filled = self.rows().and_then(|rows| rows.filled()).unwrap_or(Filled::ALL);
         self.done = self.memtable.sealed.take();
         if let Some(done) = &self.done {
             self.applied = done.last;
@@ -861,6 +919,80 @@ impl Store {
         rows.take(limit).collect()
     }
 
+    fn lanes(&self, pool: PoolId, keys: &[WorkKey]) -> Result<Vec<Option<LaneRow>>, StorageError> {
+        let in_memory = |key: &WorkKey| self.memtable.lane(&(pool, key.clone()));
+        let mut rows: Vec<_> = keys.iter().map(in_memory).collect();
+        if self.filled.lanes && rows.iter().any(Option::is_none) {
+            let is_missing = |(_, row): &(&WorkKey, &Option<_>)| row.is_none();
+            let missing: Vec<_> = keys.iter().zip(&rows).filter(is_missing).collect();
+            let missing: Vec<_> = missing.into_iter().map(|(key, _)| key).collect();
+            let mut stored = self.rows()?.lanes(pool, &missing)?.into_iter();
+            for row in rows.iter_mut().filter(|row| row.is_none()) {
+                *row = stored.next();
+            }
+        }
+        Ok(rows.into_iter().map(Option::flatten).collect())
+    }
+
+    fn lane_rows(
+        &self,
+        pool: PoolId,
+        after: Option<&LanePlace>,
+        limit: usize,
+    ) -> Result<Vec<(LanePlace, LaneRow)>, StorageError> {
+        let after = after.map(|after| &after.key);
+        let first = (pool, after.cloned().unwrap_or_else(|| WorkKey::new(&[])));
+        let mut rows = MergeIter::new();
+        for layer in self.memtable.layers() {
+            let behind = layer.lanes.range((Bound::Excluded(&first), Bound::Unbounded));
+            let of_pool = behind.take_while(|((of, _), _)| *of == pool);
+            rows.over(of_pool.map(|((_, key), row)| Ok((key.clone(), *row))));
+        }
+        if self.filled.lanes {
+            let stored = self.rows()?.lane_rows(pool, after)?;
+            rows.over(stored.map(|row| row.map(|(key, row)| (key, Some(row)))));
+        }
+        let place = |key| LanePlace { key, at: 0 };
+        rows.take(limit).map(|row| row.map(|(key, row)| (place(key), row))).collect()
+    }
+
+    fn lane_jobs(
+        &mut self,
+        pool: PoolId,
+        key: &WorkKey,
+        limit: usize,
+    ) -> Result<Vec<(StartKey, Spec)>, StorageError> {
+        let lane = (pool, key.clone());
+        let from = self.memtable.lanes_from.get(&lane).copied().unwrap_or(0);
+        let place = |seq| (pool, key.clone(), seq);
+        let mut rows = MergeIter::new();
+        for layer in self.memtable.layers() {
+            let of_layer = layer.lane_jobs.range(place(from)..=place(u64::MAX));
+            rows.over(of_layer.map(|((.., seq), row)| Ok((*seq, row.map(|row| row.value)))));
+        }
+        if self.filled.in_lanes {
+            let stored = self.rows()?.lane_jobs(pool, key, from)?;
+            rows.over(stored.map(|row| row.map(|(seq, work_id)| (seq, Some(work_id)))));
+        }
+        let jobs = rows.take(limit).collect::<Result<Vec<_>, _>>()?;
+        let mut works = None;
+        let mut found = Vec::with_capacity(jobs.len());
+        for (seq, work_id) in &jobs {
+            let (head, spec) = self.work(&mut works, *work_id)?.ok_or_else(damaged)?;
+            let start = head.start_key();
+            let is_it = start.is_in_lane() && start.seq == *seq;
+            if !is_it || spec.key() != Some(key.as_bytes()) {
+                return Err(damaged());
+            }
+            found.push((start, spec));
+        }
+        if limit > 0 {
+            let first = jobs.first().map_or(u64::MAX, |(seq, _)| *seq);
+            self.memtable.lanes_from.insert(lane, first);
+        }
+        Ok(found)
+    }
+
     fn get(&self, table: Name, key: &TableKey) -> Result<Option<Payload>, StorageError> {
         let place = (table, key.clone());
         match self.memtable.layers().find_map(|layer| layer.user.get(&place)) {
@@ -936,23 +1068,13 @@ impl Store {
     ) -> Result<Vec<(StartKey, Spec)>, StorageError> {
         let mut works = None;
         let mut found = Vec::new();
-        for row in self.lane(pool, after)?.take(limit) {
+        for row in self.unregistered_from(pool, after)?.take(limit) {
             let (_, work_id) = row?;
             if let Some((head, spec)) = self.work(&mut works, work_id)? {
                 found.push((head.start_key(), spec));
             }
         }
         Ok(found)
-    }
-
-    /// Rows of the unregistered lane behind one of them.
-    fn lane(
-        &self,
-        pool: PoolId,
-        after: Option<StartKey>,
-    ) -> Result<MergeIter<'_, StartKey, WorkId>, StorageError> {
-        let seq = after.map_or(0, |after| after.seq.saturating_add(1));
-        self.starts(pool, StartKey { seq, ..StartKey::END }, StartKey::END)
     }
 
     fn pending_starts(
@@ -963,27 +1085,46 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<(StartKey, WorkId)>, StorageError> {
         let mut found = Vec::new();
-        let is_before = |row: &Result<(StartKey, WorkId), StorageError>| {
-            row.as_ref().map_or(true, |(key, _)| *key < until)
-        };
-        for level in self.levels(pool) {
-            let from = match after {
-                Some(after) if after.is_unregistered() || after.priority > level.priority => {
-                    continue;
+        let add = |found: &mut Read, rows: &mut dyn Starts| {
+            let left = limit - found.len();
+            for row in rows.take(left) {
+                let (key, work_id) = row?;
+                if key >= until {
+                    break;
                 }
-                Some(after) if after.priority == level.priority => {
-                    Key { seq: after.seq.saturating_add(1), ..after.key() }
-                }
-                _ => Key::default(),
-            };
-            let rows = self.waiting(pool, level, from)?.take_while(is_before);
-            for row in rows.take(limit - found.len()) {
-                found.push(row?);
+                found.push((key, work_id));
             }
+            Ok::<_, StorageError>(())
+        };
+        let is_passed = |after: StartKey| after.is_in_lane() || after.is_unregistered();
+        for level in self.levels(pool).iter().filter(|_| !after.is_some_and(is_passed)) {
+            let (queue, ready) = match after.filter(|after| after.priority >= level.priority()) {
+                None => (Key::default(), Some((0, 0))),
+                Some(after) if after.priority > level.priority() => continue,
+                Some(after) => match (after.tag(), after.seq.saturating_add(1)) {
+                    (Some(tag), seq) => (Key::default(), Some((tag, seq))),
+                    (None, seq) => (Key { seq, ..after.key() }, None),
+                },
+            };
+            if let Some(from) = ready {
+                add(&mut found, &mut self.ready(pool, level, from)?)?;
+            }
+            add(&mut found, &mut self.queue(pool, level, queue)?)?;
         }
-        let rows = self.lane(pool, after.filter(|after| after.is_unregistered()))?;
-        for row in rows.take_while(is_before).take(limit - found.len()) {
-            found.push(row?);
+        if !after.is_some_and(StartKey::is_unregistered) {
+            let after = after.filter(|after| after.is_in_lane());
+            let from = after.map_or(0, |after| after.seq.saturating_add(1));
+            add(&mut found, &mut self.in_lanes(pool, from)?)?;
+        }
+        let after = after.filter(|after| after.is_unregistered());
+        add(&mut found, &mut self.unregistered_from(pool, after)?)?;
+        // The tables hold only their order.
+        let mut works = None;
+        let ordered = |key: &StartKey| key.is_in_lane() || key.is_unregistered();
+        for (key, work_id) in found.iter_mut().filter(|(key, _)| ordered(key)) {
+            if let Some((head, _)) = self.work(&mut works, *work_id)? {
+                *key = head.start_key();
+            }
         }
         Ok(found)
     }
@@ -1020,8 +1161,10 @@ impl Store {
         let from = Key { segment: cursors.incoming, seq: 0 };
         let mut oldest = None;
         for level in &entry.levels {
-            let first = self.waiting(pool, level, from)?.next().transpose()?;
-            oldest = oldest.into_iter().chain(first.map(|(key, _)| key.segment)).min();
+            let queue = self.queue(pool, level, from)?.next().transpose()?;
+            let ready = self.ready(pool, level, (0, 0))?.next().transpose()?;
+            let firsts = queue.into_iter().chain(ready).map(|(key, _)| key.segment);
+            oldest = firsts.chain(oldest).min();
         }
         let last = Key { segment: Segment(u64::MAX), seq: u64::MAX };
         let all = (pool, Key::default())..=(pool, last);
@@ -1030,7 +1173,7 @@ impl Store {
             running: entry.running,
             completing: self.memtable.completions.range(all.clone()).count() as u64,
             canceling: self.memtable.cancelations.range(all).count() as u64,
-            unregistered: entry.lane,
+            unregistered: entry.unregistered,
             oldest_due: oldest,
         })
     }
@@ -1051,8 +1194,29 @@ impl Drop for Store {
     }
 }
 
+/// Reads up to `wanted` rows that are due, and the one behind them.
+fn until_due(rows: impl Starts, now: Segment, wanted: usize) -> Result<Read, StorageError> {
+    let mut read = Read::new();
+    for row in rows {
+        let (key, work_id) = row?;
+        read.push((key, work_id));
+        if key.segment > now || read.len() > wanted {
+            break;
+        }
+    }
+    Ok(read)
+}
+
+/// A row of the tables, for [`MergeIter`].
+fn of_tables<K, V>(row: Result<(K, V), StorageError>) -> Result<(K, Option<V>), StorageError> {
+    row.map(|(key, value)| (key, Some(value)))
+}
+
+/// The last place among those that are ready.
+const LAST_TAG: (u64, u64) = (u64::MAX, u64::MAX);
+
 /// The first place of the unregistered lane.
-const LANE: Key = Key { segment: Segment::UNREGISTERED, seq: 0 };
+const UNREGISTERED: Key = Key { segment: Segment::UNREGISTERED, seq: 0 };
 
 /// The last segment before it.
 const LAST_SEGMENT: Segment = Segment(Segment::UNREGISTERED.0 - 1);
@@ -1160,6 +1324,32 @@ impl Storage for Redb {
         limit: usize,
     ) -> Result<Vec<(UniquePlace, UniqueRow)>, StorageError> {
         self.ask(|store| store.unique_rows(after, limit))
+    }
+
+    fn lanes(
+        &mut self,
+        pool: PoolId,
+        keys: &[WorkKey],
+    ) -> Result<Vec<Option<LaneRow>>, StorageError> {
+        self.ask(|store| store.lanes(pool, keys))
+    }
+
+    fn lane_rows(
+        &mut self,
+        pool: PoolId,
+        after: Option<&LanePlace>,
+        limit: usize,
+    ) -> Result<Vec<(LanePlace, LaneRow)>, StorageError> {
+        self.ask(|store| store.lane_rows(pool, after, limit))
+    }
+
+    fn lane_jobs(
+        &mut self,
+        pool: PoolId,
+        key: &WorkKey,
+        limit: usize,
+    ) -> Result<Vec<(StartKey, Spec)>, StorageError> {
+        self.ask(|store| store.lane_jobs(pool, key, limit))
     }
 
     fn read_batch(

@@ -6,7 +6,11 @@
 //! | `pools` | number | name and configuration |
 //! | `state` | number | `internal_state` and how many rows the pool has |
 //! | `work` | id | attempts, runs, place in `pending_start`, and what was enqueued |
-//! | `pending_start` | pool, priority and segment, seq | id |
+//! | `pending_start` | pool, priority and segment, seq | id: the jobs in the queue, and the unregistered ones |
+//! | `pending_ready` | pool, priority, tag, seq | id and segment: the jobs that are ready |
+//! | `pending_lane` | pool, seq | id: the jobs in lanes |
+//! | `lane_jobs` | pool, key, seq | id: the same jobs by key |
+//! | `lanes` | pool, key | what the jobs of the key have in common |
 //! | `running` | id | run, start, generation, attempts, canceled, and its `pending_completion` |
 //! | `pending_cancelation` | pool, segment, seq | id |
 //! | `finished` | id | outcome |
@@ -15,7 +19,7 @@
 //! | `unique` | pool, unique key | the job that took the key last, for how long, and when it was enqueued |
 //!
 //! Each value ends with a checksum of its key and itself, because redb does not verify its own checksums when it reads
-//! a page. A row of `pending_start` has none; the job that it names holds the row's key.
+//! a page. A row of a table that only names jobs has none; the job holds the row's key.
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -30,10 +34,10 @@ use twox_hash::XxHash3_64;
 
 use super::codec::{self, Damaged, Head};
 use super::disk::Rest;
-use super::memtable::{Memtable, PoolEntry, Sealed, UserKey};
+use super::memtable::{Layer, Memtable, PoolEntry, Ready, Row, Sealed, UserKey};
 use crate::model::{
-    Finished, Key, Name, Payload, PoolId, Priority, Segment, Spec, StartKey, TableKey, UniqueKey,
-    UniquePlace, UniqueRow, WorkId,
+    Finished, Key, LaneRow, Name, Payload, PoolId, Priority, Segment, Spec, StartKey, TableKey,
+    UniqueKey, UniquePlace, UniqueRow, WorkId, WorkKey,
 };
 use crate::storage::StorageError;
 
@@ -42,6 +46,10 @@ const POOLS: TableDefinition<u32, &[u8]> = TableDefinition::new("pools");
 const STATE: TableDefinition<u32, &[u8]> = TableDefinition::new("state");
 const WORK: TableDefinition<Id, &[u8]> = TableDefinition::new("work");
 const PENDING_START: TableDefinition<Place, Id> = TableDefinition::new("pending_start");
+const PENDING_READY: TableDefinition<ReadyPlace, (Id, u64)> = TableDefinition::new("pending_ready");
+const PENDING_LANE: TableDefinition<(u32, u64), Id> = TableDefinition::new("pending_lane");
+const LANE_JOBS: TableDefinition<&[u8], Id> = TableDefinition::new("lane_jobs");
+const LANES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("lanes");
 const RUNNING: TableDefinition<Id, &[u8]> = TableDefinition::new("running");
 const PENDING_CANCELATION: TableDefinition<Place, Id> = TableDefinition::new("pending_cancelation");
 const FINISHED: TableDefinition<Id, &[u8]> = TableDefinition::new("finished");
@@ -54,6 +62,9 @@ type Id = u128;
 
 /// The key of a pending row: pool, segment, seq.
 type Place = (u32, u64, u64);
+
+/// The key of a row of `pending_ready`: pool, priority, tag, seq.
+type ReadyPlace = (u32, i8, u64, u64);
 
 /// The maximum number of jobs in a row of `finished_order`: with 24 bytes each, what fits in a page of 4 KiB.
 const ORDER_CHUNK: usize = 160;
@@ -127,6 +138,7 @@ impl Tables {
         txn.open_table(FINISHED_ORDER).map_err(failed)?;
         txn.open_table(USER).map_err(failed)?;
         txn.open_table(UNIQUE).map_err(failed)?;
+        open_lanes(&txn)?;
         txn.commit().map_err(failed)
     }
 
@@ -134,6 +146,13 @@ impl Tables {
     pub fn make_unique(&self) -> Result<(), StorageError> {
         let txn = self.db.begin_write().map_err(failed)?;
         txn.open_table(UNIQUE).map_err(failed)?;
+        txn.commit().map_err(failed)
+    }
+
+    /// Creates the tables of jobs with keys in a file that does not have them.
+    pub fn make_lanes(&self) -> Result<(), StorageError> {
+        let txn = self.db.begin_write().map_err(failed)?;
+        open_lanes(&txn)?;
         txn.commit().map_err(failed)
     }
 
@@ -224,18 +243,13 @@ impl Tables {
         }
         let works = in_order(&layer.works);
         put_rows(&txn, WORK, &mut bytes, works, |out, row| codec::work(out, &row.head, &row.spec))?;
-        let starts = layer.starts.iter();
-        let starts = starts.map(|((pool, key), work_id)| (start_place(*pool, *key), *work_id));
-        let mut starts: Vec<_> = starts.collect();
-        if !starts.is_sorted_by_key(|(place, _)| *place) {
-            starts.sort_unstable_by_key(|(place, _)| *place);
-        }
-        put_places(&txn, PENDING_START, starts.into_iter())?;
+        put_starts(&txn, layer)?;
+        put_lanes(&txn, &mut bytes, layer)?;
         let running = sealed.running.iter().map(|(work_id, row)| (*work_id, row));
         put_rows(&txn, RUNNING, &mut bytes, running, codec::running)?;
         let cancelations = sealed.cancelations.iter();
-        let cancelations = cancelations.map(|((pool, key), id)| (place(*pool, *key), *id));
-        put_places(&txn, PENDING_CANCELATION, cancelations)?;
+        let cancelations = cancelations.map(|((pool, key), id)| (place(*pool, *key), id.map(raw)));
+        put_places(&txn, PENDING_CANCELATION, cancelations.collect())?;
         if !layer.finished.is_empty() {
             let finished = in_order(&layer.finished);
             put_rows(&txn, FINISHED, &mut bytes, finished, |out, row| codec::finished(out, row))?;
@@ -277,7 +291,7 @@ impl Tables {
         if !layer.unique.is_empty() {
             let mut unique = txn.open_table(UNIQUE).map_err(failed)?;
             for ((pool, key), row) in &layer.unique {
-                let key = unique_key(*pool, key.as_bytes());
+                let key = pool_key(*pool, key.as_bytes());
                 match row {
                     Some(row) => {
                         let row = fresh(&mut bytes, of_bytes(&key), |out| codec::unique(out, row));
@@ -312,13 +326,78 @@ fn put_rows<'r, T: 'r>(
     insert(&mut table, rows, |id, row, put| put(&fresh(bytes, of_id(id), |out| encode(out, row))))
 }
 
+/// Writes and deletes rows of `pending_start`, `pending_ready` and `pending_lane`.
+fn put_starts(txn: &WriteTransaction, layer: &Layer) -> Edited {
+    let queue = layer.queue.iter();
+    let queue = queue.map(|((pool, priority, key), row)| {
+        let place = start_place(*pool, StartKey::at(*priority, *key));
+        (place, row.map(|row| raw(row.value)))
+    });
+    let mut queue: Vec<_> = queue.collect();
+    if !queue.is_sorted_by_key(|(place, _)| *place) {
+        queue.sort_unstable_by_key(|(place, _)| *place);
+    }
+    put_places(txn, PENDING_START, queue)?;
+    let ready = layer.ready.iter();
+    let ready = ready.map(|((pool, priority, tag, seq), row)| {
+        let row = row.map(|Row { value: (work_id, due), .. }| (raw(work_id), due.0));
+        ((pool.0, priority.number(), *tag, *seq), row)
+    });
+    put_places(txn, PENDING_READY, ready.collect())?;
+    let in_lanes = layer.in_lanes.iter();
+    let in_lanes =
+        in_lanes.map(|((pool, seq), row)| ((pool.0, *seq), row.map(|row| raw(row.value))));
+    put_places(txn, PENDING_LANE, in_lanes.collect())
+}
+
+/// Writes and deletes rows of `lanes` and `lane_jobs`.
+fn put_lanes(txn: &WriteTransaction, bytes: &mut Vec<u8>, layer: &Layer) -> Edited {
+    if !layer.lane_jobs.is_empty() {
+        let mut jobs = txn.open_table(LANE_JOBS).map_err(failed)?;
+        for ((pool, key, seq), row) in &layer.lane_jobs {
+            let place = lane_place(*pool, key, *seq);
+            match row {
+                Some(row) => drop(jobs.insert(&*place, raw(row.value)).map_err(failed)?),
+                None => drop(jobs.remove(&*place).map_err(failed)?),
+            }
+        }
+    }
+    if !layer.lanes.is_empty() {
+        let mut lanes = txn.open_table(LANES).map_err(failed)?;
+        for ((pool, key), row) in &layer.lanes {
+            let key = pool_key(*pool, key.as_bytes());
+            match row {
+                Some(row) => {
+                    let row = fresh(bytes, of_bytes(&key), |out| codec::lane(out, row));
+                    drop(lanes.insert(key.as_slice(), row).map_err(failed)?);
+                }
+                None => drop(lanes.remove(key.as_slice()).map_err(failed)?),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn open_lanes(txn: &WriteTransaction) -> Edited {
+    txn.open_table(PENDING_READY).map_err(failed)?;
+    txn.open_table(PENDING_LANE).map_err(failed)?;
+    txn.open_table(LANE_JOBS).map_err(failed)?;
+    txn.open_table(LANES).map_err(failed)?;
+    Ok(())
+}
+
 /// Writes and deletes rows of a pending table, in the order of their keys.
-fn put_places(
+fn put_places<K, V, S, T>(
     txn: &WriteTransaction,
-    table: TableDefinition<'_, Place, Id>,
-    rows: impl Iterator<Item = (Place, Option<WorkId>)>,
-) -> Edited {
-    let (gone, rows) = parted(rows.map(|(place, id)| (place, id.map(raw))));
+    table: TableDefinition<'_, K, V>,
+    rows: Vec<(S, Option<T>)>,
+) -> Edited
+where
+    K: ::redb::Key + for<'k> ::redb::Value<SelfType<'k> = S> + 'static,
+    V: for<'v> ::redb::Value<SelfType<'v> = T> + 'static,
+    S: Copy + Ord + std::borrow::Borrow<S>,
+{
+    let (gone, rows) = parted(rows.into_iter());
     if gone.is_empty() && rows.is_empty() {
         return Ok(());
     }
@@ -517,6 +596,26 @@ fn of_bytes(key: &[u8]) -> u64 {
     XxHash3_64::oneshot(key)
 }
 
+/// The tables that have rows: the others need not be read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Filled {
+    /// `pending_start`
+    pub starts: bool,
+    /// `pending_ready`
+    pub ready: bool,
+    /// `pending_lane` and `lane_jobs`
+    pub in_lanes: bool,
+    /// `lanes`
+    pub lanes: bool,
+}
+
+impl Filled {
+    pub const ALL: Filled = Filled { starts: true, ready: true, in_lanes: true, lanes: true };
+}
+
+/// A job that is ready, behind its tag and `seq`.
+type ReadyRow = ((u64, u64), Ready);
+
 /// A snapshot of the tables.
 pub(super) struct Rows(ReadTransaction);
 
@@ -532,24 +631,117 @@ impl Rows {
         Ok(Works(self.open(WORK)?))
     }
 
-    pub fn has_starts(&self) -> Result<bool, StorageError> {
-        Ok(!self.open(PENDING_START)?.is_empty().map_err(failed)?)
+    pub fn filled(&self) -> Result<Filled, StorageError> {
+        Ok(Filled {
+            starts: !self.open(PENDING_START)?.is_empty().map_err(failed)?,
+            ready: !self.open(PENDING_READY)?.is_empty().map_err(failed)?,
+            in_lanes: !self.open(PENDING_LANE)?.is_empty().map_err(failed)?,
+            lanes: !self.open(LANES)?.is_empty().map_err(failed)?,
+        })
     }
 
-    /// Returns rows of `pending_start` of one priority, or of the unregistered lane, between two keys, in order.
-    pub fn starts(
+    /// Returns the jobs of one priority in the queue, or unregistered ones, between two places of one kind, in order.
+    pub fn queue(
         &self,
         pool: PoolId,
         from: StartKey,
         until: StartKey,
-    ) -> Result<impl Iterator<Item = Result<(StartKey, WorkId), StorageError>> + use<>, StorageError>
+    ) -> Result<impl Iterator<Item = Result<(Key, WorkId), StorageError>> + use<>, StorageError>
     {
         let range = start_place(pool, from)..start_place(pool, until);
         let rows = self.open(PENDING_START)?.range(range).map_err(failed)?;
         Ok(rows.map(|row| {
             let (place, work_id) = row.map_err(failed)?;
-            Ok((start_key_of(place.value()), id(work_id.value())))
+            Ok((start_key_of(place.value()).key(), id(work_id.value())))
         }))
+    }
+
+    /// Returns the ready jobs of one priority from a tag and a `seq` on, in order.
+    pub fn ready(
+        &self,
+        pool: PoolId,
+        priority: Priority,
+        (tag, seq): (u64, u64),
+    ) -> Result<impl Iterator<Item = Result<ReadyRow, StorageError>> + use<>, StorageError> {
+        let place = |tag, seq| (pool.0, priority.number(), tag, seq);
+        let range = place(tag, seq)..=place(u64::MAX, u64::MAX);
+        let rows = self.open(PENDING_READY)?.range(range).map_err(failed)?;
+        Ok(rows.map(|row| {
+            let (place, row) = row.map_err(failed)?;
+            let ((_, _, tag, seq), (work_id, due)) = (place.value(), row.value());
+            Ok(((tag, seq), (id(work_id), Segment(due))))
+        }))
+    }
+
+    /// Returns the jobs in the lanes of a pool from a `seq` on, in order.
+    pub fn in_lanes(
+        &self,
+        pool: PoolId,
+        from: u64,
+    ) -> Result<impl Iterator<Item = Result<(u64, WorkId), StorageError>> + use<>, StorageError>
+    {
+        let range = (pool.0, from)..=(pool.0, u64::MAX);
+        let rows = self.open(PENDING_LANE)?.range(range).map_err(failed)?;
+        Ok(rows.map(|row| {
+            let (place, work_id) = row.map_err(failed)?;
+            Ok((place.value().1, id(work_id.value())))
+        }))
+    }
+
+    /// Returns the jobs in one lane from a `seq` on, in order.
+    pub fn lane_jobs(
+        &self,
+        pool: PoolId,
+        key: &WorkKey,
+        from: u64,
+    ) -> Result<impl Iterator<Item = Result<(u64, WorkId), StorageError>> + use<>, StorageError>
+    {
+        let (from, until) = (lane_place(pool, key, from), lane_place(pool, key, u64::MAX));
+        let rows = self.open(LANE_JOBS)?.range::<&[u8]>(&*from..=&*until).map_err(failed)?;
+        Ok(rows.map(|row| {
+            let (place, work_id) = row.map_err(failed)?;
+            let (_, seq) = place.value().split_last_chunk().ok_or_else(damaged_row)?;
+            Ok((u64::from_be_bytes(*seq), id(work_id.value())))
+        }))
+    }
+
+    pub fn lanes(
+        &self,
+        pool: PoolId,
+        keys: &[&WorkKey],
+    ) -> Result<Vec<Option<LaneRow>>, StorageError> {
+        let lanes = self.open(LANES)?;
+        let row = |key: &&WorkKey| {
+            let key = pool_key(pool, key.as_bytes());
+            match lanes.get(key.as_slice()).map_err(failed)? {
+                Some(row) => Ok(Some(codec::decode_lane(whole(of_bytes(&key), row.value())?)?)),
+                None => Ok(None),
+            }
+        };
+        keys.iter().map(row).collect()
+    }
+
+    /// Returns the rows of `lanes` of a pool behind a key, in order.
+    pub fn lane_rows(
+        &self,
+        pool: PoolId,
+        after: Option<&WorkKey>,
+    ) -> Result<impl Iterator<Item = Result<(WorkKey, LaneRow), StorageError>> + use<>, StorageError>
+    {
+        let first = pool_key(pool, after.map_or(&[], WorkKey::as_bytes));
+        // No key is empty: the first one is behind the pool alone.
+        let range = (Bound::Excluded(first.as_slice()), Bound::Unbounded);
+        let rows = self.open(LANES)?.range::<&[u8]>(range).map_err(failed)?;
+        let rows = rows.map(move |row| {
+            let (place, row) = row.map_err(failed)?;
+            // Without an upper bound the range extends into the pools behind.
+            let Some(key) = place.value().strip_prefix(&pool.0.to_be_bytes()) else {
+                return Ok(None);
+            };
+            let row = codec::decode_lane(whole(of_bytes(place.value()), row.value())?)?;
+            Ok(Some((WorkKey::new(key), row)))
+        });
+        Ok(rows.map_while(Result::transpose))
     }
 
     pub fn finished(
@@ -600,7 +792,7 @@ impl Rows {
     pub fn unique(&self, places: &[UniquePlace]) -> Result<Vec<Option<UniqueRow>>, StorageError> {
         let unique = self.open(UNIQUE)?;
         let row = |(pool, key): &UniquePlace| {
-            let key = unique_key(*pool, key.as_bytes());
+            let key = pool_key(*pool, key.as_bytes());
             match unique.get(key.as_slice()).map_err(failed)? {
                 Some(row) => Ok(Some(codec::decode_unique(whole(of_bytes(&key), row.value())?)?)),
                 None => Ok(None),
@@ -617,7 +809,7 @@ impl Rows {
         impl Iterator<Item = Result<(UniquePlace, UniqueRow), StorageError>> + use<>,
         StorageError,
     > {
-        let after = after.map(|(pool, key)| unique_key(*pool, key.as_bytes()));
+        let after = after.map(|(pool, key)| pool_key(*pool, key.as_bytes()));
         let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let rows = self.open(UNIQUE)?.range::<&[u8]>((from, Bound::Unbounded)).map_err(failed)?;
         Ok(rows.map(|row| {
@@ -782,12 +974,23 @@ fn start_key_of((_, time, seq): Place) -> StartKey {
         return StartKey { seq, ..StartKey::END };
     }
     let priority = Priority::new((time >> SEGMENT_BITS) as u8 as i8);
-    StartKey { priority, segment: Segment(time & SEGMENT), seq }
+    StartKey::at(priority, Key { segment: Segment(time & SEGMENT), seq })
 }
 
-/// The key of a row of `unique`, in the order of pools and keys.
-fn unique_key(pool: PoolId, key: &[u8]) -> Vec<u8> {
+/// The key of a row of `unique` or `lanes`, in the order of pools and keys.
+fn pool_key(pool: PoolId, key: &[u8]) -> Vec<u8> {
     [pool.0.to_be_bytes().as_slice(), key].concat()
+}
+
+/// The key of a row of `lane_jobs`: the key's length comes before it, so that lanes do not overlap.
+fn lane_place(pool: PoolId, key: &WorkKey, seq: u64) -> Vec<u8> {
+    let key = key.as_bytes();
+    let mut place = Vec::with_capacity(14 + key.len());
+    place.extend_from_slice(&pool.0.to_be_bytes());
+    place.extend_from_slice(&(key.len() as u16).to_be_bytes());
+    place.extend_from_slice(key);
+    place.extend_from_slice(&seq.to_be_bytes());
+    place
 }
 
 /// The key of a user row: the table's name with its length before it, so that tables do not overlap.

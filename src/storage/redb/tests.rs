@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::model::PoolConfig;
+use crate::model::{FunctionKind, PoolConfig, Priority, SpecHead};
 use crate::storage::Memory;
-use crate::testing::conformance::{POOLS, Script};
+use crate::testing::conformance::{KEYS, POOLS, Script, lane_pages, parts};
 use crate::testing::disk::{Failing, SimDisk};
 
 /// A small log, so that a short script wraps around several times, and a commit may be too large for it.
@@ -27,10 +27,15 @@ fn open_any(disk: &SimDisk, seed: u64) -> Result<Redb, StorageError> {
     Redb::on(disk.clone(), LOG, checkpoints)
 }
 
+/// All parts of a place in `pending_start`.
+type Place = (Priority, Segment, u64, StartPlace);
+
 /// The results of all reads.
 #[derive(Debug, PartialEq)]
 struct Everything {
     facts: Vec<Option<WorkFact>>,
+    /// All parts of the places of those that wait.
+    places: Vec<Option<Place>>,
     finished: Vec<Option<Arc<Finished>>>,
     order: Vec<WorkId>,
     pools: Vec<PoolRows>,
@@ -45,6 +50,9 @@ struct PoolRows {
     running: Vec<RunningRow>,
     works: Vec<WorkId>,
     unregistered: Vec<(StartKey, Spec)>,
+    listed: Vec<(StartKey, WorkId)>,
+    lanes: Vec<(WorkKey, LaneRow)>,
+    lane_jobs: Vec<Vec<(StartKey, Spec)>>,
     batch: Batch,
 }
 
@@ -55,6 +63,8 @@ fn everything(storage: &mut dyn Storage, ids: &[WorkId]) -> Result<Everything, S
     for pool in (0..POOLS).map(PoolId) {
         let demand = Demand { free_slots: 1000, batch_size: 1000, ..Demand::default() };
         let opened = opened.iter().find(|row| row.pool == pool);
+        let mut jobs = |key| storage.lane_jobs(pool, &WorkKey::new(key), usize::MAX);
+        let lane_jobs: Result<_, _> = KEYS.into_iter().map(&mut jobs).collect();
         pools.push(PoolRows {
             opened: opened.map(|row| (row.name, row.config.clone(), row.pending)),
             state: storage.state(pool)?,
@@ -62,6 +72,9 @@ fn everything(storage: &mut dyn Storage, ids: &[WorkId]) -> Result<Everything, S
             running: storage.running(pool)?,
             works: storage.works(pool, None, usize::MAX)?,
             unregistered: storage.unregistered(pool, None, usize::MAX)?,
+            listed: storage.pending_starts(pool, None, StartKey::END, usize::MAX)?,
+            lanes: lane_pages(storage, pool, 3)?,
+            lane_jobs: lane_jobs?,
             batch: storage.read_batch(pool, demand, last)?,
         });
     }
@@ -69,8 +82,11 @@ fn everything(storage: &mut dyn Storage, ids: &[WorkId]) -> Result<Everything, S
     let tables = ["t", "t2", ""].map(Name::from_static);
     let user: Result<_, _> =
         tables.into_iter().map(|table| storage.scan(table, &all, usize::MAX)).collect();
+    let facts = storage.facts(ids)?;
+    let place = |fact: &Option<WorkFact>| fact.as_ref()?.pending_start.map(parts);
     Ok(Everything {
-        facts: storage.facts(ids)?,
+        places: facts.iter().map(place).collect(),
+        facts,
         finished: storage.finished(ids)?,
         order: storage.expired(last, 0, usize::MAX)?,
         pools,
@@ -413,35 +429,141 @@ fn a_flipped_bit_in_the_log_is_found_unless_it_is_in_the_last_commit() {
     assert!(found > 0, "some of them matter");
 }
 
-/// The file of a killed process, in the previous format.
-fn earlier_format() -> Vec<u8> {
+#[test]
+fn everything_comes_back_from_the_log_alone_and_from_the_tables_alone() {
+    let mut full = 0;
+    for seed in 0..rounds(40) {
+        let open = |disk: &SimDisk| Redb::on(disk.clone(), 8 << 20, Checkpoints::Within(0));
+        let killed = |disk: &SimDisk| SimDisk::holding(disk.platter().seen.clone());
+        let filled = |backend: &Redb| backend.store.as_ref().map(|store| store.filled);
+        let disk = SimDisk::default();
+        let mut life = Life { large: 0, ..Life::new(seed) };
+        let mut backend = open(&disk).expect("opens");
+        while life.commits.len() < 80 {
+            life.go_on(&mut backend).expect("commits");
+        }
+        backend.commit(&mut Vec::new(), life.script.now, Fsync::Now).expect("commits");
+        life.safe = life.commits.len();
+        let none = filled(&backend).expect("open");
+        assert!(!none.starts && !none.ready && !none.in_lanes && !none.lanes, "seed {seed}");
+        let disk = killed(&disk);
+        // Opening writes what the log had to the tables, and begins the log anew.
+        life.find(&mut open(&disk).expect("opens from the log"));
+        let disk = killed(&disk);
+        let mut backend = open(&disk).expect("opens from the tables");
+        let all = filled(&backend).expect("open");
+        full += u64::from(all.starts && all.ready && all.in_lanes && all.lanes);
+        life.find(&mut backend);
+        // Rows of the tables are changed and deleted, and others hide them until the next checkpoint.
+        for _ in 0..40 {
+            life.go_on(&mut backend).expect("commits");
+        }
+        backend.commit(&mut Vec::new(), life.script.now, Fsync::Now).expect("commits");
+        life.safe = life.commits.len();
+        life.find(&mut backend);
+        life.find(&mut open(&killed(&disk)).expect("opens from both"));
+        backend.compact().expect("writes everything to the tables");
+        life.find(&mut backend);
+    }
+    assert!(full > rounds(40) / 2, "there are rows in every table: {full}");
+}
+
+#[test]
+fn what_has_left_a_lane_is_not_looked_at_again() {
+    let mut script = Script::new(1);
+    let mut backend = open(&SimDisk::default()).expect("opens");
+    let (pool, key) = (PoolId(0), WorkKey::new(b"key"));
+    let mut commit = |backend: &mut Redb, mut changes: Vec<Change>| {
+        script.now = Segment(script.now.0 + 1);
+        backend.commit(&mut changes, script.now, Fsync::Now).expect("commits");
+    };
+    commit(&mut backend, Script::pools());
+    let place = |seq| StartKey { seq, ..StartKey::LANES };
+    let job = |number: u64| {
+        let head = SpecHead {
+            pool,
+            kind: FunctionKind::Action,
+            function: Name::from_static("f"),
+            enqueued_at: Segment(0),
+            priority: Priority::NORMAL,
+            options: None,
+        };
+        let work_id = WorkId::from_uuid(uuid::Uuid::from_u128(number.into()));
+        Spec::keyed(work_id, head, key.as_bytes(), 1, b"1")
+    };
+    let jobs: Vec<_> = (1..9).map(|seq| (place(seq), job(seq))).collect();
+    let insert =
+        |(key, spec): &(StartKey, Spec)| Change::InsertWork { spec: spec.clone(), key: *key };
+    commit(&mut backend, jobs.iter().map(insert).collect());
+    let first = |backend: &mut Redb| {
+        let rows = backend.lane_jobs(pool, &key, 1).expect("answers");
+        rows.first().map(|(key, _)| key.seq)
+    };
+    let from = |backend: &Redb| {
+        let store = backend.store.as_ref().expect("open");
+        store.memtable.lanes_from.get(&(pool, key.clone())).copied()
+    };
+    let moved = |(place, spec): &(StartKey, Spec), out: bool| {
+        let ready = place.in_place(StartPlace::Ready { tag: 1 });
+        let (from, to) = if out { (*place, ready) } else { (ready, *place) };
+        Change::MovePendingStart { work_id: spec.work_id, pool, from, to }
+    };
+    for checkpointed in [false, true] {
+        if checkpointed {
+            backend.compact().expect("writes everything to the tables");
+            assert_eq!(from(&backend), None);
+        }
+        for (number, job) in (1..).zip(&jobs[..5]) {
+            assert_eq!(first(&mut backend), Some(number));
+            commit(&mut backend, vec![moved(job, true)]);
+            assert_eq!(first(&mut backend), Some(number + 1));
+            assert_eq!(from(&backend), Some(number + 1));
+        }
+        for job in jobs[..5].iter().rev() {
+            commit(&mut backend, vec![moved(job, false)]);
+            assert_eq!(first(&mut backend), Some(job.0.seq));
+        }
+    }
+}
+
+/// Files of killed processes, in the oldest format and in the previous one.
+const EARLIER: [&[u8]; 2] = [
+    include_bytes!("../../../tests/data/format-2.redb.gz"),
+    include_bytes!("../../../tests/data/format-5.redb.gz"),
+];
+
+fn unpacked(packed: &[u8]) -> Vec<u8> {
     use std::io::Read;
-    let packed = include_bytes!("../../../tests/data/format-2.redb.gz");
     let mut bytes = Vec::new();
-    flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut bytes).expect("unpacked");
+    flate2::read::GzDecoder::new(packed).read_to_end(&mut bytes).expect("unpacked");
     bytes
 }
 
 #[test]
 fn a_kill_at_any_step_of_an_upgrade_loses_nothing() {
-    let ids: Vec<_> = (1..=6).map(|id| WorkId::from_uuid(uuid::Uuid::from_u128(id))).collect();
-    let untouched = SimDisk::holding(earlier_format());
-    let expected = everything(&mut open(&untouched).expect("it opens"), &ids).expect("read");
-    assert_eq!(expected.facts.iter().flatten().count(), 3, "running, delayed, waiting");
-    assert_eq!(expected.order.len(), 43);
-    let mut rng = fastrand::Rng::with_seed(5);
-    for steps in 0.. {
-        let disk = SimDisk::holding(earlier_format());
-        disk.stop_after(steps);
-        let opened = open(&disk);
-        assert!(opened.is_ok() || disk.has_stopped(), "only the kill keeps it from opening");
-        drop(opened);
-        let remains = SimDisk::holding(disk.remains(&mut rng));
-        let told = everything(&mut open(&remains).expect("it opens again"), &ids).expect("read");
-        assert_eq!(told, expected, "killed after {steps} steps");
-        if !disk.has_stopped() {
-            assert!(steps > 5, "an upgrade writes something");
-            break;
+    for (packed, waiting, finished) in [(EARLIER[0], 3, 43), (EARLIER[1], 8, 44)] {
+        let earlier = unpacked(packed);
+        let ids = (1..=6).chain(11..=16).map(|id| WorkId::from_uuid(uuid::Uuid::from_u128(id)));
+        let ids: Vec<_> = ids.collect();
+        let untouched = SimDisk::holding(earlier.clone());
+        let expected = everything(&mut open(&untouched).expect("it opens"), &ids).expect("read");
+        assert_eq!(expected.facts.iter().flatten().count(), waiting, "running, delayed, waiting");
+        assert_eq!(expected.order.len(), finished);
+        let mut rng = fastrand::Rng::with_seed(5);
+        for steps in 0.. {
+            let disk = SimDisk::holding(earlier.clone());
+            disk.stop_after(steps);
+            let opened = open(&disk);
+            assert!(opened.is_ok() || disk.has_stopped(), "only the kill keeps it from opening");
+            drop(opened);
+            let remains = SimDisk::holding(disk.remains(&mut rng));
+            let mut again = open(&remains).expect("it opens again");
+            let told = everything(&mut again, &ids).expect("read");
+            assert_eq!(told, expected, "killed after {steps} steps");
+            if !disk.has_stopped() {
+                assert!(steps > 5, "an upgrade writes something");
+                break;
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::storage::StorageError;
 type Step = fn(&Tables) -> Result<(), StorageError>;
 
 /// The format of the file and of its rows.
-pub(super) const FORMAT: u32 = 5;
+pub(super) const FORMAT: u32 = 6;
 
 /// The oldest format that this version reads.
 const OLDEST: u32 = 2;
@@ -24,6 +24,9 @@ const STEPS: [Step; (FORMAT - OLDEST) as usize] = [
     // 5: jobs may have another priority than the normal one, a cost and a unique key, and pools a rate. Rows and changes
     // without them are read as they are; the table of unique keys is new.
     Tables::make_unique,
+    // 6: jobs may have a key, and wait in other places than the queue. Rows and changes without them are read as they
+    // are; the tables of jobs that are ready or in lanes are new.
+    Tables::make_lanes,
 ];
 
 /// Fails if this program cannot read files of that format.

@@ -4,17 +4,17 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{POOLS, Script};
+use super::{KEYS, POOLS, Script, lane_pages, parts};
 use crate::model::PoolConfig;
 use crate::model::{
     Batch, Change, Cursors, Demand, FailedAttempt, FailureKind, Finished, FunctionKind, Generation,
-    History, Key, Name, Outcome, Payload, PoolId, Priority, Retry, RunResult, Running, Segment,
-    Spec, SpecHead, SpecOptions, StartKey, Unique, WorkFact, WorkId,
+    History, Key, LaneRow, Name, Outcome, Payload, PoolId, Priority, Retry, RunResult, Running,
+    Segment, Spec, SpecHead, SpecOptions, StartKey, StartPlace, Unique, WorkFact, WorkId, WorkKey,
 };
 use crate::storage::{Storage, StorageError};
 
 /// The cases. Each one has its own pool, of the same name.
-const CASES: [&str; 11] = [
+const CASES: [&str; 13] = [
     "rows behind the cursor",
     "rows that are not due",
     "order by segment and seq",
@@ -25,6 +25,8 @@ const CASES: [&str; 11] = [
     "order of what runs",
     "priorities",
     "unique keys",
+    "places of keys",
+    "jobs in lanes",
     "state table",
 ];
 
@@ -57,6 +59,8 @@ pub(super) fn go_through<S: Storage>(
         running,
         priorities,
         unique,
+        places,
+        lanes,
     ];
     let mut works = Vec::new();
     for (number, (name, pool)) in pools.by_ref().enumerate() {
@@ -123,20 +127,30 @@ impl Case<'_> {
 
     /// Inserts waiting jobs, one of each of these priorities and due at each of these times.
     fn waiting_by<const N: usize>(&mut self, places: [(i8, u64); N]) -> [(StartKey, Spec); N] {
-        let works = places.map(|(priority, millis)| {
-            let key = self.start_key(priority, millis);
-            let spec = Spec::new(
-                WorkId::from_uuid(uuid::Uuid::from_u128(key.seq.into())),
-                SpecHead {
-                    pool: self.pool,
-                    kind: FunctionKind::Action,
-                    function: Name::from_static("case"),
-                    enqueued_at: at(0),
-                    priority: key.priority,
-                    options: None,
-                },
-                b"1",
-            );
+        let place = StartPlace::Queue;
+        self.waiting_in(places.map(|(priority, millis)| (priority, millis, place, None)))
+    }
+
+    /// Inserts waiting jobs, one in each of these places, and with a key, if there is one.
+    fn waiting_in<const N: usize>(
+        &mut self,
+        places: [(i8, u64, StartPlace, Option<&[u8]>); N],
+    ) -> [(StartKey, Spec); N] {
+        let works = places.map(|(priority, millis, place, of)| {
+            let key = self.start_key(priority, millis).in_place(place);
+            let work_id = WorkId::from_uuid(uuid::Uuid::from_u128(key.seq.into()));
+            let head = SpecHead {
+                pool: self.pool,
+                kind: FunctionKind::Action,
+                function: Name::from_static("case"),
+                enqueued_at: at(0),
+                priority: key.priority,
+                options: None,
+            };
+            let spec = match of {
+                Some(of) => Spec::keyed(work_id, head, of, 7, b"1"),
+                None => Spec::new(work_id, head, b"1"),
+            };
             (key, spec)
         });
         self.script.ids.extend(works.iter().map(|(_, spec)| spec.work_id));
@@ -465,6 +479,164 @@ fn priorities(case: &mut Case<'_>) {
     }]);
     let retried = [(again, low.1), first_high];
     case.expect_starts("retried", (demand(2), 7), &retried, Some(1));
+}
+
+/// What a loop is shown of jobs that are ready, that hold a place of their key, or that are in lanes.
+fn places(case: &mut Case<'_>) {
+    use StartPlace::{Held, Lane, Queue, Ready};
+    let (pool, of) = (case.pool, Some(KEYS[0]));
+    let works = case.waiting_in([
+        (0, 1, Ready { tag: 9 }, of),
+        (0, 2, Queue, None),
+        (0, 3, Held, of),
+        (0, 1, Lane, of),
+        (0, 2, Ready { tag: 4 }, None),
+        (0, 8, Held, of),
+        (5, 1, Ready { tag: 1 }, of),
+        (-5, 1, Lane, Some(KEYS[1])),
+    ]);
+    let [late, queued, held, in_lane, early, delayed, worse, other] = works.clone();
+    let all = [queued.clone(), held.clone(), early.clone(), late.clone(), worse.clone()];
+    case.expect_starts("by tag", (demand(9), 7), &all, Some(8));
+    case.expect_starts("what comes first", (demand(3), 7), &all[..3], Some(1));
+    let key = |case: &mut Case<'_>, work: &(StartKey, Spec)| {
+        let facts = case.backend.facts(&[work.1.work_id]);
+        facts.map(|facts| facts[0].as_ref()?.pending_start.map(parts))
+    };
+    for (what, work) in [("held", &held), ("ready", &late), ("in a lane", &in_lane)] {
+        let told = key(case, work);
+        case.expect(what, told, Some(parts(work.0)));
+    }
+    let lanes = |case: &mut Case<'_>| {
+        let batch = case.batch(demand(9), 7);
+        batch.map(|batch| batch.starts.iter().map(|row| row.lane).collect::<Vec<_>>())
+    };
+    let none = Some(LaneRow::default());
+    let told = lanes(case);
+    case.expect("lanes without a row", told, vec![None, none, None, none, none]);
+    let row = LaneRow { holders: 3, waiting: 1, tag: 9, ..LaneRow::default() };
+    case.commit(vec![Change::PutLane { pool, key: WorkKey::new(KEYS[0]), row: Some(row) }]);
+    let told = lanes(case);
+    case.expect("lanes with a row", told, vec![None, Some(row), None, Some(row), Some(row)]);
+    let order = [&early, &late, &queued, &held, &delayed, &worse, &in_lane, &other];
+    let order = order.map(|(key, spec)| (*key, spec.work_id)).to_vec();
+    let told = case.backend.pending_starts(pool, None, StartKey::END, 9);
+    case.expect("in the list", told, order.clone());
+    for behind in 0..order.len() {
+        let told = case.backend.pending_starts(pool, Some(order[behind].0), StartKey::END, 2);
+        let expected = order[behind + 1..].iter().take(2).copied().collect();
+        case.expect("a part of the list", told, expected);
+        let told = case.backend.pending_starts(pool, None, order[behind].0, 9);
+        case.expect("the list before one", told, order[..behind].to_vec());
+    }
+    let told = case.backend.counts(pool, &Cursors::default());
+    let told = told.map(|counts| (counts.waiting, counts.unregistered, counts.oldest_due));
+    case.expect("their number", told, (8, 0, Some(at(1))));
+
+    // The priority is changed and changed back: the job keeps its tag, and has the place that it had.
+    let moves = |case: &mut Case<'_>, work: &(StartKey, Spec), to: StartKey| {
+        let (work_id, from) = (work.1.work_id, work.0);
+        case.commit(vec![Change::MovePendingStart { work_id, pool, from, to }]);
+        (to, work.1.clone())
+    };
+    let better = StartKey { priority: Priority::new(-9), ..late.0 };
+    let moved = moves(case, &late, better);
+    case.expect_starts("a better priority", (demand(1), 7), std::slice::from_ref(&moved), Some(1));
+    let late = moves(case, &moved, late.0);
+    case.expect_starts("as it was", (demand(9), 7), &all, Some(8));
+    // A job whose function is not registered keeps what it waits for.
+    let seq = case.script.next_seq();
+    let aside = StartKey { seq, segment: Segment::UNREGISTERED, ..held.0 };
+    let held = moves(case, &held, aside);
+    let told = case.backend.unregistered(pool, None, 9);
+    let told = told.map(|rows| rows.iter().map(|(key, _)| parts(*key)).collect());
+    case.expect("unregistered", told, vec![parts(aside)]);
+    case.start(&[queued, late, worse]);
+    case.expect_starts("the others", (demand(9), 7), &[early], Some(8));
+    moves(case, &held, StartKey { seq: seq + 1, ..all[1].0 });
+    case.script.next_seq();
+}
+
+/// The jobs in lanes, which leave them and come back.
+fn lanes(case: &mut Case<'_>) {
+    let pool = case.pool;
+    let mut jobs: Vec<(StartKey, Spec)> = Vec::new();
+    for _ in 0..3 {
+        jobs.extend(case.waiting_in(KEYS.map(|key| (0, 1, StartPlace::Lane, Some(key)))));
+    }
+    case.expect_starts("nothing is shown", (demand(9), 9), &[], None);
+    let check = |case: &mut Case<'_>, what: &str, jobs: &[(StartKey, Spec)]| {
+        for key in KEYS {
+            for limit in [0, 1, 2, 9] {
+                let told = case.backend.lane_jobs(pool, &WorkKey::new(key), limit);
+                let told = told.map(|rows| {
+                    rows.into_iter().map(|(key, spec)| (parts(key), spec)).collect::<Vec<_>>()
+                });
+                let of_key = jobs.iter().filter(|(_, spec)| spec.key() == Some(key));
+                let of_key = of_key.map(|(key, spec)| (parts(*key), spec.clone()));
+                let name = format!("{what}, {limit} of a key of {} bytes", key.len());
+                case.expect(&name, told, of_key.take(limit).collect());
+            }
+        }
+    };
+    check(case, "all", &jobs);
+    let ready = |tag, key: StartKey| key.in_place(StartPlace::Ready { tag });
+    let work = |job: &(StartKey, Spec), from, to| {
+        let work_id = job.1.work_id;
+        Change::MovePendingStart { work_id, pool, from, to }
+    };
+    let first = jobs[0].clone();
+    let key = WorkKey::new(KEYS[0]);
+    for round in 1..4 {
+        let out = ready(round, first.0);
+        case.commit(vec![work(&first, first.0, out)]);
+        check(case, "one has left", &jobs[1..]);
+        let shown = [(out, first.1.clone())];
+        case.expect_starts("it is ready", (demand(9), 9), &shown, None);
+        case.commit(vec![work(&first, out, first.0)]);
+        check(case, "it is back", &jobs);
+        // The row goes, and the jobs stay.
+        let row = Some(LaneRow { tag: round, ..LaneRow::default() });
+        for row in [row, None] {
+            case.commit(vec![Change::PutLane { pool, key: key.clone(), row }]);
+            let told = case.backend.lanes(pool, &[key.clone(), WorkKey::new(KEYS[1])]);
+            case.expect("the row", told, vec![row, None]);
+            check(case, "with another row", &jobs);
+        }
+    }
+    // It keeps its place when its priority changes, and is replaced in it.
+    let to = StartKey { priority: Priority::HIGH, ..first.0 };
+    case.commit(vec![work(&first, first.0, to)]);
+    jobs[0].0 = to;
+    check(case, "another priority", &jobs);
+    let head = SpecHead { enqueued_at: at(5), ..SpecHead::clone(&first.1) };
+    let spec = Spec::keyed(first.1.work_id, head, KEYS[0], 9, b"new");
+    let later = StartKey { segment: at(8), ..to };
+    case.commit(vec![Change::ReplaceWork { spec: spec.clone(), from: to, to: later }]);
+    jobs[0] = (later, spec);
+    check(case, "replaced", &jobs);
+    let rows: Vec<_> = (1..).zip(KEYS).collect();
+    let put = |(tag, key): &(u64, &[u8])| {
+        let row = Some(LaneRow { tag: *tag, ..LaneRow::default() });
+        Change::PutLane { pool, key: WorkKey::new(key), row }
+    };
+    case.commit(rows.iter().map(put).collect());
+    let mut expected: Vec<_> = rows
+        .iter()
+        .map(|(tag, key)| (WorkKey::new(key), LaneRow { tag: *tag, ..LaneRow::default() }))
+        .collect();
+    expected.sort_by(|(key, _), (other, _)| key.cmp(other));
+    for limit in [1, 3, 8, 9] {
+        let told = lane_pages(case.backend, pool, limit);
+        case.expect("all rows, in pages", told, expected.clone());
+    }
+    // All leave for good.
+    let gone = std::mem::take(&mut jobs);
+    let moves = (1..).zip(&gone).map(|(tag, job)| work(job, job.0, ready(tag, job.0)));
+    case.commit(moves.collect());
+    check(case, "all have left", &[]);
+    let told = case.backend.counts(pool, &Cursors::default()).map(|counts| counts.waiting);
+    case.expect("their number", told, gone.len() as u64);
 }
 
 fn running(case: &mut Case<'_>) {

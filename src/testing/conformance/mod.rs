@@ -23,15 +23,43 @@ use std::time::Duration;
 
 use crate::model::PoolConfig;
 use crate::model::{
-    Change, Cursors, Demand, Epoch, FailedAttempt, Failure, FailureKind, Finished, FinishedDetails,
-    FunctionKind, Generation, History, Key, Name, OnCompleteCall, Outcome, Payload, PoolId,
-    Priority, Report, Retry, RetryBehavior, RunResult, RunningRow, Segment, SpanLink, Spec,
-    SpecHead, SpecOptions, StartKey, StartPlace, StateRow, TableKey, Unique, UniquePlace, WorkFact,
-    WorkId,
+    Batch, Change, Cursors, Demand, Epoch, FailedAttempt, Failure, FailureKind, Finished,
+    FinishedDetails, FunctionKind, Generation, History, Key, LanePlace, LaneRow, Name,
+    OnCompleteCall, Outcome, Payload, PoolId, Priority, Report, Retry, RetryBehavior, RunResult,
+    RunningRow, Segment, SpanLink, Spec, SpecHead, SpecOptions, StartKey, StartPlace, StateRow,
+    TableKey, Unique, UniquePlace, WorkFact, WorkId, WorkKey,
 };
-use crate::storage::{Fsync, Memory, Opened, Storage, range_is_empty};
+use crate::storage::{Fsync, Memory, Opened, Storage, StorageError, range_is_empty};
 
 pub(crate) const POOLS: u32 = 3;
+
+/// Keys of both lengths that are the limits, and some that begin with each other.
+pub(crate) const KEYS: [&[u8]; 8] =
+    [b"a", b"ab", b"a\0", b"b", b"\0", b"\xff", &[b'a'; WorkKey::MAX], &[0xff; WorkKey::MAX]];
+
+/// All parts of a place, also those that are not in its order.
+pub(crate) fn parts(key: StartKey) -> (Priority, Segment, u64, StartPlace) {
+    (key.priority, key.segment, key.seq, key.place)
+}
+
+/// Returns all rows of `lanes` of a pool in the order of their keys, read in pages.
+pub(crate) fn lane_pages(
+    storage: &mut dyn Storage,
+    pool: PoolId,
+    limit: usize,
+) -> Result<Vec<(WorkKey, LaneRow)>, StorageError> {
+    let (mut found, mut after): (Vec<_>, Option<LanePlace>) = (Vec::new(), None);
+    loop {
+        let page = storage.lane_rows(pool, after.as_ref(), limit)?;
+        let is_last = page.len() < limit;
+        after = page.last().map(|(place, _)| place.clone());
+        found.extend(page.into_iter().map(|(place, row)| (place.key, row)));
+        if is_last {
+            found.sort_by(|(key, _), (other, _)| key.cmp(other));
+            return Ok(found);
+        }
+    }
+}
 
 /// Runs `commits` commits drawn from `seed`. `open` opens the same store each time; the first time it is empty.
 ///
@@ -145,7 +173,8 @@ impl Script {
     /// Draws the changes of one commit, each valid after the one before.
     pub fn draw(&mut self) -> Vec<Change> {
         let pool = PoolId(self.rng.u32(..POOLS));
-        let mut changes = match self.rng.u8(..10) {
+        let mut changes = match self.rng.u8(..12) {
+            10.. => self.moves(),
             9 => self.replaces(),
             8 => self.fused(pool),
             0 | 1 => self.inserts(),
@@ -157,6 +186,9 @@ impl Script {
             _ => self.others(pool),
         };
         changes.splice(0..0, self.retried());
+        if self.rng.u8(..3) == 0 {
+            changes.extend(self.lanes());
+        }
         if self.rng.bool() {
             changes.push(Change::PutState { pool, state: self.state() });
         }
@@ -190,10 +222,96 @@ impl Script {
                 let spec = self.spec();
                 self.ids.push(spec.work_id);
                 let delay = if self.rng.bool() { 0 } else { self.rng.u64(..40) };
-                let key = self.start_key(spec.priority, delay);
+                let place = self.place(&spec);
+                let key = self.start_key(spec.priority, delay).in_place(place);
                 Change::InsertWork { spec, key }
             })
             .collect()
+    }
+
+    /// Draws what a job waits for. Only a job with a key is in a lane.
+    fn place(&mut self, spec: &Spec) -> StartPlace {
+        match self.rng.u8(..8) {
+            0 => self.held(),
+            1 | 2 => StartPlace::Ready { tag: self.tag() },
+            3..6 if spec.key().is_some() => StartPlace::Lane,
+            _ => StartPlace::Queue,
+        }
+    }
+
+    /// Draws what a job waits for whose attempt has failed.
+    fn held(&mut self) -> StartPlace {
+        if self.rng.bool() { StartPlace::Held } else { StartPlace::Queue }
+    }
+
+    fn tag(&mut self) -> u64 {
+        self.rng.u64(..6) << self.rng.u32(..61)
+    }
+
+    /// Draws rows of `lanes`, which need not fit the jobs.
+    fn lanes(&mut self) -> Vec<Change> {
+        let count = self.rng.usize(1..4);
+        (0..count)
+            .map(|_| {
+                let (pool, key) = (PoolId(self.rng.u32(..POOLS)), self.work_key());
+                let row = (self.rng.u8(..3) > 0).then(|| LaneRow {
+                    holders: self.rng.u32(..),
+                    running: self.rng.u32(..3),
+                    waiting: self.rng.u32(..300),
+                    tag: self.tag(),
+                    tat: self.rng.u64(..),
+                    rest: Segment(self.rng.u64(..)),
+                });
+                Change::PutLane { pool, key, row }
+            })
+            .collect()
+    }
+
+    fn work_key(&mut self) -> WorkKey {
+        WorkKey::new(self.rng.choice(KEYS).expect("a key"))
+    }
+
+    /// Moves jobs that wait, some of them several times.
+    fn moves(&mut self) -> Vec<Change> {
+        let ids: Vec<_> = self.ids.iter().copied().filter(|_| self.rng.u8(..) < 30).collect();
+        let mut changes = Vec::new();
+        for work in self.memory.facts(&ids).expect("memory reads").into_iter().flatten() {
+            let (work_id, pool) = (work.spec.work_id, work.spec.pool);
+            let Some(mut from) = work.pending_start else { continue };
+            for _ in 0..self.rng.usize(1..4) {
+                let to = self.elsewhere(&work.spec, from);
+                changes.push(Change::MovePendingStart { work_id, pool, from, to });
+                from = to;
+            }
+        }
+        changes
+    }
+
+    /// Draws another place for a job that waits. Where it does not wait for its time, it may keep its `seq`, and come
+    /// back to a place where it was.
+    fn elsewhere(&mut self, spec: &Spec, from: StartKey) -> StartKey {
+        let priority = if self.rng.bool() { self.priority() } else { from.priority };
+        let unregistered = StartKey { segment: Segment::UNREGISTERED, ..from };
+        let other = match from.place {
+            StartPlace::Queue => StartPlace::Held,
+            StartPlace::Held => StartPlace::Queue,
+            place => place,
+        };
+        let segment = match from.is_unregistered() || self.rng.bool() {
+            true => Segment(self.now.0 + self.rng.u64(..20)),
+            false => from.segment,
+        };
+        let to = StartKey { priority, segment, ..from };
+        let place = if self.rng.u8(..3) == 0 { from.place } else { self.place(spec) };
+        match (self.rng.u8(..8), place) {
+            // Its place in the order is the same.
+            (0, _) if !from.is_unregistered() => from.in_place(other),
+            (0 | 1, _) => StartKey { seq: self.next_seq(), ..unregistered },
+            (_, StartPlace::Queue | StartPlace::Held) => {
+                StartKey { seq: self.next_seq(), place, ..to }
+            }
+            _ => to.in_place(place),
+        }
     }
 
     fn spec(&mut self) -> Spec {
@@ -214,28 +332,29 @@ impl Script {
         });
         // Options that are all defaults are stored as `None`.
         let says = |options: &SpecOptions| *options != SpecOptions::default();
-        Spec::new(
-            WorkId::from_uuid(uuid::Uuid::from_u128(self.rng.u128(..))),
-            SpecHead {
-                pool: PoolId(self.rng.u32(..POOLS)),
-                kind: self
-                    .rng
-                    .choice([
-                        FunctionKind::Action,
-                        FunctionKind::Mutation,
-                        FunctionKind::Query,
-                        FunctionKind::OnComplete,
-                    ])
-                    .expect("a kind"),
-                function: Name::from_static(
-                    self.rng.choice(["a", "mail.send", "ü"]).expect("a name"),
-                ),
-                enqueued_at: self.now,
-                priority: self.priority(),
-                options: options.filter(says).map(Box::new),
-            },
-            self.payload().as_bytes(),
-        )
+        let work_id = WorkId::from_uuid(uuid::Uuid::from_u128(self.rng.u128(..)));
+        let head = SpecHead {
+            pool: PoolId(self.rng.u32(..POOLS)),
+            kind: self
+                .rng
+                .choice([
+                    FunctionKind::Action,
+                    FunctionKind::Mutation,
+                    FunctionKind::Query,
+                    FunctionKind::OnComplete,
+                ])
+                .expect("a kind"),
+            function: Name::from_static(self.rng.choice(["a", "mail.send", "ü"]).expect("a name")),
+            enqueued_at: self.now,
+            priority: self.priority(),
+            options: options.filter(says).map(Box::new),
+        };
+        let args = self.payload();
+        if self.rng.bool() {
+            return Spec::new(work_id, head, args.as_bytes());
+        }
+        let (key, weight) = (self.work_key(), self.rng.u16(1..));
+        Spec::keyed(work_id, head, key.as_bytes(), weight, args.as_bytes())
     }
 
     /// Draws a unique key of a few.
@@ -262,9 +381,9 @@ impl Script {
             let Some(from) = work.pending_start else { continue };
             let new = self.spec();
             let head = SpecHead { pool: work.spec.pool, ..SpecHead::clone(&new) };
-            let spec = Spec::new(work.spec.work_id, head, new.args());
-            let delay = self.rng.u64(..40);
-            let to = if self.rng.bool() { from } else { self.start_key(spec.priority, delay) };
+            let new = Spec::new(new.work_id, head, new.args());
+            let spec = new.in_place_of(&work.spec);
+            let to = if self.rng.bool() { from } else { self.elsewhere(&spec, from) };
             changes.push(Change::ReplaceWork { spec, from, to });
         }
         changes
@@ -311,12 +430,13 @@ impl Script {
                 continue;
             }
             let again = Retry::At(Segment(self.now.0 + self.rng.u64(..50)));
-            let (result, retry) = match self.rng.u8(..6) {
+            let (result, retry) = match self.rng.u8(..7) {
                 0 => (RunResult::Success(self.payload()), Retry::No),
                 1 => (RunResult::Failed(self.failure()), again),
                 2 => (RunResult::Canceled, Retry::No),
                 3 => (RunResult::Snoozed(Duration::from_millis(self.rng.u64(..))), again),
                 4 => (RunResult::PoolLimited(Duration::from_millis(self.rng.u64(..))), again),
+                5 => (RunResult::KeyLimited(Duration::from_millis(self.rng.u64(..))), again),
                 _ => (RunResult::Returned, again),
             };
             changes.push(Change::InsertPendingCompletion {
@@ -348,7 +468,7 @@ impl Script {
                     work_id: work.spec.work_id,
                     pool,
                     completion: None,
-                    key: self.start_key(work.priority, 0),
+                    key: self.start_key(work.priority, 0).in_place(self.held()),
                     attempts: work.attempts + 1,
                     history: self.history(work.history),
                 },
@@ -356,7 +476,8 @@ impl Script {
         }
         for _ in 0..self.rng.usize(..4) {
             let spec = self.spec();
-            let key = self.start_key(spec.priority, 0);
+            let place = self.place(&spec);
+            let key = self.start_key(spec.priority, 0).in_place(place);
             self.ids.push(spec.work_id);
             let (run, started) = (1, self.now);
             let generation = Generation(self.rng.u64(..9));
@@ -385,7 +506,8 @@ impl Script {
                     work_id: row.work.spec.work_id,
                     pool,
                     completion: Some(row.key),
-                    key: StartKey { segment, ..self.start_key(row.work.priority, 0) },
+                    key: StartKey { segment, ..self.start_key(row.work.priority, 0) }
+                        .in_place(self.held()),
                     attempts: row.work.attempts,
                     history: self.history(row.work.history),
                 },
@@ -466,8 +588,8 @@ impl Script {
     fn others(&mut self, pool: PoolId) -> Vec<Change> {
         let table = Name::from_static(self.rng.choice(["t", "t2", ""]).expect("a table"));
         let key = TableKey::from(vec![self.rng.u8(..4); self.rng.usize(..3)]);
-        match self.rng.u8(..7) {
-            6 => vec![Change::DeleteUnique { place: self.unique_place() }],
+        match self.rng.u8(..6) {
+            5 => vec![Change::DeleteUnique { place: self.unique_place() }],
             0 | 1 => vec![Change::PutRow { table, key, value: self.payload() }],
             2 => vec![Change::DeleteRow { table, key }],
             3 => {
@@ -475,21 +597,12 @@ impl Script {
                 let old = self.memory.expired(before, keep, 3).expect("memory reads");
                 old.into_iter().map(|work_id| Change::DeleteFinished { work_id }).collect()
             }
-            4 => {
-                let from = self.some_key();
-                let all = self.memory.pending_starts(pool, Some(from), StartKey::END, 1);
-                let Some((from, work_id)) = all.expect("memory reads").pop() else {
-                    return Vec::new();
-                };
-                // Changes the priority.
-                let to = StartKey { seq: self.next_seq(), priority: self.priority(), ..from };
-                vec![Change::MovePendingStart { work_id, pool, from, to }]
-            }
             _ => {
                 // Moves a row into the unregistered lane, or out of it.
                 let lane = self.memory.unregistered(pool, None, 2).expect("memory reads");
                 if let Some((from, spec)) = lane.into_iter().next() {
                     let (work_id, to) = (spec.work_id, self.start_key(from.priority, 0));
+                    let to = to.in_place(from.place);
                     return vec![Change::MovePendingStart { work_id, pool, from, to }];
                 }
                 let demand = Demand { free_slots: 1, batch_size: 1, ..Demand::default() };
@@ -510,9 +623,17 @@ impl Script {
         let key = facts.into_iter().flatten().find_map(|work| work.pending_start);
         key.filter(|_| self.rng.bool()).unwrap_or_else(|| StartKey {
             priority: self.priority(),
-            segment: Segment(self.now.0.saturating_sub(20) + self.rng.u64(..60)),
+            segment: match self.rng.u8(..9) {
+                0 => Segment::UNREGISTERED,
+                _ => Segment(self.now.0.saturating_sub(20) + self.rng.u64(..60)),
+            },
             seq: self.rng.u64(..=self.seq),
-            place: StartPlace::Queue,
+            place: match self.rng.u8(..4) {
+                0 => StartPlace::Held,
+                1 => StartPlace::Ready { tag: self.tag() },
+                2 => StartPlace::Lane,
+                _ => StartPlace::Queue,
+            },
         })
     }
 
@@ -552,16 +673,32 @@ impl Script {
     fn compare(&mut self, backend: &mut impl Storage, number: usize) {
         let at = format!("seed {}, commit {number}", self.seed);
         macro_rules! same {
-            ($call:ident ( $($argument:expr),* )) => {{
+            ($call:ident ( $($argument:expr),* ) $(, $keys:expr)?) => {{
                 let ours = self.memory.$call($($argument),*).expect("memory answers");
                 let theirs = backend.$call($($argument),*).expect("the backend answers");
                 assert_eq!(theirs, ours, "{at}: {}", stringify!($call));
+                // Keys that are equal in their order may differ in other parts.
+                $(assert_eq!($keys(&theirs), $keys(&ours), "{at}: keys of {}", stringify!($call));)?
             }};
         }
+        let of_batch =
+            |batch: &Batch| batch.starts.iter().map(|row| parts(row.key)).collect::<Vec<_>>();
+        let of_jobs = |rows: &Vec<(StartKey, Spec)>| {
+            rows.iter().map(|(key, _)| parts(*key)).collect::<Vec<_>>()
+        };
+        let of_list = |rows: &Vec<(StartKey, WorkId)>| {
+            let queued = |key: StartKey| match key.place {
+                StartPlace::Held => key.in_place(StartPlace::Queue),
+                _ => key,
+            };
+            rows.iter().map(|(key, _)| parts(queued(*key))).collect::<Vec<_>>()
+        };
         let ours = self.memory.facts(&self.ids).expect("memory answers");
         let theirs = backend.facts(&self.ids).expect("the backend answers");
         for ((work_id, ours), theirs) in self.ids.iter().zip(ours).zip(theirs) {
             assert_eq!(theirs, ours, "{at}: facts of {work_id}");
+            let [theirs, ours] = [theirs, ours].map(|work| work?.pending_start.map(parts));
+            assert_eq!(theirs, ours, "{at}: the place of {work_id}");
         }
         same!(finished(&self.ids));
         let (before, keep) = self.retention();
@@ -574,7 +711,7 @@ impl Script {
         // The last pool does not exist. The pools from `POOLS` on belong to the named cases.
         for pool in (0..POOLS).chain([POOLS + 100]).map(PoolId) {
             let demand = self.demand();
-            same!(read_batch(pool, demand, self.now));
+            same!(read_batch(pool, demand, self.now), of_batch);
             same!(counts(pool, &Cursors::default()));
             same!(state(pool));
             same!(running(pool));
@@ -582,14 +719,27 @@ impl Script {
             same!(running_places(pool_or_all, None, usize::MAX));
             same!(running_places(pool_or_all, None, limit));
             same!(running_places(pool_or_all, Some(after), limit));
-            same!(unregistered(pool, None, limit));
+            same!(unregistered(pool, None, limit), of_jobs);
+            let after = Some(self.some_key());
+            same!(unregistered(pool, after.filter(|key| key.is_unregistered()), limit), of_jobs);
             same!(works(pool, None, limit));
             let after = self.rng.choice(&self.ids).copied();
             same!(works(pool, after, limit));
             let (after, until) = (self.some_key(), self.some_key());
-            same!(pending_starts(pool, None, until, limit));
-            same!(pending_starts(pool, Some(after), until, limit));
-            same!(pending_starts(pool, None, StartKey::END, usize::MAX));
+            same!(pending_starts(pool, None, until, limit), of_list);
+            same!(pending_starts(pool, Some(after), until, limit), of_list);
+            same!(pending_starts(pool, None, StartKey::END, usize::MAX), of_list);
+            let keys = KEYS.map(WorkKey::new);
+            same!(lanes(pool, &keys));
+            for key in &keys {
+                same!(lane_jobs(pool, key, limit), of_jobs);
+                same!(lane_jobs(pool, key, usize::MAX), of_jobs);
+            }
+            // Each backend has an order of its own.
+            let limit = self.rng.usize(1..5);
+            let ours = lane_pages(&mut self.memory, pool, limit).expect("memory answers");
+            let theirs = lane_pages(backend, pool, limit).expect("the backend answers");
+            assert_eq!(theirs, ours, "{at}: lane_rows");
         }
         let places = [(); 4].map(|()| self.unique_place());
         same!(unique(&places));

@@ -3,29 +3,41 @@
 use std::sync::Arc;
 
 use super::parts::{
-    Damaged, Decoded, Input, bytes, number, put_id, put_key, put_place, put_priority,
+    Damaged, Decoded, Input, bytes, number, put_id, put_key, put_place, put_priority, put_stand,
+    put_start_key,
 };
-use super::rows::{Head, completion, finished, globals, put_history, put_state, work};
+use super::rows::{Head, completion, finished, globals, lane, put_history, put_state, work};
 use crate::model::{
-    Change, Finished, Generation, Payload, PoolId, Priority, Segment, StartKey, StateRow, TableKey,
-    UniqueKey, WorkId,
+    Change, Finished, Generation, Payload, PoolId, Priority, Segment, StartKey, StartPlace,
+    StateRow, TableKey, UniqueKey, WorkId,
 };
 
-/// Encodes the kind of a change and the place of its job. The normal priority has a kind of its own, without a byte for
-/// it.
+/// Encodes the kind of a change and the place of its job. A place in the queue and the normal priority have kinds of
+/// their own, without a byte for what they are.
 fn put_start(
     out: &mut Vec<u8>,
-    [normal, other]: [u8; 2],
+    [normal, queue, other]: [u8; 3],
     work_id: WorkId,
     pool: PoolId,
     key: StartKey,
 ) {
-    let is_normal = key.priority == Priority::NORMAL;
-    out.push(if is_normal { normal } else { other });
+    let kind = match key {
+        StartKey { place: StartPlace::Queue, priority: Priority::NORMAL, .. } => normal,
+        StartKey { place: StartPlace::Queue, .. } => queue,
+        _ => other,
+    };
+    out.push(kind);
     put_place(out, work_id, pool, key.key());
-    if !is_normal {
+    if kind != normal {
         put_priority(out, key.priority);
     }
+    if !is_in_queue(&key) {
+        put_stand(out, key.place);
+    }
+}
+
+fn is_in_queue(key: &StartKey) -> bool {
+    key.place == StartPlace::Queue
 }
 
 /// Encodes a change for the log.
@@ -56,14 +68,23 @@ pub fn change(out: &mut Vec<u8>, change: &Change) {
             put_place(out, *work_id, *pool, *key);
         }
         Change::StartWork { work_id, pool, key, run, started, generation } => {
-            put_start(out, [3, 16], *work_id, *pool, *key);
+            put_start(out, [3, 16, 23], *work_id, *pool, *key);
             number(out, (*run).into());
             number(out, started.0);
             number(out, generation.0);
         }
+        Change::MovePendingStart { work_id, pool, from, to }
+            if !is_in_queue(from) || !is_in_queue(to) =>
+        {
+            out.push(24);
+            put_id(out, *work_id);
+            number(out, pool.0.into());
+            put_start_key(out, *from);
+            put_start_key(out, *to);
+        }
         Change::MovePendingStart { work_id, pool, from, to } => {
             match from.priority == to.priority {
-                true => put_start(out, [4, 17], *work_id, *pool, *from),
+                true => put_start(out, [4, 17, 17], *work_id, *pool, *from),
                 false => {
                     out.push(18);
                     put_place(out, *work_id, *pool, from.key());
@@ -74,14 +95,17 @@ pub fn change(out: &mut Vec<u8>, change: &Change) {
             put_key(out, to.key());
         }
         Change::ReplaceWork { spec, from, to } => {
-            out.push(21);
+            out.push(if is_in_queue(from) { 21 } else { 25 });
             put_id(out, spec.work_id);
             work(out, &Head::new(*to), spec);
             put_key(out, from.key());
             put_priority(out, from.priority);
+            if !is_in_queue(from) {
+                put_stand(out, from.place);
+            }
         }
         Change::RetryWork { work_id, pool, completion, key, attempts, history } => {
-            put_start(out, [5, 19], *work_id, *pool, *key);
+            put_start(out, [5, 19, 26], *work_id, *pool, *key);
             number(out, (*attempts).into());
             out.push(completion.is_some().into());
             if let Some(key) = completion {
@@ -104,11 +128,19 @@ pub fn change(out: &mut Vec<u8>, change: &Change) {
             put_key(out, *key);
         }
         Change::PutState { pool, state } => {
-            out.push(if state.tat == 0 { 9 } else { 20 });
+            let kind = match (state.virtual_time, state.tat) {
+                (0, 0) => 9,
+                (0, _) => 20,
+                _ => 27,
+            };
+            out.push(kind);
             number(out, pool.0.into());
             put_state(out, state);
-            if state.tat != 0 {
+            if kind != 9 {
                 number(out, state.tat);
+            }
+            if kind == 27 {
+                number(out, state.virtual_time);
             }
         }
         Change::PutGlobals { pool, name, config } => {
@@ -129,6 +161,15 @@ pub fn change(out: &mut Vec<u8>, change: &Change) {
             out.push(22);
             number(out, pool.0.into());
             bytes(out, key.as_bytes());
+        }
+        Change::PutLane { pool, key, row } => {
+            out.push(28);
+            number(out, pool.0.into());
+            bytes(out, key.as_bytes());
+            out.push(row.is_some().into());
+            if let Some(row) = row {
+                lane(out, row);
+            }
         }
         Change::PutRow { table, key, value } => {
             out.push(12);
@@ -155,10 +196,15 @@ pub enum Logged {
 }
 
 impl Input<'_> {
-    fn start(&mut self, has_priority: bool) -> Decoded<(WorkId, PoolId, StartKey)> {
+    fn start(
+        &mut self,
+        kind: u8,
+        [normal, _, other]: [u8; 3],
+    ) -> Decoded<(WorkId, PoolId, StartKey)> {
         let (work_id, pool, key) = self.place()?;
-        let priority = if has_priority { self.priority()? } else { Priority::NORMAL };
-        Ok((work_id, pool, StartKey::at(priority, key)))
+        let priority = if kind == normal { Priority::NORMAL } else { self.priority()? };
+        let place = if kind == other { self.stand()? } else { StartPlace::Queue };
+        Ok((work_id, pool, StartKey::at(priority, key).in_place(place)))
     }
 
     /// Decodes the next change of the log; `None` at its end.
@@ -190,35 +236,38 @@ impl Input<'_> {
                 let (work_id, pool, key) = self.place()?;
                 Change::InsertPendingCancelation { work_id, pool, key }
             }
-            3 | 16 => {
-                let (work_id, pool, key) = self.start(kind == 16)?;
+            3 | 16 | 23 => {
+                let (work_id, pool, key) = self.start(kind, [3, 16, 23])?;
                 let (run, started) = (self.small()?, Segment(self.number()?));
                 let generation = Generation(self.number()?);
                 Change::StartWork { work_id, pool, key, run, started, generation }
             }
-            4 | 17 => {
-                let (work_id, pool, from) = self.start(kind == 17)?;
-                let to = StartKey::at(from.priority, self.key()?);
+            4 | 17 | 18 => {
+                let (work_id, pool, key) = self.place()?;
+                let priority = if kind == 4 { Priority::NORMAL } else { self.priority()? };
+                let other = if kind == 18 { self.priority()? } else { priority };
+                let (from, to) = (StartKey::at(priority, key), StartKey::at(other, self.key()?));
                 Change::MovePendingStart { work_id, pool, from, to }
             }
-            18 => {
-                let (work_id, pool, from) = self.start(true)?;
-                let to = StartKey::at(self.priority()?, self.key()?);
+            24 => {
+                let (work_id, pool) = (self.id()?, PoolId(self.small()?));
+                let (from, to) = (self.start_key()?, self.start_key()?);
                 Change::MovePendingStart { work_id, pool, from, to }
             }
-            21 => {
+            21 | 25 => {
                 let work_id = self.id()?;
                 let (head, spec) = self.work(work_id)?;
                 let (key, priority) = (self.key()?, self.priority()?);
-                let from = StartKey::at(priority, key);
+                let place = if kind == 25 { self.stand()? } else { StartPlace::Queue };
+                let from = StartKey::at(priority, key).in_place(place);
                 Change::ReplaceWork { spec, from, to: head.start_key() }
             }
             22 => {
                 let pool = PoolId(self.small()?);
                 Change::DeleteUnique { place: (pool, UniqueKey::new(self.bytes()?)) }
             }
-            5 | 19 => {
-                let (work_id, pool, key) = self.start(kind == 19)?;
+            5 | 19 | 26 => {
+                let (work_id, pool, key) = self.start(kind, [5, 19, 26])?;
                 let attempts = self.small()?;
                 let completion = match self.byte()? {
                     0 => None,
@@ -239,11 +288,20 @@ impl Input<'_> {
                 let pool = PoolId(self.small()?);
                 Change::DeletePendingCancelation { pool, key: self.key()? }
             }
-            9 | 20 => {
+            9 | 20 | 27 => {
                 let pool = PoolId(self.small()?);
                 let state = self.state()?;
-                let tat = if kind == 20 { self.number()? } else { 0 };
-                Change::PutState { pool, state: StateRow { tat, ..state } }
+                let tat = if kind == 9 { 0 } else { self.number()? };
+                let virtual_time = if kind == 27 { self.number()? } else { 0 };
+                Change::PutState { pool, state: StateRow { tat, virtual_time, ..state } }
+            }
+            28 => {
+                let (pool, key) = (PoolId(self.small()?), self.work_key()?);
+                let row = match self.byte()? {
+                    0 => None,
+                    _ => Some(self.lane()?),
+                };
+                Change::PutLane { pool, key, row }
             }
             10 => {
                 let pool = PoolId(self.small()?);

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::model::{Failure, FailureKind, Key, Name, PoolId, Priority, Segment, WorkId};
+use crate::model::{
+    Failure, FailureKind, Key, Name, PoolId, Priority, Segment, StartKey, StartPlace, WorkId,
+    WorkKey,
+};
 
 /// An error in a row. The file was damaged, or written by another program.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -123,6 +126,52 @@ pub fn put_priority(out: &mut Vec<u8>, priority: Priority) {
 impl Input<'_> {
     pub fn priority(&mut self) -> Decoded<Priority> {
         Ok(Priority::new(i8::from_le_bytes(self.array()?)))
+    }
+}
+
+/// Encodes what a waiting job waits for.
+pub fn put_stand(out: &mut Vec<u8>, place: StartPlace) {
+    match place {
+        StartPlace::Queue => out.push(0),
+        StartPlace::Held => out.push(1),
+        StartPlace::Ready { tag } => {
+            out.push(2);
+            number(out, tag);
+        }
+        StartPlace::Lane => out.push(3),
+    }
+}
+
+impl Input<'_> {
+    pub fn stand(&mut self) -> Decoded<StartPlace> {
+        Ok(match self.byte()? {
+            0 => StartPlace::Queue,
+            1 => StartPlace::Held,
+            2 => StartPlace::Ready { tag: self.number()? },
+            3 => StartPlace::Lane,
+            _ => return Err(Damaged("unknown kind of place")),
+        })
+    }
+}
+
+/// Encodes all parts of a place in `pending_start`.
+pub fn put_start_key(out: &mut Vec<u8>, key: StartKey) {
+    put_key(out, key.key());
+    put_priority(out, key.priority);
+    put_stand(out, key.place);
+}
+
+impl Input<'_> {
+    pub fn start_key(&mut self) -> Decoded<StartKey> {
+        let (key, priority) = (self.key()?, self.priority()?);
+        Ok(StartKey::at(priority, key).in_place(self.stand()?))
+    }
+
+    /// Decodes the key of a job or of a lane.
+    pub fn work_key(&mut self) -> Decoded<WorkKey> {
+        let key = self.bytes()?;
+        WorkKey::validate(key).map_err(|_| Damaged("a key has a wrong length"))?;
+        Ok(WorkKey::new(key))
     }
 }
 

@@ -2,13 +2,13 @@
 
 use super::parts::{
     Damaged, Decoded, Input, bytes, duration, failure, failure_kind, flag, number, put_id, put_key,
-    put_priority,
+    put_priority, put_stand,
 };
 use crate::model::{
     Cursors, Epoch, FailedAttempt, Finished, FinishedDetails, FunctionKind, Generation, History,
-    Key, Name, OnCompleteCall, Outcome, Payload, PoolConfig, PoolId, Priority, Report, Retry,
-    RetryBehavior, RunNumber, RunResult, Segment, SpanLink, Spec, SpecHead, SpecOptions, StartKey,
-    StateRow, Unique, UniqueHold, UniqueKey, UniqueRow, WorkId,
+    Key, LaneRow, Name, OnCompleteCall, Outcome, Payload, PoolConfig, PoolId, Priority, Report,
+    Retry, RetryBehavior, RunNumber, RunResult, Segment, SpanLink, Spec, SpecHead, SpecOptions,
+    StartKey, StartPlace, StateRow, Unique, UniqueHold, UniqueKey, UniqueRow, WorkId,
 };
 
 /// The part of a `work` row that changes. It comes first, so that it can be replaced in place.
@@ -18,8 +18,9 @@ pub struct Head {
     pub runs: RunNumber,
     /// The job's key in `pending_start`, unless it is in `running`.
     pub key: Key,
-    /// Comes last, like the history, because most jobs have none.
+    /// Comes last, like the place and the history, because most jobs have none.
     pub priority: Priority,
+    pub place: StartPlace,
     pub history: History,
 }
 
@@ -28,12 +29,17 @@ impl Head {
 
     /// Makes the head of a new job.
     pub fn new(key: StartKey) -> Head {
-        Head { key: key.key(), priority: key.priority, ..Head::default() }
+        Head::default().at(key)
+    }
+
+    /// Returns the head of the same job in another place.
+    pub fn at(self, key: StartKey) -> Head {
+        Head { key: key.key(), priority: key.priority, place: key.place, ..self }
     }
 
     /// Returns the job's key in `pending_start`, unless it is in `running`.
     pub fn start_key(&self) -> StartKey {
-        StartKey::at(self.priority, self.key)
+        StartKey::at(self.priority, self.key).in_place(self.place)
     }
 
     fn to_bytes(&self) -> [u8; Head::LEN] {
@@ -56,6 +62,7 @@ impl Input<'_> {
                 seq: u64::from_le_bytes(self.array()?),
             },
             priority: Priority::NORMAL,
+            place: StartPlace::Queue,
             history: History::default(),
         })
     }
@@ -79,7 +86,9 @@ pub fn work(out: &mut Vec<u8>, head: &Head, spec: &Spec) {
     let more = flag(spec.priority != Priority::NORMAL, 0)
         | flag(head.priority != spec.priority, 1)
         | flag(extra_cost != 0, 2)
-        | flag(unique.is_some(), 3);
+        | flag(unique.is_some(), 3)
+        | flag(head.place != StartPlace::Queue, 4)
+        | flag(spec.key().is_some(), 5);
     out.push(
         kind | flag(retry.is_some(), 2)
             | flag(timeout.is_some(), 3)
@@ -121,6 +130,13 @@ pub fn work(out: &mut Vec<u8>, head: &Head, spec: &Spec) {
     if let Some(Unique { key, hold }) = unique {
         bytes(out, key.as_bytes());
         put_hold(out, *hold);
+    }
+    if more & 16 != 0 {
+        put_stand(out, head.place);
+    }
+    if let Some(key) = spec.key() {
+        bytes(out, key);
+        number(out, spec.weight().into());
     }
 }
 
@@ -169,6 +185,10 @@ impl Input<'_> {
             0 => None,
             _ => Some(Unique { key: UniqueKey::new(self.bytes()?), hold: self.hold()? }),
         };
+        if more & 16 != 0 {
+            head.place = self.stand()?;
+        }
+        let key = if more & 32 != 0 { Some((self.work_key()?, self.small()?)) } else { None };
         let plain = retry.is_none()
             && timeout.is_none()
             && on_complete.is_none()
@@ -178,7 +198,14 @@ impl Input<'_> {
         let options = SpecOptions { on_complete, retry, timeout, extra_cost, unique, span };
         let options = (!plain).then(|| Box::new(options));
         let common = SpecHead { pool, kind, function, enqueued_at, priority, options };
-        Ok((head, Spec::new(work_id, common, args)))
+        let spec = match key {
+            None => Spec::new(work_id, common, args),
+            Some((key, weight)) => {
+                let weight = u16::try_from(weight).map_err(|_| Damaged("weight is too large"))?;
+                Spec::keyed(work_id, common, key.as_bytes(), weight, args)
+            }
+        };
+        Ok((head, spec))
     }
 }
 
@@ -222,6 +249,28 @@ pub fn decode_unique(row: &[u8]) -> Decoded<UniqueRow> {
     let mut input = Input(row);
     let (work_id, enqueued_at) = (input.id()?, Segment(input.number()?));
     Ok(UniqueRow { work_id, hold: input.hold()?, enqueued_at })
+}
+
+/// Encodes a row of `lanes`.
+pub fn lane(out: &mut Vec<u8>, row: &LaneRow) {
+    for count in [row.holders, row.running, row.waiting] {
+        number(out, count.into());
+    }
+    for value in [row.tag, row.tat, row.rest.0] {
+        number(out, value);
+    }
+}
+
+pub fn decode_lane(row: &[u8]) -> Decoded<LaneRow> {
+    Input(row).lane()
+}
+
+impl Input<'_> {
+    pub fn lane(&mut self) -> Decoded<LaneRow> {
+        let (holders, running, waiting) = (self.small()?, self.small()?, self.small()?);
+        let (tag, tat, rest) = (self.number()?, self.number()?, Segment(self.number()?));
+        Ok(LaneRow { holders, running, waiting, tag, tat, rest })
+    }
 }
 
 pub fn put_history(out: &mut Vec<u8>, history: &History) {
@@ -336,6 +385,10 @@ pub fn completion(out: &mut Vec<u8>, result: &RunResult, retry: Retry) {
             out.push(5);
             duration(out, *wait);
         }
+        RunResult::KeyLimited(wait) => {
+            out.push(6);
+            duration(out, *wait);
+        }
     }
 }
 
@@ -353,6 +406,7 @@ impl Input<'_> {
             3 => RunResult::Snoozed(self.duration()?),
             4 => RunResult::Returned,
             5 => RunResult::PoolLimited(self.duration()?),
+            6 => RunResult::KeyLimited(self.duration()?),
             _ => return Err(Damaged("unknown kind of result")),
         };
         Ok((result, retry))
@@ -445,36 +499,74 @@ impl Input<'_> {
 pub struct RowCounts {
     pub works: u64,
     /// Those in `pending_start` of each priority.
-    pub waiting: Vec<(Priority, u64)>,
-    /// Those in the unregistered lane.
-    pub lane: u64,
+    pub levels: Vec<LevelCounts>,
+    /// The jobs in lanes.
+    pub in_lanes: u64,
+    /// The jobs whose function is not registered.
+    pub unregistered: u64,
 }
+
+/// The number of jobs of one priority that wait for their time or for a slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LevelCounts {
+    pub priority: Priority,
+    pub queue: u64,
+    pub ready: u64,
+}
+
+/// Stands for the number of jobs in a queue where the numbers of format 6 begin.
+const MORE_COUNTS: u64 = u64::MAX;
 
 /// Encodes a row of `state`: a pool's `internal_state`, and the number of its rows.
 pub fn state(out: &mut Vec<u8>, row: &StateRow, counts: &RowCounts) {
     put_state(out, row);
     number(out, counts.works);
-    number(out, counts.waiting.iter().map(|(_, waiting)| waiting).sum());
-    number(out, counts.lane);
+    number(out, counts.levels.iter().map(|level| level.queue).sum());
+    number(out, counts.unregistered);
     number(out, row.tat);
-    for (priority, waiting) in &counts.waiting {
-        put_priority(out, *priority);
-        number(out, *waiting);
+    for level in &counts.levels {
+        put_priority(out, level.priority);
+        number(out, level.queue);
+    }
+    let has_ready = |level: &&LevelCounts| level.ready > 0;
+    let ready = counts.levels.iter().filter(has_ready);
+    if row.virtual_time == 0 && counts.in_lanes == 0 && ready.clone().next().is_none() {
+        return;
+    }
+    put_priority(out, Priority::NORMAL);
+    number(out, MORE_COUNTS);
+    number(out, row.virtual_time);
+    number(out, counts.in_lanes);
+    for level in ready {
+        put_priority(out, level.priority);
+        number(out, level.ready);
     }
 }
 
 pub fn decode_state(row: &[u8]) -> Decoded<(StateRow, RowCounts)> {
     let mut input = Input(row);
     let mut state = input.state()?;
-    let (works, waiting, lane) = (input.number()?, input.number()?, input.number()?);
-    let mut counts = RowCounts { works, waiting: vec![(Priority::NORMAL, waiting)], lane };
-    // Up to format 4 there was one priority, and no rate.
-    if !input.0.is_empty() {
-        state.tat = input.number()?;
-        counts.waiting.clear();
-        while !input.0.is_empty() {
-            counts.waiting.push((input.priority()?, input.number()?));
+    let (works, queue, unregistered) = (input.number()?, input.number()?, input.number()?);
+    let mut counts = RowCounts { works, unregistered, ..RowCounts::default() };
+    if input.0.is_empty() {
+        // Up to format 4 there was one priority, and no rate.
+        counts.levels.push(LevelCounts { queue, ..LevelCounts::default() });
+        return Ok((state, counts));
+    }
+    state.tat = input.number()?;
+    while !input.0.is_empty() {
+        let (priority, queue) = (input.priority()?, input.number()?);
+        if queue == MORE_COUNTS {
+            state.virtual_time = input.number()?;
+            counts.in_lanes = input.number()?;
+            break;
         }
+        counts.levels.push(LevelCounts { priority, queue, ready: 0 });
+    }
+    while !input.0.is_empty() {
+        let (priority, ready) = (input.priority()?, input.number()?);
+        let level = counts.levels.iter_mut().find(|level| level.priority == priority);
+        level.ok_or(Damaged("a priority has no queue"))?.ready = ready;
     }
     Ok((state, counts))
 }
@@ -523,6 +615,7 @@ impl Input<'_> {
             },
             last_report: Segment(next()?),
             tat: 0,
+            virtual_time: 0,
         })
     }
 }
