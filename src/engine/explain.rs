@@ -275,7 +275,7 @@ pub(crate) struct FoundLane {
 /// The store's part of an explanation.
 pub(crate) enum Found {
     Work {
-        work: WorkFact,
+        work: Box<WorkFact>,
         pool: Name,
         /// The number of jobs of its pool that come before it, if it waits; counted up to one more than
         /// [`MOST_COUNTED`].

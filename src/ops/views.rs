@@ -338,7 +338,6 @@ impl PoolConfigView {
             max_parallelism,
             paused,
             rate,
-            per_key: _,
             aging,
             per_key,
             log_level,

@@ -157,7 +157,7 @@ impl Store {
             _ => 0,
         };
         let pool = self.pools[pool.0 as usize].name;
-        Ok(Found::Work { work, pool, ahead, lane })
+        Ok(Found::Work { work: Box::new(work), pool, ahead, lane })
     }
 
     /// Returns the lane of a key, with a job of it that runs.

@@ -6,7 +6,7 @@ use hashbrown::{HashMap, HashSet};
 
 use super::group::{Group, Taken, TakenEnqueue};
 use super::in_doubt::{InDoubt, Witness};
-use super::lanes::Lanes;
+use super::lane_rows::Lanes;
 use super::settled::{Answer, Ending};
 use super::{Settled, Store};
 use crate::engine::arrivals::EnqueueAnswer;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 
-use super::lanes::Lanes;
+use super::lane_rows::Lanes;
 use super::settled::{Ending, Receipt, Settled};
 use crate::engine::arrivals::{self, AttemptReport, EnqueueAnswer};
 use crate::engine::lanes::LaneStep;

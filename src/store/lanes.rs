@@ -4,9 +4,12 @@
 //! changed is settled: while it has room, its first jobs leave it, and its row is written once. So a job in a lane never
 //! waits for a place that is free, whatever else happens in the group.
 
-use hashbrown::{Equivalent, HashMap, HashSet};
+use std::collections::BTreeMap;
+
+use hashbrown::HashSet;
 
 use super::group::{Group, Taken};
+use super::lane_rows::{GroupLane, Lanes};
 use super::{PAGE, Store};
 use crate::engine::lanes::{LaneCx, LaneStep, STEP, Standing, UNTAGGED, VirtualTime, first_tag};
 use crate::model::{
@@ -15,63 +18,6 @@ use crate::model::{
 };
 use crate::protocol::Command;
 use crate::storage::StorageError;
-
-/// The lanes that a group is about, in the order in which it came to them.
-#[derive(Default)]
-pub(super) struct Lanes {
-    rows: Vec<GroupLane>,
-    index: HashMap<(PoolId, WorkKey), usize>,
-}
-
-/// A lane that a group is about.
-struct GroupLane {
-    pool: PoolId,
-    key: WorkKey,
-    /// The stored row, if there is one.
-    stored: Option<LaneRow>,
-    /// The row as the group leaves it.
-    row: LaneRow,
-}
-
-/// A key of [`Lanes::index`], borrowed. It has the same hash.
-#[derive(Hash)]
-struct LaneRef<'a>(PoolId, &'a [u8]);
-
-impl Equivalent<(PoolId, WorkKey)> for LaneRef<'_> {
-    fn equivalent(&self, (pool, key): &(PoolId, WorkKey)) -> bool {
-        self.0 == *pool && self.1 == key.as_bytes()
-    }
-}
-
-impl Lanes {
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
-    fn knows(&self, pool: PoolId, key: &[u8]) -> bool {
-        self.index.contains_key(&LaneRef(pool, key))
-    }
-
-    /// Adds a stored row, unless the group knows it.
-    fn know(&mut self, pool: PoolId, key: WorkKey, stored: Option<LaneRow>) {
-        if !self.knows(pool, key.as_bytes()) {
-            self.index.insert((pool, key.clone()), self.rows.len());
-            self.rows.push(GroupLane { pool, key, stored, row: stored.unwrap_or_default() });
-        }
-    }
-
-    /// Returns a row as the group has left it so far.
-    fn row(&mut self, pool: PoolId, key: &[u8]) -> Option<&mut LaneRow> {
-        let place = *self.index.get(&LaneRef(pool, key))?;
-        Some(&mut self.rows[place].row)
-    }
-
-    /// Returns the row of a job's key, for a batch that is read before the commit.
-    pub fn row_of(&self, spec: &Spec) -> Option<LaneRow> {
-        let place = self.index.get(&LaneRef(spec.pool, spec.key()?))?;
-        Some(self.rows[*place].row)
-    }
-}
 
 impl Store {
     /// Returns the input of decisions on the lanes of a pool.
@@ -163,23 +109,18 @@ impl Store {
     }
 
     /// Returns the keys of the jobs that these commands enqueue, by pool.
-    pub(super) fn keys_of(commands: &[Command]) -> Vec<(PoolId, Vec<WorkKey>)> {
-        let mut found: Vec<(PoolId, Vec<WorkKey>, HashSet<&[u8]>)> = Vec::new();
-        for command in commands {
-            let Command::Enqueue(enqueue) = command else { continue };
-            for (spec, _) in &enqueue.works {
-                let Some(key) = spec.key() else { continue };
-                let place = found.iter().position(|(pool, ..)| *pool == spec.pool);
-                let place = place.unwrap_or_else(|| {
-                    found.push((spec.pool, Vec::new(), HashSet::new()));
-                    found.len() - 1
-                });
-                if found[place].2.insert(key) {
-                    found[place].1.push(WorkKey::new(key));
-                }
+    pub(super) fn keys_of(commands: &[Command]) -> BTreeMap<PoolId, Vec<WorkKey>> {
+        let (mut seen, mut found) = (HashSet::new(), BTreeMap::<_, Vec<_>>::new());
+        let enqueues = commands.iter().filter_map(|command| match command {
+            Command::Enqueue(enqueue) => Some(enqueue),
+            _ => None,
+        });
+        for (spec, _) in enqueues.flat_map(|enqueue| &enqueue.works) {
+            if let Some(key) = spec.key().filter(|key| seen.insert((spec.pool, *key))) {
+                found.entry(spec.pool).or_default().push(WorkKey::new(key));
             }
         }
-        found.into_iter().map(|(pool, keys, _)| (pool, keys)).collect()
+        found
     }
 
     /// Chooses the place of a job that is enqueued. The group knows its lane.

@@ -16,6 +16,7 @@ mod decide;
 mod fuse;
 mod group;
 mod in_doubt;
+mod lane_rows;
 mod lanes;
 mod list;
 mod pools;

@@ -155,10 +155,10 @@ impl Store {
         }
         let row = self.storage.unique(std::slice::from_ref(&place))?.pop().flatten();
         group.unique.insert(place, row);
-        if let Some(UniqueRow { work_id, .. }) = row {
-            if let Some(work) = self.fact_of(group, work_id)? {
-                self.learn_lane(group, &work.spec)?;
-            }
+        if let Some(UniqueRow { work_id, .. }) = row
+            && let Some(work) = self.fact_of(group, work_id)?
+        {
+            self.learn_lane(group, &work.spec)?;
         }
         Ok(())
     }

@@ -1533,14 +1533,15 @@ fn real_step(facts: &[(WorkFact, Option<Lost>)], max_parallelism: usize) -> Vec<
         }
         if fact.pending_start {
             let (key, attempts) = (start_key(number), work.attempts);
-            batch.starts.push(real::StartRow { key, spec, attempts, runs: run });
+            batch.starts.push(real::StartRow { key, spec, attempts, runs: run, lane: None });
         }
         if let (Some(Lost { work, launched }), Some(running)) = (lost_fact, running) {
             let row = real::RunningRow { running, work: real_fact(number, work) };
             lost.push(real::Lost { row, launched: *launched, chance: 0.5 });
         }
     }
-    let cx = real::TurnCx { max_parallelism, rate: None, can_run: &|_| true, lost };
+    let key_rule = actix_workpool::KeyRule::default();
+    let cx = real::TurnCx { max_parallelism, rate: None, key_rule, can_run: &|_| true, lost };
     let changes = real::step(state, batch, real::PoolId(0), cx).changes;
     let mut decisions = vec![rules::Decision::default(); facts.len()];
     for change in changes {

@@ -259,6 +259,7 @@ impl Script {
                     running: self.rng.u32(..3),
                     waiting: self.rng.u32(..300),
                     tag: self.tag(),
+                    tag_of: self.priority(),
                     tat: self.rng.u64(..),
                     rest: Segment(self.rng.u64(..)),
                 });

@@ -128,19 +128,12 @@ pub fn change(out: &mut Vec<u8>, change: &Change) {
             put_key(out, *key);
         }
         Change::PutState { pool, state } => {
-            let kind = match (state.virtual_time, state.tat) {
-                (0, 0) => 9,
-                (0, _) => 20,
-                _ => 27,
-            };
+            let kind = if state.tat == 0 { 9 } else { 20 };
             out.push(kind);
             number(out, pool.0.into());
             put_state(out, state);
             if kind != 9 {
                 number(out, state.tat);
-            }
-            if kind == 27 {
-                number(out, state.virtual_time);
             }
         }
         Change::PutGlobals { pool, name, config } => {
@@ -163,7 +156,7 @@ pub fn change(out: &mut Vec<u8>, change: &Change) {
             bytes(out, key.as_bytes());
         }
         Change::PutLane { pool, key, row } => {
-            out.push(28);
+            out.push(27);
             number(out, pool.0.into());
             bytes(out, key.as_bytes());
             out.push(row.is_some().into());
@@ -288,14 +281,13 @@ impl Input<'_> {
                 let pool = PoolId(self.small()?);
                 Change::DeletePendingCancelation { pool, key: self.key()? }
             }
-            9 | 20 | 27 => {
+            9 | 20 => {
                 let pool = PoolId(self.small()?);
                 let state = self.state()?;
                 let tat = if kind == 9 { 0 } else { self.number()? };
-                let virtual_time = if kind == 27 { self.number()? } else { 0 };
-                Change::PutState { pool, state: StateRow { tat, virtual_time, ..state } }
+                Change::PutState { pool, state: StateRow { tat, ..state } }
             }
-            28 => {
+            27 => {
                 let (pool, key) = (PoolId(self.small()?), self.work_key()?);
                 let row = match self.byte()? {
                     0 => None,

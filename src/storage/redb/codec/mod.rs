@@ -218,6 +218,7 @@ mod tests {
             running: u32::MAX,
             waiting: 3,
             tag: 4,
+            tag_of: Priority::LOW,
             tat: u64::MAX,
             rest: Segment(5),
         };
@@ -225,10 +226,6 @@ mod tests {
             Change::PutLane { pool, key: WorkKey::new(b"\0"), row: None },
             Change::PutLane { pool, key, row: Some(row) },
         ];
-        for (virtual_time, tat) in [(u64::MAX, 0), (1, u64::MAX)] {
-            let state = StateRow { tat, virtual_time, ..StateRow::default() };
-            changes.push(Change::PutState { pool, state });
-        }
         let places = PLACES.iter().flat_map(|from| PLACES.iter().map(move |to| (*from, *to)));
         for (number, (from, to)) in (0_i8..).zip(places) {
             let priority = |number: i8| Priority::new(number % 3);
@@ -291,6 +288,7 @@ mod tests {
             running: u32::MAX,
             waiting: u32::MAX,
             tag: u64::MAX,
+            tag_of: Priority::HIGH,
             tat: u64::MAX,
             rest: Segment(u64::MAX),
         };
@@ -337,10 +335,10 @@ mod tests {
         let plain = vec![level(-128, 1, 0), level(0, u64::MAX >> 1, 0)];
         let ready = vec![level(-128, 0, 7), level(0, 2, 0), level(127, 3, u64::MAX)];
         for levels in [Vec::new(), plain, ready] {
-            for (virtual_time, in_lanes) in [(0, 0), (u64::MAX, 0), (0, 9)] {
+            for in_lanes in [0, 9] {
                 let counts =
                     RowCounts { works: 9, levels: levels.clone(), in_lanes, unregistered: 3 };
-                let row = StateRow { tat: 77, turn: 5, virtual_time, ..StateRow::default() };
+                let row = StateRow { tat: 77, turn: 5, ..StateRow::default() };
                 let bytes = written(|out| state(out, &row, &counts));
                 assert_eq!(decode_state(&bytes), Ok((row, counts)));
             }

@@ -259,6 +259,7 @@ pub fn lane(out: &mut Vec<u8>, row: &LaneRow) {
     for value in [row.tag, row.tat, row.rest.0] {
         number(out, value);
     }
+    put_priority(out, row.tag_of);
 }
 
 pub fn decode_lane(row: &[u8]) -> Decoded<LaneRow> {
@@ -269,7 +270,8 @@ impl Input<'_> {
     pub fn lane(&mut self) -> Decoded<LaneRow> {
         let (holders, running, waiting) = (self.small()?, self.small()?, self.small()?);
         let (tag, tat, rest) = (self.number()?, self.number()?, Segment(self.number()?));
-        Ok(LaneRow { holders, running, waiting, tag, tat, rest })
+        let tag_of = self.priority()?;
+        Ok(LaneRow { holders, running, waiting, tag, tag_of, tat, rest })
     }
 }
 
@@ -530,12 +532,11 @@ pub fn state(out: &mut Vec<u8>, row: &StateRow, counts: &RowCounts) {
     }
     let has_ready = |level: &&LevelCounts| level.ready > 0;
     let ready = counts.levels.iter().filter(has_ready);
-    if row.virtual_time == 0 && counts.in_lanes == 0 && ready.clone().next().is_none() {
+    if counts.in_lanes == 0 && ready.clone().next().is_none() {
         return;
     }
     put_priority(out, Priority::NORMAL);
     number(out, MORE_COUNTS);
-    number(out, row.virtual_time);
     number(out, counts.in_lanes);
     for level in ready {
         put_priority(out, level.priority);
@@ -557,7 +558,6 @@ pub fn decode_state(row: &[u8]) -> Decoded<(StateRow, RowCounts)> {
     while !input.0.is_empty() {
         let (priority, queue) = (input.priority()?, input.number()?);
         if queue == MORE_COUNTS {
-            state.virtual_time = input.number()?;
             counts.in_lanes = input.number()?;
             break;
         }
@@ -615,7 +615,6 @@ impl Input<'_> {
             },
             last_report: Segment(next()?),
             tat: 0,
-            virtual_time: 0,
         })
     }
 }
