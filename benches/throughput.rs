@@ -8,6 +8,9 @@
 //!
 //! Where two sides are compared they run in turn, several times, and the medians are shown.
 
+#[path = "throughput/keys.rs"]
+mod keys;
+
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -56,6 +59,10 @@ fn main() {
         ("idle/pools", idle_pools),
         ("memory/unique", unique),
         ("memory/rate", rate),
+        ("memory/keys", keys::of_their_own),
+        ("memory/key_bytes", key_bytes),
+        ("memory/blocked", keys::blocked),
+        ("memory/fair", keys::fair),
         #[cfg(feature = "redb")]
         ("redb/noop", durable::noop),
         #[cfg(feature = "redb")]
@@ -66,6 +73,8 @@ fn main() {
         ("redb/enqueue_many", durable::enqueue_many),
         #[cfg(feature = "redb")]
         ("redb/backlog", durable::backlog),
+        #[cfg(feature = "redb")]
+        ("redb/blocked", durable::blocked),
         #[cfg(feature = "redb")]
         ("redb/open", durable::open),
     ];
@@ -376,19 +385,28 @@ async fn latency_on(
 
 /// Measured in a process of its own: memory that an earlier case has given back would hide what this one takes.
 fn pending_bytes(_: bool) -> Value {
+    in_a_child("memory/pending_bytes", || pending_bytes_here(false))
+}
+
+/// The same for jobs with a key each.
+fn key_bytes(_: bool) -> Value {
+    in_a_child("memory/key_bytes", || pending_bytes_here(true))
+}
+
+fn in_a_child(case: &str, here: impl Fn() -> Value) -> Value {
     const CHILD: &str = "WORKPOOL_BENCH_CHILD";
     if std::env::var_os(CHILD).is_some() {
-        return pending_bytes_here();
+        return here();
     }
     let child = std::process::Command::new(std::env::current_exe().expect("an executable"))
-        .args(["--json", "--case", "memory/pending_bytes"])
+        .args(["--json", "--case", case])
         .env(CHILD, "1")
         .output()
         .expect("the child runs");
     serde_json::from_slice(&child.stdout).expect("the child prints a row")
 }
 
-fn pending_bytes_here() -> Value {
+fn pending_bytes_here(has_keys: bool) -> Value {
     const WORKS: u64 = 1_000_000;
     let args = serde_json::to_vec(&Noop::new(500_000)).expect("encodes").len() as f64;
     let bytes = block_on(async {
@@ -396,7 +414,12 @@ fn pending_bytes_here() -> Value {
         let before = resident_bytes();
         for batch in 0..WORKS / BATCH {
             let works = (0..BATCH).map(|number| Noop::new(batch * BATCH + number));
-            pool.enqueue_batch(works).await.expect("enqueued");
+            let batch = pool.enqueue_batch(works);
+            let batch = match has_keys {
+                true => batch.keyed_by(|noop| format!("user-{}", noop.number)),
+                false => batch,
+            };
+            batch.await.expect("enqueued");
         }
         let after = resident_bytes();
         assert_eq!(pool.pending(), WORKS);
@@ -718,6 +741,22 @@ mod durable {
             caller.await.expect("the caller ends");
         }
         count as f64 / begun.elapsed().as_secs_f64()
+    }
+
+    /// As in memory; each side has a file of its own.
+    pub fn blocked(quick: bool) -> Value {
+        with_file(|path| {
+            let files = std::cell::RefCell::new(Vec::new());
+            let figures = keys::blocked_on(quick, || {
+                let file = path.with_extension(files.borrow().len().to_string());
+                files.borrow_mut().push(file.clone());
+                Redb::open(file).expect("opens")
+            });
+            for file in files.into_inner() {
+                let _ = std::fs::remove_file(file);
+            }
+            figures
+        })
     }
 
     pub fn backlog(quick: bool) -> Value {

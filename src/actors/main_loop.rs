@@ -739,9 +739,16 @@ impl Handler<BatchReady> for MainActor {
 
     fn handle(&mut self, ready: BatchReady, ctx: &mut Self::Context) {
         let BatchReady { turn, kick, is_early, batch, replaced } = ready;
-        if is_early {
+        if is_early && batch.is_ok() {
             // The group that waits for the turn need not wait any longer when this handler ends without one.
             self.owes_turn = true;
+        }
+        if is_early && batch.is_err() && self.life.in_flight().is_some() {
+            // The receipt of the turn in flight may still come, or never: the claim tells.
+            if turn == self.state.fence() {
+                self.claim_soon(CLAIM_BACKOFF, ctx);
+            }
+            return;
         }
         self.on_batch(turn, kick, batch, replaced, ctx);
         if std::mem::take(&mut self.owes_turn) {

@@ -55,7 +55,7 @@ pub(super) fn settle(
         RunResult::PoolLimited(wait) if !planted!(LimitForgotten) => {
             draft.state.tat = limit::rest(draft.rate, draft.state.tat, rest_of(wait));
         }
-        RunResult::KeyLimited(wait) => rest = rest_of(wait),
+        RunResult::KeyLimited(wait) if !planted!(KeyRestIgnored) => rest = rest_of(wait),
         _ => {}
     }
     let rests = rest > Segment::default();

@@ -184,8 +184,15 @@ impl LaneCx {
     /// Returns `true` if a job may take a place of the key. While the rate or a rest may hold back a job, there is only
     /// one at the door.
     pub fn has_room(&self, row: &LaneRow) -> bool {
-        let most = self.rule.max_parallelism().unwrap_or(u32::MAX);
-        row.holders < most && !(self.has_door(row) && row.holders > row.running)
+        row.holders < self.most() && !(self.has_door(row) && row.holders > row.running)
+    }
+
+    /// Returns the number of jobs of a key that may run.
+    fn most(&self) -> u32 {
+        match planted!(KeyParallelismIgnored) {
+            true => u32::MAX,
+            false => self.rule.max_parallelism().unwrap_or(u32::MAX),
+        }
     }
 
     fn has_door(&self, row: &LaneRow) -> bool {
@@ -194,13 +201,12 @@ impl LaneCx {
 
     /// Returns `true` if as many jobs of the key run as may.
     pub fn is_full(&self, row: &LaneRow) -> bool {
-        let most = self.rule.max_parallelism().unwrap_or(u32::MAX);
-        row.running >= most && !planted!(KeyParallelismIgnored)
+        row.running >= self.most()
     }
 
     /// Returns the new theoretical arrival time if a start is admitted, and the time at which it will be, if not.
     pub fn admit(&self, row: &LaneRow, cost: u32) -> Result<u64, Segment> {
-        if row.rest > self.now && !planted!(KeyRestIgnored) {
+        if row.rest > self.now {
             return Err(row.rest);
         }
         match self.rule.max_rate() {

@@ -7,6 +7,7 @@
 //! | [`idempotency`] | actions that may run twice, and enqueues that may be repeated |
 //! | [`ordering`] | in which order jobs start, and how to keep an order |
 //! | [`priorities`] | what starts first, and how fast: priorities, aging, rates, pools that rest |
+//! | [`keys`] | order, limits and fair turns of each customer |
 //! | [`schedules`] | cron expressions, time zones, overlaps, missed times |
 //! | [`large_arguments`] | bytes, files, and the limits of arguments and results |
 //! | [`chains`] | one job after another, and fan-out with a last step |
@@ -22,6 +23,7 @@ pub mod blocking;
 pub mod chains;
 pub mod file;
 pub mod idempotency;
+pub mod keys;
 pub mod large_arguments;
 pub mod operations;
 pub mod ordering;

@@ -1,10 +1,13 @@
 //! Ordering.
 //!
 //! Jobs of a pool *start* in the order of their [priorities](super::priorities), of each in the order of the time for which they
-//! are due, then in the order in which they were committed. No job starts before its time. Several run side by side, so they *end* in any order, and a retry comes later than the jobs that were
-//! enqueued meanwhile. Pools know nothing of each other.
+//! are due, then in the order in which they were committed. Jobs with [keys](super::keys) start in turn. No job starts before its
+//! time. Several run side by side, so they *end* in any order, and a retry comes later than the jobs that were enqueued meanwhile.
+//! Pools know nothing of each other.
 //!
-//! For a strict order, use a pool with one slot and no retries, or retries within the function:
+//! For a strict order of the jobs of each customer, account or file, set [`KeyRule::ordered`](crate::KeyRule::ordered) for the pool
+//! and give the jobs [keys](super::keys): jobs of different keys still run side by side. For a strict order of all jobs of a pool,
+//! use a pool with one slot and no retries, or retries within the function:
 //!
 //! ```
 //! # use actix_workpool::doctest;

@@ -28,7 +28,8 @@ pub(crate) struct BatchReady {
     /// The reason to wake the resting loop; set if the loop did not ask for this batch.
     pub kick: Option<KickSource>,
     /// `true` if the rows are not committed yet: the group waits for the loop's [`Advance`], or for word that it has
-    /// nothing to decide ([`Request::Pass`](super::Request::Pass)).
+    /// nothing to decide ([`Request::Pass`](super::Request::Pass)). With an error: such a batch is void, and says nothing
+    /// of the turn before it.
     pub is_early: bool,
     pub batch: Result<Batch, AdvanceError>,
     /// Starts of the committed turn that are not as it has decided them: the job was replaced since the loop was shown

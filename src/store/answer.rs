@@ -45,7 +45,7 @@ impl Store {
 
     /// Looks at the lanes of a pool that was claimed: the process before may have ended before it was through with them.
     fn look_at_lanes(&self, settled: &mut Settled, pool: PoolId) {
-        if self.pools[pool.0 as usize].has_lanes && !planted!(SweepForgotten) {
+        if self.pools[pool.0 as usize].has_lanes {
             settled.again.push(Command::SweepLanes { pool, after: None }.into());
         }
     }

@@ -536,7 +536,7 @@ impl Store {
                 group.configs.push((pool, entry.config.clone()));
                 let rule = entry.key_rule;
                 entry.set_config(config.clone());
-                if entry.key_rule != rule && entry.has_lanes {
+                if entry.key_rule != rule && entry.has_lanes && !planted!(SweepForgotten) {
                     group.sweeps.push(pool);
                 }
             }

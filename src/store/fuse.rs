@@ -122,7 +122,11 @@ impl Store {
     ) {
         for Early { pool, turn, .. } in early.into_iter().filter(|early| !early.joined) {
             self.pools[pool.0 as usize].is_void = !planted!(EarlyTurnTrusted);
+            // The turn before is committed: the loop may still wait for its receipt.
             self.fail_turn(batches, pool, turn, error);
+            if let Some((_, ready)) = batches.last_mut() {
+                ready.is_early = true;
+            }
         }
     }
 

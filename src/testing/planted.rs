@@ -76,7 +76,7 @@ bugs! {
     RetryOvertaken: "an ordered job that waits for a retry lets others pass",
     DelayOvertaken: "an ordered job that is not due lets others pass",
     PromotionForgotten: "a job stays in its lane though there is room",
-    SweepForgotten: "lanes are not looked at when a pool is claimed",
+    SweepForgotten: "jobs stay in their lanes though the rules have changed",
     OverlapIgnored: "a schedule enqueues though the job before has no outcome",
     PauseIgnored: "a schedule that is paused fires",
     MissedForEver: "a schedule catches up with what was missed long ago",

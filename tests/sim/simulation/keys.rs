@@ -68,7 +68,13 @@ impl Keys {
         Keys { rules, since: Some(0), changed: 0, keys: HashMap::new() }
     }
 
-    /// A rule is certain, or may be.
+    /// A rule may hold from now on.
+    fn ask(&mut self, rule: KeyRule, now: Micros) {
+        self.rules.push((rule, Micros::MAX));
+        self.changed = now;
+    }
+
+    /// A rule is certain.
     fn set(&mut self, rule: KeyRule, now: Micros) {
         for (_, until) in &mut self.rules {
             *until = (*until).min(now + FORGIVEN);
@@ -122,11 +128,17 @@ impl World {
 
     /// Until when a job may have been held back by its key, and for how long after that.
     pub fn held_by_key(&self, number: u32) -> Micros {
-        let work = &self.works[number as usize];
+        let (now, work) = (self.now(), &self.works[number as usize]);
         let Some(key) = work.key else { return 0 };
         let keys = &self.pools[work.pool].keys;
-        let held =
-            keys.keys.get(&key).map_or(0, |of| of.last.max(of.rest.map_or(0, |rest| rest.ends)));
+        // Without a limit, nothing but a rest of the key holds up a job.
+        let is_limited =
+            |rule: KeyRule| rule.max_parallelism().is_some() || rule.max_rate().is_some();
+        let limited = keys.now(now).any(is_limited);
+        let held = keys.keys.get(&key).map_or(0, |of| {
+            let last = if limited { of.last } else { 0 };
+            last.max(of.rest.map_or(0, |rest| rest.ends))
+        });
         held.max(keys.changed)
     }
 
@@ -255,7 +267,7 @@ impl World {
     /// An attempt has ended.
     pub fn key_left(&mut self, number: u32, how: How, arrives: Micros) {
         self.key_moved(number);
-        let (now, by_pool_clock, disorder) = (self.now(), self.pool_now(), self.disorder);
+        let (now, by_pool_clock, disorder) = (self.now(), self.pool_now(), self.disorder + 1);
         let work = &self.works[number as usize];
         if let (How::Returned(End::LimitKey { ms }), Some(key)) = (how, work.key) {
             let of = self.pools[work.pool].keys.keys.entry(key).or_default();
@@ -263,7 +275,7 @@ impl World {
             let ends = (now + millis(ms) + arrives).max(of.rest.map_or(0, |rest| rest.ends));
             of.rest = Some(Rest { from, until, ends, disorder });
             // What was ready and is put aside loses its place.
-            self.disorder += 1;
+            self.disorder = disorder;
         }
     }
 
@@ -290,7 +302,7 @@ pub async fn change(callers: &Callers, pool: usize) {
         // Of two that ask at once, nobody knows the last.
         world.pools[pool].keys.since.take()?;
         let before = world.pools[pool].keys.rules.last()?.0;
-        world.pools[pool].keys.set(rule, now);
+        world.pools[pool].keys.ask(rule, now);
         world.disorder += 1;
         trace!(world, "rule of {pool}: {rule:?}");
         Some((rule, before))

@@ -162,7 +162,7 @@ impl Plan {
                 17 => [0, 0, 0, 12, 30][(mixed(seed, 23) % 5) as usize],
                 15 => [0, 0, 4, 12][(mixed(seed, 21) % 4) as usize],
                 16 => [0, 4, 0, 12][(mixed(seed, 31) % 4) as usize],
-                18 => [0, 0, 0, 8][(mixed(seed, 71) % 4) as usize],
+                18 => [0, 0, 6, 20][(mixed(seed, 71) % 4) as usize],
                 _ => pick(rng, &[0, 2, 6]),
             }),
             priorities: mixed(seed, 20).is_multiple_of(2),
