@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
+use super::lanes::LaneCx;
 use crate::model::{
-    FailedAttempt, Finished, FinishedWork, History, LaneRow, Name, Priority, Progress, Segment,
-    Settings, Spec, StartPlace, WorkFact, WorkId, millis,
+    FailedAttempt, Finished, FinishedWork, History, KeyRule, LaneRow, Name, Priority, Progress,
+    Segment, Settings, Spec, StartPlace, WorkFact, WorkId, millis,
 };
 
 /// The maximum number of jobs ahead that are counted, to limit the load of the store.
@@ -362,8 +363,8 @@ pub(crate) fn explain(work_id: WorkId, found: &Found, around: &Surroundings) -> 
         return told;
     }
     if let (Some(pool), Some(due)) = (&around.pool, due) {
-        told.why =
-            by_key(work, due, at, lane).unwrap_or_else(|| waiting(work, due, at, ahead, pool));
+        told.why = by_key(work, due, at, lane, pool.settings.per_key)
+            .unwrap_or_else(|| waiting(work, due, at, ahead, pool));
         if let Why::BehindKey { .. } = told.why {
             return told;
         }
@@ -410,15 +411,21 @@ fn running(work: &WorkFact, around: &Surroundings) -> Why {
 }
 
 /// Explains a job by its key.
-fn by_key(work: &WorkFact, due: Segment, now: Segment, lane: Option<&FoundLane>) -> Option<Why> {
+fn by_key(
+    work: &WorkFact,
+    due: Segment,
+    now: Segment,
+    lane: Option<&FoundLane>,
+    rule: KeyRule,
+) -> Option<Why> {
     let FoundLane { row, running } = lane?;
     let key = work.pending_start?;
     if key.is_in_lane() {
         return Some(Why::BehindKey { running: *running });
     }
-    let is_limited = row.rest > now || row.tat > now.0.saturating_mul(1_000_000);
+    let admitted = LaneCx { rule, now }.admit(row, work.spec.cost()).err();
     let is_held = key.place == StartPlace::Held && due > now;
-    (is_held && is_limited && due >= row.rest).then(|| Why::KeyLimited { until: due.time() })
+    (is_held && admitted >= Some(due)).then(|| Why::KeyLimited { until: due.time() })
 }
 
 fn waiting(work: &WorkFact, due: Segment, now: Segment, ahead: usize, pool: &PoolNow) -> Why {

@@ -12,9 +12,10 @@
 //! started. So keys have turns, and a key that was idle has no credit. Each priority has a virtual time of its own. In the
 //! paper, a key that was idle enters at the virtual time or one step behind its last job, whichever is later. Here it enters
 //! almost one step behind the virtual time, as if it had just had a turn, so that nothing has to be remembered of keys
-//! without jobs.
+//! without jobs. Jobs without keys stay in the queue: of equal priority, one of the queue starts and one that is ready, in
+//! turn, so that neither keys nor jobs without them wait for very many of the others.
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::limit;
 use crate::model::{
@@ -34,8 +35,8 @@ pub(crate) struct VirtualTime {
     pub time: u64,
 }
 
-/// Returns the tag of a job that is the only one of its key, or that has none. Of the same round it comes before those
-/// whose keys have had a turn.
+/// Returns the tag of a job that is the only one of its key. Of the same round it comes before those whose keys have had a
+/// turn.
 pub(crate) fn first_tag(virtual_time: u64) -> u64 {
     virtual_time.saturating_add(STEP - 1)
 }
@@ -142,6 +143,8 @@ impl LaneStep {
 #[derive(Default)]
 pub(crate) struct LaneTurn {
     edits: HashMap<WorkKey, LaneEdit>,
+    /// Keys of which a job waits for its time since this turn.
+    held_back: HashSet<WorkKey>,
     pub steps: Vec<LaneStep>,
 }
 
@@ -149,6 +152,16 @@ impl LaneTurn {
     /// Returns a row of the batch as it is at this point of the turn.
     pub fn now(&self, key: &[u8], row: LaneRow) -> LaneRow {
         self.edits.get(key).map_or(row, |edit| edit.applied_to(row))
+    }
+
+    /// Returns `true` if the turn has let a job of the key wait for its time.
+    pub fn is_held_back(&self, key: &[u8]) -> bool {
+        self.held_back.contains(key)
+    }
+
+    /// Records that a job of the key waits for its time.
+    pub fn hold_back(&mut self, key: &[u8]) {
+        self.held_back.insert(WorkKey::new(key));
     }
 
     /// Records what becomes of a job, if it has a key.
@@ -181,8 +194,8 @@ pub(crate) struct LaneCx {
 }
 
 impl LaneCx {
-    /// Returns `true` if a job may take a place of the key. While the rate or a rest may hold back a job, there is only
-    /// one at the door.
+    /// Returns `true` if a job may take a place of the key. While the rate or a rest may hold back jobs, only one stands at
+    /// the door, so that they start in order.
     pub fn has_room(&self, row: &LaneRow) -> bool {
         row.holders < self.most() && !(self.has_door(row) && row.holders > row.running)
     }
@@ -195,6 +208,7 @@ impl LaneCx {
         }
     }
 
+    /// Returns `true` if the rate or a rest may hold back jobs of the key.
     fn has_door(&self, row: &LaneRow) -> bool {
         self.rule.max_rate().is_some() || row.rest > self.now
     }
@@ -260,8 +274,10 @@ impl LaneCx {
 
     /// Returns the place of a job that takes a place of its key, and counts it in the row.
     pub fn seat(&self, row: &mut LaneRow, spec: &Spec, key: StartKey, at: VirtualTime) -> StartKey {
-        let admitted = self.admit(row, spec.cost()).err().unwrap_or_default();
-        let segment = key.segment.max(admitted);
+        let segment = match self.admit(row, spec.cost()) {
+            Err(until) if key.segment <= self.now => until,
+            _ => key.segment,
+        };
         let place = match segment > self.now {
             true => StartPlace::Held,
             false => StartPlace::Ready { tag: self.next_tag(row, spec, at) },

@@ -35,7 +35,8 @@ pub(super) fn admit(rate: Option<Rate>, tat: u64, cost: u32, now: Segment) -> Re
 /// Returns a TAT no further ahead than a whole burst: it may be from another rate.
 pub(super) fn capped(rate: Rate, tat: u64, now: Segment) -> u64 {
     let (interval, burst) = terms(Some(rate));
-    tat.min(now.0.saturating_mul(NS).saturating_add(burst.saturating_mul(interval)))
+    let most = burst.saturating_mul(interval).saturating_add(SLACK_NS);
+    tat.min(now.0.saturating_mul(NS).saturating_add(most))
 }
 
 /// Returns `true` if the rate does not have its whole burst.

@@ -103,7 +103,7 @@ fn by_key(draft: &Draft, key: &[u8], row: &StartRow) -> Result<Option<u64>, Star
         }
         Ok(tat) => Ok(draft.key_rule.max_rate().map(|_| tat)),
         // One waits for the time, the others for that one.
-        Err(_) if !is_new && lane.holders > lane.running + 1 => to(StartPlace::Lane),
+        Err(_) if draft.lanes.is_held_back(key) => to(StartPlace::Lane),
         Err(until) => Err(StartKey { segment: until, ..row.key.in_place(StartPlace::Held) }),
     }
 }
@@ -112,5 +112,10 @@ fn by_key(draft: &Draft, key: &[u8], row: &StartRow) -> Result<Option<u64>, Star
 fn move_to(draft: &mut Draft, row: &StartRow, to: StartKey) {
     let (work_id, pool) = (row.spec.work_id, row.spec.pool);
     draft.changes.push(Change::MovePendingStart { work_id, pool, from: row.key, to });
+    if let Some(key) =
+        row.spec.key().filter(|_| to.place == StartPlace::Held && !to.is_unregistered())
+    {
+        draft.lanes.hold_back(key);
+    }
     draft.lanes.pass(&row.spec, Standing::at(row.key), Standing::at(to));
 }

@@ -124,7 +124,9 @@ pub fn demand(
         false => limit::room(settings.rate, state.tat, now),
     };
     let (cursors, aging) = (state.cursors, settings.aging);
-    Demand { cursors, free_slots, max_starts, aging, batch_size: MAX_BATCH }
+    // From turn to turn the other way round, so that with one slot none waits for ever for the other.
+    let ready_first = state.turn.is_multiple_of(2);
+    Demand { cursors, free_slots, max_starts, aging, ready_first, batch_size: MAX_BATCH }
 }
 
 /// Returns the cursors after every row of the batch has been handled. They take only values that came from the store,

@@ -38,9 +38,9 @@
 //! [unique key](crate::Unique) is something else: it says that there is one job of it, and has no turns.
 //!
 //! # Turns
-//! Turns are among jobs of the same [priority](super::priorities): a better priority comes first, whatever its key. A job without a
-//! key has a turn of its own, as if it were the only one of its key. Jobs that waited for their time, for a retry for example,
-//! start before those that only wait for their turn. The [weight](crate::Enqueue::weight) of a key, 1 to 1,000, is the number of
+//! Turns are among jobs of the same [priority](super::priorities): a better priority comes first, whatever its key. Jobs without a
+//! key, and those that have waited for their time, take turns with all the others: one of these starts, then one of those. The
+//! [weight](crate::Enqueue::weight) of a key, 1 to 1,000, is the number of
 //! its turns in a round.
 //!
 //! # Keys that rest

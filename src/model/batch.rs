@@ -19,6 +19,8 @@ pub struct Demand {
     pub max_starts: usize,
     /// The time after which a job that is due gains a priority.
     pub aging: Option<Duration>,
+    /// `true` if, of jobs of equal priority, one that is ready comes first, and one of the queue then; they take turns.
+    pub ready_first: bool,
     /// At most this many rows of each pending table.
     pub batch_size: usize,
 }
@@ -31,6 +33,7 @@ impl Default for Demand {
             free_slots: 0,
             max_starts: usize::MAX,
             aging: None,
+            ready_first: false,
             batch_size: 0,
         }
     }

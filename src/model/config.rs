@@ -143,7 +143,8 @@ impl PoolConfig {
     }
 
     /// Sets the rules that hold for each key of the pool by itself: how many of its jobs run at once, whether in order,
-    /// and how often they start. `KeyRule::default()` leaves fair turns only. A change holds from the next start on.
+    /// and how often they start. `KeyRule::default()` leaves fair turns only. A change holds from the next start on; a job that the rate of its
+    /// key held back before keeps the time that it was given.
     #[must_use]
     pub fn per_key(mut self, rule: KeyRule) -> Self {
         self.per_key = Some(rule);

@@ -5,8 +5,8 @@ use crate::engine::arrivals::{
     AttemptReport, CancelAnswer, EnqueueAnswer, PriorityAnswer, RunNowAnswer,
 };
 use crate::model::{
-    Conflict, LanePlace, Name, Overlap, PoolId, Priority, RunNumber, ScheduleRow, Segment, Spec,
-    UniquePlace, WorkId,
+    Conflict, KeyRule, LanePlace, Name, Overlap, PoolId, Priority, RunNumber, ScheduleRow, Segment,
+    Spec, StartKey, UniquePlace, WorkId,
 };
 use crate::shared::Admitted;
 use crate::storage::StorageError;
@@ -48,11 +48,8 @@ pub(crate) enum Command {
     /// Runs mutations and queries in the store's transaction.
     RunInStore(Vec<RunInStore>),
     Advance(Advance),
-    /// Looks at lanes behind this place: jobs in them may have a place since the rules have changed, and rows may be over.
-    SweepLanes {
-        pool: PoolId,
-        after: Option<LanePlace>,
-    },
+    /// Looks at lanes: jobs in them may have a place since the rules have changed, and rows may be over.
+    SweepLanes(SweepLanes),
     /// Deletes finished jobs whose retention is over.
     Forget,
 }
@@ -91,7 +88,7 @@ impl Command {
             | Command::TickSchedule(_)
             | Command::ChangeSchedule { .. }
             | Command::Advance(_)
-            | Command::SweepLanes { .. }
+            | Command::SweepLanes(_)
             | Command::Forget => {}
         }
     }
@@ -117,7 +114,7 @@ impl Command {
         match self {
             Command::Enqueue(Enqueue { reply: Some(reply), .. }) => told(reply, error),
             Command::Enqueue(_) | Command::Forget => Refused::Drop,
-            kept @ Command::SweepLanes { .. } => Refused::Keep(kept),
+            kept @ Command::SweepLanes(_) => Refused::Keep(kept),
             Command::Cancel { reply, .. } => told(reply, error),
             Command::CancelAll(CancelAll { reply, .. }) => told(reply, error),
             Command::RunNow { reply, .. } => told(reply, error),
@@ -169,6 +166,25 @@ pub(crate) struct CancelAll {
     pub search: Option<Option<WorkId>>,
     pub requested: u64,
     pub reply: Reply<u64>,
+}
+
+/// A page of the lanes of a pool.
+pub(crate) struct SweepLanes {
+    pub pool: PoolId,
+    /// The number of the sweep: a later one makes it needless.
+    pub number: u32,
+    /// What the page is of.
+    pub page: SweepPage,
+    /// The rule before, if it has changed.
+    pub before: Option<KeyRule>,
+}
+
+/// A page of a sweep.
+pub(crate) enum SweepPage {
+    /// Lanes behind this place.
+    Lanes(Option<LanePlace>),
+    /// Jobs behind this key, of which some may hold a place of their key.
+    Held(Option<StartKey>),
 }
 
 /// The schedules of a process, each with its times in words.

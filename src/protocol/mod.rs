@@ -25,7 +25,7 @@ use crate::storage::StorageError;
 
 pub(crate) use command::{
     CancelAll, Canceled, Command, Enqueue, Refused, RegisterSchedules, RunInStore, ScheduleChange,
-    TickAnswer, TickSchedule,
+    SweepLanes, SweepPage, TickAnswer, TickSchedule,
 };
 pub(crate) use event::{Event, job_level};
 pub(crate) use ports::{LoopPort, Ports, StorePort};

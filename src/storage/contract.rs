@@ -201,7 +201,7 @@ storage! {
 
     /// Returns the rows that a pool's loop decides next: from the demand's cursors up to `now`, in order; those of
     /// `pending_start` in the order of their ranks ([`StartKey::rank`]): those in the queue that are due, and those that
-    /// are ready. Jobs in lanes are not among them, and are not looked at. With a job that has a key, also returns the
+    /// are ready, which take turns. Jobs in lanes are not among them, and are not looked at. With a job that has a key, also returns the
     /// row of its lane.
     ///
     /// Returns at most `batch_size` rows of each table, and of `pending_start` at most as many as there will be free

@@ -87,17 +87,25 @@ fn lowest<T: Ord>(rows: impl Iterator<Item = T>, limit: usize) -> Vec<T> {
     found.into_sorted_vec()
 }
 
-/// Rows of `pending_start` that are due, in the order of their ranks ([`StartKey::rank`]).
+/// Rows of `pending_start` that are due, in the order of their ranks ([`StartKey::rank`]). Of equal priority, those that are
+/// ready and those of the queue take turns: neither waits for all of the others.
 pub(crate) struct ByRank<I: Iterator> {
     parts: Vec<Peekable<I>>,
+    /// `true` if one that is ready comes next.
+    ready_next: bool,
     now: Segment,
     aging: Option<Duration>,
 }
 
 impl<I: Iterator<Item = (StartKey, V)>, V> ByRank<I> {
     /// Merges the rows of each priority in the queue, and those of each that are ready. Those of a part are in order.
-    fn new(parts: impl Iterator<Item = I>, now: Segment, aging: Option<Duration>) -> ByRank<I> {
-        ByRank { parts: parts.map(Iterator::peekable).collect(), now, aging }
+    pub fn new(
+        parts: impl Iterator<Item = I>,
+        now: Segment,
+        aging: Option<Duration>,
+        ready_next: bool,
+    ) -> ByRank<I> {
+        ByRank { parts: parts.map(Iterator::peekable).collect(), ready_next, now, aging }
     }
 
     /// Returns the time at which the first of the remaining rows is due.
@@ -117,7 +125,9 @@ impl<I: Iterator<Item = (StartKey, V)>, V> Iterator for ByRank<I> {
             if key.segment > self.now {
                 continue;
             }
-            let rank = key.rank(self.now, self.aging);
+            let (level, tag, segment, seq) = key.rank(self.now, self.aging);
+            let is_turn = key.tag().is_some() == self.ready_next;
+            let rank = (level, !is_turn, tag, segment, seq);
             let is_better = |before| match planted!(PriorityIgnored) {
                 true => rank >= before,
                 false => rank < before,
@@ -126,7 +136,9 @@ impl<I: Iterator<Item = (StartKey, V)>, V> Iterator for ByRank<I> {
                 first = Some((rank, part));
             }
         }
-        self.parts[first?.1].next()
+        let row = self.parts[first?.1].next()?;
+        self.ready_next = row.0.tag().is_none();
+        Some(row)
     }
 }
 

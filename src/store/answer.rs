@@ -10,7 +10,7 @@ use crate::model::{
     Change, Counts, Finished, LaneRow, Name, PoolId, RunningRow, Segment, StartKey, WorkFact,
     WorkId, WorkKey, WorkStatus,
 };
-use crate::protocol::{Command, PoolRequest, Question, Request};
+use crate::protocol::{PoolRequest, Question, Request};
 use crate::storage::{Fsync, StorageError};
 
 /// The maximum number of keys that are looked at for the busiest ones.
@@ -44,9 +44,10 @@ impl Store {
     }
 
     /// Looks at the lanes of a pool that was claimed: the process before may have ended before it was through with them.
-    fn look_at_lanes(&self, settled: &mut Settled, pool: PoolId) {
+    fn look_at_lanes(&mut self, settled: &mut Settled, pool: PoolId) {
         if self.pools[pool.0 as usize].has_lanes {
-            settled.again.push(Command::SweepLanes { pool, after: None }.into());
+            let sweep = self.begin_sweep(pool, None);
+            settled.again.push(sweep.into());
         }
     }
 

@@ -14,7 +14,7 @@ use crate::functions::Writes;
 use crate::model::{Change, PoolId, Segment, Spec};
 use crate::protocol::{
     Advance, AdvanceError, BatchReady, CancelAll, Command, Enqueue, Event, Listener, Question,
-    Refused, Request,
+    Refused, Request, SweepLanes,
 };
 use crate::storage::{Fsync, StorageError};
 
@@ -30,10 +30,11 @@ impl Store {
         }
         ids.extend(&ask_finished);
         let keys: Vec<_> = commands.iter().filter_map(Command::unique).collect();
-        let mut unique = HashMap::new();
+        let (mut unique, mut holders) = (HashMap::new(), Vec::new());
         if !keys.is_empty() {
             let rows = self.storage.unique(&keys)?;
-            ids.extend(rows.iter().flatten().map(|row| row.work_id));
+            holders.extend(rows.iter().flatten().map(|row| row.work_id));
+            ids.extend(&holders);
             unique.extend(keys.into_iter().zip(rows));
         }
         let mut facts = std::mem::take(&mut self.facts);
@@ -62,6 +63,7 @@ impl Store {
             known_finished,
             unique,
             lanes: Lanes::default(),
+            entered: Vec::new(),
             sweeps: Vec::new(),
             failed,
             changes: std::mem::take(&mut self.changes),
@@ -83,7 +85,6 @@ impl Store {
             self.learn_lanes(&mut group, pool, &keys)?;
         }
         // A job that holds a unique key may be replaced.
-        let holders: Vec<_> = group.unique.values().flatten().map(|row| row.work_id).collect();
         for work_id in holders {
             if let Some(work) = group.fact(work_id).filter(|work| work.spec.key().is_some()) {
                 let spec = work.spec.clone();
@@ -161,7 +162,7 @@ impl Store {
                     page.requested -= requested;
                     Command::CancelAll(page)
                 }
-                Taken::Sweep { pool, after, .. } => Command::SweepLanes { pool, after },
+                Taken::Sweep { sweep, .. } => Command::SweepLanes(sweep),
                 Taken::Reports(reports) => Command::AttemptsFinished(reports),
                 Taken::InStore(runs) => Command::RunInStore(runs),
                 // Starts that were not made or not as decided are in its changes no more.
@@ -227,15 +228,18 @@ impl Store {
                     let ready = BatchReady { replaced, ..BatchReady::answer(turn, batch) };
                     group.settled.batches.push((pool, ready));
                 }
-                Taken::Sweep { pool, next: Some(next), .. } => {
-                    let next = Command::SweepLanes { pool, after: Some(next) };
-                    group.settled.again.push(next.into());
+                Taken::Sweep { sweep, next: Some(next) } => {
+                    let next = SweepLanes { page: next, ..sweep };
+                    group.settled.again.push(Command::SweepLanes(next).into());
                 }
-                Taken::Sweep { next: None, .. } | Taken::Reports(_) | Taken::InStore(_) => {}
+                Taken::Sweep { sweep, next: None } => {
+                    self.pools[sweep.pool.0 as usize].rule_before = None;
+                }
+                Taken::Reports(_) | Taken::InStore(_) => {}
             }
         }
-        for pool in std::mem::take(&mut group.sweeps) {
-            let sweep = Command::SweepLanes { pool, after: None };
+        for (pool, before) in std::mem::take(&mut group.sweeps) {
+            let sweep = self.begin_sweep(pool, before);
             group.settled.again.push(sweep.into());
         }
         group.facts.clear();
@@ -286,8 +290,8 @@ impl Store {
                     let error = error.clone();
                     settled.say(move || drop(reply.send(Err(error))));
                 }
-                Taken::Sweep { pool, after, .. } => {
-                    settled.again.push(Command::SweepLanes { pool, after }.into());
+                Taken::Sweep { sweep, .. } => {
+                    settled.again.push(Command::SweepLanes(sweep).into());
                 }
                 Taken::Reports(_) if planted!(ReportsDropped) => {}
                 Taken::Reports(reports) => {

@@ -11,7 +11,7 @@ use crate::engine::arrivals::{
 use crate::engine::lanes::{LaneStep, Standing};
 use crate::model::{
     Change, Conflict, FunctionKind, Key, Name, NewKey, PendingTable, PoolId, Priority, Segment,
-    Spec, StartKey, StartPlace, Turn, WorkFact, WorkId,
+    Spec, StartKey, Turn, WorkFact, WorkId,
 };
 use crate::protocol::{
     Advance, AdvanceError, BatchReady, CancelAll, Canceled, Command, Enqueue, Event, job_level,
@@ -69,7 +69,7 @@ impl Store {
                 }
             }
             Command::Advance(advance) => self.advance(group, advance)?,
-            Command::SweepLanes { pool, after } => self.sweep_lanes(group, pool, after)?,
+            Command::SweepLanes(sweep) => self.sweep_lanes(group, sweep)?,
             Command::Forget => group.forget = true,
         }
         Ok(())
@@ -192,7 +192,13 @@ impl Store {
     }
 
     /// Records what has become of a job that waits: a turn may have decided on it as it was.
-    fn note_moved(&self, group: &mut Group, pool: PoolId, work_id: WorkId, moved: Moved) {
+    pub(super) fn note_moved(
+        &self,
+        group: &mut Group,
+        pool: PoolId,
+        work_id: WorkId,
+        moved: Moved,
+    ) {
         let moved = moved.after(self.moved(group, pool, work_id));
         if !(planted!(ReplacedUnderTurn) && moved.spec.is_some()) {
             group.moved.push((pool, work_id, moved));
@@ -200,7 +206,12 @@ impl Store {
     }
 
     /// Returns what has become of a job since its pool's loop was shown it.
-    fn moved<'a>(&'a self, group: &'a Group, pool: PoolId, work_id: WorkId) -> Option<&'a Moved> {
+    pub(super) fn moved<'a>(
+        &'a self,
+        group: &'a Group,
+        pool: PoolId,
+        work_id: WorkId,
+    ) -> Option<&'a Moved> {
         let in_group = group.moved.iter().rev().find(|(_, moved, _)| *moved == work_id);
         let in_group = in_group.map(|(.., moved)| moved);
         in_group.or_else(|| self.pools[pool.0 as usize].moved.get(&work_id))
@@ -373,6 +384,12 @@ impl Store {
                 break;
             }
             self.stamp(group, change, usize::MAX);
+            if let Change::MovePendingStart { work_id, to, .. } = change
+                && to.is_in_lane()
+            {
+                let step = lanes.iter().find(|step| step.spec.work_id == *work_id);
+                group.entered.extend(step.map(|step| (*to, step.spec.clone())));
+            }
         }
         for place in dropped.into_iter().rev() {
             changes.remove(place);
@@ -411,9 +428,15 @@ impl Store {
         group: &mut Group,
         lanes: &mut [LaneStep],
     ) -> Result<(), StorageError> {
-        for step in lanes.iter_mut().filter(|step| step.from == Standing::Waits) {
-            if let Some(work) = self.fact_of(group, step.spec.work_id)? {
-                step.from = Standing::of(&work);
+        let waits = |step: &&mut LaneStep| step.from == Standing::Waits;
+        let ids: Vec<_> = lanes.iter_mut().filter(waits).map(|step| step.spec.work_id).collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        self.learn_all(group, &ids)?;
+        for step in lanes.iter_mut().filter(waits) {
+            if let Some(work) = group.fact(step.spec.work_id) {
+                step.from = Standing::of(work);
             }
         }
         Ok(())
@@ -453,8 +476,9 @@ impl Store {
                     return true;
                 };
                 let (is_later, leaves) = (to.segment > group.now, target.is_unregistered());
-                if !leaves && is_later && to.place == StartPlace::Queue {
-                    // It was postponed, and waits for nothing of its key.
+                if !leaves && is_later && to.is_by_time() {
+                    // It was postponed. A turn that is not made as it was decided is not made again.
+                    replaced.push((*work_id, None));
                     lanes.retain(|step| step.spec.work_id != *work_id);
                     return false;
                 }
@@ -463,7 +487,12 @@ impl Store {
                 // cursor past its place.
                 *target = match leaves && spec.is_some() {
                     true => *to,
-                    false => StartKey { priority: to.priority, seq: to.seq, ..*target },
+                    false => StartKey {
+                        priority: to.priority,
+                        segment: target.segment.max(to.segment),
+                        seq: to.seq,
+                        ..*target
+                    },
                 };
                 follow_lane(lanes, *work_id, *to, Some(*target));
                 true
@@ -537,7 +566,7 @@ impl Store {
                 let rule = entry.key_rule;
                 entry.set_config(config.clone());
                 if entry.key_rule != rule && entry.has_lanes && !planted!(SweepForgotten) {
-                    group.sweeps.push(pool);
+                    group.sweeps.push((pool, Some(rule)));
                 }
             }
             _ => {}

@@ -7,6 +7,8 @@
 //!
 //! What a turn does to a row that the group has just inserted replaces the insertion ([`Group::fold`]).
 
+use std::collections::BTreeMap;
+
 use super::Store;
 use super::group::{Early, Group};
 use super::wake::Parked;
@@ -15,7 +17,7 @@ use crate::model::{
     WorkFact, WorkId,
 };
 use crate::protocol::{BatchReady, Request};
-use crate::storage::StorageError;
+use crate::storage::{ByRank, StorageError};
 
 /// The number of groups that are not fused after another writer was faster: a fused turn is lost with its group.
 const AFTER_CONFLICT: u32 = 1_000;
@@ -102,10 +104,7 @@ impl Store {
             let lane = self.storage.lanes(pool, &[key])?.pop().flatten();
             row.lane = Some(lane.unwrap_or_default());
         }
-        let rank = |row: &StartRow| row.key.rank(now, demand.aging);
-        if !starts.is_sorted_by_key(rank) {
-            starts.sort_unstable_by_key(rank);
-        }
+        let mut starts = in_turn(starts, demand, now);
         let unread = starts.iter().skip(slots).map(|row| row.key.segment).min();
         starts.truncate(slots);
         let next_due = next_due.into_iter().chain(unread).chain(due_later).min();
@@ -140,6 +139,25 @@ impl Store {
     pub fn fuse_again(&mut self) {
         self.unfused = 0;
     }
+}
+
+/// Returns rows in the order of their ranks, as a batch of the storage has them.
+fn in_turn(mut rows: Vec<StartRow>, demand: Demand, now: Segment) -> Vec<StartRow> {
+    let rank = |row: &StartRow| row.key.rank(now, demand.aging);
+    if !rows.is_sorted_by_key(rank) {
+        rows.sort_unstable_by_key(rank);
+    }
+    if rows.iter().all(|row| row.key.tag().is_none()) {
+        return rows;
+    }
+    let mut parts = BTreeMap::<_, Vec<_>>::new();
+    for row in rows {
+        let part = (row.key.priority, row.key.tag().is_some());
+        parts.entry(part).or_default().push((row.key, row));
+    }
+    let parts = parts.into_values().map(Vec::into_iter);
+    let rows = ByRank::new(parts, now, demand.aging, demand.ready_first);
+    rows.map(|(_, row)| row).collect()
 }
 
 /// The rows of a pool that a group inserts into the pending tables, as far as a batch may have them.

@@ -12,10 +12,10 @@ use crate::engine::arrivals::{self, AttemptReport, EnqueueAnswer};
 use crate::engine::lanes::LaneStep;
 use crate::functions::Writes;
 use crate::model::{
-    Change, Conflict, Demand, Finished, LanePlace, PoolConfig, PoolId, Retry, Running, Segment,
-    Spec, StartKey, Turn, UniquePlace, UniqueRow, WorkFact, WorkId,
+    Change, Conflict, Demand, Finished, KeyRule, PoolConfig, PoolId, Retry, Running, Segment, Spec,
+    StartKey, Turn, UniquePlace, UniqueRow, WorkFact, WorkId,
 };
-use crate::protocol::{CancelAll, Command, OnFinish, Reply, RunInStore};
+use crate::protocol::{CancelAll, Command, OnFinish, Reply, RunInStore, SweepLanes, SweepPage};
 use crate::shared::Admitted;
 
 /// The current group.
@@ -27,8 +27,10 @@ pub(super) struct Group {
     pub unique: HashMap<UniquePlace, Option<UniqueRow>>,
     /// Rows of the lanes that the group is about.
     pub lanes: Lanes,
+    /// Jobs that turns of the group have moved into lanes.
+    pub entered: Vec<(StartKey, Spec)>,
     /// Pools whose lanes are to be looked at behind the group.
-    pub sweeps: Vec<PoolId>,
+    pub sweeps: Vec<(PoolId, Option<KeyRule>)>,
     /// Rows of failed jobs that are retried.
     pub failed: HashMap<WorkId, Arc<Finished>>,
     pub changes: Vec<Change>,
@@ -97,10 +99,9 @@ pub(super) enum Taken {
     },
     /// A page of lanes that were looked at.
     Sweep {
-        pool: PoolId,
-        after: Option<LanePlace>,
-        /// The last lane of the page, if others may follow.
-        next: Option<LanePlace>,
+        sweep: SweepLanes,
+        /// The next page, if there is one.
+        next: Option<SweepPage>,
     },
     Reports(Vec<AttemptReport>),
     InStore(Vec<RunInStore>),
@@ -170,12 +171,9 @@ impl Group {
         arrivals::holds(row, fact, self.now).then_some((row.work_id, fact))
     }
 
-    /// Adds the facts of a job that were read in the middle of the group, with what the group has done to it.
-    pub fn learn(&mut self, work_id: WorkId, fact: Option<WorkFact>) {
-        if self.facts.contains_key(&work_id) {
-            return;
-        }
-        let facts = std::mem::replace(&mut self.facts, HashMap::from([(work_id, fact)]));
+    /// Adds the facts of jobs that were read in the middle of the group, with what the group has done to them.
+    pub fn learn(&mut self, read: HashMap<WorkId, Option<WorkFact>>) {
+        let facts = std::mem::replace(&mut self.facts, read);
         let changes = std::mem::take(&mut self.changes);
         for change in &changes {
             self.show(change);

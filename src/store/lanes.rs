@@ -6,17 +6,17 @@
 
 use std::collections::BTreeMap;
 
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 
-use super::group::{Group, Taken};
+use super::group::{Group, Moved, Taken};
 use super::lane_rows::{GroupLane, Lanes};
 use super::{PAGE, Store};
 use crate::engine::lanes::{LaneCx, LaneStep, STEP, Standing, UNTAGGED, VirtualTime, first_tag};
 use crate::model::{
-    Change, Key, LanePlace, LaneRow, PoolId, Priority, Segment, Spec, StartKey, StartPlace, WorkId,
-    WorkKey,
+    Change, Key, KeyRule, LanePlace, LaneRow, PoolId, Priority, Segment, Spec, StartKey,
+    StartPlace, WorkId, WorkKey,
 };
-use crate::protocol::Command;
+use crate::protocol::{Command, SweepLanes, SweepPage};
 use crate::storage::StorageError;
 
 impl Store {
@@ -125,23 +125,16 @@ impl Store {
 
     /// Chooses the place of a job that is enqueued. The group knows its lane.
     pub(super) fn place_new(&mut self, group: &mut Group, spec: &Spec, key: StartKey) -> StartKey {
-        let is_plain = spec.key().is_none();
-        if is_plain && (!self.pools[spec.pool.0 as usize].has_lanes || key.segment > group.now) {
-            return key;
-        }
+        let Some(of) = spec.key() else { return key };
         let cx = self.lane_cx(group, spec.pool);
         let at = self.virtual_time(spec.pool, key.priority);
-        match spec.key() {
-            Some(of) => match group.lanes.row(spec.pool, of) {
-                Some(row) if planted!(KeyNotShown) => cx.enter(&mut row.clone(), spec, key, at),
-                Some(row) => cx.enter(row, spec, key, at),
-                None => {
-                    debug_assert!(false, "the lane was read");
-                    key
-                }
-            },
-            // Where keys have turns, a job without one has a turn of its own.
-            None => key.in_place(StartPlace::Ready { tag: first_tag(at.time) }),
+        match group.lanes.row(spec.pool, of) {
+            Some(row) if planted!(KeyNotShown) => cx.enter(&mut row.clone(), spec, key, at),
+            Some(row) => cx.enter(row, spec, key, at),
+            None => {
+                debug_assert!(false, "the lane was read");
+                key
+            }
         }
     }
 
@@ -173,24 +166,89 @@ impl Store {
         Ok(())
     }
 
-    /// Looks at a page of lanes.
+    /// Begins a sweep of all lanes of a pool. An earlier one ends.
+    pub(super) fn begin_sweep(&mut self, pool: PoolId, before: Option<KeyRule>) -> Command {
+        let entry = &mut self.pools[pool.0 as usize];
+        entry.sweeps = entry.sweeps.wrapping_add(1);
+        entry.rule_before = before.or(entry.rule_before);
+        let (number, page, before) = (entry.sweeps, SweepPage::Lanes(None), entry.rule_before);
+        Command::SweepLanes(SweepLanes { pool, number, page, before })
+    }
+
+    /// Looks at a page of lanes, or of jobs that may hold a place of their key by the rule before.
     pub(super) fn sweep_lanes(
         &mut self,
         group: &mut Group,
-        pool: PoolId,
-        after: Option<LanePlace>,
+        sweep: SweepLanes,
     ) -> Result<(), StorageError> {
-        let rows = self.storage.lane_rows(pool, after.as_ref(), PAGE);
-        let last =
-            rows.as_ref().ok().filter(|rows| rows.len() == PAGE).and_then(|rows| rows.last());
-        let next = last.map(|(place, _)| place.clone());
-        group.taken.push(Taken::Sweep { pool, after, next });
-        for (place, row) in rows? {
+        if sweep.number != self.pools[sweep.pool.0 as usize].sweeps {
+            return Ok(());
+        }
+        let looked_at = match &sweep.page {
+            SweepPage::Lanes(after) => self.sweep_rows(group, &sweep, after.as_ref()),
+            SweepPage::Held(after) => self.sweep_held(group, &sweep, *after),
+        };
+        let (next, failed) = match looked_at {
+            Ok(next) => (next, None),
+            Err(error) => (None, Some(error)),
+        };
+        group.taken.push(Taken::Sweep { sweep, next });
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn sweep_rows(
+        &mut self,
+        group: &mut Group,
+        sweep: &SweepLanes,
+        after: Option<&LanePlace>,
+    ) -> Result<Option<SweepPage>, StorageError> {
+        let rows = self.storage.lane_rows(sweep.pool, after, PAGE)?;
+        let last = rows.last().filter(|_| rows.len() == PAGE).map(|(place, _)| place.clone());
+        for (place, row) in rows {
             if row.waiting > 0 || row.is_empty() {
-                group.lanes.know(pool, place.key, Some(row));
+                group.lanes.know(sweep.pool, place.key, Some(row));
             }
         }
-        Ok(())
+        Ok(match last {
+            Some(last) => Some(SweepPage::Lanes(Some(last))),
+            None => sweep.before.map(|_| SweepPage::Held(None)),
+        })
+    }
+
+    /// Lets jobs that are not due give up the place of their key that they hold by the rule before: others of the key may
+    /// go on. A job that a rate holds back keeps the time that it was given.
+    fn sweep_held(
+        &mut self,
+        group: &mut Group,
+        sweep: &SweepLanes,
+        after: Option<StartKey>,
+    ) -> Result<Option<SweepPage>, StorageError> {
+        let pool = sweep.pool;
+        if self.pools[pool.0 as usize].key_rule.is_ordered() {
+            return Ok(None);
+        }
+        let rows = self.storage.pending_starts(pool, after, StartKey::END, PAGE)?;
+        let next = rows.last().filter(|_| rows.len() == PAGE).map(|(key, _)| *key);
+        let may_hold = |key: StartKey| key.is_by_time() || key.is_unregistered();
+        let ids = rows.into_iter().filter(|(key, _)| may_hold(*key)).map(|(_, work_id)| work_id);
+        let ids: Vec<_> = ids.collect();
+        self.learn_all(group, &ids)?;
+        // Turns have read the rows that are due.
+        let read_until = self.pools[pool.0 as usize].read_until.max(group.now);
+        let is_held = |at: &StartKey| at.place == StartPlace::Held && at.segment > read_until;
+        for work_id in ids {
+            let work = group.fact(work_id).filter(|work| !work.is_canceled());
+            let held =
+                work.and_then(|work| Some((work.pending_start.filter(is_held)?, &work.spec)));
+            let Some((from, spec)) = held.map(|(from, spec)| (from, spec.clone())) else {
+                continue;
+            };
+            self.learn_lane(group, &spec)?;
+            let to = from.in_place(StartPlace::Queue);
+            self.push(group, Change::MovePendingStart { work_id, pool, from, to });
+            self.pass_lane(group, &spec, from, to);
+        }
+        Ok(next.map(|key| SweepPage::Held(Some(key))))
     }
 
     /// Lets jobs leave the lanes that have room, and writes the rows of the lanes that the group has changed.
@@ -199,17 +257,18 @@ impl Store {
             return Ok(());
         }
         let Lanes { rows, .. } = std::mem::take(&mut group.lanes);
-        let mut left = None;
+        let mut waiting = None;
         let mut most = PAGE;
         for GroupLane { pool, key, stored, mut row } in rows {
             let cx = self.lane_cx(group, pool);
             if row.waiting > 0 && cx.has_room(&row) && !planted!(PromotionForgotten) {
-                let left = left.get_or_insert_with(|| group.left_lanes());
-                let promoted = self.promote(group, cx, (pool, &key), &mut row, left, most)?;
+                let waiting = waiting.get_or_insert_with(|| group.changed_lanes());
+                let promoted = self.promote(group, cx, (pool, &key), &mut row, waiting, most)?;
                 most -= promoted;
-                if row.waiting > 0 && cx.has_room(&row) && !group.sweeps.contains(&pool) {
+                let goes_on = row.waiting > 0 && cx.has_room(&row) && promoted > 0;
+                if goes_on && !group.sweeps.iter().any(|(of, _)| *of == pool) {
                     // The rest follows in the next groups.
-                    group.sweeps.push(pool);
+                    group.sweeps.push((pool, None));
                 }
             }
             let is_over = cx.is_over(&row);
@@ -231,67 +290,109 @@ impl Store {
         cx: LaneCx,
         (pool, key): (PoolId, &WorkKey),
         row: &mut LaneRow,
-        left: &HashSet<WorkId>,
+        changed: &ChangedLanes,
         most: usize,
     ) -> Result<usize, StorageError> {
-        let most = most.min(row.waiting as usize);
-        // Those that the group has put into the lane are behind those that were there.
-        let mut jobs = self.storage.lane_jobs(pool, key, most.saturating_add(left.len()))?;
-        jobs.extend(group.new_in_lane(pool, key));
-        let mut promoted = 0;
-        for (from, spec) in jobs {
-            if promoted == most || row.waiting == 0 || !cx.has_room(row) {
+        let (mut promoted, mut seen) = (0, 0);
+        let mut page = FIRST_PAGE;
+        // Those that the group has put into the lane may be behind those that were there, or before.
+        let new = changed.new.get(&(pool, key.clone()));
+        let mut new = new.into_iter().flatten().peekable();
+        'pages: loop {
+            let jobs = self.storage.lane_jobs(pool, key, page)?;
+            let is_last = jobs.len() < page;
+            for (at, spec) in jobs.iter().skip(seen) {
+                while let Some((at, spec)) = new.next_if(|(other, _)| other.seq < at.seq) {
+                    if promoted == most || !cx.has_room(row) {
+                        break 'pages;
+                    }
+                    promoted += usize::from(self.let_out(group, cx, row, (*at, spec), changed));
+                }
+                if promoted == most || !cx.has_room(row) {
+                    break 'pages;
+                }
+                promoted += usize::from(self.let_out(group, cx, row, (*at, spec), changed));
+            }
+            if is_last {
                 break;
             }
-            let work_id = spec.work_id;
-            let from = match group.moved_to(work_id) {
-                Some(to) => to,
-                None if left.contains(&work_id) => continue,
-                None => from,
-            };
-            if !from.is_in_lane() {
-                continue;
+            (seen, page) = (jobs.len(), 8 * page);
+        }
+        for (at, spec) in new {
+            if promoted == most || !cx.has_room(row) {
+                break;
             }
-            let at = self.virtual_time(pool, from.priority);
-            let to = cx.seat(row, &spec, from, at);
-            row.waiting -= 1;
-            promoted += 1;
-            self.push(group, Change::MovePendingStart { work_id, pool, from, to });
+            promoted += usize::from(self.let_out(group, cx, row, (*at, spec), changed));
         }
         Ok(promoted)
     }
+
+    /// Lets a job leave its lane, if it is still there.
+    fn let_out(
+        &mut self,
+        group: &mut Group,
+        cx: LaneCx,
+        row: &mut LaneRow,
+        (at, spec): (StartKey, &Spec),
+        changed: &ChangedLanes,
+    ) -> bool {
+        let (work_id, pool) = (spec.work_id, spec.pool);
+        if row.waiting == 0 || changed.gone.contains(&work_id) {
+            return false;
+        }
+        let from = match changed.moved.get(&work_id) {
+            Some(to) if to.is_in_lane() => *to,
+            Some(_) => return false,
+            None => at,
+        };
+        let at = self.virtual_time(pool, from.priority);
+        let to = cx.seat(row, spec, from, at);
+        row.waiting -= 1;
+        self.push(group, Change::MovePendingStart { work_id, pool, from, to });
+        // A turn that finds a note of its move is led to where it is now.
+        if self.moved(group, pool, work_id).is_some() {
+            self.note_moved(group, pool, work_id, Moved { to, spec: None });
+        }
+        true
+    }
+}
+
+/// The number of jobs of a lane that are read first. Mostly one leaves it.
+const FIRST_PAGE: usize = 4;
+
+/// What the changes of a group do to jobs in lanes.
+struct ChangedLanes {
+    /// Jobs that have finished.
+    gone: HashSet<WorkId>,
+    /// Where jobs were moved.
+    moved: HashMap<WorkId, StartKey>,
+    /// Jobs that the group has put into lanes, in order.
+    new: HashMap<(PoolId, WorkKey), Vec<(StartKey, Spec)>>,
 }
 
 impl Group {
-    /// Returns the jobs that the group takes out of lanes, or out of the tables.
-    fn left_lanes(&self) -> HashSet<WorkId> {
-        let left = self.changes.iter().filter_map(|change| match change {
-            Change::CompleteWork { finished, .. } => Some(finished.work_id),
-            Change::MovePendingStart { work_id, from, .. } if from.is_in_lane() => Some(*work_id),
-            Change::ReplaceWork { spec, from, .. } if from.is_in_lane() => Some(spec.work_id),
+    fn changed_lanes(&self) -> ChangedLanes {
+        let (mut gone, mut moved) = (HashSet::new(), HashMap::new());
+        let mut new = HashMap::<_, Vec<_>>::new();
+        let enqueued = self.changes.iter().filter_map(|change| match change {
+            Change::InsertWork { spec, key } if key.is_in_lane() => Some((*key, spec.clone())),
             _ => None,
         });
-        left.collect()
-    }
-
-    /// Returns where the group has moved a job that waits.
-    fn moved_to(&self, work_id: WorkId) -> Option<StartKey> {
-        let moved = self.moved.iter().rev().find(|(_, moved, _)| *moved == work_id);
-        moved.map(|(.., moved)| moved.to)
-    }
-
-    /// Returns the jobs that the group has enqueued into a lane.
-    fn new_in_lane(&self, pool: PoolId, key: &WorkKey) -> Vec<(StartKey, Spec)> {
-        let new = self.changes.iter().filter_map(|change| match change {
-            Change::InsertWork { spec, key: place }
-                if place.is_in_lane()
-                    && spec.pool == pool
-                    && spec.key() == Some(key.as_bytes()) =>
-            {
-                Some((*place, spec.clone()))
+        for (at, spec) in self.entered.iter().cloned().chain(enqueued) {
+            let Some(key) = spec.work_key() else { continue };
+            new.entry((spec.pool, key)).or_default().push((at, spec));
+        }
+        for jobs in new.values_mut() {
+            jobs.sort_by_key(|(at, _)| at.seq);
+        }
+        for change in &self.changes {
+            match change {
+                Change::CompleteWork { finished, .. } => drop(gone.insert(finished.work_id)),
+                Change::MovePendingStart { work_id, to, .. } => drop(moved.insert(*work_id, *to)),
+                Change::ReplaceWork { spec, to, .. } => drop(moved.insert(spec.work_id, *to)),
+                _ => {}
             }
-            _ => None,
-        });
-        new.collect()
+        }
+        ChangedLanes { gone, moved, new }
     }
 }

@@ -35,6 +35,10 @@ pub(super) struct Pool {
     pub has_lanes: bool,
     /// `true` if rows of keys without jobs may have been written, because of a debt.
     pub has_debts: bool,
+    /// The number of sweeps of its lanes that were begun.
+    pub sweeps: u32,
+    /// The rule before its last change, until a sweep is through with what held a place by it.
+    pub rule_before: Option<KeyRule>,
     /// The last lane that retention has looked at.
     pub looked_at: Option<LanePlace>,
     pub wakeup: Wakeup,
@@ -55,6 +59,8 @@ impl Pool {
             virtual_times: BTreeMap::new(),
             has_lanes: false,
             has_debts: false,
+            sweeps: 0,
+            rule_before: None,
             looked_at: None,
             config: PoolConfig::default(),
             fence: Turn::default(),

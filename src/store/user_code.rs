@@ -109,11 +109,23 @@ impl Store {
         group: &mut Group,
         work_id: WorkId,
     ) -> Result<Option<WorkFact>, StorageError> {
-        if !group.facts.contains_key(&work_id) {
-            let fact = self.storage.facts(&[work_id])?.pop().flatten();
-            group.learn(work_id, fact);
-        }
+        self.learn_all(group, &[work_id])?;
         Ok(group.fact(work_id).cloned())
+    }
+
+    /// Reads the facts of these jobs, unless the group knows them.
+    pub(super) fn learn_all(
+        &mut self,
+        group: &mut Group,
+        work_ids: &[WorkId],
+    ) -> Result<(), StorageError> {
+        let is_new = |work_id: &&WorkId| !group.facts.contains_key(*work_id);
+        let ids: Vec<_> = work_ids.iter().filter(is_new).copied().collect();
+        if !ids.is_empty() {
+            let facts = self.storage.facts(&ids)?;
+            group.learn(ids.into_iter().zip(facts).collect());
+        }
+        Ok(())
     }
 
     /// Enqueues a job that no caller waits for, unless its id is known.
@@ -203,7 +215,6 @@ impl Store {
         *group.left.entry(follow_up.pool).or_default() -= 1;
         let work_id = follow_up.work_id;
         let key = StartKey::new(follow_up.priority, group.now);
-        let key = self.place_new(group, &follow_up, key);
         self.push(group, Change::InsertWork { spec: follow_up, key });
         Ok(Some(work_id))
     }

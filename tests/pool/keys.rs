@@ -189,7 +189,12 @@ fn keys_have_turns() {
             pool.enqueue(JOB.call(job(31))).await.unwrap();
             pool.resume().await.unwrap();
             idle(&pool).await;
-            assert_eq!(log.numbers(), [0, 10, 20, 30, 31, 1, 11, 2, 12, 3, 4, 5]);
+            let (without, keyed): (Vec<_>, Vec<_>) =
+                log.numbers().into_iter().partition(|number| *number >= 30);
+            assert_eq!(keyed, [0, 10, 20, 1, 11, 2, 12, 3, 4, 5]);
+            assert_eq!(without, [30, 31]);
+            let last = log.numbers().iter().position(|number| *number == 31).unwrap();
+            assert!(last < 4, "jobs without a key take turns with those that have one: {last}");
             runtime.shutdown(secs(1)).await;
         });
     });
@@ -677,5 +682,102 @@ fn a_job_that_the_rate_of_its_key_holds_back_says_so() {
             assert_eq!(explained.why, Why::BehindKey { running: None });
             runtime.shutdown(ms(10)).await;
         });
+    });
+}
+
+/// Regression: a rate of more than one start in 5 ms was not kept.
+#[test]
+fn a_fast_rate_of_a_key_is_kept() {
+    run_paused(async {
+        let rule = KeyRule::default().rate(Rate::per_second(250));
+        let (runtime, pool, log) = logged(config().max_parallelism(64).per_key(rule)).await;
+        let calls = (0..500).map(|n| JOB.call(Job { takes: 0, ..job(n) }));
+        pool.enqueue_batch(calls).key("a").await.unwrap();
+        idle(&pool).await;
+        let times = log.times();
+        assert!(
+            times[499] - times[0] > 1_900,
+            "500 jobs at 250/s took {} ms",
+            times[499] - times[0]
+        );
+        runtime.shutdown(secs(1)).await;
+    });
+}
+
+/// Regression: the key waited until the job that its rate had held back was due.
+#[test]
+fn a_key_goes_on_at_a_new_rate() {
+    on_each_store(|| {
+        run_paused(async {
+            let per_key = |rate| config().per_key(KeyRule::default().rate(rate));
+            let (runtime, pool, log) = logged(per_key(Rate::per_hour(1))).await;
+            for number in 0..5 {
+                enqueue(&pool, "a", job(number)).await;
+            }
+            tokio::time::sleep(secs(1)).await;
+            pool.update(per_key(Rate::per_second(1))).await.unwrap();
+            tokio::time::sleep(secs(60)).await;
+            assert_eq!(log.numbers(), [0, 2, 3, 4], "one keeps its time");
+            idle(&pool).await;
+            assert_eq!(log.numbers(), [0, 2, 3, 4, 1]);
+            runtime.shutdown(secs(1)).await;
+        });
+    });
+}
+
+/// Regression: jobs that had waited for their time came before all that were ready.
+#[test]
+fn a_flood_that_is_due_at_once_does_not_hold_up_other_keys() {
+    run_paused(async {
+        let (runtime, pool, log) = logged(config().max_parallelism(1)).await;
+        enqueue(&pool, "b", job(1)).await;
+        let calls = (100..200).map(|n| JOB.call(job(n)));
+        pool.enqueue_batch(calls).key("a").run_after(secs(1)).await.unwrap();
+        tokio::time::sleep(ms(1_050)).await;
+        enqueue(&pool, "b", job(2)).await;
+        idle(&pool).await;
+        let place = log.numbers().iter().position(|n| *n == 2).unwrap();
+        assert!(place < 15, "b's job started as number {place}");
+        runtime.shutdown(secs(1)).await;
+    });
+}
+
+/// Regression: its start was led to its place in the lane, of which a change of its priority had left a note.
+#[test]
+fn a_job_that_leaves_its_lane_is_started_from_where_it_is() {
+    on_each_store(|| {
+        run_paused(async {
+            let (runtime, pool, log) = logged(at_once(1).max_parallelism(1)).await;
+            pool.enqueue(JOB.call(Job { takes: 1_000, ..job(1) })).await.unwrap();
+            tokio::time::sleep(ms(10)).await;
+            let unique = || Unique::key("u").while_waiting();
+            pool.enqueue(JOB.call(job(2))).key("a").unique(unique()).await.unwrap();
+            let j = enqueue(&pool, "a", job(3)).await;
+            j.set_priority(Priority::HIGH).await.unwrap();
+            pool.enqueue(JOB.call(job(2)))
+                .key("a")
+                .unique(unique())
+                .on_conflict(Conflict::Debounce(secs(30)))
+                .await
+                .unwrap();
+            tokio::time::sleep(secs(60)).await;
+            assert_eq!(log.numbers(), [1, 3, 2]);
+            runtime.shutdown(secs(1)).await;
+        });
+    });
+}
+
+/// Regression: it held the place of its key until it was due.
+#[test]
+fn a_job_that_is_not_due_gives_up_its_place_when_its_key_is_ordered_no_more() {
+    run_paused(async {
+        let (runtime, pool, log) = logged(ordered().max_parallelism(8)).await;
+        pool.enqueue(JOB.call(job(1))).key("a").run_after(secs(86_400)).await.unwrap();
+        enqueue(&pool, "a", job(2)).await;
+        tokio::time::sleep(secs(1)).await;
+        pool.update(at_once(1)).await.unwrap();
+        tokio::time::sleep(secs(60)).await;
+        assert_eq!(log.numbers(), [2]);
+        runtime.shutdown(secs(1)).await;
     });
 }

@@ -462,7 +462,7 @@ impl Tables {
         let cancelations = cancelations.collect();
 
         let slots = demand.slots(completions.len());
-        let mut waiting = pool.pending_start.due(demand.cursors.incoming, now, demand.aging);
+        let mut waiting = pool.pending_start.due(&demand, now);
         let mut due = Vec::with_capacity(slots.min(pool.pending_start.startable()));
         due.extend(waiting.by_ref().take(slots));
         self.works.warm_slots(due.iter().map(|(_, slot)| *slot));

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::time::Duration;
 
 use super::super::ByRank;
 use super::pending::{Pending, Rows};
 use super::works::Slot;
-use crate::model::{Key, Priority, Segment, StartKey, StartPlace};
+use crate::model::{Demand, Key, Priority, Segment, StartKey, StartPlace};
 
 /// The rows of each priority by themselves, and those that are outside of this order. Most pools have one priority only.
 #[derive(Default)]
@@ -131,16 +130,17 @@ impl Starts {
         queues.map(|key| key.segment).chain(ready).min()
     }
 
-    /// Returns the rows that are due in the order of their ranks; those of queues from a segment on.
-    pub fn due(&self, from: Segment, now: Segment, aging: Option<Duration>) -> ByRank<Part<'_>> {
-        let from = Bound::Included(Key { segment: from, seq: 0 });
+    /// Returns the rows that are due, in the order of their ranks; those of queues from the cursor on.
+    pub fn due(&self, demand: &Demand, now: Segment) -> ByRank<Part<'_>> {
+        let Demand { cursors, aging, ready_first, .. } = *demand;
+        let from = Bound::Included(Key { segment: cursors.incoming, seq: 0 });
         let parts = self.levels.iter().flat_map(|level| {
             let queue = Part::Queue(level.priority, level.queue.from(from));
             let ready = Part::Ready(level.priority, level.ready.from(Bound::Unbounded));
             let has_ready = level.ready.len() > 0;
             std::iter::once(queue).chain(has_ready.then_some(ready))
         });
-        ByRank::new(parts, now, aging)
+        ByRank::new(parts, now, aging, ready_first)
     }
 
     /// Returns the rows between two keys, in order.

@@ -448,11 +448,9 @@ impl Memtable {
                 self.start(head, spec, Running { run, started, generation });
             }
             Change::MovePendingStart { work_id, pool, from, to } => {
-                let work = self.find(*work_id, known);
-                let spec = work.as_ref().map(|(_, spec)| spec);
-                self.remove_start(*pool, *from, spec);
-                self.put_start(*pool, *to, spec, *work_id);
-                let Some((head, spec)) = work else { return };
+                let Some((head, spec)) = self.find(*work_id, known) else { return };
+                self.remove_start(*pool, *from, Some(&spec));
+                self.put_start(*pool, *to, Some(&spec), *work_id);
                 self.layer.put_work(head.at(*to), &spec, true);
             }
             Change::ReplaceWork { spec, from, to } => {

@@ -463,7 +463,7 @@ impl Store {
             let ready = Some(ready).filter(|rows| !rows.is_empty());
             parts.extend(std::iter::once(queue).chain(ready).map(Vec::into_iter));
         }
-        let mut rows = ByRank::new(parts.into_iter(), now, demand.aging);
+        let mut rows = ByRank::new(parts.into_iter(), now, demand.aging, demand.ready_first);
         let due = rows.by_ref().take(slots).collect();
         // No row of a queue is behind its cursor, and none was found before the first one.
         if let Some(entry) = self.memtable.pools.get_mut(pool.0 as usize) {

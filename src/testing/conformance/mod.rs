@@ -404,6 +404,7 @@ impl Script {
             free_slots: self.rng.i64(-2..8),
             max_starts: if self.rng.bool() { usize::MAX } else { self.rng.usize(..4) },
             aging: self.rng.bool().then(|| Duration::from_millis(self.rng.u64(1..9))),
+            ready_first: self.rng.bool(),
             batch_size: self.rng.usize(1..9),
         }
     }

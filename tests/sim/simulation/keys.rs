@@ -223,6 +223,7 @@ impl World {
         let (at, key, priority) = (work.pool, work.key, work.priority);
         let pool = &self.pools[at];
         // Those that wait for a retry or for their time come before those that are ready.
+        // Jobs without keys take turns with all that have some.
         let counts = key.is_some() && work.starts.is_empty() && pool.queue.contains(&number);
         let slots = pool.slots() as u32;
         if !counts || self.plan.pools[at].aging.is_some() {
@@ -239,7 +240,8 @@ impl World {
                 sent == 1 && !rests && pool.keys.now(now).all(|rule| rule.max_rate().is_none())
             });
             let waits = other.starts.is_empty() && !other.cancel_sent && other.seen.is_none();
-            other.key != key
+            other.key.is_some()
+                && other.key != key
                 && alone
                 && waits
                 && other.priority == priority
