@@ -11,7 +11,7 @@ pub(in crate::web) fn keys(pool: &str, view: &KeysView, now: Big) -> Markup {
         p.crumb {
             a href="../../" { "Overview" } " / Pool " a href={ "../" (encoded(pool)) } { (pool) } " / Keys"
         }
-        h1 { "Keys" }
+        div.head { h1 { "Keys" } }
         div #live data-poll {
             @if view.keys.is_empty() {
                 p.card.soft { "No job with a key runs or may start." }
