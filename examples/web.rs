@@ -8,6 +8,7 @@
 //! $ curl -N http://127.0.0.1:8080$text/events            # the same as it changes
 //! $ curl -X DELETE http://127.0.0.1:8080$text            # cancels it
 //! $ curl -d 'count me later' http://127.0.0.1:8080/texts?after_secs=60
+//! $ curl -d 'count me in my turn' http://127.0.0.1:8080/texts?by=anna    # at most two texts of anna are counted at once
 //! ```
 //!
 //! With `--store FILE` texts that were taken are counted even if the service is killed. Ctrl-C ends it: first no request
@@ -25,8 +26,8 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer, Result, web};
 use actix_workpool::storage::Redb;
 use actix_workpool::web::{Permissions, Pool, PoolName, Refusal, workpool_dashboard};
 use actix_workpool::{
-    Action, ActionContext, Completion, OnComplete, PoolConfig, RetryBehavior, Runtime, Transaction,
-    WorkError, WorkId, Workpool,
+    Action, ActionContext, Completion, KeyRule, OnComplete, PoolConfig, RetryBehavior, Runtime,
+    Transaction, WorkError, WorkId, Workpool,
 };
 use base64::prelude::{BASE64_STANDARD, Engine};
 use clap::Parser;
@@ -169,15 +170,21 @@ impl PoolName for Texts {
 }
 
 #[derive(Deserialize)]
-struct Later {
+struct How {
     #[serde(default)]
     after_secs: u64,
+    /// Whose text it is. A service with accounts would know it.
+    by: Option<String>,
 }
 
 /// When this has answered, the text will be counted, whatever becomes of the client.
-async fn upload(pool: Pool<Texts>, later: web::Query<Later>, text: String) -> Result<HttpResponse> {
-    let after = Duration::from_secs(later.after_secs);
-    let work = pool.enqueue(CountWords { text }).run_after(after).await?;
+async fn upload(pool: Pool<Texts>, how: web::Query<How>, text: String) -> Result<HttpResponse> {
+    let How { after_secs, by } = how.into_inner();
+    let mut work = pool.enqueue(CountWords { text }).run_after(Duration::from_secs(after_secs));
+    if let Some(by) = by {
+        work = work.key(by);
+    }
+    let work = work.await?;
     let at = format!("/texts/{}", work.id());
     let answer = serde_json::json!({ "id": work.id() });
     Ok(HttpResponse::Accepted().insert_header(("location", at)).json(answer))
@@ -269,7 +276,11 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         .data(Pace(Duration::from_millis(rest_ms)))
         .pool(
             "texts",
-            PoolConfig::default().max_parallelism(4).default_retry(RetryBehavior::default()),
+            PoolConfig::default()
+                .max_parallelism(4)
+                .default_retry(RetryBehavior::default())
+                // Whoever sends many texts leaves room for those of others.
+                .per_key(KeyRule::default().parallelism(2)),
         )
         .pool("nightly", PoolConfig::default().max_parallelism(1));
     if args.demo_load {

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use actix_workpool::{
-    ActionContext, ActionKey, PoolConfig, RetryBehavior, Runtime, RuntimeBuilder, WorkError,
-    Workpool,
+    ActionContext, ActionKey, KeyRule, PoolConfig, Rate, RetryBehavior, Runtime, RuntimeBuilder,
+    WorkError, Workpool,
 };
 use serde_json::{Value, json};
 
@@ -36,9 +36,16 @@ pub fn register(builder: RuntimeBuilder) -> RuntimeBuilder {
         .pool("emails", pool(8).default_retry(retry(5, 2)))
         .pool("thumbnails", pool(4).default_retry(retry(3, 1)))
         .pool("reports", pool(2))
-        .pool("webhooks", pool(10).default_retry(retry(4, 3)))
+        // Each host gets no more than it can take.
+        .pool(
+            "webhooks",
+            pool(10)
+                .default_retry(retry(4, 3))
+                .per_key(KeyRule::default().parallelism(2).rate(Rate::per_second(4).burst(8))),
+        )
         .pool("imports", pool(3))
-        .pool("billing", pool(2).default_retry(retry(3, 60)))
+        // The invoices of a customer are charged in order.
+        .pool("billing", pool(2).default_retry(retry(3, 60)).per_key(KeyRule::ordered()))
 }
 
 /// A number that looks random and is the same each time.
@@ -161,11 +168,14 @@ async fn traffic(runtime: &Runtime) -> Result<(), Box<dyn std::error::Error>> {
                 .await?;
         }
         if wanted(7.0, 15) && has_room(&webhooks) {
-            let host =
-                if dice(n, 16, 90) == 0 { "hooks.old.example" } else { "hooks.partner.example" };
+            let host = match dice(n, 16, 90) {
+                0 => "hooks.old.example",
+                1..50 => "hooks.partner.example",
+                _ => "hooks.carrier.example",
+            };
             let event = ["order.paid", "order.shipped"][dice(n, 17, 2) as usize];
             let call = json!({ "id": n, "url": format!("https://{host}/v1"), "event": event });
-            webhooks.enqueue(WEBHOOK.call(call)).await?;
+            webhooks.enqueue(WEBHOOK.call(call)).key(host).await?;
         }
         if n % 110 == 1 && has_room(&reports) {
             let month = 1 + dice(n, 18, 12);
@@ -177,10 +187,10 @@ async fn traffic(runtime: &Runtime) -> Result<(), Box<dyn std::error::Error>> {
             imports.enqueue(IMPORT.call(json!({ "id": n, "file": file }))).await?;
         }
         if n % 40 == 1 && has_room(&billing) {
-            let customer = dice(n, 20, 5_000);
+            let customer = dice(n, 20, 30);
             let invoice =
                 json!({ "id": n, "customer": customer, "cents": 900 + dice(n, 21, 20_000) });
-            billing.enqueue(CHARGE.call(invoice)).await?;
+            billing.enqueue(CHARGE.call(invoice)).key(format!("customer-{customer}")).await?;
         }
         rest(100).await;
     }

@@ -13,7 +13,7 @@ use super::activity::Totals;
 use super::pacing::{Turns, in_time, until_answered};
 use super::views::{ConfigView, Overview, PageView, PoolView, WorkDetail};
 use super::{CancelAnswer, OpsError, PriorityAnswer, Redaction, RetryAnswer, RunNowAnswer};
-use crate::client::{Client, Workpool};
+use crate::client::{Client, KeyStatus, Workpool};
 use crate::engine::explain::Why;
 use crate::model::{PoolConfig, Priority, Segment, WorkFilter, WorkId, WorkPage};
 use crate::protocol::Listing;
@@ -33,6 +33,10 @@ const PAUSE_AFTER_POOL: Duration = Duration::from_micros(20);
 
 /// The pause after an explanation, which counts up to a thousand jobs that come first.
 const PAUSE_AFTER_EXPLANATION: Duration = Duration::from_millis(4);
+
+/// The pause after the look-up of keys, as a multiple of the time that it took, and its maximum.
+const PAUSE_AFTER_KEYS: u32 = 10;
+const LONGEST_PAUSE_AFTER_KEYS: Duration = Duration::from_millis(200);
 
 /// A snapshot of the pools, with its time and the number of changes before it.
 struct Look {
@@ -142,6 +146,20 @@ impl Operator {
     /// Returns one pool in numbers, and its rates.
     pub async fn look_at(&self, pool: Workpool) -> Result<(PoolView, Recent), OpsError> {
         let look = async move { Ok((PoolView::of(&pool).await?, PAUSE_AFTER_POOL)) };
+        self.reads.ask(look).await
+    }
+
+    /// Returns the busiest keys of a pool, not redacted.
+    pub(super) async fn busiest_keys(
+        &self,
+        pool: Workpool,
+        limit: usize,
+    ) -> Result<Vec<KeyStatus>, OpsError> {
+        let look = async move {
+            let begun = Instant::now();
+            let keys = pool.busiest_keys(limit).await?;
+            Ok((keys, (begun.elapsed() * PAUSE_AFTER_KEYS).min(LONGEST_PAUSE_AFTER_KEYS)))
+        };
         self.reads.ask(look).await
     }
 

@@ -17,6 +17,9 @@ pub enum Sensitive {
     Error,
     /// The note of an attempt's progress.
     Progress,
+    /// The key of a job. In the list of the keys of a pool, where the functions of the jobs are not known, a key is shown
+    /// as it is only if that is what each registered function, and one with an empty name, would have it.
+    Key,
 }
 
 type Redact = dyn Fn(Sensitive, Name, &str) -> String + Send + Sync;

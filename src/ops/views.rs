@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::big::Big;
+use super::key_text::ShownKey;
 use super::redaction::{Redaction, Sensitive};
 use super::schema::{Basis, FailureKind};
 use crate::client::{Diagnostics, PoolError, Workpool};
@@ -421,6 +422,9 @@ pub(crate) struct WorkView {
     pub canceling: bool,
     /// The priority of a job that waits or runs; the smallest number starts first.
     pub priority: Option<i8>,
+    /// The key, if it is still stored: as text, or `0x` and hexadecimal digits.
+    #[schema(value_type = Option<String>)]
+    pub key: Option<ShownKey>,
     /// The number of attempts that counted.
     pub attempts: u32,
     pub enqueued_at: Option<Big>,
@@ -460,6 +464,7 @@ impl WorkView {
             state: "pending",
             canceling: false,
             priority: None,
+            key: None,
             attempts: 0,
             enqueued_at: None,
             due: None,
@@ -476,6 +481,7 @@ impl WorkView {
         let mut view = WorkView::pending(work.work_id, Some(work.pool), Some(work.function));
         view.canceling = work.canceling;
         view.priority = work.priority.map(Priority::number);
+        view.key = work.key().map(|key| ShownKey::of(key, work.function, redaction));
         view.preview = work.args().map(|args| preview(args, work.function, redaction));
         view.enqueued_at = Some(work.enqueued_at.into());
         match &work.status {
@@ -502,11 +508,13 @@ impl WorkView {
         view
     }
 
-    /// Makes the view of a job from its explanation, which is already redacted.
-    fn of_explained(explained: &Explanation) -> WorkView {
+    /// Makes the view of a job from its explanation, of which all but the key is already redacted.
+    fn of_explained(explained: &Explanation, redaction: &Redaction) -> WorkView {
         let mut view = WorkView::pending(explained.work_id, explained.pool, explained.function);
         view.attempts = explained.attempts;
         view.priority = explained.priority.map(Priority::number);
+        let key = explained.key().zip(explained.function);
+        view.key = key.map(|(key, function)| ShownKey::of(key, function, redaction));
         view.enqueued_at = explained.enqueued_at.map(Big::from);
         view.due = explained.due.map(Big::from);
         match &explained.why {
@@ -652,7 +660,7 @@ impl WorkDetail {
         let args =
             args.map(|(args, function)| JsonView::of(Sensitive::Args, function, args, redaction));
         WorkDetail {
-            work: WorkView::of_explained(&explained),
+            work: WorkView::of_explained(&explained, redaction),
             explain: ExplainView::of(&explained),
             timeline: timeline(&explained),
             args,

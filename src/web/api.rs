@@ -11,8 +11,8 @@ use super::error::ApiError;
 use super::query::{Answer, Board, Body, Filter, body_of, demand, permission_of, query, work_id};
 use crate::model::Priority;
 use crate::ops::{
-    Bulk, BulkAction, CancelAnswer, ConfigView, Done, Overview, PageView, PoolChange, PoolView,
-    PriorityAnswer, RetryAnswer, RunNowAnswer, ScheduleAction, SchedulesView, WorkDetail,
+    Bulk, BulkAction, CancelAnswer, ConfigView, Done, KeysView, Overview, PageView, PoolChange,
+    PoolView, PriorityAnswer, RetryAnswer, RunNowAnswer, ScheduleAction, SchedulesView, WorkDetail,
 };
 
 /// The default time in which an aborted attempt may end by itself.
@@ -185,6 +185,18 @@ pub(super) async fn configure(
         .map_err(|error| ApiError::invalid(format!("the body is not what is taken: {error}")))?;
     board.operator().configure(&pool, change).await?;
     Ok(HttpResponse::Ok().json(board.operator().look_at(pool).await?.0))
+}
+
+#[utoipa::path(
+    get,
+    path = "/api/pools/{name}/keys",
+    summary = "The busiest keys of a pool",
+    params(("name" = String, Path)),
+    responses((status = 200, description = "At most 100 of them.", body = KeysView))
+)]
+pub(super) async fn keys(board: Board, name: web::Path<String>) -> Answer {
+    let pool = board.operator().pool(&name)?;
+    Ok(HttpResponse::Ok().json(board.operator().keys(pool).await?))
 }
 
 #[utoipa::path(

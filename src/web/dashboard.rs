@@ -48,8 +48,8 @@ pub fn workpool_dashboard(runtime: Runtime, authorizer: impl Authorizer) -> Dash
 }
 
 impl Dashboard {
-    /// Sets the redaction: a function that returns the text shown in place of arguments, results, error messages and
-    /// progress notes. Lists show the beginning of what it returns for arguments, if those have at most 16 KiB.
+    /// Sets the redaction: a function that returns the text shown in place of arguments, results, error messages,
+    /// progress notes and keys. Lists show the beginning of what it returns for arguments, if those have at most 16 KiB.
     ///
     /// ```
     /// # use actix_workpool::{Runtime, web::{Sensitive, insecure_allow_all, workpool_dashboard}};

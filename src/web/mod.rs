@@ -29,12 +29,13 @@
 //! |---|---|
 //! | `/` | the overview: totals, charts of throughput and start lag, and the pools; `?range=24h` shows a day instead of ten minutes |
 //! | `/pools/{name}` | one pool, with its own charts and its controls |
+//! | `/pools/{name}/keys` | the keys of a pool with the most waiting jobs |
 //! | `/works` | jobs by state, with a redacted preview of their arguments; selected jobs, or all of a pool and function, are canceled, run now or retried |
 //! | `/works/{id}` | a job with its timeline, arguments, result, error and controls |
 //! | `/schedules` | schedules with their next times and last jobs; they are paused, resumed and triggered |
 //! | `/config` | the configuration |
 //! | `GET api/overview` | each pool in numbers; its `status` is `running`, `idle`, `paused` (or its parallelism is 0), or `full` (every slot is taken and jobs that are due wait); `lately` has the rates and the start lag of the last minute, and of the last ten minutes in slots of ten seconds |
-//! | `GET api/works?pool=&state=&function=&outcome=&priority=&cursor=&limit=` | jobs by state (`pending`, `running`, `finished`), a page at a time |
+//! | `GET api/works?pool=&state=&function=&outcome=&priority=&key=&cursor=&limit=` | jobs by state (`pending`, `running`, `finished`), a page at a time |
 //! | `POST api/works/cancel?pool=&function=&limit=` | [`Permission::Cancel`]; cancels the waiting jobs of that pool and function (one of the two may be left out), 1,000 at most; answers `{"done": 12, "more": false}` |
 //! | `POST api/works/run?pool=&function=&limit=` | [`Permission::RunNow`]; makes jobs due that are not due yet, in the same way |
 //! | `POST api/works/retry?pool=&function=&limit=` | [`Permission::Retry`]; enqueues failed jobs once more, except those already retried; without pool and function those of all |
@@ -45,6 +46,7 @@
 //! | `POST api/works/{id}/priority?priority=` | [`Permission::SetPriority`]; -128 to 127, the smallest starts first |
 //! | `POST api/works/{id}/retry` | [`Permission::Retry`]; answers `{"answer": "enqueued", "work_id": "…"}` |
 //! | `GET api/pools/{name}` | one pool |
+//! | `GET api/pools/{name}/keys` | the [keys](crate::Enqueue::key) of a pool with the most waiting jobs, at most 100 |
 //! | `PATCH api/pools/{name}` | [`Permission::Configure`]; takes `{"max_parallelism": 4, "paused": false}` |
 //! | `GET api/schedules` | schedules, with their next times and last jobs |
 //! | `POST api/schedules/{id}/pause`, `resume`, `trigger` | [`Permission::Schedule`] |
@@ -69,6 +71,9 @@
 //!
 //! Run the server with [`Runtime::serve`](crate::Runtime::serve) for a clean end: it stops the server first and then
 //! shuts the runtime down.
+//!
+//! A key is shown as its text, or as `0x` and hexadecimal digits if it is not UTF-8 or has control characters. Lists are
+//! asked for the jobs of a key in the same way, also where keys are redacted.
 //!
 //! 64-bit numbers are strings, times are milliseconds since the Unix epoch, and an error is
 //! `{"error":{"code":"…","message":"…"}}`.

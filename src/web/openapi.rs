@@ -46,6 +46,7 @@ pub(super) async fn document() -> HttpResponse {
         api::trigger_schedule,
         api::pool,
         api::configure,
+        api::keys,
         api::config,
         api::cancel_many,
         api::run_many,

@@ -59,6 +59,17 @@ pub(super) async fn pool(
     page(&board, "../", &format!("Pool {name}"), None, content).await
 }
 
+pub(super) async fn keys(board: Board, name: web::Path<String>) -> HttpResponse {
+    let content = async {
+        let operator = board.operator();
+        let pool = operator.pool(&name)?;
+        let keys = operator.keys(pool).await?;
+        Ok(html::keys(&name, &keys, operator.now().into()))
+    };
+    let content = content.await;
+    page(&board, "../../", &format!("Keys of pool {name}"), None, content).await
+}
+
 pub(super) async fn works(board: Board, request: HttpRequest) -> HttpResponse {
     let filter = query::<ListQuery>(request.query_string()).map(ListQuery::split);
     match filter {
@@ -103,14 +114,18 @@ pub(super) async fn selected(board: Board, request: HttpRequest, body: Body) -> 
                 format!("did={}&done={done}", action.as_str())
             }
         };
-        Ok(format!(
-            "../works?state={}&outcome={}&pool={}&function={}&limit={}&{did}",
-            html::encoded(&list.state),
-            html::encoded(&list.outcome),
-            html::encoded(&list.pool),
-            html::encoded(&list.function),
-            html::encoded(&list.limit),
-        ))
+        let fields = [
+            ("state", &list.state),
+            ("outcome", &list.outcome),
+            ("pool", &list.pool),
+            ("function", &list.function),
+            ("priority", &list.priority),
+            ("key", &list.key),
+            ("limit", &list.limit),
+        ];
+        let list: String =
+            fields.map(|(name, value)| format!("{name}={}&", html::encoded(value))).concat();
+        Ok(format!("../works?{list}{did}"))
     }
     .await;
     match done {

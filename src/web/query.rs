@@ -11,9 +11,9 @@ use utoipa::openapi::schema::{Object, Schema};
 use super::dashboard::Dashboard;
 use super::error::ApiError;
 use super::{Permission, Permissions};
-use crate::model::{ConfigError, Cursor, OutcomeKind, Priority, WorkFilter, WorkId};
+use crate::model::{ConfigError, Cursor, OutcomeKind, Priority, WorkFilter, WorkId, WorkKey};
 use crate::ops::schema::{size_or_nothing, words};
-use crate::ops::{BulkAction, Range};
+use crate::ops::{BulkAction, Range, key_of};
 
 /// The default number of jobs on a page.
 pub(super) const PAGE: usize = 50;
@@ -39,6 +39,8 @@ pub(super) struct Filter {
     pub outcome: String,
     /// The priority of waiting or running jobs, -128 to 127, or empty.
     pub priority: String,
+    /// The key of waiting or running jobs, as it is shown, or empty.
+    pub key: String,
     /// The `next` of the previous page; all other parameters must be the same.
     pub cursor: String,
     #[param(schema_with = super::query::limit_asked)]
@@ -74,6 +76,11 @@ impl Filter {
             works = works.priority(priority(&self.priority)?);
         }
         let invalid = |error: ConfigError| ApiError::invalid(error.to_string());
+        if !self.key.is_empty() {
+            let key = key_of(&self.key);
+            WorkKey::validate(&key).map_err(invalid)?;
+            works = works.key(key);
+        }
         if !self.cursor.is_empty() {
             let cursor: Cursor = self.cursor.parse().map_err(invalid)?;
             works = works.after(cursor).map_err(invalid)?;
@@ -105,6 +112,7 @@ pub(super) struct ListQuery {
     function: String,
     outcome: String,
     priority: String,
+    key: String,
     cursor: String,
     limit: String,
     /// The action that led to the page, and the number of jobs that it has changed.
@@ -114,13 +122,14 @@ pub(super) struct ListQuery {
 
 impl ListQuery {
     pub fn split(self) -> (Filter, Option<Did>) {
-        let ListQuery { pool, state, function, outcome, priority, cursor, limit, did, done } = self;
+        let ListQuery { pool, state, function, outcome, priority, key, cursor, limit, did, done } =
+            self;
         let did = match (action_named(&did), done) {
             (Some(action), Some(done)) => Some(Did::Done { action, done }),
             (None, _) if did == NOTHING => Some(Did::Nothing),
             _ => None,
         };
-        (Filter { pool, state, function, outcome, priority, cursor, limit }, did)
+        (Filter { pool, state, function, outcome, priority, key, cursor, limit }, did)
     }
 }
 
@@ -159,6 +168,7 @@ impl Selected {
                 "function" => list.function = value,
                 "outcome" => list.outcome = value,
                 "priority" => list.priority = value,
+                "key" => list.key = value,
                 "limit" => list.limit = value,
                 _ => return Err(ApiError::invalid("the form has an unknown field")),
             }

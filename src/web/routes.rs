@@ -50,6 +50,7 @@ impl Dashboard {
                     .route(reads().to(api::pool))
                     .patch(api::configure),
             )
+            .service(read("/api/pools/{name}/keys").route(reads().to(api::keys)))
             .service(read("/api/schedules").route(reads().to(api::schedules)))
             .service(act("/api/schedules/{id}/pause").post(api::pause_schedule))
             .service(act("/api/schedules/{id}/resume").post(api::resume_schedule))
@@ -94,6 +95,7 @@ impl Dashboard {
                     .route(reads().to(pages::pool))
                     .post(pages::configure),
             )
+            .service(read("/pools/{name}/keys").route(reads().to(pages::keys)))
             .service(read("/assets/workpool.css").route(reads().to(pages::style)))
             .service(read("/assets/workpool.js").route(reads().to(pages::script)))
             .service(read("/assets/workpool.svg").route(reads().to(pages::icon)))

@@ -64,8 +64,9 @@ after(async () => {
 
 // -- the service
 
-async function upload(text, afterSecs = 0) {
-  const answer = await fetch(`${service}/texts?after_secs=${afterSecs}`, { method: "POST", body: text });
+async function upload(text, afterSecs = 0, by = undefined) {
+  const of = by === undefined ? "" : `&by=${encodeURIComponent(by)}`;
+  const answer = await fetch(`${service}/texts?after_secs=${afterSecs}${of}`, { method: "POST", body: text });
   assert.equal(answer.status, 202);
   return (await answer.json()).id;
 }
@@ -78,7 +79,7 @@ async function finished(id) {
 }
 
 /** So many parts of a hundred words, for each of which the service rests a tenth of a second. */
-const parts = (count) => "word ".repeat(count * 100);
+const parts = (count) => "w ".repeat(count * 100);
 
 // -- the browser
 
@@ -380,6 +381,46 @@ test("jobs are gone through page by page", async () => {
   await leave(page);
 });
 
+test("jobs of a key wait for each other, and are found by it", async () => {
+  const ids = [];
+  for (let number = 0; number < 4; number += 1) ids.push(await upload(parts(1000), 0, "anna"));
+  const other = await upload("later", HOUR, "bert");
+  const page = await look(`works/${ids[0]}`);
+  await reaches(page, "running");
+  await go(page, `works/${ids[3]}`);
+  await page.getByText(/Waits for others of its key: job/).waitFor();
+  await page.locator(".lead a").click();
+  await page.waitForURL(`**/works/${ids[0]}`);
+  await page.goBack();
+  await live(page).getByRole("link", { name: "anna", exact: true }).click();
+  await page.waitForURL(/key=anna/);
+  const listed = () => live(page).locator("td.id code").evaluateAll((codes) => codes.map((code) => code.title));
+  assert.deepEqual(await listed(), ids.slice(2));
+  await picture(page, "works-of-a-key");
+  await go(page, "pools/texts");
+  await live(page).getByRole("link", { name: "The busiest" }).click();
+  await page.getByRole("heading", { name: "Keys" }).waitFor();
+  const anna = live(page).locator("tbody tr").filter({ hasText: "anna" });
+  assert.deepEqual(await anna.locator("td").allTextContents(), ["2", "0", "2", "no"]);
+  await mark(page);
+  await picture(page, "keys");
+  assert.equal((await fetch(`${service}/texts/${ids[3]}`, { method: "DELETE" })).status, 200);
+  await anna.locator("td[data-label='Behind others']").getByText("1", { exact: true }).waitFor();
+  assert(await isMarked(page), "the page was loaded anew");
+  await go(page, "works?state=pending&pool=texts");
+  await page.getByLabel("Key").fill("bert");
+  await page.getByRole("button", { name: "Show" }).click();
+  await page.waitForURL(/key=bert/);
+  assert.deepEqual(await listed(), [other]);
+  await page.getByLabel("Select all").check();
+  await page.getByRole("button", { name: "Cancel selected" }).click();
+  await page.getByRole("status").filter({ hasText: "1 was canceled." }).waitFor();
+  assert.equal(await page.getByLabel("Key").inputValue(), "bert");
+  for (const id of ids.slice(0, 3)) await fetch(`${service}/texts/${id}`, { method: "DELETE" });
+  await Promise.all(ids.map(finished));
+  await leave(page);
+});
+
 test("jobs are selected, and what is selected is not replaced meanwhile", async () => {
   const ids = await Promise.all(Array.from({ length: 3 }, () => upload("selected", HOUR)));
   const page = await look(undefined);
@@ -513,7 +554,7 @@ test("whatever others say is shown as text", async () => {
     // A result has the words in it, an error the one that was too long, progress the last one.
     const counted = await upload(payload);
     const refused = await upload(`fine ${payload}${"x".repeat(500)}`);
-    const running = await upload(`${`${payload} `.repeat(100)}${parts(1000)}`);
+    const running = await upload(`${`${payload} `.repeat(100)}${parts(1000)}`, 0, payload);
     await Promise.all([finished(counted), finished(refused)]);
     await go(page, `works/${counted}`);
     await shows(page, payload.toLowerCase().replaceAll("\"", "\\\"").replace("\u0000", "\\u0000"));
@@ -527,6 +568,17 @@ test("whatever others say is shown as text", async () => {
     await go(page, `works/${running}`);
     await reaches(page, "running");
     await assertIsText(page, payload);
+    // One that cannot be typed is shown in hexadecimal digits.
+    const key = payload.includes("\u0000") ? `0x${Buffer.from(payload).toString("hex")}` : payload;
+    await live(page).getByRole("link", { name: key, exact: true }).waitFor();
+    await go(page, `works?state=running&key=${encodeURIComponent(key)}`);
+    await assertIsText(page, payload);
+    assert.equal(await page.getByLabel("Key").inputValue(), key);
+    assert.deepEqual(await live(page).locator("td[data-label=Key] code").evaluateAll((codes) => codes.map((code) => code.title)), [key]);
+    await go(page, "pools/texts/keys");
+    await live(page).locator("tbody th code").first().waitFor();
+    await assertIsText(page, payload);
+    await go(page, `works/${running}`);
     await press(page, live(page), "Cancel…", "Yes, cancel this job");
     await finished(running);
   }
@@ -540,7 +592,7 @@ test("whatever others say is shown as text", async () => {
     for (const path of [
       `works/${said}`, `find?id=${said}`, `works/${failed[0]}?said=${said}`, `${said}`, `pools/${said}`,
       `works?pool=${said}&function=${said}`, `works?state=${said}`, `works?outcome=${said}`, `works?cursor=${said}`,
-      `works?limit=${said}`, `works?${said}=1`, `?${said}`, `#${said}`,
+      `works?limit=${said}`, `works?key=${said}`, `pools/${said}/keys`, `works?${said}=1`, `?${said}`, `#${said}`,
     ]) {
       await go(page, path);
       // What is answered as JSON is shown by the browser itself, as text.
@@ -553,9 +605,13 @@ test("whatever others say is shown as text", async () => {
 });
 
 test("it fits on a phone, light and dark, and can be read", async () => {
-  const [running, waiting] = [await upload(parts(1000)), await upload("later", HOUR)];
   const long = await upload("x".repeat(3000));
   await finished(long);
+  // Keys of all lengths, one of them in hexadecimal digits.
+  const keys = [`${"k".repeat(250)}\u0000`, "anna", "a key of some words that is rather long", "x".repeat(256)];
+  const keyed = [];
+  for (const key of keys) keyed.push(await upload(parts(2500), 0, key));
+  const [running, waiting] = [keyed[0], await upload("later", HOUR)];
   for (const colorScheme of ["light", "dark"]) {
     for (const [size, viewport] of [
       ["phone", { width: 390, height: 844 }], ["tablet", { width: 768, height: 1024 }], ["desk", { width: 1280, height: 800 }],
@@ -564,6 +620,7 @@ test("it fits on a phone, light and dark, and can be read", async () => {
       for (const [name, path, content, title] of [
         ["overview", "", ".pools tbody tr", /^Overview – /],
         ["pool", "pools/texts", ".charts", /^Pool texts – /],
+        ["keys", "pools/texts/keys", "tbody tr", /^Keys of pool texts – /],
         ["config", "config", ".pools tbody tr", /^Configuration – /],
         ["running", `works/${running}`, "progress", new RegExp(`^Job ${running} `)],
         ["waiting", `works/${waiting}`, ".controls", new RegExp(`^Job ${waiting} `)],
@@ -589,6 +646,7 @@ test("it fits on a phone, light and dark, and can be read", async () => {
   await press(page, live(page), "Cancel…", "Yes, cancel this job");
   await reaches(page, "canceled");
   await leave(page);
+  for (const id of keyed.slice(1)) await fetch(`${service}/texts/${id}`, { method: "DELETE" });
 });
 
 test("no page has done what it may not", () => {

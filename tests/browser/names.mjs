@@ -1,4 +1,4 @@
-// Goes through a dashboard whose pools, functions and arguments are named so that they would run, or break out of their
+// Goes through a dashboard whose pools, functions, keys and arguments are named so that they would run, or break out of their
 // place, if they were not escaped. Started by the test `hostile_names_are_text_in_a_browser` of tests/web_service.rs.
 //
 //   node tests/browser/names.mjs DASHBOARD PICTURES
@@ -27,6 +27,9 @@ const go = async (path) => {
   pages += 1;
 };
 
+/** A key as tables have it. */
+const shortKey = (key) => (key.length <= 40 ? key : `${key.slice(0, 20)}…${key.slice(-20)}`);
+
 const names = (await api("overview")).pools.map((pool) => pool.name);
 assert(names.length >= 10, `${names}`);
 for (const path of ["", "config"]) {
@@ -43,6 +46,7 @@ for (const [place, name] of names.entries()) {
   assert.equal(await page.getByLabel("Pool").inputValue(), name);
   assert.deepEqual(await page.locator("td[data-label=Pool]").allTextContents(), [name]);
   assert.deepEqual(await page.locator("td[data-label=Function]").allTextContents(), [name]);
+  assert.deepEqual(await page.locator("td[data-label=Key]").allTextContents(), [shortKey(name)]);
   // What it says about all of them is about those of the pool.
   await page.getByRole("link", { name: "Cancel all…" }).click();
   await page.waitForURL(/works\/cancel/);
@@ -62,6 +66,17 @@ for (const [place, name] of names.entries()) {
       if (place === 0) await picture(`names-work-${state}`);
     }
   }
+  // The page of the pool leads to its keys, and those to their jobs.
+  await go(`pools/${encodeURIComponent(name)}`);
+  await page.getByRole("link", { name: "The busiest" }).click();
+  await page.waitForURL(/\/keys$/);
+  await assertIsText(page, name);
+  if (place === 0) await picture("names-keys");
+  await page.locator("tbody th a").click();
+  await page.waitForURL(/key=/);
+  await assertIsText(page, name);
+  assert.equal(await page.getByLabel("Key").inputValue(), name);
+  assert.deepEqual(await page.locator("td.of-key code").evaluateAll((codes) => codes.map((code) => code.title)), [name]);
   // As an argument's name and value, as a result, as an error and as a note.
   const json = JSON.stringify({ [name]: name }, null, 2);
   assert(seen.filter((text) => text === json).length >= 2, `${seen}`);

@@ -7,6 +7,7 @@ mod common;
 #[cfg(feature = "redb")]
 mod at_scale;
 mod dashboard;
+mod keys;
 mod pages;
 mod service;
 mod shown;

@@ -11,13 +11,13 @@ use actix_workpool::{ActionKey, JoinError, PoolConfig, RetryBehavior, WorkId, Wo
 use serde_json::{Value, json};
 use std::time::Duration;
 
-async fn page(dashboard: &Dashboard, path: &str) -> String {
+pub async fn page(dashboard: &Dashboard, path: &str) -> String {
     let answer = ask(dashboard, get(path)).await;
     assert_eq!(answer.status, 200, "{path}: {}", answer.text);
     answer.text
 }
 
-async fn send(dashboard: &Dashboard, path: &str, form: &str) -> Answer {
+pub async fn send(dashboard: &Dashboard, path: &str, form: &str) -> Answer {
     let form = form.to_owned();
     ask(dashboard, post(path).insert_header(("content-type", FORM)).set_payload(form)).await
 }
@@ -149,8 +149,10 @@ fn selected_jobs_are_canceled_run_or_retried() {
             assert!(shown.contains(&format!("name=\"id\" value=\"{id}\"")), "{shown}");
             assert!(shown.contains(&format!("title=\"{id}\">{begin}…{end}<")), "{shown}");
         }
-        let back =
-            |rest: &str| format!("../works?state=pending&outcome=&pool=p&function=&limit=&{rest}");
+        let back = |rest: &str| {
+            let list = "state=pending&outcome=&pool=p&function=&priority=&key=&limit=";
+            format!("../works?{list}&{rest}")
+        };
         let answer = send(&dashboard, "/works/selected", &form("cancel", &ids[..2])).await;
         assert_eq!(
             (answer.status.as_u16(), answer.header("location")),

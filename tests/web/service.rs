@@ -123,7 +123,7 @@ const HOSTILE: [&str; 12] = [
     "../..//%2e%2e/?a=b&c#d",
 ];
 
-/// A runtime whose pools, functions and arguments have those names, with a job in each state.
+/// A runtime whose pools, functions, keys and arguments have those names, with a job in each state.
 async fn hostile() -> Runtime {
     let mut builder = Runtime::builder();
     for name in HOSTILE {
@@ -149,8 +149,9 @@ async fn hostile() -> Runtime {
         pool.enqueue(key.call(args.clone())).await.unwrap().join().await.unwrap();
         let failing = pool.enqueue(key.call(json!({ "fails": true }))).await.unwrap();
         failing.join().await.unwrap_err();
-        pool.enqueue(key.call(json!({ "hangs": true }))).await.unwrap();
-        pool.enqueue(key.call(args)).run_after(Duration::from_secs(3600)).await.unwrap();
+        pool.enqueue(key.call(json!({ "hangs": true }))).key(name).await.unwrap();
+        let later = Duration::from_secs(3600);
+        pool.enqueue(key.call(args)).key(name).run_after(later).await.unwrap();
     }
     runtime
 }

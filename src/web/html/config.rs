@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::parts::{badge, change_pool_menu};
 use super::words::{bytes, encoded, grouped, lasting};
-use crate::ops::{ConfigView, FunctionView, PoolConfigView, RetryView, RuntimeView};
+use crate::ops::{ConfigView, FunctionView, KeyRuleView, PoolConfigView, RetryView, RuntimeView};
 use crate::web::{Permission, Permissions};
 
 pub(in crate::web) fn config(config: &ConfigView, may: Permissions) -> Markup {
@@ -45,6 +45,7 @@ fn pools(pools: &[PoolConfigView], may: Permissions) -> Markup {
                             None => { span.soft { "none" } }
                         }
                         @if let Some(aging) = pool.aging_ms { ", aging " (lasting(aging.0)) }
+                        @if let Some(rule) = rule_in_words(&pool.per_key) { div { "per key: " (rule) } }
                     }
                     td data-label="Default retry" { (retry(pool.default_retry)) }
                     td data-label="Timeout" {
@@ -65,6 +66,17 @@ fn pools(pools: &[PoolConfigView], may: Permissions) -> Markup {
             } }
         }
     }
+}
+
+/// The rule that holds for each key, if there is one.
+fn rule_in_words(rule: &KeyRuleView) -> Option<String> {
+    let at_once = rule.parallelism.map(|jobs| {
+        let order = if rule.ordered { ", in order" } else { "" };
+        format!("{} at a time{order}", grouped(jobs.into()))
+    });
+    let rate = rule.rate.as_ref().map(|rate| rate.sentence.clone());
+    let parts: Vec<_> = at_once.into_iter().chain(rate).collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 fn retry(retry: Option<RetryView>) -> Markup {

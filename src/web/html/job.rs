@@ -7,7 +7,9 @@ use super::pretty::pretty;
 use super::timeline::timeline;
 use super::words::{bytes, capital, encoded, grouped, lasting, state_word, time};
 use crate::model::Priority;
-use crate::ops::{Big, ErrorView, JsonView, OnCompleteView, WorkDetail, WorkView};
+use crate::ops::{
+    Big, ErrorView, ExplainView, JsonView, OnCompleteView, ShownKey, WorkDetail, WorkView,
+};
 use crate::web::{Permission, Permissions};
 
 pub(in crate::web) fn job(detail: &WorkDetail, may: Permissions, said: Option<&str>) -> Markup {
@@ -24,7 +26,7 @@ pub(in crate::web) fn job(detail: &WorkDetail, may: Permissions, said: Option<&s
                 (controls(work, *retryable, may))
             }
             @if let Some(error) = &work.error { (failure(error)) }
-            p.lead { (sentence(detail)) }
+            p.lead { (with_link(&sentence(detail), &detail.explain)) }
             div.two {
                 div {
                     section.card aria-label="State" { h2 { "State" } (facts(detail)) }
@@ -56,6 +58,18 @@ fn sentence(detail: &WorkDetail) -> String {
     capital(bare.unwrap_or(sentence))
 }
 
+/// The sentence, in which the job of the same key that runs is a link.
+fn with_link(sentence: &str, explain: &ExplainView) -> Markup {
+    let running = explain.details.get("running").filter(|_| explain.why == "behind_key");
+    let running = running.and_then(|id| id.as_str());
+    html! {
+        @match running.and_then(|id| Some((id, sentence.split_once(id)?))) {
+            Some((id, (before, behind))) => { (before) a href=(id) { (id) } (behind) }
+            None => { (sentence) }
+        }
+    }
+}
+
 fn facts(detail: &WorkDetail) -> Markup {
     let WorkDetail { work, explain, .. } = detail;
     let now = explain.at;
@@ -68,6 +82,7 @@ fn facts(detail: &WorkDetail) -> Markup {
             @if let Some(priority) = work.priority {
                 dt { "Priority" } dd { (Priority::new(priority)) }
             }
+            @if let Some(key) = &work.key { dt { "Key" } dd { (key_of(work, key)) } }
             dt { "Attempts" }
             dd {
                 (work.attempts) " counted"
@@ -81,6 +96,20 @@ fn facts(detail: &WorkDetail) -> Markup {
                 dd { (grouped(ahead.works.0)) @if ahead.or_more { " or more" } }
             }
             @if let Some(said) = &work.progress { dt { "Progress" } dd { (progress(said)) } }
+        }
+    }
+}
+
+/// The key, which leads to the waiting jobs that have it, unless it is redacted.
+fn key_of(work: &WorkView, key: &ShownKey) -> Markup {
+    html! {
+        @match work.pool {
+            Some(pool) if key.is_own => {
+                a href={ "../works?state=pending&pool=" (encoded(pool.as_str())) "&key=" (encoded(&key.text)) } {
+                    code { (key.text) }
+                }
+            }
+            _ => { code { (key.text) } }
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use maud::{Markup, html};
 
-use super::words::{class_of, encoded, grouped, short_id, state_word};
+use super::words::{class_of, encoded, grouped, short_id, short_key, state_word};
 use crate::model::{MAX_PARALLELISM, Name};
-use crate::ops::{ProgressView, WorkView};
+use crate::ops::{ProgressView, ShownKey, WorkView};
 
 /// The form that changes the parallelism of a pool, and the one that pauses or resumes it. `action` is where they are
 /// sent.
@@ -66,6 +66,11 @@ pub(super) fn state_of(work: &WorkView) -> Markup {
 /// An id by its ends, with the whole one to be seen and copied.
 pub(super) fn id(id: &str) -> Markup {
     html! { code title=(id) { (short_id(id)) } (copy(id, "id")) }
+}
+
+/// A key by its ends, with the whole one to be seen.
+pub(super) fn key(key: &ShownKey) -> Markup {
+    html! { code title=(key.text) { (short_key(&key.text)) } }
 }
 
 /// A button that copies that text. It is there if there is the script.

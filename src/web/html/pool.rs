@@ -50,6 +50,7 @@ pub(in crate::web) fn pool(
                         @if let Some(until) = pool.limited_until {
                             dt { "Starts again" } dd { (time(until, now)) }
                         }
+                        dt { "Keys" } dd { a href={ "../pools/" (name) "/keys" } { "The busiest" } }
                         dt { "Without an outcome" }
                         dd { (grouped(pool.pending.0)) " of at most " (grouped(pool.max_pending.0)) }
                     }

@@ -42,6 +42,20 @@ pub(super) fn short_id(id: &str) -> String {
     }
 }
 
+/// The maximum length of a key that is shown whole in a table, in characters.
+const LONGEST_KEY: usize = 40;
+
+/// The key, or its beginning and its end if it is long.
+pub(super) fn short_key(key: &str) -> String {
+    let length = key.chars().count();
+    if length <= LONGEST_KEY {
+        return key.to_owned();
+    }
+    let half = LONGEST_KEY / 2;
+    let begin = key.chars().take(half);
+    begin.chain(['…']).chain(key.chars().skip(length - half)).collect()
+}
+
 /// How long a job is or was due, or when it will be.
 pub(super) fn due(due: Option<Big>, now: Big) -> Markup {
     html! {
@@ -171,6 +185,13 @@ mod tests {
         assert_eq!(short_id("0192f3a4-5b6c-7d8e-9f00-112233445566"), "0192f3a4…5566");
         assert_eq!(short_id("short"), "short");
         assert_eq!(short_id("üüüüüüüüüüüüü"), "üüüü…üü");
+    }
+
+    #[test]
+    fn a_long_key_is_told_by_its_ends() {
+        let long = format!("{}{}", "ä".repeat(200), "z".repeat(20));
+        assert_eq!(short_key(&long), format!("{}…{}", "ä".repeat(20), "z".repeat(20)));
+        assert_eq!(short_key(&"ä".repeat(40)), "ä".repeat(40));
     }
 
     #[test]

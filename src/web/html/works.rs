@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use super::bulk::done_to;
 use super::layout::Here;
-use super::parts::{badge, id, progress, state_of};
+use super::parts::{badge, id, key, progress, state_of};
 use super::words::{encoded, time};
 use crate::model::Priority;
 use crate::ops::{Big, BulkAction, PageView, WorkView};
@@ -56,8 +56,10 @@ pub(in crate::web) fn works(list: &Listed<'_>) -> Markup {
         _ => &[],
     };
     let is_narrow = !(filter.pool.is_empty() && filter.function.is_empty());
+    // All of a pool or a function are more than those of the list.
+    let is_all = filter.priority.is_empty() && filter.key.is_empty();
     let actions = actions.iter().filter(|(action, _)| {
-        may.allow(permission_of(*action)) && (is_narrow || *action == BulkAction::Retry)
+        may.allow(permission_of(*action)) && is_all && (is_narrow || *action == BulkAction::Retry)
     });
     let selected: Vec<_> = for_selected(state, outcome)
         .iter()
@@ -87,7 +89,7 @@ pub(in crate::web) fn works(list: &Listed<'_>) -> Markup {
                 form method="post" action="works/selected" {
                     @for (name, value) in [
                         ("state", state), ("outcome", outcome), ("pool", &filter.pool), ("function", &filter.function),
-                        ("priority", &filter.priority), ("limit", &filter.limit),
+                        ("priority", &filter.priority), ("key", &filter.key), ("limit", &filter.limit),
                     ] {
                         input type="hidden" name=(name) value=(value);
                     }
@@ -170,6 +172,9 @@ fn choose(list: &Listed<'_>, state: &str, outcome: &str) -> Markup {
                     input type="number" name="priority" min="-128" max="127" placeholder="any"
                         value=(list.filter.priority);
                 }
+                label { "Key"
+                    input name="key" placeholder="any" autocomplete="off" value=(list.filter.key);
+                }
             }
             button { "Show" }
         }
@@ -177,20 +182,22 @@ fn choose(list: &Listed<'_>, state: &str, outcome: &str) -> Markup {
 }
 
 fn table(page: &PageView, selects: bool, now: Big) -> Markup {
+    let has_keys = page.works.iter().any(|work| work.key.is_some());
     html! {
         div.scroll.card { table.works {
             thead { tr {
                 @if selects { th.pick scope="col" { input.all type="checkbox" aria-label="Select all"; } }
                 th scope="col" { "Function" } th scope="col" { "Job" } th scope="col" { "Pool" }
+                @if has_keys { th scope="col" { "Key" } }
                 th scope="col" { "Arguments" } th.n scope="col" { "Attempts" }
                 th scope="col" { "State" }
             } }
-            tbody { @for work in &page.works { (row(work, selects, now)) } }
+            tbody { @for work in &page.works { (row(work, selects, has_keys, now)) } }
         } }
     }
 }
 
-fn row(work: &WorkView, selects: bool, now: Big) -> Markup {
+fn row(work: &WorkView, selects: bool, has_keys: bool, now: Big) -> Markup {
     let function = work.function.map_or("–", |function| function.as_str());
     html! {
         tr {
@@ -200,6 +207,9 @@ fn row(work: &WorkView, selects: bool, now: Big) -> Markup {
             td.name data-label="Function" { a href={ "works/" (work.id) } { (function) } }
             td.id data-label="Job" { (id(&work.id)) }
             td data-label="Pool" { @if let Some(pool) = work.pool { (pool) } }
+            @if has_keys {
+                td.of-key data-label="Key" { @if let Some(shown) = &work.key { (key(shown)) } }
+            }
             td.args data-label="Arguments" {
                 @if let Some(preview) = &work.preview { code title=(preview) { (preview) } }
             }
@@ -229,6 +239,7 @@ fn next_page(filter: &Filter, state: &str, cursor: &impl Display) -> String {
         ("pool", &filter.pool),
         ("function", &filter.function),
         ("priority", &filter.priority),
+        ("key", &filter.key),
         ("limit", &filter.limit),
         ("cursor", &cursor),
     ] {
