@@ -27,7 +27,7 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
 use actix_workpool::testing::{self, TestRuntime};
 use actix_workpool::web::{Authorizer, Permissions, Pool, PoolName, Refusal, workpool_dashboard};
 use actix_workpool::{
-    Action, ActionContext, CatchUp, Completed, Conflict, Overlap, PoolConfig, Priority, Rate, RetryBehavior, Runtime,
+    Action, ActionContext, CatchUp, Completed, Conflict, KeyRule, Overlap, PoolConfig, Priority, Rate, RetryBehavior, Runtime,
     RuntimeBuilder, Schedule, Unique, WorkError, WorkId, Workpool,
 };
 type Any = Box<dyn std::error::Error>;

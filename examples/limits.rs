@@ -1,14 +1,16 @@
-//! A partner's API that takes five requests in a second: customers who pay come first, and a "429" lets everybody rest.
+//! A partner's API that takes five requests in a second: customers who pay come first, the requests of each customer are in
+//! order, and a "429" lets everybody rest.
 //!
 //! ```text
 //! $ cargo run --example limits
-//!   0.00 s  paying customer 3
-//!   0.00 s  paying customer 7
-//!   0.00 s  customer 0
-//!   0.20 s  customer 1
-//!   0.40 s  customer 2
-//!   0.60 s  customer 4: 429, the pool rests for a second
-//!   1.60 s  customer 4
+//!   0.00 s  paying customer 3, step 1
+//!   0.00 s  customer 0, step 1
+//!   0.00 s  customer 1, step 1
+//!   0.20 s  paying customer 3, step 2
+//!   0.40 s  customer 2, step 1
+//!   0.60 s  customer 4, step 1: 429, the pool rests for a second
+//!   1.60 s  customer 4, step 1
+//!   1.80 s  customer 0, step 2
 //!   …
 //! 10 jobs, 10 attempts that count
 //! ```
@@ -17,13 +19,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use actix_workpool::{
-    Action, ActionContext, PoolConfig, Priority, Rate, Runtime, WorkError, WorkFilter,
+    Action, ActionContext, KeyRule, PoolConfig, Priority, Rate, Runtime, WorkError, WorkFilter,
 };
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize)]
 struct Sync {
     customer: u32,
+    step: u32,
     pays: bool,
 }
 
@@ -51,7 +54,7 @@ impl Action for Sync {
 
     async fn run(self, cx: ActionContext) -> Result<(), WorkError> {
         let kind = if self.pays { "paying customer" } else { "customer" };
-        cx.data::<Partner>().request(&format!("{kind} {}", self.customer))
+        cx.data::<Partner>().request(&format!("{kind} {}, step {}", self.customer, self.step))
     }
 }
 
@@ -61,14 +64,16 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = Runtime::builder()
         .action::<Sync>()
         .data(Partner { begun: Instant::now(), requests: AtomicU32::new(0) })
-        .pool("partner", PoolConfig::default().rate(rate).paused(true))
+        .pool("partner", PoolConfig::default().rate(rate).per_key(KeyRule::ordered()).paused(true))
         .start()
         .await?;
     let pool = runtime.pool("partner")?;
-    for customer in 0..10 {
-        let pays = customer % 4 == 3;
+    for customer in 0..5 {
+        let pays = customer == 3;
         let priority = if pays { Priority::HIGH } else { Priority::NORMAL };
-        pool.enqueue(Sync { customer, pays }).priority(priority).await?;
+        let steps = (1..=2).map(|step| Sync { customer, step, pays });
+        let key = format!("customer-{customer}");
+        pool.enqueue_batch(steps).key(key).priority(priority).await?;
     }
     pool.resume().await?;
     tokio::time::sleep(Duration::from_millis(100)).await;
