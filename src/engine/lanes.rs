@@ -225,8 +225,7 @@ impl LaneCx {
         }
         match self.rule.max_rate() {
             Some(rate) if !planted!(KeyRateIgnored) => {
-                let tat = limit::capped(rate, row.tat, self.now);
-                limit::admit(Some(rate), tat, cost, self.now)
+                limit::admit(Some(rate), row.tat, cost, self.now)
             }
             _ => Ok(0),
         }
@@ -286,9 +285,18 @@ impl LaneCx {
         StartKey { segment, place, ..key }
     }
 
+    /// Returns the theoretical arrival time of a key by the rule before, or by one that nobody knows, as of the rule now.
+    pub fn tat_anew(&self, before: Option<KeyRule>, row: &LaneRow) -> u64 {
+        let Some(rate) = self.rule.max_rate() else { return 0 };
+        match before.map(|before| before.max_rate()) {
+            Some(before) => limit::convert(before, Some(rate), row.tat, self.now),
+            None => limit::capped(rate, row.tat, self.now),
+        }
+    }
+
     /// Returns `true` if nothing has to be remembered of the key.
     pub fn is_over(&self, row: &LaneRow) -> bool {
-        let owes = self.rule.max_rate().is_some_and(|rate| limit::owes(rate, row.tat, self.now));
+        let owes = self.rule.max_rate().is_some() && limit::owes(row.tat, self.now);
         row.is_empty() && row.rest <= self.now && !owes
     }
 }

@@ -33,15 +33,15 @@ pub(super) fn admit(rate: Option<Rate>, tat: u64, cost: u32, now: Segment) -> Re
 }
 
 /// Returns a TAT no further ahead than a whole burst: it may be from another rate.
-pub(super) fn capped(rate: Rate, tat: u64, now: Segment) -> u64 {
+pub(crate) fn capped(rate: Rate, tat: u64, now: Segment) -> u64 {
     let (interval, burst) = terms(Some(rate));
     let most = burst.saturating_mul(interval).saturating_add(SLACK_NS);
     tat.min(now.0.saturating_mul(NS).saturating_add(most))
 }
 
-/// Returns `true` if the rate does not have its whole burst.
-pub(super) fn owes(rate: Rate, tat: u64, now: Segment) -> bool {
-    capped(rate, tat, now) > now.0.saturating_mul(NS)
+/// Returns `true` if there was a start lately that still counts.
+pub(super) fn owes(tat: u64, now: Segment) -> bool {
+    tat > now.0.saturating_mul(NS)
 }
 
 /// Returns the number of starts of cost 1 that are admitted now.

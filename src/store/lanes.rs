@@ -204,9 +204,14 @@ impl Store {
     ) -> Result<Option<SweepPage>, StorageError> {
         let rows = self.storage.lane_rows(sweep.pool, after, PAGE)?;
         let last = rows.last().filter(|_| rows.len() == PAGE).map(|(place, _)| place.clone());
+        let cx = self.lane_cx(group, sweep.pool);
         for (place, row) in rows {
-            if row.waiting > 0 || row.is_empty() {
-                group.lanes.know(sweep.pool, place.key, Some(row));
+            let tat = cx.tat_anew(sweep.before, &row);
+            if row.waiting > 0 || row.is_empty() || row.tat != tat {
+                group.lanes.know(sweep.pool, place.key.clone(), Some(row));
+                if let Some(row) = group.lanes.row(sweep.pool, place.key.as_bytes()) {
+                    row.tat = tat;
+                }
             }
         }
         Ok(match last {

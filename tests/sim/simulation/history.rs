@@ -216,7 +216,8 @@ impl World {
         });
         let undisturbed = work.order == disorder;
         self.pools[pool].queue.remove(place);
-        if let Some(earlier) = before.filter(|_| undisturbed) {
+        let rested = self.has_rested(pool, key);
+        if let Some(earlier) = before.filter(|_| undisturbed && !rested) {
             self.violate(format_args!("job {number} starts before {earlier}, which came first"));
         }
     }

@@ -136,7 +136,7 @@ impl Plan {
             full: per_mille(&[0, 1]) == 1,
             disk: false,
             // Not drawn: most seeds that found something before there was this go the same way still.
-            late: [0, 100, 0, 20, 0, 0, 0, 200][(seed % 8) as usize],
+            late: [0, 100, 0, 50, 0, 100, 0, 200][(seed % 8) as usize],
             every_ms: pick(rng, &[500, 5_000, 60_000]),
             for_ms: pick(rng, &[50, 1_000, 20_000]),
         };
@@ -260,7 +260,7 @@ impl Plan {
                         let ms = rng.u64(0..4_000);
                         match (self.rests, ms % 4) {
                             (true, 0) => End::LimitPool { ms },
-                            (true, 2) => End::LimitKey { ms },
+                            (true, 1 | 2) => End::LimitKey { ms: 3 * ms },
                             _ => End::Snooze { ms },
                         }
                     }
