@@ -6,7 +6,7 @@ use crate::engine::arrivals::{
 };
 use crate::model::{
     Conflict, KeyRule, LanePlace, Name, Overlap, PoolId, Priority, RunNumber, ScheduleRow, Segment,
-    Spec, StartKey, UniquePlace, WorkId,
+    Spec, StartKey, UniquePlace, WorkId, WorkKey,
 };
 use crate::shared::Admitted;
 use crate::storage::StorageError;
@@ -185,6 +185,8 @@ pub(crate) enum SweepPage {
     Lanes(Option<LanePlace>),
     /// Jobs behind this key, of which some may hold a place of their key.
     Held(Option<StartKey>),
+    /// These lanes, which have more jobs to let out than one group takes.
+    Keys(Vec<WorkKey>),
 }
 
 /// The schedules of a process, each with its times in words.

@@ -14,7 +14,7 @@ use crate::functions::Writes;
 use crate::model::{Change, PoolId, Segment, Spec};
 use crate::protocol::{
     Advance, AdvanceError, BatchReady, CancelAll, Command, Enqueue, Event, Listener, Question,
-    Refused, Request, SweepLanes,
+    Refused, Request, SweepLanes, SweepPage,
 };
 use crate::storage::{Fsync, StorageError};
 
@@ -65,6 +65,7 @@ impl Store {
             lanes: Lanes::default(),
             entered: Vec::new(),
             sweeps: Vec::new(),
+            unsettled: BTreeMap::new(),
             failed,
             changes: std::mem::take(&mut self.changes),
             writes: Writes::default(),
@@ -233,10 +234,17 @@ impl Store {
                     group.settled.again.push(Command::SweepLanes(next).into());
                 }
                 Taken::Sweep { sweep, next: None } => {
-                    self.pools[sweep.pool.0 as usize].rule_before = None;
+                    if let SweepPage::Held(_) = sweep.page {
+                        self.pools[sweep.pool.0 as usize].rule_before = None;
+                    }
                 }
                 Taken::Reports(_) | Taken::InStore(_) => {}
             }
+        }
+        for (pool, keys) in std::mem::take(&mut group.unsettled) {
+            let page = SweepPage::Keys(keys);
+            let sweep = SweepLanes { pool, number: 0, page, before: None };
+            group.settled.again.push(Command::SweepLanes(sweep).into());
         }
         for (pool, before) in std::mem::take(&mut group.sweeps) {
             let sweep = self.begin_sweep(pool, before);

@@ -13,7 +13,7 @@ use crate::engine::lanes::LaneStep;
 use crate::functions::Writes;
 use crate::model::{
     Change, Conflict, Demand, Finished, KeyRule, PoolConfig, PoolId, Retry, Running, Segment, Spec,
-    StartKey, Turn, UniquePlace, UniqueRow, WorkFact, WorkId,
+    StartKey, Turn, UniquePlace, UniqueRow, WorkFact, WorkId, WorkKey,
 };
 use crate::protocol::{CancelAll, Command, OnFinish, Reply, RunInStore, SweepLanes, SweepPage};
 use crate::shared::Admitted;
@@ -31,6 +31,8 @@ pub(super) struct Group {
     pub entered: Vec<(StartKey, Spec)>,
     /// Pools whose lanes are to be looked at behind the group.
     pub sweeps: Vec<(PoolId, Option<KeyRule>)>,
+    /// Lanes that have room still, and more jobs than the group lets out.
+    pub unsettled: BTreeMap<PoolId, Vec<WorkKey>>,
     /// Rows of failed jobs that are retried.
     pub failed: HashMap<WorkId, Arc<Finished>>,
     pub changes: Vec<Change>,

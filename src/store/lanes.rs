@@ -181,10 +181,10 @@ impl Store {
         group: &mut Group,
         sweep: SweepLanes,
     ) -> Result<(), StorageError> {
-        if sweep.number != self.pools[sweep.pool.0 as usize].sweeps {
-            return Ok(());
-        }
+        let is_current = sweep.number == self.pools[sweep.pool.0 as usize].sweeps;
         let looked_at = match &sweep.page {
+            SweepPage::Keys(keys) => self.learn_lanes(group, sweep.pool, keys).map(|()| None),
+            _ if !is_current => return Ok(()),
             SweepPage::Lanes(after) => self.sweep_rows(group, &sweep, after.as_ref()),
             SweepPage::Held(after) => self.sweep_held(group, &sweep, *after),
         };
@@ -270,10 +270,9 @@ impl Store {
                 let waiting = waiting.get_or_insert_with(|| group.changed_lanes());
                 let promoted = self.promote(group, cx, (pool, &key), &mut row, waiting, most)?;
                 most -= promoted;
-                let goes_on = row.waiting > 0 && cx.has_room(&row) && promoted > 0;
-                if goes_on && !group.sweeps.iter().any(|(of, _)| *of == pool) {
-                    // The rest follows in the next groups.
-                    group.sweeps.push((pool, None));
+                // One that finds nobody to let out is not tried again.
+                if row.waiting > 0 && cx.has_room(&row) && (promoted > 0 || most == 0) {
+                    group.unsettled.entry(pool).or_default().push(key.clone());
                 }
             }
             let is_over = cx.is_over(&row);

@@ -781,3 +781,23 @@ fn a_job_that_is_not_due_gives_up_its_place_when_its_key_is_ordered_no_more() {
         runtime.shutdown(secs(1)).await;
     });
 }
+
+/// Regression: of more lanes than a group settles, the rest stayed as they were.
+#[test]
+fn many_lanes_open_at_once() {
+    on_each_store(|| {
+        run_paused(async {
+            let (runtime, pool, log) = logged(ordered().max_parallelism(10_000)).await;
+            let long = Job { takes: 3_600_000, ..job(0) };
+            let calls = (0..1_800).map(|number| JOB.call(Job { number, ..long.clone() }));
+            let calls = pool.enqueue_batch(calls);
+            calls.keyed_by(|call| format!("{}", call.args().number % 600)).await.unwrap();
+            tokio::time::sleep(secs(1)).await;
+            assert_eq!(log.numbers().len(), 600);
+            pool.update(config().per_key(KeyRule::default())).await.unwrap();
+            tokio::time::sleep(secs(1)).await;
+            assert_eq!(log.numbers().len(), 1_800);
+            runtime.shutdown(ms(10)).await;
+        });
+    });
+}
