@@ -249,6 +249,12 @@ impl Store {
                 continue;
             };
             self.learn_lane(group, &spec)?;
+            let cx = self.lane_cx(group, pool);
+            let row = spec.key().and_then(|key| group.lanes.row(pool, key));
+            if row.is_none_or(|row| cx.admit(row, spec.cost()) == Err(from.segment)) {
+                // The rule now says the same.
+                continue;
+            }
             let to = from.in_place(StartPlace::Queue);
             self.push(group, Change::MovePendingStart { work_id, pool, from, to });
             self.pass_lane(group, &spec, from, to);
