@@ -5,6 +5,8 @@ use std::time::SystemTime;
 use crate::model::{LaneRow, Segment, WorkKey};
 
 /// A key of a pool, with the number of its jobs. Made by [`Workpool::busiest_keys`](crate::Workpool::busiest_keys).
+///
+/// Jobs that are not due are counted only where the key is [ordered](crate::KeyRule::ordered): others need not wait for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeyStatus {

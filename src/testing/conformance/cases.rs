@@ -496,8 +496,11 @@ fn places(case: &mut Case<'_>) {
         (-5, 1, Lane, Some(KEYS[1])),
     ]);
     let [late, queued, held, in_lane, early, delayed, worse, other] = works.clone();
-    let all = [queued.clone(), held.clone(), early.clone(), late.clone(), worse.clone()];
-    case.expect_starts("by tag", (demand(9), 7), &all, Some(8));
+    let all = [queued.clone(), early.clone(), held.clone(), late.clone(), worse.clone()];
+    case.expect_starts("in turn", (demand(9), 7), &all, Some(8));
+    let ready_first = Demand { ready_first: true, ..demand(9) };
+    let others = [early.clone(), queued.clone(), late.clone(), held.clone(), worse.clone()];
+    case.expect_starts("the other way round", (ready_first, 7), &others, Some(8));
     case.expect_starts("what comes first", (demand(3), 7), &all[..3], Some(1));
     let key = |case: &mut Case<'_>, work: &(StartKey, Spec)| {
         let facts = case.backend.facts(&[work.1.work_id]);
@@ -513,11 +516,11 @@ fn places(case: &mut Case<'_>) {
     };
     let none = Some(LaneRow::default());
     let told = lanes(case);
-    case.expect("lanes without a row", told, vec![None, none, None, none, none]);
+    case.expect("lanes without a row", told, vec![None, None, none, none, none]);
     let row = LaneRow { holders: 3, waiting: 1, tag: 9, ..LaneRow::default() };
     case.commit(vec![Change::PutLane { pool, key: WorkKey::new(KEYS[0]), row: Some(row) }]);
     let told = lanes(case);
-    case.expect("lanes with a row", told, vec![None, Some(row), None, Some(row), Some(row)]);
+    case.expect("lanes with a row", told, vec![None, None, Some(row), Some(row), Some(row)]);
     let order = [&early, &late, &queued, &held, &delayed, &worse, &in_lane, &other];
     let order = order.map(|(key, spec)| (*key, spec.work_id)).to_vec();
     let told = case.backend.pending_starts(pool, None, StartKey::END, 9);
@@ -553,7 +556,7 @@ fn places(case: &mut Case<'_>) {
     case.expect("unregistered", told, vec![parts(aside)]);
     case.start(&[queued, late, worse]);
     case.expect_starts("the others", (demand(9), 7), &[early], Some(8));
-    moves(case, &held, StartKey { seq: seq + 1, ..all[1].0 });
+    moves(case, &held, StartKey { seq: seq + 1, ..all[2].0 });
     case.script.next_seq();
 }
 
