@@ -247,7 +247,7 @@ impl<T, F: Function<K>, K> Enqueue<T, F, K> {
     /// let first = pool.enqueue(Double(1)).key("user-42").await?;
     /// let second = pool.enqueue(Double(2)).key("user-42").await?; // starts when the first has its outcome
     /// assert_eq!(second.join().await?, 4);
-    /// assert!(first.status().await?.is_finished());
+    /// assert_eq!(first.join().await?, 2);
     /// # runtime.shutdown(std::time::Duration::ZERO).await;
     /// # Ok(()) });
     /// ```
@@ -267,7 +267,7 @@ impl<T, F: Function<K>, K> Enqueue<T, F, K> {
     ///     .enqueue_batch((0..10).map(Double))
     ///     .keyed_by(|Double(number)| format!("user-{}", number % 3))
     ///     .await?;
-    /// assert_eq!(works.len(), 10);
+    /// assert_eq!(works.ids().len(), 10);
     /// # runtime.shutdown(std::time::Duration::ZERO).await;
     /// # Ok(()) });
     /// ```
