@@ -211,6 +211,10 @@ fn due_segment(due: Due, shared: &Shared) -> Result<Segment, EnqueueError> {
     if delay > MAX_DELAY {
         return Err(EnqueueError::TooFarAhead { given: delay, max: MAX_DELAY });
     }
+    if delay.is_zero() {
+        // No later than a job without a delay, which would else overtake it.
+        return Ok(shared.seams.segment());
+    }
     Ok(Segment(0).after(shared.seams.now() + delay))
 }
 

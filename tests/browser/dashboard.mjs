@@ -225,10 +225,11 @@ async function followsWithoutEvents(page) {
   const before = await waiting();
   await mark(page);
   const later = await upload("for later", HOUR);
-  await page.waitForFunction((count) => {
+  const shows = (count) => page.waitForFunction((count) => {
     const link = document.querySelector("td a[href='works?pool=texts&state=pending']");
     return Number(link?.textContent) === count;
-  }, before + 1);
+  }, count);
+  await shows(before + 1);
   assert(await isMarked(page), "the overview was loaded anew");
   const id = await upload(parts(20));
   await go(page, `works/${id}`);
@@ -237,6 +238,9 @@ async function followsWithoutEvents(page) {
   assert(await isMarked(page), "the page of the job was loaded anew");
   assert.equal((await fetch(`${service}/texts/${later}`, { method: "DELETE" })).status, 200);
   await finished(later);
+  // The next one that counts begins with the same number.
+  await go(page, "");
+  await shows(before);
 }
 
 test("without events the pages ask now and then", async () => {

@@ -801,3 +801,19 @@ fn many_lanes_open_at_once() {
         });
     });
 }
+
+/// Regression: a delay of zero was rounded up, and the job overtaken by a later one of its key.
+#[test]
+fn a_delay_of_zero_costs_no_turn() {
+    run_paused(async {
+        let (runtime, pool, log) = logged(at_once(1)).await;
+        tokio::time::sleep(ms(1)).await;
+        pool.enqueue(JOB.call(job(1))).key("a").run_after(secs(0)).await.unwrap();
+        let past = std::time::SystemTime::UNIX_EPOCH;
+        pool.enqueue(JOB.call(job(2))).key("a").run_at(past).await.unwrap();
+        enqueue(&pool, "a", job(3)).await;
+        idle(&pool).await;
+        assert_eq!(log.numbers(), [1, 2, 3]);
+        runtime.shutdown(secs(1)).await;
+    });
+}
